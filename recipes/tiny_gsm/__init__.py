@@ -1,0 +1,1 @@
+"""How the embedded model `tiny-gsm` is made: problems, tokenizer, training, evaluation."""
