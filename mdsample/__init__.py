@@ -1,0 +1,120 @@
+"""Text out of masked diffusion language models: policies that add up, one loop, stated errors.
+
+import mdsample
+
+model = mdsample.load("tiny-gsm")
+policy = mdsample.parse("med+early-exit")
+template = mdsample.Template.parse(model.template)
+canvas = template.canvas(model.tokenizer, [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many …"}])
+result = mdsample.Sampler(policy, seed=0).run(model, canvas)
+print(result.rows[0].slots["answer"], result.rows[0].nfe)
+"""
+
+from mdsample import exact
+from mdsample.canvas import Canvas
+from mdsample.constraint import Ban, Characters, Choices, Constraint
+from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.guide import Cfg, Guide, NoGuide
+from mdsample.loading import ModelError, load
+from mdsample.marginals import Marginals
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Order, Random, RightToLeft
+from mdsample.part import Part
+from mdsample.policy import Policy, PolicyError
+from mdsample.presets import ar_med, dream, eb, fast_dllm, llada, med, one_by_one
+from mdsample.result import Commit, Result, Row
+from mdsample.revise import Never, Revise
+from mdsample.sampler import Sampler
+from mdsample.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    EntropyBound,
+    Factor,
+    Frechet,
+    LinearTime,
+    RandomSelection,
+    Selection,
+    Steps,
+    Top,
+)
+from mdsample.spec import SpecError, parse
+from mdsample.state import Event, Outcome, State
+from mdsample.stopping import Ahead, Budget, EarlyExit, Ended, Leave, Stop
+from mdsample.template import Template, TemplateError
+from mdsample.trace import Trace, TraceError
+from mdsample.view import Board, Ranked, View
+from mdsample.window import Blocks, Whole, Window
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AboveConfidence",
+    "Ahead",
+    "Ban",
+    "BelowEntropy",
+    "Blocks",
+    "Board",
+    "Budget",
+    "Canvas",
+    "Cfg",
+    "Characters",
+    "Choices",
+    "Commit",
+    "Confidence",
+    "Constraint",
+    "Draw",
+    "EarlyExit",
+    "Ended",
+    "Entropy",
+    "EntropyBound",
+    "Event",
+    "Factor",
+    "Fixed",
+    "Frechet",
+    "Greedy",
+    "Guide",
+    "Leave",
+    "LeftToRight",
+    "LinearTime",
+    "Margin",
+    "Marginals",
+    "ModelError",
+    "Never",
+    "NoGuide",
+    "Order",
+    "Outcome",
+    "Part",
+    "Policy",
+    "PolicyError",
+    "Random",
+    "RandomSelection",
+    "Ranked",
+    "Result",
+    "Revise",
+    "RightToLeft",
+    "Row",
+    "Sampler",
+    "Selection",
+    "SpecError",
+    "State",
+    "Steps",
+    "Stop",
+    "Temperature",
+    "Template",
+    "TemplateError",
+    "Top",
+    "Trace",
+    "TraceError",
+    "View",
+    "Whole",
+    "Window",
+    "ar_med",
+    "dream",
+    "eb",
+    "exact",
+    "fast_dllm",
+    "llada",
+    "load",
+    "med",
+    "one_by_one",
+    "parse",
+]

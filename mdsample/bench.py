@@ -1,0 +1,175 @@
+"""Bench: accuracy against forward passes, policy by policy, on the same problems.
+
+Accuracies come with Wilson's score interval, differences in accuracy with Newcombe's interval for paired proportions
+(Statistics in Medicine 17, 1998, method 10), means with the normal interval over problems; all at 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+import numpy as np
+
+from mdsample.denoiser import Denoiser
+from mdsample.engine import BATCH_SIZE, fill, prepare
+from mdsample.policy import Policy
+from mdsample.result import Row
+from mdsample.sampler import Sampler
+from mdsample.tasks import Task
+from mdsample.template import Template
+from mdsample.trace import versions
+
+#: two-sided 95 % of the normal distribution
+Z = 1.959963984540054
+
+
+class BenchError(ValueError):
+    """The comparison asked for cannot be made."""
+
+
+@attrs.frozen
+class Interval:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@attrs.frozen
+class PolicyScore:
+    """How one policy did."""
+
+    #: the policy, completed, with every setting written out
+    policy: str
+    task: str
+    model: str
+    backend: str
+    seed: int
+    #: number of problems
+    limit: int
+    #: share of problems solved
+    accuracy: Interval
+    #: accuracy minus the first policy's, on the same problems
+    difference: Interval
+    #: mean forward passes of a row
+    nfe: Interval
+    #: the first policy's mean NFE over this one's: how many times fewer forward passes
+    nfe_ratio: float
+    #: blanks filled per forward pass, over all rows
+    tokens_per_forward: float
+    #: means over rows, see `Row`
+    error_bound: float
+    tv_bound: float
+    #: wall-clock seconds of all rows together
+    seconds: float
+
+    def record(self) -> dict[str, object]:
+        """One flat JSON object; an interval becomes `name`, `name_low` and `name_high`."""
+        flat: dict[str, object] = {}
+        for name, value in attrs.asdict(self, recurse=False).items():
+            if isinstance(value, Interval):
+                flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            else:
+                flat[name] = value
+        return {**flat, "versions": versions()}
+
+
+def bench(
+    denoiser: Denoiser,
+    task: Task,
+    policies: Sequence[Policy],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    watch: Callable[[Policy, int], None] | None = None,
+) -> Iterator[PolicyScore]:
+    """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
+
+    The first policy is the one that others are compared with. `watch` is told after every row which policy is at work
+    and how many of its rows are done. Raises `BenchError`, or `PolicyError` where a policy does not fit the task,
+    before the first forward pass.
+    """
+    problems = task.read()[:limit]
+    if not policies:
+        raise BenchError("there is nothing to compare; give at least one policy")
+    if limit is not None and not 1 <= limit <= len(problems):
+        raise BenchError(f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}")
+    template = Template.parse(task.template)
+    rows = [prepare(denoiser, template, problem.id, problem.texts) for problem in problems]
+    canvas = template.canvas(denoiser.tokenizer, [problems[0].texts])
+    for policy in policies:
+        Sampler(policy, seed=seed).plan(denoiser, canvas)
+
+    def scores() -> Iterator[PolicyScore]:
+        first: list[Row] = []
+        for policy in policies:
+            began = time.perf_counter()
+            done: dict[int | str, Row] = {}
+            for row in fill(Sampler(policy, seed=seed), denoiser, template.slots, rows, batch_size=batch_size):
+                done[row.id] = row
+                if watch is not None:
+                    watch(policy, len(done))
+            mine = [done[problem.id] for problem in problems]
+            first = first or mine
+            solved, base = ([task.correct(r, p) for r, p in zip(x, problems, strict=True)] for x in (mine, first))
+            nfe = mean([row.nfe for row in mine])
+            yield PolicyScore(
+                policy=policy.in_full(),
+                task=task.name,
+                model=denoiser.name,
+                backend=denoiser.backend,
+                seed=seed,
+                limit=len(problems),
+                accuracy=share(sum(solved), len(solved)),
+                difference=paired_difference(solved, base) if mine is not first else Interval(0.0, 0.0, 0.0),
+                nfe=nfe,
+                nfe_ratio=sum(row.nfe for row in first) / max(1, sum(row.nfe for row in mine)),
+                tokens_per_forward=sum(row.filled for row in mine) / max(1, sum(row.nfe for row in mine)),
+                error_bound=sum(row.error_bound for row in mine) / len(mine),
+                tv_bound=sum(row.tv_bound for row in mine) / len(mine),
+                seconds=time.perf_counter() - began,
+            )
+
+    return scores()
+
+
+def share(successes: int, trials: int) -> Interval:
+    """A proportion with Wilson's score interval."""
+    p, z = successes / trials, Z * Z / trials
+    centre, half = p + z / 2, math.sqrt(z * (p * (1 - p) + z / 4))
+    # at the ends rounding must not push the limit past the proportion itself
+    return Interval(p, min(p, max(0.0, (centre - half) / (1 + z))), max(p, min(1.0, (centre + half) / (1 + z))))
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """A mean with its normal interval; of a single value the interval is the value."""
+    x = np.asarray(values, np.float64)
+    half = Z * float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else 0.0
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+
+
+def paired_difference(mine: Sequence[bool], other: Sequence[bool]) -> Interval:
+    """Share of `mine` minus share of `other`, item by item the same problems, with Newcombe's interval (method 10)."""
+    a, b = np.asarray(mine, np.bool_), np.asarray(other, np.bool_)
+    n = len(a)
+    both, only_a, only_b, neither = (int(x.sum()) for x in (a & b, a & ~b, ~a & b, ~a & ~b))
+    p, q = share(both + only_a, n), share(both + only_b, n)
+    spread = math.sqrt((both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither))
+    odds = both * neither - only_a * only_b
+    # the correlation of the two answers, corrected for continuity where it is positive
+    phi = (max(0.0, odds - n / 2) if odds > 0 else odds) / spread if spread else 0.0
+
+    def reach(left: float, right: float) -> float:
+        return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
+
+    d = p.value - q.value
+    return Interval(
+        d,
+        max(-1.0, d - reach(p.value - p.low, q.high - q.value)),
+        min(1.0, d + reach(p.high - p.value, q.value - q.low)),
+    )

@@ -1,0 +1,56 @@
+"""The menu: every part by its name in policy text. A new part is added here, or it does not exist."""
+
+from __future__ import annotations
+
+from mdsample.constraint import Ban, Characters, Choices
+from mdsample.draw import Greedy, Temperature
+from mdsample.guide import Cfg, NoGuide
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random, RightToLeft
+from mdsample.part import Part
+from mdsample.revise import Never
+from mdsample.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    EntropyBound,
+    Factor,
+    Frechet,
+    LinearTime,
+    Steps,
+    Top,
+)
+from mdsample.stopping import Budget, EarlyExit, Ended
+from mdsample.window import Blocks, Whole
+
+PARTS: dict[str, type[Part]] = {
+    part.name: part
+    for part in (
+        Whole,
+        Blocks,
+        Confidence,
+        Margin,
+        Entropy,
+        LeftToRight,
+        RightToLeft,
+        Random,
+        Fixed,
+        Top,
+        Steps,
+        BelowEntropy,
+        EntropyBound,
+        AboveConfidence,
+        Factor,
+        Frechet,
+        LinearTime,
+        Greedy,
+        Temperature,
+        EarlyExit,
+        Budget,
+        Ended,
+        Ban,
+        Characters,
+        Choices,
+        Never,
+        NoGuide,
+        Cfg,
+    )
+}

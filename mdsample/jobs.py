@@ -1,0 +1,164 @@
+"""Jobs: a model, a template and a sampler that answer requests, and the records of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+
+import attrs
+
+from mdsample.denoiser import Denoiser
+from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.policy import Policy
+from mdsample.records import Record, Request, given
+from mdsample.result import Result, Row
+from mdsample.sampler import Sampler
+from mdsample.spec import parse
+from mdsample.state import State
+from mdsample.tasks import task_for
+from mdsample.template import Template, TemplateError
+from mdsample.trace import Trace, versions
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """What became of a request."""
+
+    #: its place among the job's requests
+    place: int
+    request: Request
+    #: `None` if the request has an error
+    row: Row | None
+
+
+def default_policy(template: Template) -> Policy:
+    """`med+early-exit`; without a slot `answer` to exit from, `med`."""
+    return parse("med+early-exit" if "answer" in template.slots else "med")
+
+
+@attrs.frozen(eq=False, slots=False)
+class Job:
+    """One way to answer requests; raises `TemplateError` or `PolicyError` at once if its pieces do not fit together."""
+
+    denoiser: Denoiser
+    template: Template
+    sampler: Sampler
+    #: of a model from the hub
+    revision: str | None = attrs.field(default=None, kw_only=True)
+    batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """What a row's own text cannot change is checked on an empty row."""
+        nothing = dict.fromkeys(self.template.fields, "")
+        prepare(self.denoiser, self.template, 0, nothing)
+        self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
+
+    @cached_property
+    def fingerprint(self) -> Record:
+        """What decides the records: two runs with the same fingerprint and requests give the same ones."""
+        return {
+            "model": self.denoiser.name,
+            **({} if self.revision is None else {"revision": self.revision}),
+            "policy": self.sampler.policy.in_full(),
+            "template": str(self.template),
+            "seed": self.sampler.seed,
+        }
+
+    def request(self, prompt: str | None = None) -> Request:
+        """The request of a prompt, for the template's one field; without one, the first problem of the model's task.
+
+        Raises `TemplateError` if the template does not take it.
+        """
+        fields = self.template.fields
+        if prompt is not None and len(fields) != 1:
+            raise TemplateError(
+                f"a prompt fills the one field of a template, but this one has: {', '.join(fields) or 'none'}; "
+                + ("give JSON lines as input" if fields else "leave the prompt out")
+            )
+        task = task_for(self.denoiser)
+        problem = task.read()[0] if task is not None else None
+        if prompt is not None:
+            request = Request(0, {fields[0]: prompt})
+        elif not fields:
+            request = Request(0)
+        elif problem is not None and problem.texts.keys() >= set(fields):
+            expected = problem.answer if "answer" in self.template.slots else None
+            request = Request(problem.id, {field: problem.texts[field] for field in fields}, expected)
+        else:
+            raise TemplateError("there is no sample problem for this model and template; give a prompt, or an input")
+        prepare(self.denoiser, self.template, request.id, request.texts)
+        return request
+
+    def answers(
+        self, requests: Sequence[Request], *, one_shelf: bool = False, watch: Callable[[State], None] | None = None
+    ) -> Iterator[Answer]:
+        """Answers as they finish: first what cannot be answered, then rows as `engine.fill` yields them.
+
+        `one_shelf` keeps all rows in one state, for a trace of them all. `watch` as in `engine.fill`.
+        """
+        place: dict[int | str, int] = {}
+        rows: list[Prepared] = []
+        for number, request in enumerate(requests):
+            try:
+                if request.error:
+                    raise TemplateError(request.error)
+                rows.append(prepare(self.denoiser, self.template, request.id, request.texts))
+                place[request.id] = number
+            except TemplateError as fault:
+                yield Answer(number, attrs.evolve(request, error=str(fault)), None)
+        for row in fill(
+            self.sampler,
+            self.denoiser,
+            self.template.slots,
+            rows,
+            batch_size=self.batch_size,
+            shelf_size=len(rows) if one_shelf else None,
+            watch=watch,
+        ):
+            yield Answer(place[row.id], requests[place[row.id]], row)
+
+    def record(self, answer: Answer) -> Record:
+        """The answer as a flat JSON object."""
+        request, row = answer.request, answer.row
+        if row is None:
+            return {"id": request.id, "error": request.error}
+        return {
+            "id": row.id,
+            **given(request.texts),
+            "text": row.text,
+            "slots": row.slots,
+            **({} if request.expected is None else {"expected": request.expected}),
+            "nfe": row.nfe,
+            "steps": row.steps,
+            "tokens_per_forward": row.tokens_per_forward,
+            "unfilled": row.unfilled,
+            "outcome": row.outcome.name,
+            "sentence": row.outcome.sentence,
+            "error_bound": row.error_bound,
+            "tv_bound": row.tv_bound,
+            **self.fingerprint,
+            "backend": self.denoiser.backend,
+            "versions": versions(),
+        }
+
+    def trace(self, state: State) -> Trace:
+        """The record of a run that stands at `state`."""
+        model = self.denoiser
+        return Trace.of(
+            Result(state, model.tokenizer, self.sampler.policy, self.sampler.seed, model.name, model.backend)
+        )
+
+
+def in_order(answers: Iterable[Answer]) -> Iterator[Answer]:
+    """The same answers in the order of their requests; on an interrupt, first whatever is finished."""
+    waiting: dict[int, Answer] = {}
+    due = 0
+    try:
+        for answer in answers:
+            waiting[answer.place] = answer
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+    except KeyboardInterrupt:
+        yield from (waiting[place] for place in sorted(waiting))
+        raise

@@ -1,0 +1,188 @@
+"""Order: in which order are the eligible blanks best filled?
+
+An order is a deterministic rank plus, if `noise` is above 0, Gumbel noise: positions are filled by increasing
+`rank − noise · Gumbel`. So a noised order is a Plackett-Luce law over orders, whose exact probabilities
+`mdsample.exact` can follow. Equal ranks: the lower position goes first.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.arrays import Doubles
+from mdsample.canvas import Canvas
+from mdsample.denoiser import Tokenizer
+from mdsample.part import Part, Seat, items, real
+from mdsample.view import View
+
+
+class Order(Part):
+    """Ranks the eligible positions."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "order"
+
+    @property
+    @abc.abstractmethod
+    def spread(self) -> float:
+        """Scale of the Gumbel noise that the loop takes off the rank; 0 for none."""
+
+    @abc.abstractmethod
+    def rank(self, view: View) -> Doubles:
+        """`[B, L]` float64, lower goes first; only eligible positions are read. Without noise."""
+
+
+@final
+@attrs.frozen
+class Confidence(Order):
+    """Highest top probability first (LLaDA's low-confidence remasking; Top-K of arXiv 2502.06768, section 4).
+
+    The confidence is that of the most probable token, not of a drawn one, so the order does not peek.
+    `noise`: coefficient of Gumbel noise added to the probability (2502.06768, appendix D.1.2); 0 for none.
+    """
+
+    name: ClassVar[str] = "confidence"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the probability; without noise minus its logarithm, which does not saturate near 1."""
+        chosen = view.marginals.confidence if self.noise else view.marginals.log_probability
+        return -chosen.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Margin(Order):
+    """Largest gap between the two highest probabilities first (arXiv 2502.06768, section 4: Top-K margin).
+
+    `noise`: coefficient of Gumbel noise added to the margin (appendix D.1.2; the puzzles there use 0.5); 0 for none.
+    """
+
+    name: ClassVar[str] = "margin"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the margin."""
+        return -view.marginals.margin.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Entropy(Order):
+    """Lowest entropy first (entropy decoding; the order of MED, arXiv 2510.19990, and EB, 2505.24857). Nats.
+
+    `noise`: coefficient of Gumbel noise taken off the entropy; 0 for none.
+    """
+
+    name: ClassVar[str] = "entropy"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """The entropy."""
+        return view.marginals.entropy.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class LeftToRight(Order):
+    """The leftmost blank first: autoregressive order."""
+
+    name: ClassVar[str] = "left-to-right"
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """The position."""
+        return view.board.place.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class RightToLeft(Order):
+    """The rightmost blank first."""
+
+    name: ClassVar[str] = "right-to-left"
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the position."""
+        return -view.board.place.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Random(Order):
+    """A uniformly random order, new in every step (ancestral sampling; Dream's `origin`, LLaDA's `random`)."""
+
+    name: ClassVar[str] = "random"
+
+    @property
+    def spread(self) -> float:
+        """1: equal ranks with Gumbel noise are a uniform permutation."""
+        return 1.0
+
+    def rank(self, view: View) -> Doubles:
+        """All equal."""
+        return np.zeros(view.eligible.shape)
+
+
+@final
+@attrs.frozen
+class Fixed(Order):
+    """A given order: `permutation` lists the row's open positions (0 = first blank of the row), first to fill first.
+
+    Every row must have exactly as many open positions as the permutation has members.
+    """
+
+    name: ClassVar[str] = "fixed"
+    permutation: tuple[int, ...] = items("whole numbers from 0", lambda v: type(v) is int and v >= 0)
+
+    def __attrs_post_init__(self) -> None:
+        """Checks that it is a permutation."""
+        if sorted(self.permutation) != list(range(len(self.permutation))):
+            raise ValueError(
+                f"fixed(permutation=…) must hold each of 0..{len(self.permutation) - 1} once; got {self.permutation}"
+            )
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
+        """Every row must have as many blanks as the permutation has members."""
+        found = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
+        if found:
+            raise ValueError(
+                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {found[0]} blanks"
+            )
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """The place of each position in the permutation."""
+        return np.argsort(self.permutation).astype(np.float64)[np.maximum(view.board.place, 0)]

@@ -1,0 +1,167 @@
+"""What every part of a policy shares: it is a frozen value, it has a name, it fills a seat, and parts add up."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from mdsample.canvas import Canvas
+    from mdsample.denoiser import Tokenizer
+    from mdsample.policy import Policy
+
+Seat = Literal["window", "order", "selection", "draw", "stop", "constraint", "revise", "guide"]
+#: the seats in the order in which a policy is written
+SEATS: tuple[Seat, ...] = ("window", "order", "selection", "draw", "stop", "constraint", "revise", "guide")
+#: seats that hold any number of parts
+MANY: frozenset[Seat] = frozenset({"stop", "constraint"})
+_LARGEST = 2**31 - 1  # counts meet int32 arrays
+
+
+class Part(abc.ABC):
+    """A frozen attrs value that fills one seat of a policy. Parts are pure functions of what they are shown."""
+
+    __slots__ = ()
+
+    #: the part's name in policy text, in kebab case
+    name: ClassVar[str]
+    #: the seat it fills
+    seat: ClassVar[Seat]
+    #: whether it reads the past (`board.written`, `board.probability`); exact laws must then keep histories apart
+    remembers: ClassVar[bool] = False
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
+        """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""
+
+    def __add__(self, other: Part | Policy) -> Policy:
+        """The policy that has both parts; raises `PolicyError` if they want the same single seat."""
+        from mdsample.policy import Policy
+
+        return Policy.of(self) + other
+
+
+def real(
+    default: Any = attrs.NOTHING,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    optional: bool = False,
+    kw_only: bool = False,
+) -> Any:
+    """An attrs field for a finite real number within stated limits."""
+
+    def convert(value: Any) -> Any:
+        try:
+            return value if isinstance(value, (bool, str, bytes)) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            return value  # the validator says what is wrong with it
+
+    limits = _limits(above=above, at_least=at_least, at_most=at_most, below=below)
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, float) and math.isfinite(value) and limits.hold(value)
+
+    return _field(default, convert, fits, f"a number{limits.words}", optional, kw_only)
+
+
+def integer(
+    default: Any = attrs.NOTHING, *, at_least: int | None = None, optional: bool = False, kw_only: bool = False
+) -> Any:
+    """An attrs field for an integer within stated limits, below 2^31."""
+
+    def convert(value: Any) -> Any:
+        # numpy integers are welcome; 2.0 is not, it is more likely a slip than a count
+        index = getattr(value, "__index__", None)
+        return value if isinstance(value, bool) or index is None else index()
+
+    limits = _limits(above=None, at_least=at_least, at_most=None, below=None)
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and limits.hold(value) and value <= _LARGEST
+
+    return _field(default, convert, fits, f"a whole number{limits.words}", optional, kw_only)
+
+
+def text(default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
+    """An attrs field for a non-empty string."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, str) and bool(value)
+
+    return _field(default, lambda value: value, fits, "a text that is not empty", False, kw_only)
+
+
+def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -> Any:
+    """An attrs field for a non-empty tuple (given as list or tuple) whose members pass `accepts`."""
+
+    def convert(value: Any) -> Any:
+        return tuple(value) if isinstance(value, (list, tuple)) else value  # type: ignore[arg-type]
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, tuple) and bool(value) and all(accepts(v) for v in value)  # type: ignore[misc]
+
+    return _field(attrs.NOTHING, convert, fits, f"a list of {kind}", False, kw_only)
+
+
+@attrs.frozen
+class _Limits:
+    above: float | None
+    at_least: float | None
+    at_most: float | None
+    below: float | None
+
+    def hold(self, value: float) -> bool:
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    @property
+    def words(self) -> str:
+        said = [
+            f"{word} {limit:g}"
+            for word, limit in (
+                ("above", self.above),
+                ("at least", self.at_least),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if limit is not None
+        ]
+        return f", {' and '.join(said)}" if said else ""
+
+
+def _limits(**limits: float | None) -> _Limits:
+    return _Limits(**limits)
+
+
+def _field(
+    default: Any,
+    convert: Callable[[Any], Any],
+    fits: Callable[[Any], bool],
+    wanted: str,
+    optional: bool,
+    kw_only: bool,
+) -> Any:
+    def check(part: Part, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        if not fits(value):
+            spare = ", or none" if optional else ""
+            most = f", at most {_LARGEST}" if type(value) is int and value > _LARGEST else ""
+            raise ValueError(f"{part.name}({attribute.name}=…) must be {wanted}{most}{spare}; got {value!r}")
+
+    return attrs.field(
+        default=default,
+        converter=(lambda value: None if optional and value is None else convert(value)),
+        validator=check,
+        kw_only=kw_only,
+    )

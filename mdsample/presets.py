@@ -1,0 +1,61 @@
+"""Published samplers as sums of parts. A preset is only a name: what is printed and recorded are the parts.
+
+The window is left free where the paper uses the default (`blocks(32)`), so that it can be chosen: `med+blocks(64)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mdsample.draw import Temperature
+from mdsample.order import Confidence, Entropy, LeftToRight, Random
+from mdsample.policy import Policy
+from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, Steps, Top
+from mdsample.window import Whole
+
+
+def llada(steps: int = 128) -> Policy:
+    """LLaDA's low-confidence remasking: highest confidence first, an even split over `steps` (arXiv 2502.09992)."""
+    return Confidence() + Steps(steps)
+
+
+def med(entropy: float = 0.2, *, k: int | None = None) -> Policy:
+    """Multi-token entropy decoding: every position below `entropy` nats, lowest first (arXiv 2510.19990)."""
+    return Entropy() + BelowEntropy(entropy, k=k)
+
+
+def ar_med(entropy: float = 0.2, *, k: int | None = None) -> Policy:
+    """MED from left to right: the leading run of positions below `entropy` nats (arXiv 2510.19990)."""
+    return Whole() + LeftToRight() + BelowEntropy(entropy, k=k)
+
+
+def eb(bound: float = 0.1, *, k: int | None = None) -> Policy:
+    """The EB-Sampler: lowest entropies while ΣH − max H <= `bound` nats (arXiv 2505.24857)."""
+    return Entropy() + EntropyBound(bound, k=k)
+
+
+def fast_dllm(probability: float = 0.9) -> Policy:
+    """Fast-dLLM's threshold: every position with top probability of at least `probability` (arXiv 2505.22618)."""
+    return Confidence() + AboveConfidence(probability)
+
+
+def dream(steps: int = 512) -> Policy:
+    """Dream's `origin`: random positions, a binomial number of them on a linear time grid (arXiv 2508.15487)."""
+    return Whole() + Random() + LinearTime(steps)
+
+
+def one_by_one() -> Policy:
+    """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768)."""
+    return Whole() + Random() + Top(1) + Temperature(1.0)
+
+
+#: the names that policy text may use
+PRESETS: dict[str, Callable[..., Policy]] = {
+    "llada": llada,
+    "med": med,
+    "ar-med": ar_med,
+    "eb": eb,
+    "fast-dllm": fast_dllm,
+    "dream": dream,
+    "one-by-one": one_by_one,
+}

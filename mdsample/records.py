@@ -1,0 +1,232 @@
+"""Records: requests read from a file, answers written to one.
+
+Requests come as JSON lines (the template's fields by name, and an `id` if there is one; other keys are left alone, so a
+data set's gold answers may stay), or as plain text, one prompt a line. A request that cannot be read becomes a record
+with `error`; the others are answered.
+
+Records are JSON lines. Each carries what made it (model, policy with every setting, template, seed), so a file of
+records needs no header and no second file beside it: running a job again with the same file reads what is there,
+refuses if it was made otherwise, drops a line that a kill cut off, and goes on with the rows that are missing or had an
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import attrs
+
+from mdsample.template import Template
+
+Record = dict[str, Any]
+#: what decides a record besides its request: equal in all records of one job
+FINGERPRINT = ("model", "revision", "policy", "template", "seed")
+#: what a record's line begins with
+_OPENING = b'{"id": '
+
+
+class RecordError(ValueError):
+    """A file of requests or records that cannot be used."""
+
+
+@attrs.frozen
+class Request:
+    """A row to answer: texts for the template's fields, or why there are none."""
+
+    id: int | str
+    texts: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    #: the right answer, if it is known
+    expected: str | None = None
+    #: why the row cannot be answered; empty if it can
+    error: str = ""
+
+
+def given(texts: Mapping[str, str]) -> Record:
+    """What a record says of its request: `prompt`, and any other fields by name."""
+    others = {name: text for name, text in texts.items() if name != "prompt"}
+    return {"prompt": texts.get("prompt", ""), **({"fields": others} if others else {})}
+
+
+def line(record: Record) -> str:
+    """A record as one line of ASCII, so that it survives any terminal, pipe and line reader."""
+    return json.dumps(record)
+
+
+def read_requests(data: bytes, template: Template, name: str = "") -> list[Request]:
+    """The requests in a file's bytes; `name` is the file's, for its ending and for messages.
+
+    `.jsonl`, `.ndjson` and `.json` are JSON lines, `.txt` is plain text; anything else is JSON lines if it begins with
+    `{`. Blank lines are skipped. A row without `id` gets its number, from 0. Raises `RecordError` if the file as a
+    whole cannot be read.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise RecordError(f"{name} is UTF-16; save it as UTF-8")
+    lines = [(i, x.strip(b"\r")) for i, x in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if x.strip()]
+    ending, first = Path(name).suffix.lower(), lines[0][1].lstrip()[:1] if lines else b""
+    if ending == ".json" and first == b"[":
+        raise RecordError(f"{name} is one JSON array; give one object a line, as `jq -c '.[]' {name}` writes")
+    as_json = ending in (".jsonl", ".ndjson", ".json") or (ending != ".txt" and first == b"{")
+    if not as_json and len(template.fields) != 1:
+        raise RecordError(
+            f"plain text fills a template of one field, but this one has: {', '.join(template.fields) or 'none'}; "
+            "give JSON lines"
+        )
+    seen: set[int | str] = set()
+    requests: list[Request] = []
+    for number, (where, raw) in enumerate(lines):
+        try:
+            text = raw.decode()
+            request = _request(text, number, template) if as_json else Request(number, {template.fields[0]: text})
+        except UnicodeDecodeError as fault:
+            request = Request(number, error=f"this is not UTF-8 (byte {fault.start} of the line)")
+        if not request.error:
+            if request.id in seen:
+                request = Request(request.id, error=f"there is an earlier row with the id {request.id!r}")
+            seen.add(request.id)
+        requests.append(attrs.evolve(request, error=f"line {where}: {request.error}") if request.error else request)
+    return requests
+
+
+def _request(text: str, number: int, template: Template) -> Request:
+    try:
+        row: object = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        return Request(number, error=f"this is not JSON: {fault}")
+    if not isinstance(row, dict):
+        return Request(number, error=f"a row must be a JSON object; got {_kind(row)}")
+    fields = cast("dict[str, object]", row)
+    name = fields.get("id", number)
+    if isinstance(name, bool) or not isinstance(name, int | str):
+        return Request(number, error=f"'id' must be text or a whole number; got {_kind(name)}")
+    if isinstance(name, str) and not _is_unicode(name):
+        return Request(number, error="'id' holds half of a surrogate pair, which is not valid unicode")
+    texts: dict[str, str] = {}
+    for field in template.fields:
+        value = fields.get(field)
+        if field not in fields:
+            return Request(name, error=f"the row lacks {field!r}; it has: {', '.join(fields) or 'nothing'}")
+        if not isinstance(value, str):
+            return Request(name, error=f"{field!r} must be text; got {_kind(value)}")
+        texts[field] = value
+    return Request(name, texts)
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Output:
+    """A file of records that a job goes on with; a context manager.
+
+    One line per row, written when the row is done and out of the process at once; made durable about once a second.
+    """
+
+    def __init__(self, path: Path, fingerprint: Record) -> None:
+        """Reads what is there; raises `RecordError` if that is not a beginning of this job."""
+        self._path = path
+        self._done: dict[int | str, Record] = {}
+        self._synced = time.monotonic()
+        try:
+            if path.is_file():
+                self._resume(fingerprint)
+            self._file: BinaryIO = path.open("ab")
+        except OSError as fault:
+            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
+
+    def left(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests that the file does not answer yet; `RecordError` if it answers one of another text."""
+        for request in requests:
+            old = self._done.get(request.id)
+            if old is not None and not request.error and any(old.get(k) != v for k, v in given(request.texts).items()):
+                raise RecordError(
+                    f"{self._path} answers row {request.id!r} of another input, with another text; "
+                    "give another --output, or the input that it was written with"
+                )
+        return [request for request in requests if request.error or request.id not in self._done]
+
+    def write(self, record: Record) -> None:
+        """Appends a record."""
+        self._file.write(line(record).encode() + b"\n")
+        self._file.flush()
+        if time.monotonic() - self._synced > 1:
+            self._sync()
+
+    def __enter__(self) -> Output:
+        """The file, open for appending."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        self._sync()
+        self._file.close()
+
+    def _sync(self) -> None:
+        if self._path.is_file():
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _resume(self, fingerprint: Record) -> None:
+        data = self._path.read_bytes()
+        *lines, last = data.split(b"\n")
+        if not (last.startswith(_OPENING) or _OPENING.startswith(last)):
+            raise RecordError(f"{self._path} is not a file of records, and is left alone; give another --output")
+        kept: list[bytes] = []
+        for number, raw in enumerate(lines, 1):
+            record = _parsed(raw)
+            if record is None:
+                raise RecordError(f"line {number} of {self._path} is no record of a job; give another --output")
+            if record.keys() == {"id", "error"}:
+                continue
+            self._check(record, fingerprint)
+            self._done[record["id"]] = record
+            kept.append(raw)
+        whole = b"".join(raw + b"\n" for raw in kept)
+        if whole != data:
+            _replace(self._path, whole)
+
+    def _check(self, record: Record, fingerprint: Record) -> None:
+        said = [
+            f"\n  {name} there: {record.get(name)!r}\n  {name} now:   {fingerprint.get(name)!r}"
+            for name in FINGERPRINT
+            if record.get(name) != fingerprint.get(name)
+        ]
+        if said:
+            raise RecordError(
+                f"{self._path} was written by another job; give another --output, or the settings it was made with"
+                + "".join(said)
+            )
+
+
+def _parsed(raw: bytes) -> Record | None:
+    """The record that a line holds, an error or an answer with what made it; `None` if it holds none."""
+    try:
+        record: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    found = cast("Record", record) if isinstance(record, dict) else {}
+    complete = found.keys() == {"id", "error"} or found.keys() >= {"model", "policy", "template", "seed"}
+    return found if complete and type(found.get("id")) in (int, str) else None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """New contents, whole or not at all; a link stays a link, and the file keeps its permissions."""
+    path = path.resolve()
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    shutil.copymode(path, part)
+    part.replace(path)

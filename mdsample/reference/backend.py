@@ -1,0 +1,72 @@
+"""The reference backend: a model folder as a denoiser on NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.arrays import Floats, Ints
+from mdsample.denoiser import Ask
+from mdsample.families import read_config
+from mdsample.guide import Cfg, NoGuide
+from mdsample.loading import read_card
+from mdsample.reference.look import NumpyLook, guided
+from mdsample.reference.trunk import NumpyTrunk
+from mdsample.reference.weights import read_tensors
+from mdsample.tokenizer import FileTokenizer
+
+
+@final
+@attrs.frozen(eq=False)
+class ReferenceDenoiser:
+    """A model on NumPy in float32; see `mdsample.denoiser.Denoiser`."""
+
+    name: str
+    trunk: NumpyTrunk
+    tokenizer: FileTokenizer
+    #: text of the template that suits the model
+    template: str
+
+    @property
+    def backend(self) -> str:
+        """What it runs on."""
+        return "reference"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self.trunk.spec.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        return self.trunk.spec.max_length
+
+    def look(self, ask: Ask) -> NumpyLook:
+        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+
+        Raises `ValueError` for a guide it does not know, and as `NumpyTrunk.logits` and `NumpyLook` do.
+        """
+        match ask.guide:
+            case NoGuide():
+                logits = self._logits(ask.tokens, ask)
+            case Cfg(scale=scale):
+                hidden = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+                logits = guided(self._logits(ask.tokens, ask), self._logits(hidden, ask), scale)
+            case _:
+                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+        return NumpyLook(logits, ask.looked, ask.restriction)
+
+    def _logits(self, tokens: Ints, ask: Ask) -> Floats:
+        return self.trunk.logits(tokens, ask.valid, ask.looked)
+
+
+def open_model(folder: Path) -> ReferenceDenoiser:
+    """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`."""
+    spec = read_config(folder)
+    card = read_card(folder)
+    tokenizer = FileTokenizer.read(folder, spec)
+    return ReferenceDenoiser(card.name, NumpyTrunk(spec, read_tensors(folder, spec)), tokenizer, card.template)

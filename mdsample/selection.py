@@ -1,0 +1,216 @@
+"""Selection: how long a prefix of the ranking is committed now?
+
+All rules here test the first n of the ranking and take the longest prefix that passes; the loop commits at least one
+position and at most all eligible ones. With c the top probability and H the entropy (nats), in rank order:
+
+| part | the prefix goes on while |
+| --- | --- |
+| `top(k)` | n <= k |
+| `steps(n)` | an even split of the blanks over n steps |
+| `below-entropy(λ)` | every H < λ |
+| `entropy-bound(γ)` | ΣH − max H <= γ |
+| `above-confidence(τ)` | every c >= τ |
+| `factor(f)` | (n + 1)(1 − min c) < f |
+| `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
+| `linear-time(steps)` | a binomial number of the blanks |
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from functools import lru_cache
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.arrays import Doubles, Ints, upto
+from mdsample.part import Part, Seat, integer, real
+from mdsample.view import Ranked, View, capped, entropies
+
+
+class Selection(Part):
+    """Says how many of the ranking are committed in this step."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "selection"
+
+    @abc.abstractmethod
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """`[B]` int32; the loop clips it to 1 … `ranked.number`."""
+
+
+class RandomSelection(Selection):
+    """A selection whose count is drawn; its exact law is `chances`, which `mdsample.exact` follows."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Probability of each count 0, 1, …, N, `[B, N + 1]`."""
+
+    @final
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """Draws from `chances` by inverse CDF with the row's own uniform."""
+        below = np.cumsum(self.chances(view, ranked), 1)
+        return (below < view.uniforms.per_row("count")[:, None] * below[:, -1:]).sum(1).astype(np.int32)
+
+
+@final
+@attrs.frozen
+class Top(Selection):
+    """The first `k` of the ranking. Default 1: one at a time, which is exact."""
+
+    name: ClassVar[str] = "top"
+    k: int = integer(1, at_least=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """`k` everywhere."""
+        return np.full(len(ranked.number), self.k, np.int32)
+
+
+@final
+@attrs.frozen
+class Steps(Selection):
+    """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
+
+    With a window the eligible blanks get their share of the steps that are left, so blocks are split evenly too.
+    Needs at least as many steps as the window has blocks; with fewer, one step a block.
+    """
+
+    name: ClassVar[str] = "steps"
+    n: int = integer(128, at_least=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """Eligible blanks over their share of the remaining steps, rounded up."""
+        left = np.maximum(self.n - view.board.step, 1).astype(np.int64)
+        blanks = np.maximum(view.board.blank.sum(1), 1)
+        share = np.maximum(left * ranked.number // blanks, 1)
+        return (-(-ranked.number // share)).astype(np.int32)
+
+
+@final
+@attrs.frozen
+class BelowEntropy(Selection):
+    """While each entropy is below `entropy` nats, at most `k`: multi-token entropy decoding (MED, arXiv 2510.19990).
+
+    Default 0.2 nats, the paper's headline; `k` (unpublished there) defaults to no cap. With the entropy order these
+    are all positions below the threshold; with left-to-right it is the run from the left (AR-MED).
+    """
+
+    name: ClassVar[str] = "below-entropy"
+    entropy: float = real(0.2, above=0)
+    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix with every H < `entropy`."""
+        return capped(ranked.leading(ranked.entropy < self.entropy), self.k)
+
+
+@final
+@attrs.frozen
+class EntropyBound(Selection):
+    """While ΣH − max H <= `bound` nats, at most `k`: the EB-Sampler (arXiv 2505.24857).
+
+    The left side bounds the total correlation of the committed set, so each step costs at most `bound` nats of KL.
+    Default 0.1 nats, as in public implementations.
+    """
+
+    name: ClassVar[str] = "entropy-bound"
+    bound: float = real(0.1, at_least=0)
+    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix within the bound."""
+        h = entropies(ranked)
+        return capped(ranked.leading(np.cumsum(h, 1) - np.maximum.accumulate(h, 1) <= self.bound), self.k)
+
+
+@final
+@attrs.frozen
+class AboveConfidence(Selection):
+    """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there)."""
+
+    name: ClassVar[str] = "above-confidence"
+    probability: float = real(0.9, above=0, at_most=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix with every c >= `probability`."""
+        return ranked.leading(ranked.confidence >= self.probability)
+
+
+@final
+@attrs.frozen
+class Factor(Selection):
+    """While (n + 1)(1 − c_n) < `factor`, c_n the smallest top probability so far (Fast-dLLM, arXiv 2505.22618).
+
+    With all errors below ε and (n + 1)ε <= 1 the parallel argmax is the joint argmax. Default 0.75, as used as the
+    baseline of Fast-dLLM++ (2606.02955).
+    """
+
+    name: ClassVar[str] = "factor"
+    factor: float = real(0.75, above=0)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that passes."""
+        n = upto(ranked.confidence.shape[1]) + 1
+        worst = np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
+        return ranked.leading((n + 1) * (1 - worst) < self.factor)
+
+
+@final
+@attrs.frozen
+class Frechet(Selection):
+    """While Σc − (n − 1) − (1 − c_n) > `margin`, c_n the smallest so far (Fast-dLLM++, arXiv 2606.02955).
+
+    The first two terms are Fréchet's lower bound on the joint probability of the argmaxes, the last an upper bound on
+    any competitor's. Default 0.25, as published.
+    """
+
+    name: ClassVar[str] = "frechet"
+    margin: float = real(0.25)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that passes."""
+        c = ranked.confidence.astype(np.float64)
+        n = upto(c.shape[1]) + 1
+        competitor = 1 - np.minimum.accumulate(c, 1)
+        return ranked.leading(np.cumsum(c, 1) - (n - 1) - competitor > self.margin)
+
+
+@final
+@attrs.frozen
+class LinearTime(RandomSelection):
+    """The linear noise schedule in `steps` steps: each blank is filled with probability 1 − s/t (Dream's `origin`).
+
+    Time runs from 1 to 0 in equal steps, so at step i each blank's chance is 1/(steps − i). The last step fills all
+    that is on offer, and so does any after it that a window makes necessary. Only the number of blanks is drawn here
+    (binomial); with the `random` order this is independent coins. Default 512, as Dream's. A step in which the coins
+    would fill nothing fills one, so no forward pass is wasted.
+    """
+
+    name: ClassVar[str] = "linear-time"
+    steps: int = integer(512, at_least=1)
+
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Binomial(number, 1 / steps left)."""
+        p = 1.0 / np.maximum(self.steps - view.board.step, 1)
+        out = np.zeros((len(p), int(ranked.number.max(initial=0)) + 1))
+        for row, (n, q) in enumerate(zip(ranked.number.tolist(), p.tolist(), strict=True)):
+            out[row, : n + 1] = _binomial(n, q)
+        return out
+
+
+def _binomial(n: int, p: float) -> Doubles:
+    if p >= 1.0:
+        return np.eye(n + 1)[n]
+    m = upto(n + 1)
+    return np.exp(_log_choose(n) + m * math.log(p) + (n - m) * math.log1p(-p))
+
+
+@lru_cache(maxsize=4096)
+def _log_choose(n: int) -> Doubles:
+    """Logarithms of the binomial coefficients n over 0 … n."""
+    m = upto(n) + 1
+    return np.concatenate([[0.0], np.cumsum(np.log((n - m + 1) / m))])

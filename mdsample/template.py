@@ -1,0 +1,187 @@
+"""Template: text with fixed parts, fields that each row fills in, and named slots that the model fills.
+
+    Question: {prompt}
+    Reasoning:{reasoning:96}
+    Answer:{answer:4}
+
+`{name}` is a field, `{name:96}` a slot of 96 blanks, `{{` and `}}` are literal braces. Special tokens written in the
+template mean those tokens; in what a field brings they are plain text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+
+from mdsample.canvas import Canvas
+from mdsample.denoiser import Tokenizer
+
+
+class TemplateError(ValueError):
+    """A template that cannot be read, or a row that does not fit it."""
+
+
+@attrs.frozen
+class Text:
+    """Fixed text."""
+
+    text: str
+
+
+@attrs.frozen
+class Field:
+    """A place for a row's own text."""
+
+    name: str
+
+
+@attrs.frozen
+class Slot:
+    """A run of blanks."""
+
+    name: str
+    length: int
+
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+@attrs.frozen
+class Template:
+    """Fixed text, fields and slots in their order."""
+
+    pieces: tuple[Text | Field | Slot, ...]
+
+    @staticmethod
+    def parse(text: str) -> Template:
+        """Reads a template; raises `TemplateError` that points at the fault."""
+        pieces: list[Text | Field | Slot] = []
+        literal = ""
+        last = 0
+        for match in _PIECE.finditer(text):
+            literal += text[last : match.start()]
+            last = match.end()
+            if match[0] in ("{{", "}}"):
+                literal += match[0][0]
+                continue
+            if match[1] is None:
+                raise _fault(f"a single {match[0]!r}; write {match[0] * 2!r} for a literal brace", text, match.start())
+            if literal:
+                pieces.append(Text(literal))
+                literal = ""
+            pieces.append(_hole(match[1], text, match.start()))
+        literal += text[last:]
+        if literal:
+            pieces.append(Text(literal))
+        return Template(tuple(pieces))
+
+    def __attrs_post_init__(self) -> None:
+        """Checks names."""
+        slots = [piece.name for piece in self.pieces if isinstance(piece, Slot)]
+        fields = {piece.name for piece in self.pieces if isinstance(piece, Field)}
+        if not slots:
+            raise TemplateError("a template needs at least one slot, such as {answer:16}")
+        for name in slots:
+            if slots.count(name) > 1:
+                raise TemplateError(f"there are two slots called {name!r}; give each a name of its own")
+            if name in fields:
+                raise TemplateError(f"{name!r} is both a slot and a field; rename one")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots, in order."""
+        return tuple(piece.name for piece in self.pieces if isinstance(piece, Slot))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, in order of first use."""
+        return tuple(dict.fromkeys(piece.name for piece in self.pieces if isinstance(piece, Field)))
+
+    def __str__(self) -> str:
+        """The text that parses back."""
+        return "".join(_written(piece) for piece in self.pieces)
+
+    def row(self, tokenizer: Tokenizer, texts: Mapping[str, str]) -> tuple[list[int], list[int]]:
+        """Token ids of one row (mask tokens in slots), and the number of the slot of each position (−1: fixed)."""
+        for name in self.fields:
+            if name not in texts:
+                raise TemplateError(f"the template asks for {name!r}, which the row lacks; it has: {_names(texts)}")
+        for name, value in texts.items():
+            if name not in self.fields:
+                kind = "a slot, which the model fills" if name in self.slots else "not a field of the template"
+                raise TemplateError(f"{name!r} is {kind}; fields here: {_names(self.fields)}")
+            if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TemplateError(f"field {name!r} must be text; got {type(value).__name__}")
+        tokens: list[int] = list(tokenizer.start)
+        number: list[int] = [-1] * len(tokens)
+        plain = ""
+        for piece in (*self.pieces, None):
+            if isinstance(piece, Field):
+                plain += texts[piece.name]
+                continue
+            if isinstance(piece, Text):
+                for part in _around(piece.text, tokenizer.special):
+                    if part not in tokenizer.special:
+                        plain += part
+                        continue
+                    tokens += [*tokenizer.encode(plain), tokenizer.special_id(part)]
+                    plain = ""
+                continue
+            # text on both sides of a field is one text to the tokenizer; a slot parts it
+            tokens += tokenizer.encode(plain) if plain else []
+            plain = ""
+            number += [-1] * (len(tokens) - len(number))
+            if piece is not None:
+                tokens += [tokenizer.mask_id] * piece.length
+                number += [self.slots.index(piece.name)] * piece.length
+        return tokens, number
+
+    def canvas(
+        self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, str]], ids: Sequence[int | str] | None = None
+    ) -> Canvas:
+        """A canvas with one row per mapping of field names to texts; `ids` default to 0, 1, 2, …"""
+        encoded = [self.row(tokenizer, row) for row in rows]
+        return Canvas.of_rows([t for t, _ in encoded], [s for _, s in encoded], self.slots, tokenizer.mask_id, ids)
+
+
+def _written(piece: Text | Field | Slot) -> str:
+    match piece:
+        case Text(text=text):
+            return text.replace("{", "{{").replace("}", "}}")
+        case Field(name=name):
+            return f"{{{name}}}"
+        case Slot(name=name, length=length):
+            return f"{{{name}:{length}}}"
+
+
+def _hole(inside: str, text: str, column: int) -> Field | Slot:
+    name, colon, length = inside.partition(":")
+    if not _NAME.fullmatch(name):
+        raise _fault(f"{name!r} is not a name (letters, digits, - and _); write {{{{ for a literal brace", text, column)
+    if not colon:
+        return Field(name)
+    if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) > 0):
+        raise _fault(f"slot {name!r} needs a length of 1 or more, as in {{{name}:16}}", text, column)
+    return Slot(name, int(length))
+
+
+def _around(text: str, special: Sequence[str]) -> Iterator[str]:
+    if not special:
+        yield text
+        return
+    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+    yield from (part for part in re.split(f"({pattern})", text) if part)
+
+
+def _names(names: Mapping[str, str] | Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _fault(message: str, text: str, column: int) -> TemplateError:
+    start = text.rfind("\n", 0, column) + 1
+    end = text.find("\n", column)
+    line = text[start : len(text) if end < 0 else end]
+    return TemplateError(f"{message}\n  {line}\n  {' ' * (column - start)}^")

@@ -1,0 +1,16 @@
+"""Strategies, toys and suites to test a part or backend of your own with; needs Hypothesis (`mdsample[test]`)."""
+
+from mdsample.testing.promises import a_trace_replays, rows_are_independent, run, same_row
+from mdsample.testing.strategies import parts, policies
+from mdsample.testing.toys import ScriptedDenoiser, Symbols
+
+__all__ = [
+    "ScriptedDenoiser",
+    "Symbols",
+    "a_trace_replays",
+    "parts",
+    "policies",
+    "rows_are_independent",
+    "run",
+    "same_row",
+]

@@ -1,0 +1,90 @@
+"""The loop's promises as functions that raise `AssertionError`: for any policy, denoiser and canvas, yours included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from mdsample.canvas import Canvas
+from mdsample.denoiser import Denoiser
+from mdsample.policy import Policy
+from mdsample.result import Result
+from mdsample.sampler import Sampler
+from mdsample.state import State
+from mdsample.trace import Trace
+
+
+def run(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Result:
+    """A run with its steps counted; asserts that it ends in time and that every state obeys the rules on the way."""
+    sampler = Sampler(policy, seed=seed)
+    plan = sampler.plan(denoiser, canvas)
+    state = sampler.start(denoiser, canvas, plan)
+    _lawful(state, denoiser)
+    most = int(canvas.blank.sum(1).max(initial=0)) + plan.policy.revise.budget
+    for _ in range(most):
+        if state.done:
+            break
+        before = state
+        state, event = sampler.step(denoiser, state, plan)
+        _lawful(state, denoiser)
+        kept = np.setdiff1d(event.rows, event.left)
+        assert set(kept.tolist()) <= set(event.row.tolist()), "a row that stays must have a commit in every step"
+        assert not before.active[~np.isin(np.arange(len(canvas)), event.rows)].any(), "an active row was left out"
+    assert state.done, f"the run did not end within {most} steps"
+    return Result(state, denoiser.tokenizer, policy, seed, denoiser.name, denoiser.backend)
+
+
+def _lawful(state: State, denoiser: Denoiser) -> None:
+    canvas, mask_id = state.canvas, denoiser.tokenizer.mask_id
+    fixed = ~canvas.blank
+    assert (state.tokens[fixed] == canvas.tokens[fixed]).all(), "fixed text was changed"
+    assert not (state.blank & fixed).any(), "fixed text became blank"
+    assert (state.tokens[state.blank] == mask_id).all(), "a blank must hold the mask token"
+    written = state.tokens[canvas.blank & ~state.blank]
+    assert (written != mask_id).all(), "the mask token was written"
+    assert (written < denoiser.tokenizer.size).all(), "a token beyond the vocabulary was written"
+
+
+def same_row(one: Result, i: int, other: Result, j: int) -> None:
+    """Asserts that two rows of two results agree: tokens, outcome, cost, commits."""
+    a, b = one.rows[i], other.rows[j]
+    assert a.tokens.tolist() == b.tokens.tolist()
+    assert (a.nfe, a.steps, a.outcome, a.filled, a.unfilled) == (b.nfe, b.steps, b.outcome, b.filled, b.unfilled)
+    assert [(c.step, c.position, c.token, c.ruled) for c in a.commits] == [
+        (c.step, c.position, c.token, c.ruled) for c in b.commits
+    ]
+    numbers = [[(c.probability, c.entropy) for c in row.commits] for row in (a, b)]
+    np.testing.assert_allclose(*(np.array(n).reshape(-1, 2) for n in numbers), rtol=0, atol=1e-4)
+    np.testing.assert_allclose([a.error_bound, a.tv_bound], [b.error_bound, b.tv_bound], rtol=0, atol=1e-3)
+
+
+def rows_are_independent(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> None:
+    """Asserts that every row is the same in the batch, alone, and in the batch backwards."""
+    together = run(policy, denoiser, canvas, seed)
+    rows = list(range(len(canvas)))
+    backwards = run(policy, denoiser, canvas.take(rows[::-1]), seed)
+    for i in rows:
+        same_row(together, i, backwards, len(rows) - 1 - i)
+        same_row(together, i, run(policy, denoiser, canvas.take([i]), seed), 0)
+
+
+def a_trace_replays(result: Result, denoiser: Denoiser) -> None:
+    """Asserts that the saved trace replays to the same state, and that the run goes on from any of its states."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.jsonl"
+        Trace.of(result).save(path)
+        trace = Trace.load(path)
+    last = trace.replay()
+    assert (last.tokens == result.state.tokens).all()
+    assert (last.blank == result.state.blank).all()
+    assert (last.nfe == result.state.nfe).all()
+    np.testing.assert_array_equal(last.error_bound, result.state.error_bound)
+    states = list(trace.states())
+    middle = states[len(states) // 2]
+    sampler = Sampler(result.policy, seed=result.seed)
+    while not middle.done:
+        middle, _ = sampler.step(denoiser, middle)
+    assert (middle.tokens == result.state.tokens).all()
+    assert (middle.nfe == result.state.nfe).all()

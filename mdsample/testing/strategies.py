@@ -1,0 +1,151 @@
+"""Strategies and suites with which a user's own part or backend can be tested; needs Hypothesis (`mdsample[test]`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from mdsample.catalog import PARTS
+from mdsample.constraint import Ban, Characters, Choices
+from mdsample.draw import Greedy, Temperature
+from mdsample.guide import Cfg, NoGuide
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random, RightToLeft
+from mdsample.part import MANY, SEATS, Part, Seat
+from mdsample.policy import Policy
+from mdsample.revise import Never
+from mdsample.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    EntropyBound,
+    Factor,
+    Frechet,
+    LinearTime,
+    Steps,
+    Top,
+)
+from mdsample.stopping import Budget, EarlyExit, Ended
+from mdsample.window import Blocks, Whole
+
+T = TypeVar("T")
+_TEXT = st.text(min_size=1)
+
+
+def parts() -> SearchStrategy[Part]:
+    """Any part of the catalogue with any settings that it accepts; they may fit no canvas and no model."""
+    table = _table(
+        positive=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+        natural=st.integers(1, 2**31 - 1),
+        slot=_TEXT,
+        banned=st.integers(min_value=0) | _TEXT,
+        permutation=st.integers(1, 8).map(range).flatmap(st.permutations),
+        end=_TEXT,
+        choice=_TEXT,
+    )
+    return st.sampled_from(sorted(table)).flatmap(table.__getitem__)
+
+
+def policies(
+    slots: Sequence[str] = ("answer",),
+    vocab: int | None = None,
+    blanks: int | None = None,
+    texts: Sequence[str] = (),
+    end: bool = True,
+) -> SearchStrategy[Policy]:
+    """Policies that fit a canvas, with every part of the catalogue that can fit it and settings of usual size.
+
+    `slots`: its slot names. `vocab`: number of tokens; without it there is no `ban`, and never are more than half of
+    the tokens banned. `blanks`: how many each row has; without it there is no `fixed`. `texts`: texts that fit each
+    slot; without them there are no `choices` and no `characters`. `end`: whether the model has an end token; without
+    one there is no `ended`. Constraints leave each position some token, so bans never meet the other two.
+    """
+    table = _table(
+        positive=st.floats(0.01, 8),
+        natural=st.integers(1, 64),
+        slot=st.sampled_from(slots) if slots else st.nothing(),
+        banned=st.integers(0, vocab // 2 - 1) if vocab and vocab > 1 else st.nothing(),
+        permutation=st.permutations(range(blanks)) if blanks else st.nothing(),
+        end=st.just("end") if end else st.nothing(),
+        choice=st.sampled_from(texts) if texts else st.nothing(),
+    )
+
+    def seated(seat: Seat) -> SearchStrategy[Part]:
+        return st.one_of([table[name] for name, part in PARTS.items() if part.seat == seat])
+
+    slotted = st.one_of(table["choices"], table["characters"])
+    constraints = st.one_of(
+        st.lists(table["ban"], max_size=2),
+        # two sets of texts or characters for one slot may have nothing in common
+        st.lists(slotted, max_size=2, unique_by=_slot),
+    )
+    held = {seat: st.lists(seated(seat), max_size=2 if seat in MANY else 1) for seat in SEATS}
+    held["constraint"] = constraints
+    return st.tuples(*held.values()).map(lambda groups: Policy.of(*chain(*groups)))
+
+
+def _slot(part: Part) -> str:
+    assert isinstance(part, Characters | Choices)
+    return part.slot
+
+
+def _few(members: SearchStrategy[T]) -> SearchStrategy[tuple[T, ...]]:
+    """One to three; unlike `st.lists(min_size=1)` it is merely empty if there are no members."""
+    return st.one_of([st.tuples(*[members] * number) for number in (1, 2, 3)])
+
+
+def _table(
+    *,
+    positive: SearchStrategy[float],
+    natural: SearchStrategy[int],
+    slot: SearchStrategy[str],
+    banned: SearchStrategy[int | str],
+    permutation: SearchStrategy[Sequence[int]],
+    end: SearchStrategy[str],
+    choice: SearchStrategy[str],
+) -> dict[str, SearchStrategy[Part]]:
+    """A strategy for each part of the catalogue, made of strategies for its settings."""
+    amount = st.just(0.0) | positive
+    share = st.floats(0, 1, exclude_min=True)
+    cap = st.none() | natural
+    table: dict[str, SearchStrategy[Part]] = {
+        "whole": st.just(Whole()),
+        "blocks": st.builds(Blocks, natural),
+        "confidence": st.builds(Confidence, noise=amount),
+        "margin": st.builds(Margin, noise=amount),
+        "entropy": st.builds(Entropy, noise=amount),
+        "left-to-right": st.just(LeftToRight()),
+        "right-to-left": st.just(RightToLeft()),
+        "random": st.just(Random()),
+        "fixed": st.builds(Fixed, permutation),
+        "top": st.builds(Top, natural),
+        "steps": st.builds(Steps, natural),
+        "below-entropy": st.builds(BelowEntropy, positive, k=cap),
+        "entropy-bound": st.builds(EntropyBound, amount, k=cap),
+        "above-confidence": st.builds(AboveConfidence, share),
+        "factor": st.builds(Factor, positive),
+        "frechet": st.builds(Frechet, positive | positive.map(lambda x: -x)),
+        "linear-time": st.builds(LinearTime, natural),
+        "greedy": st.just(Greedy()),
+        "temperature": st.builds(
+            Temperature,
+            positive,
+            top_p=share,
+            top_k=st.just(0) | natural,
+            min_p=st.floats(0, 1, exclude_max=True),
+        ),
+        "early-exit": st.builds(EarlyExit, positive, slot=slot),
+        "budget": st.builds(Budget, natural),
+        "ended": st.builds(Ended, end),
+        "ban": st.builds(Ban, _few(banned)),
+        "characters": st.builds(Characters, choice, slot=slot),
+        "choices": st.builds(Choices, _few(choice), slot=slot),
+        "never": st.just(Never()),
+        "none": st.just(NoGuide()),
+        "cfg": st.builds(Cfg, amount),
+    }
+    if unequal := table.keys() ^ PARTS.keys():
+        raise LookupError(f"mdsample.testing and the catalogue differ in: {', '.join(sorted(unequal))}")
+    return table

@@ -1,0 +1,104 @@
+"""A toy tokenizer and a toy model for tests: quick, deterministic, sensitive to every token of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from mdsample.arrays import Doubles, Ints, upto
+from mdsample.denoiser import Ask
+from mdsample.guide import Cfg
+from mdsample.reference.look import NumpyLook, guided
+
+
+@attrs.frozen
+class Symbols:
+    """A tokenizer of single characters: `a`, `b`, … ; the last two ids are the end token and the mask."""
+
+    letters: int
+
+    @property
+    def size(self) -> int:
+        """Letters, end, mask."""
+        return self.letters + 2
+
+    @property
+    def mask_id(self) -> int:
+        """The last id."""
+        return self.letters + 1
+
+    @property
+    def end_id(self) -> int | None:
+        """The last but one."""
+        return self.letters
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def special(self) -> Sequence[str]:
+        """`<end>` and `<mask>`."""
+        return ("<end>", "<mask>")
+
+    def special_id(self, text: str) -> int:
+        """Id of a special token."""
+        return {"<end>": self.letters, "<mask>": self.letters + 1}[text]
+
+    def encode(self, text: str) -> list[int]:
+        """One id per character."""
+        ids = [ord(c) - ord("a") for c in text]
+        if any(not 0 <= i < self.letters for i in ids):
+            raise ValueError(f"only the {self.letters} letters from a can be written here; got {text!r}")
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Letters; special tokens are left out."""
+        return "".join(chr(ord("a") + t) for t in tokens if t < self.letters)
+
+
+@attrs.frozen(eq=False)
+class ScriptedDenoiser:
+    """A toy whose conditionals depend on every valid token of a row and on nothing else; float64 inside.
+
+    `sharpness` scales the scores: at 0 all tokens are equally likely. `spare` logits lie beyond the tokenizer's ids,
+    as in checkpoints with a padded vocabulary, and are the most tempting of all.
+    """
+
+    tokenizer: Symbols
+    seed: int = 0
+    sharpness: float = 3.0
+    spare: int = 1
+    max_length: int = 4096
+    name: str = "scripted"
+    backend: str = "toy"
+    template: str = "{text:8}"
+
+    @property
+    def vocab_size(self) -> int:
+        """Letters, end, mask and the spare ones."""
+        return self.tokenizer.size + self.spare
+
+    def look(self, ask: Ask) -> NumpyLook:
+        """One pass, two under guidance."""
+        scores = self._scores(ask.tokens, ask)
+        if isinstance(ask.guide, Cfg):
+            hidden = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+            scores = guided(scores, self._scores(hidden, ask), ask.guide.scale)
+        return NumpyLook(scores, ask.looked, ask.restriction)
+
+    def _scores(self, tokens: Ints, ask: Ask) -> Doubles:
+        rng = np.random.default_rng(self.seed)
+        # keyed by position, so that a row's scores do not know how far it was padded
+        table = rng.normal(size=(self.vocab_size, 31))
+        out = rng.normal(size=(31, self.vocab_size))
+        wave = np.cos(np.outer(upto(tokens.shape[1]), upto(31) + 1))
+        context = np.einsum("blk,lk,bl->bk", table[tokens], wave, ask.valid.astype(np.float64))
+        rows, positions = np.nonzero(ask.looked)
+        scores = self.sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4
+        scores[:, self.tokenizer.mask_id] += 5.0  # temptation: it must never be written
+        scores[:, self.tokenizer.size :] += 9.0
+        return scores
