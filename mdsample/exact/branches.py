@@ -1,0 +1,254 @@
+"""Branches: every way in which one step can go on from each of N states, with its probability.
+
+M choices are made before any token is drawn: which set of places, in which order. An order with noise is a
+Plackett-Luce law: the next place of the ranking is drawn among those left with weights exp(−rank / spread). Orderings
+are followed place by place; those that have chosen the same set are merged as soon as nothing can tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+import numpy as np
+
+from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.denoiser import Look, Restriction
+from mdsample.draw import Draw, Temperature
+from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
+from mdsample.sampler import in_order, prefix, rank, ranked, restrict, waves_of
+from mdsample.selection import RandomSelection, Selection
+from mdsample.view import Ranked, View
+
+
+@runtime_checkable
+class OpenLook(Protocol):
+    """A look that tells the probabilities it draws with."""
+
+    def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None) -> Doubles:
+        """`[N, V]` float64, at the N places given as to `Look.draw`."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Choices:
+    """M choices of places."""
+
+    #: the state it is a choice in, `[M]`
+    state: Index
+    #: `[M, L]`, as `mdsample.sampler.rank` gives it
+    ranking: Ints
+    #: how many of the ranking the selection takes, `[M]`
+    count: Ints
+    #: given the state, `[M]`
+    probability: Doubles
+
+
+@attrs.frozen(eq=False)
+class Commits:
+    """M sets of places to fill, after selection and stop rules had their say."""
+
+    state: Index
+    ranking: Ints
+    #: `[M, L]`
+    chosen: Bools
+    #: number of the stop rule because of which the row leaves after this, −1 if it stays, `[M]`
+    leaves: Ints
+    probability: Doubles
+
+
+@attrs.frozen(eq=False)
+class Drawn:
+    """Branches: a set of places and the tokens drawn for them."""
+
+    #: which of the commits, `[K]`
+    commit: Index
+    #: the whole row, `[K, L]`
+    tokens: Ints
+    blank: Bools
+    #: of the drawn tokens under the model, `[K, L]`
+    probability: Floats
+    #: of the branch, given the commit, `[K]`
+    weight: Doubles
+
+
+class _LookedAt(Exception):
+    """A selection wanted to see the ranking."""
+
+
+class _Unseen(Ranked):
+    """A ranking of which only the length may be seen."""
+
+    @staticmethod
+    def of(number: Ints) -> Ranked:
+        """`number [B]` places are ranked, somehow."""
+        nothing = np.zeros((len(number), 0), np.float32)
+        return _Unseen(number, nothing.astype(np.int32), nothing, nothing, nothing)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("position", "confidence", "margin", "entropy"):
+            raise _LookedAt
+        return super().__getattribute__(name)
+
+
+def commits(walk: Walk, states: States, view: View, step: int) -> Commits:
+    """The sets of places that may be committed now."""
+    policy, live = walk.plan.policy, bool(walk.plan.live)
+    choices = _choices(walk, states, view, step)
+    seen = walk.view_at(view, states, step, choices.state)
+    chosen, leaving, outcomes = prefix(policy, seen, choices.ranking, choices.count)
+    names = [stop.name for stop in policy.stops]
+    leaves = np.full(len(chosen), -1, np.int32)
+    leaves[leaving] = [names.index(outcome.name) for outcome in outcomes]
+    # places that constrain one another are drawn in rank order, so then the order is part of the choice
+    turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if live else chosen
+    first, which = distinct([choices.state[:, None], turn])
+    probability = pooled(choices.probability, which)
+    return Commits(choices.state[first], choices.ranking[first], chosen[first], leaves[first], probability)
+
+
+def _choices(walk: Walk, states: States, view: View, step: int) -> Choices:
+    order, selection = walk.plan.policy.order, walk.plan.policy.selection
+    everyone = np.arange(len(states))
+    number = view.eligible.sum(1, dtype=np.int32)
+
+    def counted(state: Index, ranking: Ints, probability: Doubles) -> Choices:
+        seen = walk.view_at(view, states, step, state)
+        chances = _chances(selection, seen, ranked(seen, ranking))
+        which, count = np.nonzero(chances)
+        return Choices(state[which], ranking[which], count.astype(np.int32), probability[which] * chances[which, count])
+
+    if not order.spread:
+        return counted(everyone, rank(walk.plan.policy, view), np.ones(len(states)))
+    score = np.where(view.eligible, order.rank(view), 0.0)
+    if not np.isfinite(score).all():
+        raise ValueError(f"{order.name}: an order with noise must rank by finite numbers for its law to be known")
+    logits = np.where(view.eligible, -score / order.spread, -np.inf)
+    try:
+        # does the count depend on the ranking? Ask with a ranking that cannot be looked at
+        stops = _chances(selection, view, _Unseen.of(number))
+    except _LookedAt:
+        whole = _plackett_luce(walk, logits, np.eye(int(number.max()) + 1)[number], merge=False)
+        return counted(whole.state, whole.ranking, whole.probability)
+    return _plackett_luce(walk, logits, stops, merge=not walk.plan.live)
+
+
+def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
+    """Probability of each count as the loop clips it, `[N, 1 + most]`."""
+    most = int(order.number.max(initial=1))
+    if not isinstance(selection, RandomSelection):
+        return np.eye(most + 1)[np.clip(selection.count(view, order), 1, order.number)]
+    chances = selection.chances(view, order).copy()
+    chances[:, 1] += chances[:, 0]
+    chances[:, 0] = 0
+    return chances
+
+
+def _plackett_luce(walk: Walk, logits: Doubles, stops: Doubles, merge: bool) -> Choices:
+    """Prefixes of a noised order, of the lengths whose probabilities `stops [N, 1 + most]` gives.
+
+    `logits [N, L]` are −inf where nothing is on offer. With `merge`, prefixes with the same members are one.
+    """
+    beyond = np.iinfo(np.int32).max
+    state = np.arange(len(logits))
+    turn = np.full(logits.shape, beyond, np.int32)  # of each position in the prefix so far
+    probability = np.ones(len(logits))
+    found: list[Choices] = []
+    for length in range(1, stops.shape[1]):
+        score = np.where(turn == beyond, logits[state], -np.inf)
+        share = np.exp(score - score.max(1, keepdims=True))
+        share /= share.sum(1, keepdims=True)
+        which, position = np.nonzero(share)
+        walk.spend(len(which))
+        state, turn, probability = state[which], turn[which], probability[which] * share[which, position]
+        turn[np.arange(len(which)), position] = length
+        if merge:
+            first, same = distinct([state[:, None], turn < beyond])
+            state, turn, probability = state[first], turn[first], pooled(probability, same)
+        here = stops[state, length]
+        ranking = np.argsort(turn, 1, kind="stable").astype(np.int32)
+        ready = Choices(state, ranking, np.full(len(state), length, np.int32), probability * here)
+        found.append(at(ready, here > 0))
+        more = stops[state, length + 1 :].any(1)
+        state, turn, probability = state[more], turn[more], probability[more]
+    return joined(found)
+
+
+def tables(walk: Walk, look: Look, needed: Bools) -> tuple[Doubles, Doubles]:
+    """The model's conditional and the law that is drawn from, where `needed [N, L]`; both `[N, L, V]`, else 0."""
+    rows, positions = (index.astype(np.int32) for index in np.nonzero(needed))
+    model = np.zeros((*needed.shape, walk.denoiser.vocab_size))
+    model[rows, positions] = probabilities(look, rows, positions, Temperature())
+    if walk.plan.policy.draw == Temperature():
+        return model, model
+    law = np.zeros_like(model)
+    law[rows, positions] = probabilities(look, rows, positions, walk.plan.policy.draw)
+    return model, law
+
+
+def probabilities(
+    look: Look, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None
+) -> Doubles:
+    """The law that `look` draws from, `[N, V]`; `TypeError` if it does not tell."""
+    if not isinstance(look, OpenLook):
+        raise TypeError(
+            "an exact law needs a look with `probabilities`, as toys and the reference backend have it; "
+            f"{type(look).__name__} has none"
+        )
+    return look.probabilities(rows, positions, how, restriction)
+
+
+def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, law: Doubles) -> Drawn:
+    """Every token that may be drawn for every set of places. `model` and `law` as `tables` gives them."""
+    row, position = in_order(made.ranking, made.chosen)
+    start = at(states, made.state)
+    wave = np.zeros(len(row), np.int32)
+    if walk.plan.live:
+        wave = waves_of(walk.plan, walk.board(start, step), np.zeros(len(start), np.int32), row, position)
+    none = np.full(start.tokens.shape, np.nan, np.float32)
+    drawn = Drawn(np.arange(len(start)), start.tokens, start.blank, none, np.ones(len(start)))
+    for turn in range(int(wave.max(initial=0)) + 1):
+        now = wave == turn
+        places = _columns(row[now], position[now], len(start))
+        if not walk.plan.live:
+            state = made.state[:, None]
+            drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
+            continue
+        # like the loop: the look before the draws, the restriction after those of the earlier waves
+        original = at(start, drawn.commit)
+        _, look = walk.see(original, step)
+        slot = walk.canvas.slot.repeat(len(original), 0)
+        rule = restrict(walk.plan, np.zeros(len(original), np.int32), drawn.tokens, drawn.blank, slot)
+        here = places[drawn.commit]
+        i, k = (index.astype(np.int32) for index in np.nonzero(here >= 0))
+        both: list[Doubles] = []
+        for how in (Temperature(), walk.plan.policy.draw):
+            both.append(np.zeros((*here.shape, walk.denoiser.vocab_size)))
+            both[-1][i, k] = probabilities(look, i, here[i, k], how, rule)
+        drawn = _expanded(walk, drawn, here, *both)
+    return drawn
+
+
+def _columns(row: Ints, position: Ints, rows: int) -> Ints:
+    """The positions of each row side by side, `[rows, most of any row]`, −1 where a row has fewer."""
+    number = np.bincount(row, minlength=rows)
+    out = np.full((rows, int(number.max(initial=0))), -1, np.int32)
+    out[np.arange(out.shape[1])[None] < number[:, None]] = position
+    return out
+
+
+def _expanded(walk: Walk, drawn: Drawn, places: Ints, model: Doubles, law: Doubles) -> Drawn:
+    """One branch per combination of tokens at `places [K, P]`; `model` and `law` `[K, P, V]` belong to them."""
+    origin = np.arange(len(drawn.tokens))
+    for turn in range(places.shape[1]):
+        there = places[origin, turn] >= 0
+        share: Any = law[origin, turn]
+        share[~there] = np.eye(share.shape[1])[0]  # nothing to draw: one branch, as it was
+        which, token = np.nonzero(share)
+        walk.spend(len(which))
+        drawn, origin, there = at(drawn, which), origin[which], there[which]
+        drawn = attrs.evolve(drawn, weight=drawn.weight * share[which, token])
+        place = (np.flatnonzero(there), places[origin[there], turn])
+        drawn.tokens[place], drawn.blank[place] = token[there], False
+        drawn.probability[place] = model[origin[there], turn, token[there]]
+    return drawn
