@@ -1,0 +1,1 @@
+"""The command `mdsample`: typer and rich around the library, with no logic of its own."""

@@ -1,0 +1,97 @@
+"""The entry point: commands, and what becomes of errors.
+
+Results go to stdout; progress and everything said about a run go to stderr. Exit codes: 0, all went well; 1, a run
+failed or some of its rows did; 2, the command cannot mean anything (a wrong option, policy, template, model or file);
+130, interrupted. Modules of commands import the library inside their functions, so that `--help` does not wait for it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mdsample_cli import audit, bench, menu, replay, run
+from mdsample_cli.shared import Wrong
+
+app = typer.Typer(
+    name="mdsample",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("policies")(menu.policies)
+app.command("explain")(menu.explain)
+app.command("models")(menu.models)
+app.command("audit")(audit.audit)
+app.command("bench")(bench.bench)
+app.command("replay")(replay.replay)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Show the version and stop.")] = False,
+) -> None:
+    """Sample from masked diffusion language models.
+
+    Start with: mdsample run
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"mdsample {installed('mdsample')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(args=arguments, prog_name="mdsample", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except typer.TyperException as fault:
+        command = getattr(getattr(fault, "ctx", None), "command_path", None)
+        hint = f" (see '{command} --help')" if command else ""
+        return _failed(fault.format_message().rstrip(".") + hint, fault.exit_code)
+    except Wrong as fault:
+        return _failed(str(fault), 2)
+    except ValueError as fault:
+        return _failed(str(fault), 2 if _of_the_user(fault) else 1)
+    except OSError as fault:
+        return _failed(str(fault), 1)
+
+
+def _of_the_user(fault: ValueError) -> bool:
+    """Whether what was asked for is wrong, rather than that it failed on the way."""
+    from mdsample.bench import BenchError
+    from mdsample.loading import ModelError
+    from mdsample.policy import PolicyError
+    from mdsample.records import RecordError
+    from mdsample.spec import SpecError
+    from mdsample.template import TemplateError
+    from mdsample.trace import TraceError
+
+    return isinstance(
+        fault, BenchError | ModelError | PolicyError | RecordError | SpecError | TemplateError | TraceError
+    )
+
+
+def _failed(message: str, code: int) -> int:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(message, err=True)
+    return code

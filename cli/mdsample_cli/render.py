@@ -1,0 +1,167 @@
+"""What values look like on a terminal. Texts of users and models never pass as markup or control codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from mdsample.denoiser import Tokenizer
+from mdsample.jobs import Answer, Job
+from mdsample.menu import Entry
+from mdsample.result import Row, pieces
+from mdsample.state import State
+
+#: tokens of the first steps, …, tokens of the last steps
+RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")
+BLANK, END = "░", "·"
+WIDEST = 100
+
+
+def console(stderr: bool = False, width: int = 80) -> Console:
+    """A console that takes text as it is: a terminal's own width up to `WIDEST`; elsewhere `width`."""
+    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made.width = min(made.width, WIDEST) if made.is_terminal else width
+    return made
+
+
+def show(out: Console, *things: RenderableType) -> None:
+    """Prints things; what is not for a terminal gets no spaces at the ends of its lines."""
+    if out.is_terminal:
+        out.print(*things, sep="\n")
+        return
+    with out.capture() as captured:
+        out.print(*things, sep="\n")
+    for text in captured.get().splitlines():
+        print(text.rstrip(), file=out.file)
+    out.file.flush()
+
+
+def plain(text: str, style: str | Style = "") -> Text:
+    """Somebody's text; control characters are spelled out."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
+
+
+def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Labels on the left, what they stand for on the right."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid
+
+
+def entries(menu: Iterable[Entry]) -> Table:
+    """Lines of the menu: how each is written, and what it does."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="cyan", width=28)
+    grid.add_column(ratio=1)
+    for entry in menu:
+        is_sum = f"{entry.parts}\n" if entry.parts else ""
+        grid.add_row(Padding(entry.signature, (0, 0, 0, 2)), Text.assemble((is_sum, "cyan"), entry.summary))
+    return grid
+
+
+def answer(job: Job, given: Answer, named: bool) -> RenderableType:
+    """An answer; `named` shows its id."""
+    request, row = given.request, given.row
+    rows: list[tuple[str, RenderableType]] = [("id", plain(str(request.id)))] if named else []
+    if row is None:
+        return listing([*rows, ("error", plain(request.error, "red")), ("", "")])
+    rows += [(name, plain(text.strip())) for name, text in request.texts.items()]
+    for number, name in enumerate(job.template.slots):
+        text = slot(row, number, job.denoiser.tokenizer)
+        if name == "answer" and request.expected is not None:
+            text += plain(f"   (expected: {request.expected})", "dim")
+        rows.append((name, text))
+    blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
+    in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
+    sampler = job.sampler
+    return listing(
+        [
+            *rows,
+            ("", ""),
+            ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
+            ("outcome", plain(row.outcome.sentence)),
+            ("error bound", f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"),
+            ("policy", plain(str(sampler.policy) or "the defaults")),
+            ("model", plain(f"{job.denoiser.name} on {job.denoiser.backend}, seed {sampler.seed}")),
+            ("", ""),
+        ]
+    )
+
+
+def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
+    """What a slot holds up to its end token, each token in the colour of its step, blanks shaded."""
+    step = {commit.position: commit.step for commit in row.commits}
+    places = [place for place, of in enumerate(row.slot.tolist()) if of == number]
+    ends = [place for place in places if place in step and row.tokens[place] == tokenizer.end_id]
+    text = Text()
+    for filled, run in groupby(places[: places.index(ends[0])] if ends else places, step.__contains__):
+        here = list(run)
+        written = pieces(tokenizer, [int(row.tokens[place]) for place in here]) if filled else [BLANK] * len(here)
+        for place, piece in zip(here, written, strict=True):
+            colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if filled else "dim"
+            text.append_text(plain(piece if text else piece.lstrip(), colour))
+    return text
+
+
+def canvas(state: State, row: int, tokenizer: Tokenizer) -> Text:
+    """A row as it stands: fixed text dim, blanks shaded, what the last step wrote bold."""
+    text = Text()
+    length = int(state.canvas.valid[row].sum())
+    tokens, blank = state.tokens[row, :length].tolist(), state.blank[row, :length].tolist()
+    opened, written = state.canvas.blank[row, :length].tolist(), state.written[row, :length].tolist()
+    latest = int(state.step[row]) - 1
+    for empty, run in groupby(range(length), blank.__getitem__):
+        here = list(run)
+        if empty:
+            text.append(BLANK * len(here), "dim")
+            continue
+        for place, piece in zip(here, pieces(tokenizer, [tokens[place] for place in here]), strict=True):
+            ended = opened[place] and tokens[place] == tokenizer.end_id
+            style = "dim" if not opened[place] else "bold green" if written[place] == latest else ""
+            text.append_text(plain(END if ended else piece, style))
+    return text
+
+
+def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
+    """What the last step wrote in a row, as one line: step, then position and text of each token."""
+    latest = int(state.step[row]) - 1
+    places = (state.written[row] == latest).nonzero()[0].tolist()
+    tokens = [f"{place}:{tokenizer.decode([int(state.tokens[row, place])])!r}" for place in places]
+    return plain(f"step {latest + 1:<4}{'  '.join(tokens)}")
+
+
+def progress_line(state: State, row: int) -> str:
+    """How far a row is."""
+    total, left = int(state.canvas.blank[row].sum()), int(state.blank[row].sum())
+    return f"{state.nfe[row]} forward passes, {total - left} of {total} blanks filled"
+
+
+def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
+    """A moment of a run."""
+    return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
+    """Numbers under headings; the first column is text and may wrap."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan")
+    made.add_column(first, overflow="fold")
+    for heading in headings:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(plain(cell) for cell in row))
+    return made
+
+
+def is_terminal(stderr: bool) -> bool:
+    """Whether a person is looking."""
+    return (sys.stderr if stderr else sys.stdout).isatty()

@@ -1,0 +1,158 @@
+"""`mdsample run`: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdsample_cli import shared
+from mdsample_cli.shared import Wrong
+
+if TYPE_CHECKING:
+    from mdsample.jobs import Job
+    from mdsample.records import Output, Request
+    from mdsample.state import State
+    from mdsample_cli.screens import Screen
+
+
+def run(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What goes into the template's field.", show_default=False)
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="JSON lines (fields by name, id) or one prompt a line; - is stdin."
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="POLICY",
+            help="As in 'med(0.2)+early-exit(0.1)'. Default: med+early-exit (med, if there is no slot 'answer').",
+            show_default=False,
+        ),
+    ] = None,
+    policy_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The policy from a TOML file.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Short for steps(N) in the policy: all blanks in N steps.", show_default=False
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="TEXT",
+            help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
+            show_default=False,
+        ),
+    ] = None,
+    model: shared.Model = shared.MODEL,
+    revision: shared.Revision = None,
+    backend: shared.Backend = "auto",
+    seed: shared.Seed = 0,
+    batch_size: shared.BatchSize = 16,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Append one JSON line per row as it finishes; run again to resume.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Record every commit, for `mdsample replay`.", show_default=False),
+    ] = None,
+) -> int:
+    """Fill a template's blanks: a PROMPT, a file of prompts, or (with neither) a sample problem.
+
+    Exit code 1 if a row of the input could not be answered; its record says why.
+    """
+    if prompt is not None and input is not None:
+        raise Wrong("a PROMPT and --input are two inputs; give one of them")
+    if live and input is not None:
+        raise Wrong("--live shows one prompt; leave out --input, or --live")
+    if trace is not None and not trace.absolute().parent.is_dir():
+        raise Wrong(f"cannot write {trace}: there is no such folder")
+    from mdsample.jobs import Job, default_policy
+    from mdsample.loading import load
+    from mdsample.records import Output, read_requests
+    from mdsample.sampler import Sampler
+    from mdsample_cli.screens import screen as screen_of
+
+    chosen = shared.open_policy(policy, policy_file, steps)
+    denoiser = load(model, backend, revision=revision)
+    layout = shared.open_template(template, denoiser)
+    sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
+    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)
+    requests = [job.request(prompt)] if input is None else read_requests(shared.read_bytes(input), layout, input)
+    with ExitStack() as stack:
+        file = None if output is None else stack.enter_context(Output(output, job.fingerprint))
+        left = requests if file is None else file.left(requests)
+        if len(left) < len(requests):
+            typer.echo(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows", err=True)
+        quiet = file is not None and input is not None and not json
+        screen = stack.enter_context(screen_of(job, len(left), many=input is not None, live=live, quiet=quiet))
+        _answer(job, left, file, json, quiet, trace, screen)
+    if input is not None:
+        typer.echo(screen.summary(), err=True)
+    return 1 if screen.failed else 0
+
+
+def _answer(
+    job: Job,
+    requests: Sequence[Request],
+    file: Output | None,
+    json: bool,
+    quiet: bool,
+    trace: Path | None,
+    screen: Screen,
+) -> None:
+    """Answers, shows, writes."""
+    from mdsample.jobs import in_order
+    from mdsample.records import line
+
+    latest: list[State] = []
+
+    def watch(state: State) -> None:
+        latest[:] = [state]
+        screen.see(state)
+
+    answers = job.answers(requests, one_shelf=trace is not None, watch=watch)
+    try:
+        for answer in in_order(answers) if file is None else answers:
+            screen.count(answer)
+            record = job.record(answer)
+            if file is not None:
+                file.write(record)
+            if json:
+                print(line(record), flush=True)
+            elif not quiet:
+                screen.show(answer)
+    except KeyboardInterrupt:
+        again = "; the same command goes on from here" if file is not None else ""
+        typer.echo(f"interrupted, what was finished is written{again}", err=True)
+        raise
+    finally:
+        if trace is not None and latest:
+            job.trace(latest[0]).save(trace)

@@ -1,0 +1,76 @@
+"""What several commands share: their options, and how names on the command line become values."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mdsample.denoiser import Denoiser
+    from mdsample.policy import Policy
+    from mdsample.template import Template
+
+MODEL = "tiny-gsm"
+
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
+]
+Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="What the model runs on.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="With the rows' ids it fixes every random number.")]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Rows in one forward pass; it changes the time, never the results.")
+]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable: JSON on stdout.")]
+
+
+class Wrong(Exception):
+    """The command cannot mean anything; the message says why, and the remedy."""
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's bytes, or standard input's for `-`."""
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as fault:
+        raise Wrong(f"cannot read {path}: {fault.strerror or fault}") from fault
+
+
+def read_text(path: str) -> str:
+    """A file's text."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise Wrong(f"{path} is not UTF-8 (byte {fault.start})") from fault
+
+
+def open_template(text: str | None, model: Denoiser) -> Template:
+    """The template given as text or `@file`, or the model's own."""
+    from mdsample.template import Template
+
+    if text is not None and text.startswith("@"):
+        text = read_text(text[1:]).removesuffix("\n")
+    return Template.parse(model.template if text is None else text)
+
+
+def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:
+    """The policy that the options say, or `None` if they say nothing."""
+    from mdsample.policy import Policy, PolicyError
+    from mdsample.selection import Steps
+    from mdsample.spec import SpecError, from_toml, parse
+
+    if text is not None and file is not None:
+        raise Wrong("--policy and --policy-file are two policies; give one of them")
+    if text is None and file is None and steps is None:
+        return None
+    try:
+        policy = parse(text) if text is not None else from_toml(read_text(file)) if file is not None else Policy()
+    except SpecError as fault:
+        raise Wrong(f"{file}: {fault}" if file is not None else str(fault)) from fault
+    try:
+        return policy if steps is None else policy + Steps(steps)
+    except PolicyError as fault:
+        raise Wrong(f"--steps {steps} is short for '+steps({steps})': {fault}") from fault

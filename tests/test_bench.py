@@ -1,0 +1,152 @@
+"""Accuracy against forward passes, and the intervals around both."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import numpy as np
+import pytest
+from checkpoints import write_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdsample.bench import BenchError, Interval, PolicyScore, bench, mean, paired_difference, share
+from mdsample.denoiser import Denoiser
+from mdsample.loading import load
+from mdsample.policy import Policy, PolicyError
+from mdsample.result import Row
+from mdsample.sampler import Sampler
+from mdsample.spec import parse
+from mdsample.tasks import TASKS, Problem, Task, task_for
+from mdsample.template import Template
+
+PROBLEMS = tuple(Problem(f"p{i}", {"prompt": "the cat " * (i % 3)}, str(i)) for i in range(7))
+
+
+def judge(row: Row, problem: Problem) -> bool:
+    """Something that depends on row and problem both."""
+    return row.id == problem.id and (row.nfe + int(problem.answer)) % 2 == 0
+
+
+TASK = Task("cats", "", "Q {prompt} R{reasoning:9} A{answer:2}", lambda: PROBLEMS, judge)
+POLICIES = [parse("steps(8)"), parse("med(4)+early-exit(9)"), parse("top(4)")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
+    return load(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 400}))
+
+
+@pytest.fixture(scope="module")
+def scores(model: Denoiser) -> list[PolicyScore]:
+    return list(bench(model, TASK, POLICIES, seed=4, batch_size=3))
+
+
+def test_scores_are_those_of_the_plain_sampler(model: Denoiser, scores: list[PolicyScore]) -> None:
+    canvas = Template.parse(TASK.template).canvas(
+        model.tokenizer, [p.texts for p in PROBLEMS], [p.id for p in PROBLEMS]
+    )
+    solved: list[list[bool]] = []
+    for policy, score in zip(POLICIES, scores, strict=True):
+        rows = Sampler(policy, seed=4).run(model, canvas).rows
+        solved.append([judge(row, problem) for row, problem in zip(rows, PROBLEMS, strict=True)])
+        assert score.accuracy == share(sum(solved[-1]), 7)
+        assert score.nfe == mean([row.nfe for row in rows])
+        assert score.tokens_per_forward == sum(r.filled for r in rows) / sum(r.nfe for r in rows)
+        assert score.error_bound == pytest.approx(sum(r.error_bound for r in rows) / 7)
+        assert score.tv_bound == pytest.approx(sum(r.tv_bound for r in rows) / 7)
+        assert score.nfe_ratio == pytest.approx(scores[0].nfe.value / score.nfe.value)
+    assert scores[0].difference == Interval(0, 0, 0)
+    assert scores[1].difference == paired_difference(solved[1], solved[0])
+    assert {score.limit for score in scores} == {7}
+    assert scores[2].policy == POLICIES[2].in_full()
+    assert scores[2].nfe.value == scores[2].nfe.low == 3
+
+
+def test_a_record_is_flat(scores: list[PolicyScore]) -> None:
+    record = scores[1].record()
+    assert {"policy", "accuracy", "nfe", "tokens_per_forward", "seconds", "versions"} <= record.keys()
+    for name in ("accuracy", "difference", "nfe"):
+        low, value, high = (float(str(record[f"{name}{end}"])) for end in ("_low", "", "_high"))
+        assert low <= value <= high
+    assert record | {"task": "cats", "model": "tiny", "seed": 4, "limit": 7, "backend": "reference"} == record
+
+
+def test_batches_change_the_time_only(model: Denoiser, scores: list[PolicyScore]) -> None:
+    alone = list(bench(model, TASK, POLICIES, seed=4, batch_size=1))
+    changed = {"seconds": 0.0, "error_bound": 0.0, "tv_bound": 0.0}  # bounds round differently
+    assert [attrs.evolve(s, **changed) for s in alone] == [attrs.evolve(s, **changed) for s in scores]
+
+
+def test_watch_and_limit(model: Denoiser) -> None:
+    seen: list[tuple[Policy, int]] = []
+    [score] = bench(model, TASK, POLICIES[:1], limit=3, watch=lambda *told: seen.append(told))
+    assert seen == [(POLICIES[0], 1), (POLICIES[0], 2), (POLICIES[0], 3)]
+    assert score.limit == 3
+
+
+def test_what_cannot_be_compared_is_refused_at_once(model: Denoiser) -> None:
+    with pytest.raises(BenchError, match="limit must lie between 1 and 7, the problems of cats; got 8"):
+        bench(model, TASK, POLICIES, limit=8)
+    with pytest.raises(BenchError, match="give at least one policy"):
+        bench(model, TASK, [])
+    with pytest.raises(PolicyError, match="no such slot; slots here: reasoning, answer"):
+        bench(model, TASK, [*POLICIES, parse("early-exit(slot='x')")])
+
+
+def test_wilson() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998) 857, table I, method 3
+    for successes, trials, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        found = share(successes, trials)
+        assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def cells(both: int, mine: int, other: int, neither: int) -> tuple[list[bool], list[bool]]:
+    pairs = [(True, True)] * both + [(True, False)] * mine + [(False, True)] * other + [(False, False)] * neither
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def test_newcombe() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998) 2635: the example of method 10
+    found = paired_difference(*cells(36, 12, 2, 0))
+    assert (found.low, found.high) == (pytest.approx(0.0569, abs=5e-5), pytest.approx(0.3404, abs=5e-5))
+    # where all agree, Wilson's own limits
+    found = paired_difference(*cells(54, 0, 0, 0))
+    assert (found.low, found.high) == (pytest.approx(-0.0664, abs=5e-5), pytest.approx(0.0664, abs=5e-5))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
+def test_differences_are_fair(pairs: list[tuple[bool, bool]]) -> None:
+    mine, other = [a for a, _ in pairs], [b for _, b in pairs]
+    found, turned = paired_difference(mine, other), paired_difference(other, mine)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.value == pytest.approx(-turned.value)
+    assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        kind = draw.choice(4, 80, p=(0.6, 0.15, 0.08, 0.17))
+        found = paired_difference([k in (0, 1) for k in kind], [k in (0, 2) for k in kind])
+        held += found.low <= 0.07 <= found.high
+    assert 0.92 <= held / 400 <= 0.99
+
+
+def test_a_mean_of_one() -> None:
+    assert mean([3.0]) == Interval(3, 3, 3)
+    assert mean([1.0, 3.0]).high == pytest.approx(2 + 1.959964 * math.sqrt(2) / math.sqrt(2))
+
+
+def test_the_menu_of_tasks(model: Denoiser) -> None:
+    for name, task in TASKS.items():
+        problems = task.read()
+        template = Template.parse(task.template)
+        assert name == task.name and task.description
+        assert len({p.id for p in problems}) == len(problems) == len({p.texts["prompt"] for p in problems})
+        assert all(set(p.texts) == set(template.fields) for p in problems)
+    assert len(TASKS["tiny-gsm"].read()) == 1000
+    assert all(p.answer.isdigit() for p in TASKS["tiny-gsm"].read())
+    assert task_for(model) is None

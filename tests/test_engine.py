@@ -1,0 +1,136 @@
+"""The engine: rows are filled a fixed number at a time, and nothing about that shows in the results."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from checkpoints import write_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdsample.denoiser import Ask, Denoiser, Look
+from mdsample.engine import Prepared, fill, prepare
+from mdsample.loading import load
+from mdsample.policy import PolicyError
+from mdsample.result import Row, pieces
+from mdsample.sampler import Sampler
+from mdsample.spec import parse
+from mdsample.state import State
+from mdsample.template import Template, TemplateError
+
+TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")
+PROMPTS = ["", "the cat", "Ann has 12 coins", "the mat sat on the cat" * 2, "x", "Ben has 7 coins and the cat", "7"]
+POLICIES = ["one-by-one", "med(3)+early-exit(6)+temperature(1.5)", "random+linear-time(4)+temperature(1)", "blocks(4)"]
+
+
+@attrs.frozen(eq=False)
+class Spy:
+    """A model that takes down what it was asked."""
+
+    inner: Denoiser
+    asked: list[Ask] = attrs.field(factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def look(self, ask: Ask) -> Look:
+        self.asked.append(ask)
+        return self.inner.look(ask)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
+    return load(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 128}))
+
+
+def prepared(model: Denoiser, prompts: list[str] = PROMPTS) -> list[Prepared]:
+    return [prepare(model, TEMPLATE, f"row {i}", {"prompt": prompt}) for i, prompt in enumerate(prompts)]
+
+
+def essence(row: Row) -> object:
+    commits = [(c.step, c.position, c.token, c.ruled) for c in row.commits]
+    return row.id, row.text, row.slots, row.nfe, row.steps, row.outcome, row.filled, row.unfilled, commits
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_results_do_not_depend_on_batches_shelves_or_order(model: Denoiser, policy: str, data: st.DataObject) -> None:
+    sampler = Sampler(parse(policy), seed=3)
+    rows = prepared(model)
+    texts = [{"prompt": prompt} for prompt in PROMPTS]
+    together = sampler.run(model, TEMPLATE.canvas(model.tokenizer, texts, [row.id for row in rows]))
+    expected = {row.id: essence(row) for row in together.rows}
+    chosen = data.draw(st.permutations(rows))
+    options = {"batch_size": data.draw(st.integers(1, 9)), "shelf_size": data.draw(st.none() | st.integers(1, 9))}
+    found = list(fill(sampler, model, TEMPLATE.slots, chosen, **options))
+    assert {row.id: essence(row) for row in found} == expected
+    assert len(found) == len(rows)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16])
+def test_a_row_that_is_done_frees_its_place(model: Denoiser, size: int) -> None:
+    spy = Spy(model)
+    rows = list(fill(Sampler(parse(POLICIES[1])), spy, TEMPLATE.slots, prepared(model), batch_size=size))
+    passes = [row.nfe for row in rows]
+    assert len(set(passes)) > 1, "the rows should take different numbers of passes"
+    assert all(len(ask.tokens) <= size for ask in spy.asked)
+    # places stand idle only at the end, when fewer rows are left than places
+    assert sum(len(ask.tokens) for ask in spy.asked) == sum(passes)
+    assert len(spy.asked) <= -(-sum(passes) // size) + max(passes)
+    short = [ask for ask in spy.asked if len(ask.tokens) < min(size, len(rows))]
+    assert spy.asked[len(spy.asked) - len(short) :] == short
+
+
+def test_neighbours_in_length_share_a_pass_and_none_is_padded_further(model: Denoiser) -> None:
+    spy = Spy(model)
+    list(fill(Sampler(parse("steps(2)")), spy, TEMPLATE.slots, prepared(model), batch_size=2))
+    for ask in spy.asked:
+        assert ask.tokens.shape[1] == ask.valid.sum(1).max()
+    longest = [ask.tokens.shape[1] for ask in spy.asked]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_rows_come_as_soon_as_they_are_done(model: Denoiser) -> None:
+    spy = Spy(model)
+    rows = fill(Sampler(parse("budget(2)+top(1)")), spy, TEMPLATE.slots, prepared(model), batch_size=1)
+    for number, _ in enumerate(rows, 1):
+        assert len(spy.asked) == 2 * number
+
+
+def test_watch_sees_every_state_of_a_shelf(model: Denoiser) -> None:
+    seen: list[State] = []
+    list(fill(Sampler(parse("steps(3)")), model, TEMPLATE.slots, prepared(model), shelf_size=4, watch=seen.append))
+    assert sum(state.done for state in seen) == 2
+    assert [len(state.canvas) for state in seen] == [4] * 4 + [3] * 4
+
+
+def test_no_rows_and_no_places(model: Denoiser) -> None:
+    assert list(fill(Sampler(parse("med")), model, TEMPLATE.slots, [])) == []
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        list(fill(Sampler(parse("med")), model, TEMPLATE.slots, prepared(model), batch_size=0))
+
+
+def test_what_does_not_fit_is_refused_before_the_first_pass(model: Denoiser) -> None:
+    spy = Spy(model)
+    with pytest.raises(PolicyError, match="there is no such slot; slots here: reasoning, answer"):
+        list(fill(Sampler(parse("early-exit(slot='x')")), spy, TEMPLATE.slots, prepared(model)))
+    assert not spy.asked
+    with pytest.raises(TemplateError, match="takes at most 128: shorten the text or the slots"):
+        prepare(model, TEMPLATE, 0, {"prompt": "cat " * 200})
+    with pytest.raises(TemplateError, match="surrogate"):
+        prepare(model, TEMPLATE, 0, {"prompt": "\ud800"})
+
+
+@given(st.text() | st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "replace")))
+def test_pieces_are_the_text(model: Denoiser, text: str) -> None:
+    tokens = model.tokenizer.encode(text)
+    written = pieces(model.tokenizer, tokens)
+    assert len(written) == len(tokens)
+    assert "".join(written) == model.tokenizer.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 299), max_size=12))
+def test_pieces_of_any_tokens_are_the_text(model: Denoiser, tokens: list[int]) -> None:
+    tokens = [token for token in tokens if token < model.tokenizer.size]
+    assert "".join(pieces(model.tokenizer, tokens)) == model.tokenizer.decode(tokens)

@@ -1,0 +1,61 @@
+"""What `import mdsample` brings along, what it costs, and what it exports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import mdsample
+
+ROOT = Path(mdsample.__file__).parent
+
+
+def fresh(code: str) -> str:
+    """Output of a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_loads_no_framework_and_no_terminal_library() -> None:
+    heavy = {"torch", "mlx", "jax", "transformers", "typer", "click", "rich", "matplotlib", "tokenizers"}
+    heavy |= {"huggingface_hub", "safetensors", "hypothesis", "pytest"}
+    loaded = fresh("import sys, mdsample; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not heavy & set(loaded)
+
+
+def test_importing_is_quick() -> None:
+    code = (
+        "import time, numpy\n"
+        "began = time.process_time()\n"  # the processor's own time: a busy machine does not count
+        "import mdsample\n"
+        "print(time.process_time() - began)"
+    )
+    assert min(float(fresh(code)) for _ in range(3)) < 0.3
+
+
+def test_all_names_are_exported_and_sorted() -> None:
+    exported = mdsample.__all__
+    assert list(exported) == sorted(exported)
+    bound = {
+        alias.asname or alias.name
+        for node in ast.parse((ROOT / "__init__.py").read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert bound == set(exported)
+    assert all(hasattr(mdsample, name) for name in exported)
+
+
+def test_the_core_imports_nothing_from_the_outer_rooms() -> None:
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(n.split(".")[0] in {"mdsample_cli", "mdsample_torch", "mdsample_mlx"} for n in names), path
+
+
+def test_every_part_is_public() -> None:
+    from mdsample.catalog import PARTS
+
+    assert {part.__name__ for part in PARTS.values()} <= set(mdsample.__all__)
