@@ -38,8 +38,8 @@ def nae_sat(n: int, p: int, seed: int = 0) -> Listed:
     The first `n` tokens are latent: independent fair bits x. The other `p` are observed: o_j = 1 if x_a, x_b, x_c are
     not all equal, else 0, where (a, b, c) is a triple of different latents that `seed` draws once for each j. So
     observations given their latents are certain, and latents given observations are a hard puzzle. Conditionals go
-    through all 2^n latent rows; `n` at most 16. Positions keep this order, the paper's identity permutation; in which
-    order they are filled is the policy's business.
+    through all 2^n latent rows; `n` at most 16. Latents stand before observations; in which order positions are filled
+    is the policy's business.
     """
     if not (3 <= n <= 16 and p >= 0):
         raise ValueError(f"nae_sat: needs 3 to 16 latents and no negative number of observations; got n={n}, p={p}")
