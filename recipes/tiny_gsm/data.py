@@ -16,7 +16,9 @@ from recipes.tiny_gsm.tokenizer import END, START
 
 HELD_OUT_SEED = 20_251_022
 HELD_OUT_SIZE = 1000
-REASONING, ANSWER = 96, 4  # slot lengths in use; training varies the first
+REASONING, ANSWER = 96, 4  # slot lengths of the task; training varies the first, up to LONGEST
+LONGEST = 160
+BLOCK = 32  # the usual window of semi-autoregressive decoding
 STEP_SHARES = {3: 0.2, 4: 0.25, 5: 0.25, 6: 0.2, 7: 0.1}
 
 
@@ -82,7 +84,8 @@ def batches(tokenizer: Tokenizer, size: int, seed: int, easy: bool) -> Iterator[
         body = tokenizer.encode(reasoning).ids
         answer = tokenizer.encode(f" {problem.answer}").ids
         fixed = len(head) + len(middle) + ANSWER
-        room = [n for n in range(len(body) + 1, REASONING + 8) if (fixed + n) % 8 == 0]
+        longest = LONGEST if rng.random() < 0.3 else REASONING
+        room = [n for n in range(len(body) + 1, longest + 8) if (fixed + n) % 8 == 0]
         slot = rng.choice(room) if rng.random() < 0.4 and not easy else room[0]
         tokens = head + body + [end] * (slot - len(body)) + middle + answer + [end] * (ANSWER - len(answer))
         mark = [False] * len(head) + [True] * slot + [False] * len(middle) + [True] * ANSWER
@@ -94,18 +97,24 @@ def batches(tokenizer: Tokenizer, size: int, seed: int, easy: bool) -> Iterator[
 
 
 def corrupt(batch: Batch, rng: np.random.Generator) -> np.ndarray:
-    """Which slot positions to mask, `[B, L]` bool: stratified rates; half the rows prefer to mask what comes later.
+    """Which slot positions to mask, `[B, L]` bool: stratified rates; two thirds of the rows mask what comes later first.
 
-    The exact conditionals are the same under any mask distribution; leaning half of it towards "left part known"
-    only spends more of a small model's capacity on states that decoding really visits.
+    A third of the rows masks uniformly, a third leans to the right, a third masks block by block, as decoding in
+    windows of 32 does. The exact conditionals are the same under any of these; leaning only spends more of a small
+    model's capacity on states that decoding really visits.
     """
     size, length = batch.tokens.shape
     rate = (rng.permutation(size) + rng.random(size)) / size
-    lean = np.where(rng.random(size) < 0.5, 0.0, rng.uniform(0.3, 0.95, size))[:, None]
-    rank = np.cumsum(batch.slot, 1) / batch.slot.sum(1, keepdims=True)
-    key = np.where(batch.slot, lean * rank + (1 - lean) * rng.random((size, length)), -1.0)
+    kind = rng.integers(3, size=size)[:, None]
+    lean = rng.uniform(0.3, 0.95, (size, 1))
+    place = np.cumsum(batch.slot, 1)
+    total = batch.slot.sum(1, keepdims=True)
+    chance = rng.random((size, length))
+    blocks = (place - 1) // BLOCK + 0.999 * chance
+    key = np.select([kind == 0, kind == 1], [chance, lean * place / total + (1 - lean) * chance], blocks)
+    key = np.where(batch.slot, key, -1.0)
     count = np.maximum(1, np.round(rate * batch.slot.sum(1))).astype(int)
     order = np.argsort(-key, axis=1)
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(length)[None].repeat(size, 0), 1)
-    return place < count[:, None]
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(length)[None].repeat(size, 0), 1)
+    return rank < count[:, None]
