@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
 from mdsample.denoiser import Denoiser
 
-#: entry points `name = "module:function"`; the function takes a model folder (`Path`) and returns a `Denoiser`
+#: entry points `name = "module:function"`; the function is an `Opener`
 GROUP = "mdsample.backends"
 #: the order in which `auto` tries backends; one whose framework is missing is passed over
 PREFERENCE = ("mlx", "torch", "reference")
@@ -28,6 +28,17 @@ class ModelError(ValueError):
     """A model cannot be found, read or run; the message says what was wrong, what was found and what to do."""
 
 
+class Opener(Protocol):
+    """What a backend's entry point names."""
+
+    def __call__(self, folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
+        """Opens the model in a folder; `ModelError` for a device or a dtype that the backend does not have.
+
+        `None` leaves the choice to the backend.
+        """
+        ...
+
+
 @attrs.frozen
 class Card:
     """What a model folder says of itself in its optional `mdsample.toml`."""
@@ -40,17 +51,26 @@ class Card:
     description: str = ""
 
 
-def load(name: str | Path, backend: str = "auto", *, revision: str | None = None) -> Denoiser:
+def load(
+    name: str | Path,
+    backend: str = "auto",
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Denoiser:
     """Opens a model on a backend.
 
     `name`: an embedded model (`embedded_models()`), a folder, or a hub id `organisation/model`, tried in this order;
     write `./name` for a folder that is called like an embedded model. `backend`: a name among `backends()`, or
     `auto`: the first of mlx, torch and reference that works here. `revision`: branch, tag or commit on the hub.
+    `device`: `cpu`, `cuda`, `cuda:1` or `mps`; by default the best that the backend has. `dtype`: `float32`, `bfloat16`
+    or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they are stored.
     The hub is asked for JSON, safetensors and `mdsample.toml` files only; with `HF_HUB_OFFLINE=1` nothing is asked and
     its cache alone is used. Raises `ModelError`.
     """
     opener = _opener(backend)
-    return opener(_folder(name, revision))
+    return opener(_folder(name, revision), device=device, dtype=dtype)
 
 
 def embedded_models() -> list[str]:
@@ -102,7 +122,7 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {own.name: own} | {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _opener(backend: str) -> Callable[[Path], Denoiser]:
+def _opener(backend: str) -> Opener:
     found = _entry_points()
     if backend == "auto":
         for name in PREFERENCE:

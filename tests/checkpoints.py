@@ -88,7 +88,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[np.float32]], dt
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     body = b""
     for name, x in tensors.items():
-        stored = {"F32": x, "F16": x.astype(np.float16), "BF16": to_bfloat16(x), "F64": x.astype(np.float64)}[dtype]
+        stored = to_bfloat16(x) if dtype == "BF16" else x.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype])
         header[name] = {
             "dtype": dtype,
             "shape": list(x.shape),
@@ -125,4 +125,166 @@ def write_checkpoint(
         write_safetensors(folder / file, part, dtype)
         places |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder
+
+
+# every family: a tiny configuration in the published fields, and the published names and shapes, spelled out here
+
+_QWEN: dict[str, object] = {
+    **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 48, "hidden_act": "silu"},
+    **{"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "rope_scaling": None, "tie_word_embeddings": False},
+    **{"bos_token_id": 1, "eos_token_id": 1, "use_sliding_window": False, "sliding_window": None},
+    "auto_map": {"AutoModel": "modeling_anything.Model"},
+}
+_LLADA_MOE: dict[str, object] = {
+    **{"model_type": "llada", "architectures": ["LLaDAMoEModelLM"], "hidden_size": 16, "num_hidden_layers": 3},
+    **{"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 320, "max_position_embeddings": 48},
+    **{"dense_intermediate_size": 20, "expert_intermediate_size": 12, "shared_expert_intermediate_size": None},
+    **{"num_experts": 6, "num_experts_per_tok": 2, "moe_layer_freq": [0, 1, 1], "qk_layernorm": True},
+    **{"moe_router_score_function": "softmax", "moe_router_enable_expert_bias": False, "norm_topk_prob": None},
+    **{"routed_scaling_factor": 1, "partial_rotary_factor": 1, "rope_theta": 50000, "rms_norm_eps": 1e-5},
+    **{"hidden_act": "silu", "attention_bias": False, "clip_qkv": None, "rope_scaling": None},
+    **{"tie_word_embeddings": False, "eos_token_id": 1},
+}
+_LLADA2: dict[str, object] = {
+    **{"model_type": "llada2_moe", "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 3},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 320},
+    **{"max_position_embeddings": 96, "rms_norm_eps": 1e-6, "rope_theta": 600000, "partial_rotary_factor": 0.5},
+    **{"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 12, "num_shared_experts": 2},
+    **{"first_k_dense_replace": 1, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5},
+    **{"norm_topk_prob": True, "score_function": "sigmoid", "moe_router_enable_expert_bias": True},
+    **{"use_bias": False, "use_qkv_bias": False, "use_qk_norm": True, "norm_head": False, "hidden_act": "silu"},
+    **{"tie_word_embeddings": False, "pad_token_id": 1, "rope_scaling": None},
+}
+_EXPERTS: dict[str, object] = {
+    **{"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "norm_topk_prob": True},
+    **{"decoder_sparse_step": 1, "mlp_only_layers": []},
+}
+#: by family: config.json, and the text of the mask token in its tokenizer
+FAMILIES: dict[str, tuple[dict[str, object], str]] = {
+    "llada": (CONFIG, MASK),
+    "dream": ({**_QWEN, "model_type": "Dream", "mask_token_id": 2, "head_dim": None}, "<|mask|>"),
+    "a2d-llama": ({**_QWEN, "model_type": "a2d-llama", "mlp_bias": False}, "<|mask|>"),
+    "a2d-qwen2": ({**_QWEN, "model_type": "a2d-qwen2", "tie_word_embeddings": True}, "<|mask|>"),
+    "a2d-qwen3": ({**_QWEN, "model_type": "a2d-qwen3", "tie_word_embeddings": True, "head_dim": 8}, "<|mask|>"),
+    "sdar": ({**_QWEN, "model_type": "sdar", "head_dim": 8, "block_size": 4, "mask_token_id": 2}, "<|MASK|>"),
+    "sdar_moe": ({**_QWEN, **_EXPERTS, "model_type": "sdar_moe", "head_dim": 8, "block_size": 4}, "<|MASK|>"),
+    "llada_moe": (_LLADA_MOE, "<|mask|>"),
+    "llada2_moe": (_LLADA2, "<|mask|>"),
+}
+
+
+def family_shapes(family: str, config: Mapping[str, object] | None = None) -> dict[str, tuple[int, ...]]:
+    """Published names and shapes of every tensor of a family."""
+    c: dict[str, object] = dict(FAMILIES[family][0]) | dict(config or {})
+    if family == "llada":
+        return published_shapes(c)
+
+    def n(name: str) -> int:
+        return int(str(c[name]))
+
+    d, heads, kv, layers, vocab = (
+        n(k) for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size")
+    )
+    size = n("head_dim") if c.get("head_dim") else d // heads
+    new = family == "llada2_moe"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"model.{'word_embeddings' if new else 'embed_tokens'}.weight": (vocab, d),
+        "model.norm.weight": (d,),
+    }
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocab, d)
+    for i in range(layers):
+        layer = f"model.layers.{i}"
+        shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (d,)
+        if new:
+            shapes[f"{layer}.attention.query_key_value.weight"] = ((heads + 2 * kv) * size, d)
+            shapes[f"{layer}.attention.dense.weight"] = (d, heads * size)
+            for norm in ("query_layernorm", "key_layernorm"):
+                shapes[f"{layer}.attention.{norm}.weight"] = (size,)
+        else:
+            for part, rows in (("q", heads * size), ("k", kv * size), ("v", kv * size)):
+                shapes[f"{layer}.self_attn.{part}_proj.weight"] = (rows, d)
+                if family in ("dream", "a2d-qwen2"):
+                    shapes[f"{layer}.self_attn.{part}_proj.bias"] = (rows,)
+            shapes[f"{layer}.self_attn.o_proj.weight"] = (d, heads * size)
+            if family in ("a2d-qwen3", "sdar", "sdar_moe", "llada_moe"):
+                for norm in ("q_norm", "k_norm"):
+                    shapes[f"{layer}.self_attn.{norm}.weight"] = (size,)
+        middles: dict[str, int] = {}
+        if family == "sdar_moe" or (family == "llada_moe" and i >= 1) or (new and i >= 1):
+            width = n("expert_intermediate_size" if family == "llada_moe" else "moe_intermediate_size")
+            middles |= {f"mlp.experts.{e}": width for e in range(n("num_experts"))}
+            shapes[f"{layer}.mlp.gate.weight"] = (n("num_experts"), d)
+            if new:
+                shapes[f"{layer}.mlp.gate.expert_bias"] = (n("num_experts"),)
+                middles["mlp.shared_experts"] = width * n("num_shared_experts")
+        else:
+            middles["mlp"] = n("dense_intermediate_size" if family == "llada_moe" else "intermediate_size")
+        for name, width in middles.items():
+            for part in ("gate", "up"):
+                shapes[f"{layer}.{name}.{part}_proj.weight"] = (width, d)
+            shapes[f"{layer}.{name}.down_proj.weight"] = (d, width)
+    return shapes
+
+
+def family_weights(
+    family: str, config: Mapping[str, object] | None = None, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Random weights by published name, large enough that nothing is near uniform."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (
+            rng.normal(size=shape) * (0.5 if len(shape) > 1 else 0.2) + name.endswith(("norm.weight", "ln_f.weight"))
+        ).astype(np.float32)
+        for name, shape in family_shapes(family, config).items()
+    }
+
+
+def converted(family: str, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The same weights as ports to mlx-lm write them."""
+    if family == "llada":
+        top = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+        part = {"q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj", "v_proj": "self_attn.v_proj"}
+        part |= {"attn_out": "self_attn.o_proj", "ff_proj": "mlp.gate_proj", "up_proj": "mlp.up_proj"}
+        part |= {"ff_out": "mlp.down_proj", "attn_norm": "input_layernorm", "ff_norm": "post_attention_layernorm"}
+        out: dict[str, NDArray[np.float32]] = {}
+        for name, x in weights.items():
+            words = name.split(".")
+            new = f"model.layers.{words[3]}.{part[words[4]]}" if words[2] == "blocks" else top[words[2]]
+            out[f"{new}.weight"] = x
+        return out
+    out = {name: x for name, x in weights.items() if ".mlp.experts." not in name}
+    stacks: dict[str, list[NDArray[np.float32]]] = {}
+    for name, x in weights.items():
+        if ".mlp.experts." in name:
+            layer, rest = name.split(".mlp.experts.")
+            stacks.setdefault(f"{layer}.mlp.switch_mlp.{rest.split('.', 1)[1]}", []).append(x)
+    out |= {name: np.stack(xs) for name, xs in stacks.items()}
+    if family == "llada2_moe":
+        out = {name.replace(".mlp.gate.weight", ".mlp.gate.gate_proj.weight"): x for name, x in out.items()}
+    return out
+
+
+def write_family(
+    folder: Path,
+    family: str,
+    *,
+    config: Mapping[str, object] | None = None,
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
+    dtype: str = "F32",
+    shards: int = 1,
+    seed: int = 0,
+) -> Path:
+    """A model folder of a family; `config` overrides fields of its tiny configuration."""
+    fields, mask = FAMILIES[family]
+    full = {**fields, **(config or {})}
+    write_checkpoint(
+        folder, weights=family_weights(family, full, seed) if weights is None else weights, dtype=dtype, shards=shards
+    )
+    (folder / "config.json").write_text(json.dumps(full))
+    (folder / "tokenizer.json").write_text(tokenizer_json().replace(MASK, mask))
+    declared = {"mask_token": {"content": mask}} if family in ("a2d-llama", "a2d-qwen2") else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END, **declared}))
     return folder

@@ -127,7 +127,10 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             "the row is 901 tokens long, slots included; tiny takes at most 640: shorten the text or the slots",
         ),
         (["run", "--model", folder], f"{folder} holds no config.json, so it is not a model folder"),
-        ([*run, "--backend", "abacus"], "there is no backend 'abacus'; installed: reference, or 'auto' to choose"),
+        (
+            [*run, "--backend", "abacus"],
+            "there is no backend 'abacus'; installed: reference, torch, or 'auto' to choose",
+        ),
         (
             [*run, "--revision", "main"],
             f"revision='main' is for models on the hub, but '{model}' is a folder here; leave it out",

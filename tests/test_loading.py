@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import attrs
 import huggingface_hub
 import numpy as np
 import pytest
-from checkpoints import CONFIG, END, MASK, START, random_weights, to_bfloat16, tokenizer_json, write_checkpoint
+from checkpoints import CONFIG, END, MASK, START, tokenizer_json, write_checkpoint
 from huggingface_hub import errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,11 +20,10 @@ from tokenizers import processors
 
 from mdsample import loading
 from mdsample.denoiser import Denoiser, Tokenizer
-from mdsample.families import FAMILIES, llada, read_config
-from mdsample.families.trunk import Trunk
+from mdsample.families import llada, read_config
+from mdsample.families.trunk import Whole
 from mdsample.loading import GROUP, TEMPLATE, ModelError, backends, embedded_models, load, read_card
 from mdsample.reference.backend import open_model
-from mdsample.reference.weights import read_tensors
 from mdsample.tokenizer import FileTokenizer
 
 SPEC = llada.read(CONFIG)
@@ -50,8 +48,10 @@ class TestFamilies:
         assert (SPEC.vocab_size, SPEC.d_model, SPEC.layers, SPEC.heads, SPEC.kv_heads) == (320, 16, 2, 4, 2)
         assert (SPEC.head_dim, SPEC.mlp_size, SPEC.rope_theta, SPEC.norm_eps) == (4, 24, 10000.0, 1e-5)
         assert (SPEC.mask_id, SPEC.end_id, SPEC.start_id, SPEC.max_length, SPEC.tied) == (2, 1, 0, 48, False)
-        assert SPEC.names["layers.1.gate"] == "model.transformer.blocks.1.ff_proj.weight"
-        assert SPEC.names["head"] == "model.transformer.ff_out.weight"
+        published, converted = SPEC.layouts
+        assert published["layers.1.gate"] == Whole("model.transformer.blocks.1.ff_proj.weight")
+        assert published["head"] == Whole("model.transformer.ff_out.weight")
+        assert converted["layers.1.gate"] == Whole("model.layers.1.mlp.gate_proj.weight")
         assert SPEC.shapes["layers.0.k"] == (8, 16)
 
     def test_published_llada_8b(self) -> None:
@@ -102,7 +102,7 @@ class TestFamilies:
             ({"layer_norm_type": "default"}, "layer_norm_type = 'default' is not implemented; 'rms' is"),
             ({"block_type": "sequential"}, "block_type = 'sequential' is not implemented; 'llama' is"),
             ({"d_model": 18}, "d_model = 18 cannot be split into n_heads = 4 heads"),
-            ({"d_model": 12}, "heads of even width; found 3"),
+            ({"d_model": 12}, "an even width of at most a head's, 3; found 3"),
             ({"n_kv_heads": 3}, "4 heads cannot share 3 key-value heads"),
             ({"n_layers": 0}, "n_layers must be a positive whole number; found 0"),
             ({"n_layers": True}, "n_layers must be a positive whole number; found True"),
@@ -124,10 +124,10 @@ class TestFamilies:
         with pytest.raises(ModelError, match=r"llada: config\.json lacks n_layers, rope, mask_token_id$"):
             llada.read({k: v for k, v in CONFIG.items() if k not in ("n_layers", "rope", "mask_token_id")})
 
-    def test_names_and_tensors_must_agree(self) -> None:
-        names = {k: v for k, v in SPEC.names.items() if k != "norm"}
+    def test_layouts_and_tensors_must_agree(self) -> None:
+        layout = {k: v for k, v in SPEC.layouts[0].items() if k != "norm"}
         with pytest.raises(ModelError, match="differ in norm"):
-            attrs.evolve(SPEC, names=names)
+            attrs.evolve(SPEC, layouts=(layout,))
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -135,9 +135,9 @@ class TestFamilies:
             (None, "holds no config.json"),
             ("{", "is not valid JSON"),
             ("[]", "must hold a JSON object; found list"),
-            ("{}", "has no model_type; supported: llada"),
-            ('{"model_type": "gpt2"}', "has model_type 'gpt2'; supported: llada"),
-            ('{"model_type": ["llada"]}', "supported: llada"),
+            ("{}", "has no model_type; supported: Dream, a2d-llama, "),
+            ('{"model_type": "gpt2"}', "has model_type 'gpt2'; supported: Dream, "),
+            ('{"model_type": ["llada"]}', "supported: Dream, "),
         ],
     )
     def test_config_refusals(self, tmp_path: Path, text: str | None, message: str) -> None:
@@ -145,110 +145,6 @@ class TestFamilies:
             (tmp_path / "config.json").write_text(text)
         with pytest.raises(ModelError, match=message):
             read_config(tmp_path)
-
-    def test_every_family_has_a_file(self) -> None:
-        here = Path(llada.__file__).parent
-        assert set(FAMILIES) == {path.stem for path in here.glob("*.py")} - {"__init__", "trunk"}
-
-
-def same(found: dict[str, Any], expected: Callable[[Any], Any], spec: Trunk = SPEC) -> None:
-    weights = random_weights()
-    assert found.keys() == spec.shapes.keys()
-    for name, published in spec.names.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], expected(weights[published]))
-
-
-class TestWeights:
-    def test_float32(self, folder: Path) -> None:
-        same(read_tensors(folder, SPEC), lambda x: x)
-
-    def test_float16(self, tmp_path: Path) -> None:
-        same(read_tensors(write_checkpoint(tmp_path, dtype="F16"), SPEC), lambda x: x.astype(np.float16))
-
-    def test_bfloat16(self, tmp_path: Path) -> None:
-        expected: Callable[[Any], Any] = lambda x: (to_bfloat16(x).astype(np.uint32) << 16).view(np.float32)  # noqa: E731
-        same(read_tensors(write_checkpoint(tmp_path, dtype="BF16"), SPEC), expected)
-
-    def test_shards(self, tmp_path: Path) -> None:
-        folder = write_checkpoint(tmp_path, shards=3)
-        assert not (folder / "model.safetensors").exists()
-        same(read_tensors(folder, SPEC), lambda x: x)
-
-    def test_the_hub_cache_is_made_of_links(self, folder: Path, tmp_path: Path) -> None:
-        (folder / "model.safetensors").rename(tmp_path / "blob")
-        (folder / "model.safetensors").symlink_to(tmp_path / "blob")
-        same(read_tensors(folder, SPEC), lambda x: x)
-
-    def test_all_faults_are_told_at_once(self, tmp_path: Path) -> None:
-        weights = random_weights()
-        del weights["model.transformer.ln_f.weight"]
-        weights["model.transformer.wte.weight"] = np.zeros((3, 16), np.float32)
-        weights["model.extra"] = np.zeros(2, np.float32)
-        with pytest.raises(ModelError) as caught:
-            read_tensors(write_checkpoint(tmp_path, weights=weights), SPEC)
-        said = str(caught.value)
-        assert "model.transformer.ln_f.weight [16] is missing" in said
-        assert "model.transformer.wte.weight should be [320, 16]; found [3, 16]" in said
-        assert "model.extra [2] is not a tensor of a llada model" in said
-        assert said.count(";") == 3
-
-    def test_many_faults_are_cut_short(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match=r"is missing; and 13 more$"):
-            read_tensors(write_checkpoint(tmp_path, weights={}), SPEC)
-
-    def test_a_head_beside_tied_weights_is_refused(self, tmp_path: Path) -> None:
-        folder = write_checkpoint(tmp_path, config={"weight_tying": True}, weights=random_weights())
-        with pytest.raises(ModelError, match=r"transformer.ff_out.weight \[320, 16\] is not a tensor of a llada model"):
-            read_tensors(folder, read_config(folder))
-
-    def test_other_types_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="is stored as F64; F32, F16 and BF16 are read"):
-            read_tensors(write_checkpoint(tmp_path, dtype="F64"), SPEC)
-
-    def test_a_tensor_in_two_shards_is_refused(self, tmp_path: Path) -> None:
-        folder = write_checkpoint(tmp_path, shards=2)
-        (folder / "again.safetensors").write_bytes((folder / "model-00002-of-00002.safetensors").read_bytes())
-        index = folder / "model.safetensors.index.json"
-        said = json.loads(index.read_text())
-        said["weight_map"]["x"] = "again.safetensors"
-        index.write_text(json.dumps(said))
-        with pytest.raises(ModelError, match=r"is there twice, the second time in model-00002-of-00002.safetensors"):
-            read_tensors(folder, SPEC)
-
-    def test_damage(self, folder: Path) -> None:
-        whole = (folder / "model.safetensors").read_bytes()
-        for part in (whole[:4], whole[:-4], b""):
-            (folder / "model.safetensors").write_bytes(part)
-            with pytest.raises(ModelError, match=r"model.safetensors is damaged: .*; fetch it again"):
-                read_tensors(folder, SPEC)
-
-    @pytest.mark.parametrize(
-        "name", ["../other.safetensors", "/etc/passwd", "..", "a/b.safetensors", "a\\b", "C:x.safetensors", "", 7]
-    )
-    def test_shards_stay_in_the_folder(self, folder: Path, name: object) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(ModelError, match="a shard must be a plain name that ends in"):
-            read_tensors(folder, SPEC)
-
-    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": []}}'])
-    def test_malformed_index(self, folder: Path, text: str) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / "model.safetensors.index.json").write_text(text)
-        with pytest.raises(ModelError, match="must be JSON with an object weight_map"):
-            read_tensors(folder, SPEC)
-
-    def test_missing_files(self, folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        with pytest.raises(ModelError, match=r"holds neither model.safetensors nor model.safetensors.index.json"):
-            read_tensors(folder, SPEC)
-        (folder / "pytorch_model.bin").write_bytes(b"")
-        with pytest.raises(ModelError, match=r"pickled weights only \(pytorch_model.bin\); unpickling runs code"):
-            read_tensors(folder, SPEC)
-        (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
-        with pytest.raises(ModelError, match=r"names the shard 'gone.safetensors', which is not in the folder"):
-            read_tensors(folder, SPEC)
 
 
 class TestTokenizer:
@@ -352,9 +248,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     monkeypatch.setattr(loading, "entry_points", entry_points)
 
 
-def open_elsewhere(folder: Path) -> Denoiser:
+def open_elsewhere(folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
     """A third party's backend."""
-    return attrs.evolve(open_model(folder), name="elsewhere")
+    return attrs.evolve(open_model(folder), name=" ".join(filter(None, ("elsewhere", device, dtype))))
 
 
 def hub_error(kind: type[errors.HfHubHTTPError]) -> Exception:
@@ -408,6 +304,7 @@ class TestLoad:
         pretend(monkeypatch, torch="no_such_framework:open_model", other=f"{__name__}:open_elsewhere")
         assert backends() == ["other", "reference", "torch"]
         assert load(folder, "other").name == "elsewhere"
+        assert load(folder, "other", device="tpu", dtype="float8").name == "elsewhere tpu float8"
         assert load(folder).backend == "reference", "auto passes over a backend whose framework is missing"
         with pytest.raises(ModelError, match=r"'torch' cannot be imported \(No module named 'no_such_framework'\)"):
             load(folder, "torch")
@@ -415,6 +312,13 @@ class TestLoad:
             load(folder, "jax")
         pretend(monkeypatch, torch=f"{__name__}:open_elsewhere")
         assert load(folder).name == "elsewhere", "auto prefers torch where it works"
+
+    def test_the_reference_has_one_device_and_one_dtype(self, folder: Path) -> None:
+        assert load(folder, "reference", device="cpu", dtype="float32").backend == "reference"
+        with pytest.raises(ModelError, match="the reference backend runs on the cpu only, not on 'cuda'"):
+            load(folder, "reference", device="cuda")
+        with pytest.raises(ModelError, match="the reference backend computes in float32 only, not in 'bfloat16'"):
+            load(folder, "reference", dtype="bfloat16")
 
     def test_the_hub_is_asked_for_data_only(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[tuple[Any, ...]] = []

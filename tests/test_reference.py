@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mdsample.denoiser import Ask, Denoiser, Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.families.llada import read
+from mdsample.families.trunk import Trunk, Whole
 from mdsample.guide import Cfg, Guide, NoGuide
 from mdsample.loading import ModelError
 from mdsample.reference.backend import ReferenceDenoiser, open_model
@@ -31,7 +32,12 @@ few = settings(max_examples=30, deadline=None)
 def trunk_of(seed: int = 0, **config: object) -> tuple[NumpyTrunk, dict[str, NDArray[np.float32]], dict[str, Any]]:
     full = {**CONFIG, **config}
     spec, weights = read(full), random_weights(full, seed)
-    return NumpyTrunk(spec, {ours: weights[name] for ours, name in spec.names.items()}), weights, full
+    return NumpyTrunk(spec, named(spec, weights)), weights, full
+
+
+def named(spec: Trunk, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Weights by our own names."""
+    return {ours: weights[source.name] for ours, source in spec.layouts[0].items() if isinstance(source, Whole)}
 
 
 TRUNK, WEIGHTS, _ = trunk_of()
@@ -153,7 +159,9 @@ class TestTrunk:
     def test_huge_gates_do_not_overflow(self) -> None:
         weights = random_weights()
         spec = read(CONFIG)
-        tensors = {ours: weights[name] * (1e4 if ours.endswith("gate") else 1) for ours, name in spec.names.items()}
+        tensors = {
+            ours: x * np.float32(1e4 if ours.endswith("gate") else 1) for ours, x in named(spec, weights).items()
+        }
         assert np.isfinite(NumpyTrunk(spec, tensors).logits(*batch([[1, 2, 3]]), batch([[1, 2, 3]])[1])).all()
 
     @pytest.mark.parametrize("token", [-1, V, 10**6])
@@ -510,7 +518,18 @@ class TestDenoiser:
 
     def test_damaged_weights_are_an_error_and_never_greedy(self, tmp_path: Path) -> None:
         weights = random_weights()
-        weights["model.transformer.ln_f.weight"] = np.full(16, np.nan, np.float32)
+        norm = weights["model.transformer.ln_f.weight"]
+        norm[:] = 3e38
         broken = open_model(write_checkpoint(tmp_path, weights=weights))
-        with pytest.raises(ModelError, match="row 0, position 2 no usable scores: the highest is nan"):
+        with (
+            np.errstate(all="ignore"),
+            pytest.raises(ModelError, match=r"row 0, position 2 no usable scores: the highest is (nan|inf)"),
+        ):
             broken.look(ask(self.ROWS, self.BLANK, self.FIXED, NoGuide()))
+        for poison in (np.nan, np.inf, -np.inf):
+            norm[:] = 1
+            norm[3] = poison
+            with pytest.raises(
+                ModelError, match=rf"damaged: model.transformer.ln_f.weight is {poison} at \[3\]; fetch"
+            ):
+                open_model(write_checkpoint(tmp_path, weights=weights))

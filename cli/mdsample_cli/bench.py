@@ -33,6 +33,8 @@ def bench(
     model: shared.Model = shared.MODEL,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     json: shared.Json = False,
@@ -53,7 +55,7 @@ def bench(
     if task not in TASKS:
         raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
     policies = [parse(text) for text in policy or POLICIES]
-    denoiser = load(model, backend, revision=revision)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []
     with bar() as progress:

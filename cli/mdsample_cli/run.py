@@ -61,6 +61,8 @@ def run(
     model: shared.Model = shared.MODEL,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     output: Annotated[
@@ -101,7 +103,7 @@ def run(
     from mdsample_cli.screens import screen as screen_of
 
     chosen = shared.open_policy(policy, policy_file, steps)
-    denoiser = load(model, backend, revision=revision)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
     layout = shared.open_template(template, denoiser)
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)

@@ -20,6 +20,18 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
 Backend = Annotated[str, typer.Option(metavar="NAME", help="What the model runs on.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps. Default: the best there is.", show_default=False),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="With the rows' ids it fixes every random number.")]
 BatchSize = Annotated[
     int, typer.Option(metavar="N", min=1, help="Rows in one forward pass; it changes the time, never the results.")

@@ -7,13 +7,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-from mdsample.families import llada
+from mdsample.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
+from mdsample.families.special import Special, read_special
 from mdsample.families.trunk import Trunk
 from mdsample.loading import ModelError
 
 #: `model_type` in `config.json`, and who reads it
-FAMILIES: dict[str, Callable[[Mapping[str, object]], Trunk]] = {
+FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
+    "Dream": dream.read,
+    "a2d-llama": a2d.read_llama,
+    "a2d-qwen2": a2d.read_qwen2,
+    "a2d-qwen3": a2d.read_qwen3,
     "llada": llada.read,
+    "llada2_moe": llada2_moe.read,
+    "llada_moe": llada_moe.read,
+    "sdar": sdar.read,
+    "sdar_moe": sdar.read_moe,
 }
 
 
@@ -24,14 +33,23 @@ def read_config(folder: Path) -> Trunk:
         config: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{folder} holds no config.json, so it is not a model folder") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
     fields = cast("dict[str, object]", config)
     kind = fields.get("model_type")
+    # LLaDA-MoE is published under the model_type of the dense LLaDA
+    if kind == "llada" and fields.get("num_experts") is not None:
+        kind = "llada_moe"
     read = FAMILIES.get(kind) if isinstance(kind, str) else None
     if read is None:
         found = "no model_type" if kind is None else f"model_type {kind!r}"
         raise ModelError(f"{path} has {found}; supported: {', '.join(sorted(FAMILIES))}")
-    return read(fields)
+    for key in ("quantization", "quantization_config"):
+        if fields.get(key) is not None:
+            raise ModelError(
+                f"{path} has {key}: quantised weights are not read; take the model in float32, float16 or bfloat16"
+            )
+    silent = any(fields.get(name) is None for name in ("mask_token_id", "eos_token_id"))
+    return read(fields, read_special(folder) if silent or isinstance(fields.get("eos_token_id"), list) else Special())

@@ -1,13 +1,16 @@
 """LLaDA (`model_type` llada): GSAI-ML/LLaDA-8B-Base and -Instruct, LLaDA-1.5, and everything in their layout.
 
-Source: config.json and modeling_llada.py as published with arXiv 2502.09992.
+Source: config.json and modeling_llada.py as published with arXiv 2502.09992. The converted layout has the names of
+Llama in transformers, which is how ports to mlx-lm rename the weights (the configuration stays LLaDA's own).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mdsample.families.trunk import Fields, Trunk
+from mdsample.families.llama_like import Nature, layouts
+from mdsample.families.special import Special
+from mdsample.families.trunk import Fields, Trunk, Whole
 from mdsample.loading import ModelError
 
 _LAYER = {
@@ -23,8 +26,11 @@ _LAYER = {
 }
 
 
-def read(config: Mapping[str, object]) -> Trunk:
-    """The trunk that a LLaDA `config.json` describes; `ModelError` names what is missing or not implemented."""
+def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
+    """The trunk that a LLaDA `config.json` describes; `ModelError` names what is missing or not implemented.
+
+    `special` is not asked: the published configuration names mask and end token.
+    """
     fields = Fields("llada", config)
     fields.require(
         *("d_model", "n_layers", "n_heads", "mlp_hidden_size", "vocab_size", "max_sequence_length"),
@@ -62,6 +68,7 @@ def read(config: Mapping[str, object]) -> Trunk:
         heads=heads,
         kv_heads=heads if config.get("n_kv_heads") is None else fields.count("n_kv_heads"),
         head_dim=d_model // heads,
+        rotary_dim=d_model // heads,
         mlp_size=fields.count("mlp_hidden_size"),
         rope_theta=fields.real("rope_theta"),
         norm_eps=fields.real("rms_norm_eps"),
@@ -70,5 +77,8 @@ def read(config: Mapping[str, object]) -> Trunk:
         end_id=fields.token("eos_token_id"),
         start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
         max_length=fields.count("max_sequence_length"),
-        names={ours: f"model.transformer.{published}.weight" for ours, published in names.items()},
+        layouts=(
+            {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
+            *layouts(layers, Nature(), tied),
+        ),
     )

@@ -9,13 +9,14 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Floats, Ints
+from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
-from mdsample.loading import read_card
+from mdsample.loading import ModelError, read_card
 from mdsample.reference.look import NumpyLook, guided
 from mdsample.reference.trunk import NumpyTrunk
-from mdsample.reference.weights import read_tensors
+from mdsample.reference.weights import Tensors
 from mdsample.tokenizer import FileTokenizer
 
 
@@ -64,9 +65,20 @@ class ReferenceDenoiser:
         return self.trunk.logits(tokens, ask.valid, ask.looked)
 
 
-def open_model(folder: Path) -> ReferenceDenoiser:
-    """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`."""
+def open_model(folder: Path, *, device: str | None = None, dtype: str | None = None) -> ReferenceDenoiser:
+    """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
+
+    There is one device, `cpu`, and one dtype, `float32`.
+    """
+    if device not in (None, "cpu"):
+        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
+    if dtype not in (None, "float32"):
+        raise ModelError(
+            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
+        )
     spec = read_config(folder)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
-    return ReferenceDenoiser(card.name, NumpyTrunk(spec, read_tensors(folder, spec)), tokenizer, card.template)
+    checkpoint = open_checkpoint(folder, spec)
+    checkpoint.check_memory(np.dtype(np.float32).itemsize)
+    return ReferenceDenoiser(card.name, NumpyTrunk(spec, Tensors(checkpoint)), tokenizer, card.template)

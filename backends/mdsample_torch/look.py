@@ -1,0 +1,152 @@
+"""What a forward pass said, kept on the device: hidden states stay there, a few numbers per place come back.
+
+N is the number of places looked at (or drawn at), W the vocabulary's size padded to a multiple of `weights.BLOCK`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.denoiser import Restriction
+from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.loading import ModelError
+from mdsample.marginals import Marginals
+from mdsample_torch.device import upload
+from mdsample_torch.draw import inverse_cdf, split
+from mdsample_torch.reduce import reduce_
+from mdsample_torch.restrict import place, restrict_
+
+#: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
+CHUNK_BYTES = 64 << 20
+#: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
+CACHE_BYTES = 2 << 20
+
+#: writes the float32 logits of places `[n]` (their numbers, int64, on the device) to `[n, W]`
+Logits = Callable[[Tensor, Tensor], None]
+
+
+@final
+class TorchLook:
+    """One forward pass; see `mdsample.denoiser.Look`."""
+
+    @torch.inference_mode()
+    def __init__(
+        self, logits: Logits, size: int, width: int, looked: Bools, restriction: Restriction, device: torch.device
+    ) -> None:
+        """`logits`: of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.
+
+        `size`: number of tokens; columns from there to `width` are ignored. Raises `ValueError` where the restriction
+        allows no token, `ModelError` where the logits are not finite; both name row and position.
+        """
+        self._logits, self._size, self._width, self._device = logits, size, width, device
+        self._restriction = restriction
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
+        self._number = np.full(looked.shape, -1, np.int64)
+        self._number[looked] = np.arange(len(rows))
+        parts: list[Tensor] = []
+        for part, scratch in self._parts(rows, positions, None):
+            reduced = reduce_(part, scratch)
+            numbers = (reduced.log_probability, reduced.second, reduced.entropy)
+            parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
+        token, *bits = _fetch(parts, 4)
+        found = [x.view(np.float32) for x in bits]
+        _refuse_unusable(found[0], rows, positions)
+        self._marginals = Marginals.unseen(*looked.shape)
+        self._marginals.token[looked] = token
+        self._marginals.log_probability[looked] = found[0]
+        self._marginals.second[looked] = found[1]
+        self._marginals.entropy[looked] = found[2]
+
+    @property
+    def marginals(self) -> Marginals:
+        """Statistics `[B, L]`; unseen where nothing was looked at."""
+        return self._marginals
+
+    def draw(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None = None
+    ) -> tuple[Ints, Floats]:
+        """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
+
+        The CDF is a sum of whole numbers (`mdsample_torch.draw`), so it never falls and ends where it should: a token
+        of probability zero is never drawn. Arguments and results as in `Look`; `restriction` narrows the look's own.
+        Raises `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
+        """
+        if not ((uniforms >= 0) & (uniforms < 1)).all():
+            raise ValueError("uniforms must lie in [0, 1)")
+        if not isinstance(how, Greedy | Temperature):
+            raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
+        number = self._number[rows, positions]
+        if (number < 0).any():
+            bad = int(np.argmin(number))
+            raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing can be drawn there")
+        if isinstance(how, Greedy) and restriction is None:
+            # the look has said it, and logits computed again could round to another token
+            return self._marginals.token[rows, positions], np.exp(self._marginals.log_probability[rows, positions])
+        token, logged = self._drawn(rows, positions, uniforms, how, restriction)
+        _refuse_unusable(logged, rows, positions)
+        return token, np.exp(logged)
+
+    @torch.inference_mode()
+    def _drawn(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, restriction: Restriction | None
+    ) -> tuple[Ints, Floats]:
+        """Tokens and their log-probabilities at temperature 1, `[N]`."""
+        shares = upload(split(uniforms), self._device)
+        parts: list[Tensor] = []
+        done = 0
+        for part, scratch in self._parts(rows, positions, restriction):
+            reduced = reduce_(part, scratch)
+            token, logged = reduced.token, reduced.log_probability
+            if isinstance(how, Temperature):
+                token = inverse_cdf(part, shares[:, done : done + len(part)], how)
+                logged = torch.where(logged.isfinite(), reduced.at(part, token), logged)
+            parts.append(torch.stack([token.to(torch.int32), logged.view(torch.int32)]))
+            done += len(part)
+        token, bits = _fetch(parts, 2)
+        return token, bits.view(np.float32)
+
+    def _parts(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Restricted logits `[n, W]` of these places and as much scratch memory, part by part; both are used again."""
+        size = max(1, CHUNK_BYTES // (4 * self._width))
+        at_once = max(1, CACHE_BYTES // (4 * self._width)) if self._device.type == "cpu" else size
+        number = upload(self._number[rows, positions], self._device)
+        out = torch.empty((min(size, len(rows)), self._width), dtype=torch.float32, device=self._device)
+        scratch = torch.empty((min(at_once, len(rows)), self._width), dtype=torch.float32, device=self._device)
+        for first in range(0, len(rows), size):
+            here = slice(first, first + size)
+            chunk = out[: len(rows[here])]
+            self._logits(number[here], chunk)
+            chunk[:, self._size :] = -torch.inf
+            for one in (self._restriction, restriction):
+                if one is not None:
+                    restrict_(chunk[:, : self._size], one, rows[here], positions[here])
+            yield from ((part, scratch) for part in torch.split(chunk, at_once))
+
+
+def _fetch(parts: list[Tensor], count: int) -> NDArray[np.int32]:
+    """`parts` `[count, n]` int32, side by side on the host: the only transfer from the device."""
+    if not parts:
+        return np.zeros((count, 0), np.int32)
+    return torch.cat(parts, 1).cpu().numpy()
+
+
+def _refuse_unusable(log_probability: Floats, rows: Ints, positions: Ints) -> None:
+    """Where a place has no finite best score, `reduce_` gives that score in place of a log-probability."""
+    bad = np.flatnonzero(~np.isfinite(log_probability))
+    if len(bad):
+        i = int(bad[0])
+        raise ModelError(
+            f"the model gave {place(rows[i], positions[i])} no usable scores: "
+            + (
+                "every token that may stand there has probability zero; loosen the constraints"
+                if np.isneginf(log_probability[i])
+                else f"the highest is {log_probability[i]}; its weights are damaged or its numbers overflow"
+            )
+        )

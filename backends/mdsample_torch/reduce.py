@@ -1,0 +1,81 @@
+"""The vocabulary reduced away: top token, its log-probability, the second's and the entropy, in float32.
+
+The same formulas and rules as `mdsample.reference.look.reduce`, in as few passes over the logits as torch allows.
+Columns are taken in blocks: a maximum is quick to find and its place is not, so it is looked for in one block only.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from mdsample_torch.weights import BLOCK
+
+#: stands for −inf: its exponential is 0 and, unlike −inf, so is its product with 0
+FLOOR = -1e30
+
+
+@attrs.frozen(eq=False)
+class Reduced:
+    """Statistics of the conditional at n places, nats; all `[n]`."""
+
+    #: the most probable token, the lowest id among equals, int64
+    token: Tensor
+    #: its log-probability; where the highest score is not finite, that score
+    log_probability: Tensor
+    #: the second most probable token's, −inf if only one is possible
+    second: Tensor
+    entropy: Tensor
+    #: log of the sum of exp(below)
+    log_total: Tensor
+
+    def at(self, below: Tensor, token: Tensor) -> Tensor:
+        """Log-probabilities of one token at each place; `below` as `reduce_` leaves it."""
+        return below.gather(1, token[:, None])[:, 0] - self.log_total
+
+
+def first(where: Tensor) -> Tensor:
+    """The first true column of every row of `where [n, k]`, `[n]` int64; the last column if there is none."""
+    last = where.shape[1] - 1
+    # not argmax: among equals it may give any on some devices
+    columns = torch.arange(last + 1, dtype=torch.int32, device=where.device)
+    return torch.where(where, columns, last).amin(1).to(torch.int64)
+
+
+def reduce_(scores: Tensor, scratch: Tensor) -> Reduced:
+    """Statistics of `scores [n, W]` float32, −inf where forbidden; leaves in it how far each is below the highest.
+
+    The most probable token is left out of the sum and log1p puts it back, so that a log-probability of −1e-12 and an
+    entropy of 1e-11 are told from 0. W is a multiple of `BLOCK`. Forbidden tokens are left at `FLOOR`. `scratch`,
+    at least as large as `scores`, is overwritten: on a CPU fresh memory costs more than what is computed in it.
+    """
+    here = torch.arange(len(scores), device=scores.device)
+    blocks = scores.view(len(scores), -1, BLOCK)
+    highest = blocks.amax(2)
+    peak = highest.amax(1)
+    block = first(highest == peak[:, None])
+    inside = first(blocks[here, block] == peak[:, None])
+    top = block * BLOCK + inside
+    scores.sub_(peak[:, None]).clamp_(min=FLOOR)
+    scores[here, top] = FLOOR
+    highest = (highest - peak[:, None]).clamp_(min=FLOOR)
+    highest[here, block] = blocks[here, block].amax(1)
+    second = highest.amax(1)
+    weight = torch.exp(scores, out=scratch[: len(scores)])
+    rest = weight.sum(1)
+    log_total = rest.log1p()
+    mean = weight.mul_(scores).sum(1) / (1 + rest)
+    scores[here, top] = 0
+    highest[here, block] = 0
+    # tokens whose scores differ may round to one log-probability, and equals are equals: hence once more
+    best = -log_total[:, None]
+    block = first(highest + best == best)
+    token = block * BLOCK + first(blocks[here, block] + best == best)
+    return Reduced(
+        token,
+        torch.where(peak.isfinite(), -log_total, peak),
+        torch.where(second <= FLOOR, -torch.inf, second - log_total),
+        log_total - mean,
+        log_total,
+    )

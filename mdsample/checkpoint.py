@@ -1,0 +1,244 @@
+"""A model folder's weights, checked before any is read: every tensor of the trunk is there once, whole and readable.
+
+Shared by all backends. Nothing in a checkpoint is ever executed; only headers are read here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import attrs
+
+from mdsample.families.trunk import Rows, Source, Stack, Trunk, Whole
+from mdsample.headers import SIZES, Stored, is_name, parse_object, read_header
+from mdsample.loading import ModelError
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_READABLE = ("F32", "F16", "BF16")
+# rotary frequencies follow from the configuration; some published files carry them all the same
+_BUFFER = "rotary_emb.inv_freq"
+_TOLD = 6  # faults spelled out in one sentence
+
+
+@attrs.frozen
+class Piece:
+    """Where a tensor of ours, or one expert's share of it, lies: one run of values in one file, row after row."""
+
+    file: Path
+    #: the published name
+    name: str
+    #: F32, F16 or BF16, little-endian
+    dtype: str
+    #: of the piece itself, after `rows`
+    shape: tuple[int, ...]
+    #: which rows of the published tensor it is (first, and one past the last); None: all
+    rows: tuple[int, int] | None
+    #: byte of the file at which its first value stands
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """Size in the file."""
+        return math.prod(self.shape) * SIZES[self.dtype]
+
+
+@attrs.frozen
+class Checkpoint:
+    """Weights that fit a trunk, still on the disk."""
+
+    folder: Path
+    trunk: Trunk
+    #: by our own name. One piece is the tensor of `trunk.shapes`; several are stacked on a new first axis, in order
+    pieces: Mapping[str, tuple[Piece, ...]] = attrs.field(repr=False)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in self.trunk.shapes.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights as they are stored."""
+        return sum(piece.bytes for pieces in self.pieces.values() for piece in pieces)
+
+    def memory(self, size: int) -> int:
+        """Bytes that the weights take with `size` bytes a value."""
+        return self.parameters * size
+
+    def check_memory(self, size: int, available: int | None = None) -> None:
+        """Raises `ModelError` if the weights at `size` bytes a value exceed the memory that is available, bytes.
+
+        `available=None` asks the system; where it does not say, nothing is refused.
+        """
+        available = available_memory() if available is None else available
+        needed = self.memory(size)
+        if available is not None and needed > available:
+            raise ModelError(
+                f"{self.folder.name} has {self.parameters:,} weights, which take {_gib(needed)} of memory at {size} "
+                f"bytes each, but {_gib(available)} are available; free some, take a smaller model, or run it on a "
+                f"backend that keeps the {_gib(self.bytes)} of the files as they are"
+            )
+
+
+def open_checkpoint(folder: Path, trunk: Trunk) -> Checkpoint:
+    """Finds every tensor of the trunk in `model.safetensors`, or in the shards that the index names.
+
+    Reads headers only. The files follow the layout of `trunk.layouts` that has the most names in common with them.
+    Raises one `ModelError` that names the tensors that are missing, not known to the family, there twice, of another
+    shape or of another type; or says why a file cannot be believed.
+    """
+    stored = _stored(folder)
+    if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
+        name = next(name for name, t in stored.items() if t.dtype in quantised)
+        raise ModelError(
+            f"the weights in {folder} are quantised: {name} is stored as {stored[name].dtype}; F32, F16 and BF16 are "
+            "read, so take the model in one of these"
+        )
+    layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
+    expected = _expected(layout, trunk)
+    faults = [
+        f"{name} {list(tensor.shape)} is not a tensor of a {trunk.family} model"
+        for name, tensor in stored.items()
+        if name not in expected and not name.endswith(_BUFFER) and trunk.spare.get(name) != tensor.shape
+    ]
+    for name, shape in expected.items():
+        tensor = stored.get(name)
+        if tensor is None:
+            faults.append(f"{name} {list(shape)} is missing")
+        elif tensor.shape != shape:
+            faults.append(f"{name} should be {list(shape)}; found {list(tensor.shape)}")
+        elif tensor.dtype not in _READABLE:
+            faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
+    _complain(f"the weights in {folder} do not fit config.json", faults)
+    return Checkpoint(folder, trunk, {ours: _pieces(source, stored) for ours, source in layout.items()})
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can be had without swapping, as the system estimates it; None where it does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    except OSError:
+        pass
+    # elsewhere the whole memory is the best that Python's own library tells
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _expected(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int, ...]]:
+    """Shape of every published tensor of a layout."""
+    shapes, expected = trunk.shapes, dict[str, tuple[int, ...]]()
+    for ours, source in layout.items():
+        match source:
+            case Whole(name):
+                expected[name] = shapes[ours]
+            case Stack(names):
+                expected |= dict.fromkeys(names, shapes[ours][1:])
+            case Rows(name, _, stop):
+                rows = max(stop, expected[name][0] if name in expected else 0)
+                expected[name] = (rows, *shapes[ours][1:])
+    return expected
+
+
+def _pieces(source: Source, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
+    match source:
+        case Whole(name):
+            names, rows = (name,), None
+        case Stack(names):
+            rows = None
+        case Rows(name, start, stop):
+            names, rows = (name,), (start, stop)
+    pieces: list[Piece] = []
+    for name in names:
+        tensor = stored[name]
+        shape, offset = tensor.shape, tensor.offset
+        if rows is not None:
+            shape = (rows[1] - rows[0], *shape[1:])
+            offset += rows[0] * math.prod(shape[1:]) * SIZES[tensor.dtype]
+        pieces.append(Piece(tensor.file, name, tensor.dtype, shape, rows, offset))
+    return tuple(pieces)
+
+
+def _stored(folder: Path) -> dict[str, Stored]:
+    """Every tensor in the folder's files by its published name."""
+    if (folder / _SINGLE).is_file():
+        return read_header(folder / _SINGLE)
+    index = folder / _INDEX
+    if not index.is_file():
+        raise ModelError(_nothing(folder))
+    places = _read_index(index)
+    headers = {file: read_header(folder / file) for file in sorted(set(places.values()))}
+    faults = [
+        f"{name} is there {times} times, in {' and '.join(file for file in headers if name in headers[file])}"
+        for name, times in Counter(name for header in headers.values() for name in header).items()
+        if times > 1
+    ]
+    if not faults:
+        # a shard of another download, or an index of one
+        faults += [f"{name} is not in {file}" for name, file in places.items() if name not in headers[file]]
+        faults += [
+            f"{name} in {file} is not named"
+            for file, header in headers.items()
+            for name in header
+            if name not in places and not name.endswith(_BUFFER)
+        ]
+    _complain(f"{index} and the files it names do not belong together", faults)
+    return {name: tensor for header in headers.values() for name, tensor in header.items()}
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Which file each tensor is in; every file is a plain name, and there."""
+    try:
+        places = parse_object(index.read_bytes())["weight_map"]
+    except (ValueError, KeyError) as error:
+        reason = "it lacks weight_map" if isinstance(error, KeyError) else error
+        raise ModelError(f"{index} must be JSON with an object weight_map from tensor to file: {reason}") from error
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{index} must be JSON with an object weight_map from tensor to file: found {places!r:.60}")
+    named = cast("dict[str, object]", places)
+    if strange := next((name for name in named if not is_name(name)), None):
+        raise ModelError(f"{index}: {strange[:80]!r} cannot be the name of a tensor")
+    for file in named.values():
+        # a name with a folder in it could lead anywhere on this machine
+        if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
+            raise ModelError(
+                f"{index} names the shard {file!r:.80}; a shard must be a plain name that ends in .safetensors"
+            )
+    files = sorted({str(file) for file in named.values()})
+    lost = [file for file in files if not (index.parent / file).is_file()]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ModelError(f"{index} names the shard {lost[0]!r}{more}, which is not in the folder; fetch it again")
+    return {name: str(file) for name, file in named.items()}
+
+
+def _nothing(folder: Path) -> str:
+    """Why a folder without weights to read has none."""
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickles:
+        return (
+            f"{folder} holds pickled weights only ({', '.join(pickles[:3])}); unpickling runs code from the file, so "
+            "they are not read: convert them to safetensors"
+        )
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
+    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{found}"
+
+
+def _complain(what: str, faults: list[str]) -> None:
+    if faults:
+        more = f"; and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
+        raise ModelError(f"{what}: {'; '.join(faults[:_TOLD])}{more}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

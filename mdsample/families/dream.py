@@ -1,0 +1,24 @@
+"""Dream (`model_type` Dream): Dream-org/Dream-v0-Base-7B, -Instruct-7B, Dream-Coder-v0, apple/DiffuCoder-7B-*.
+
+The layout and numbers of Qwen2.5-7B, full attention, and logits read one place to the left, because the models were
+made from autoregressive ones. Sources: the configuration class and sampler that DreamLM publishes (arXiv 2508.15487),
+as kept in ZHZisZZ/dllm `dllm/pipelines/dream`. Sure: shapes, biases, shift, mask token 151666. Inferred: that no token
+has to stand before a text (the published chat template writes none).
+
+`block_size` marks later models of the same `model_type` (block diffusion, not shifted); they are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mdsample.families.llama_like import Nature, read_trunk
+from mdsample.families.special import Special
+from mdsample.families.trunk import Fields, Trunk
+
+
+def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
+    """The trunk that a Dream `config.json` describes; `ModelError` names what is missing or not implemented."""
+    fields = Fields("Dream", config)
+    fields.only("block_size", None)
+    return read_trunk(fields, special or Special(), Nature(qkv_bias=True, shifted=True), ("<|mask|>",))

@@ -1,0 +1,69 @@
+"""Which tokens are special, where `config.json` does not say: read from the tokenizer's own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import attrs
+
+from mdsample.loading import ModelError
+
+
+@attrs.frozen
+class Special:
+    """What the files beside `config.json` say about special tokens."""
+
+    #: id by text of every added token
+    ids: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    #: text by role (`mask_token`, `eos_token`, …), as declared in `tokenizer_config.json`
+    roles: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+    def id_of(self, role: str, *texts: str) -> int | None:
+        """The id of the token declared for a role, else of the first of `texts` that is an added token."""
+        for text in (self.roles.get(role), *texts):
+            if text is not None and text in self.ids:
+                return self.ids[text]
+        return None
+
+
+def read_special(folder: Path) -> Special:
+    """The special tokens of a model folder, from `tokenizer_config.json` and `tokenizer.json` where they are there.
+
+    Raises `ModelError` if one of them is not valid JSON.
+    """
+    said = _read(folder / "tokenizer_config.json")
+    ids: dict[str, int] = {}
+    listed = _read(folder / "tokenizer.json").get("added_tokens")
+    for entry in cast("list[object]", listed) if isinstance(listed, list) else []:
+        fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        text, number = fields.get("content"), fields.get("id")
+        if isinstance(text, str) and type(number) is int:
+            ids[text] = number
+    # older files keep the added tokens here
+    decoder = said.get("added_tokens_decoder")
+    for number, entry in cast("dict[str, object]", decoder).items() if isinstance(decoder, dict) else ():
+        text = _text(entry)
+        if text is not None and number.isdecimal():
+            ids.setdefault(text, int(number))
+    roles = {role: text for role in said if role.endswith("_token") and (text := _text(said[role])) is not None}
+    return Special(ids, roles)
+
+
+def _text(value: object) -> str | None:
+    """A token's text, written as it is or as the `content` of an object."""
+    if isinstance(value, dict):
+        value = cast("dict[str, object]", value).get("content")
+    return value if isinstance(value, str) else None
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}

@@ -1,0 +1,374 @@
+"""What is in a model folder: every file that fits is read exactly, every file that does not is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import (
+    CONFIG,
+    FAMILIES,
+    converted,
+    family_weights,
+    random_weights,
+    to_bfloat16,
+    write_checkpoint,
+    write_family,
+    write_safetensors,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mdsample
+from mdsample import checkpoint
+from mdsample.checkpoint import Checkpoint, available_memory, open_checkpoint
+from mdsample.families import llada, read_config
+from mdsample.loading import ModelError
+from mdsample.reference.weights import Tensors
+
+SPEC = llada.read(CONFIG)
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WTE = "model.transformer.wte.weight"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return dict(Tensors(open_checkpoint(folder, read_config(folder))))
+
+
+def header_of(file: Path) -> tuple[dict[str, Any], bytes]:
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    return json.loads(whole[8 : 8 + size]), whole[8 + size :]
+
+
+def write_header(file: Path, header: object, body: bytes, size: int | None = None) -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file.write_bytes((len(text) if size is None else size).to_bytes(8, "little") + text + body)
+
+
+def entry(change: Callable[[dict[str, Any]], object], name: str = WTE) -> Callable[[Path], None]:
+    """Damage that changes one tensor's entry in the header."""
+
+    def damage(folder: Path) -> None:
+        header, body = header_of(folder / SINGLE)
+        change(header[name])
+        write_header(folder / SINGLE, header, body)
+
+    return damage
+
+
+def header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        found, body = header_of(folder / SINGLE)
+        change(found)
+        write_header(folder / SINGLE, found, body)
+
+    return damage
+
+
+def raw(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda folder: (folder / SINGLE).write_bytes(change((folder / SINGLE).read_bytes())) and None
+
+
+def weights(change: Callable[[dict[str, Any]], object], **more: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = random_weights()
+        change(tensors)
+        write_checkpoint(folder, weights=tensors, **more)
+
+    return damage
+
+
+def index(change: Callable[[dict[str, Any]], object], shards: int = 2) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / SINGLE).unlink()
+        write_checkpoint(folder, shards=shards)
+        said = json.loads((folder / INDEX).read_text())
+        change(said)
+        (folder / INDEX).write_text(json.dumps(said))
+
+    return damage
+
+
+def index_text(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / SINGLE).unlink() or ((folder / INDEX).write_text(text) and None)
+
+
+def copy_tensor(folder: Path) -> None:
+    """A tensor in both shards, the index naming one."""
+    index(lambda said: None)(folder)
+    second = folder / "model-00002-of-00002.safetensors"
+    tensors = {name: x for i, (name, x) in enumerate(random_weights().items()) if i % 2 or name == WTE}
+    write_safetensors(second, tensors)
+
+
+def shard_of_another(folder: Path) -> None:
+    index(lambda said: None)(folder)
+    extra = {name: x for i, (name, x) in enumerate(random_weights().items()) if i % 2}
+    write_safetensors(folder / "model-00002-of-00002.safetensors", {**extra, "other": np.ones(2, np.float32)})
+
+
+def pickled(folder: Path) -> None:
+    (folder / SINGLE).rename(folder / "pytorch_model.bin")
+
+
+def unindexed(folder: Path) -> None:
+    (folder / SINGLE).rename(folder / "model-00001-of-00001.safetensors")
+
+
+def quantised(folder: Path) -> None:
+    header(lambda h: h.update({WTE: {**h[WTE], "dtype": "U32"}, WTE.replace("weight", "scales"): h.pop(WTE)}))
+    found, body = header_of(folder / SINGLE)
+    found[WTE]["dtype"] = "U32"
+    write_header(folder / SINGLE, found, body)
+
+
+def config(**fields: Any) -> Callable[[Path], None]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps({**CONFIG, **fields})) and None
+
+
+MISSING, WHOLE = "model.transformer.ln_f.weight", "model.transformer.blocks.0.q_proj.weight"
+OUT = "a shard must be a plain name that ends in .safetensors"
+#: name: what is done to a good folder, and what the one line says of it
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (weights(lambda w: w.pop(MISSING)), rf"{MISSING} \[16\] is missing$"),
+    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is not a tensor of a llada model$"),
+    "shape": (weights(lambda w: w.update({WTE: w[WTE][:3]})), rf"{WTE} should be \[320, 16\]; found \[3, 16\]$"),
+    "transposed": (weights(lambda w: w.update({WTE: w[WTE].T})), r"should be \[320, 16\]; found \[16, 320\]$"),
+    "all-double": (
+        weights(lambda w: None, dtype="F64"),
+        "is stored as F64; F32, F16 and BF16 are read; .*; and 15 more$",
+    ),
+    "quantised": (quantised, f"are quantised: {WTE} is stored as U32; F32, F16 and BF16 are read, so take"),
+    "int8": (entry(lambda e: e.update(dtype="I8", shape=[320, 64])), "are quantised: .* is stored as I8"),
+    "float8": (entry(lambda e: e.update(dtype="F8_E4M3", shape=[320, 64])), "are quantised: .* is stored as F8_E4M3"),
+    "float4": (entry(lambda e: e.update(dtype="F4")), "are quantised: .* is stored as F4"),
+    "quantised-config": (config(quantization={"bits": 4}), "has quantization: quantised weights are not read"),
+    "quantised-config-hf": (config(quantization_config={"bits": 4}), "has quantization_config: quantised"),
+    "cut-in-the-data": (
+        raw(lambda b: b[:-4]),
+        r"is damaged: its tensors end at byte \d+, but the file at byte \d+; fetch",
+    ),
+    "trailing-bytes": (raw(lambda b: b + b"1234"), "is damaged: its tensors end at byte"),
+    "cut-in-the-header": (raw(lambda b: b[:40]), r"damaged: it says that its header has \d+ bytes, but only 32 follow"),
+    "cut-in-the-length": (raw(lambda b: b[:4]), "damaged: a safetensors file has at least 8 bytes, this one 4"),
+    "empty": (raw(lambda b: b""), "damaged: a safetensors file has at least 8 bytes, this one 0"),
+    "git-lfs-pointer": (
+        raw(lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "says that its header",
+    ),
+    "header-length-lie": (
+        raw(lambda b: (2**63).to_bytes(8, "little") + b[8:]),
+        f"its header has {2**63} bytes, but only",
+    ),
+    "header-not-json": (raw(lambda b: b[:8] + b"[" + b[9:]), "damaged: its header is not valid JSON"),
+    "header-not-utf8": (raw(lambda b: b[:8] + b"\xff" + b[9:]), "damaged: its header is not valid JSON"),
+    "header-a-list": (lambda f: write_header(f / SINGLE, [], b""), "expected an object; found list"),
+    "header-deep": (lambda f: write_header(f / SINGLE, b"[" * 200_000, b""), "not valid JSON .it is nested too deeply"),
+    "name-of-two-lines": (header(lambda h: h.update({"a\nb": h.pop(WTE)})), r"'a\\nb' cannot be the name of a tensor"),
+    "endless-name": (header(lambda h: h.update({"a" * 9999: h.pop(WTE)})), "damaged: 'a{80}' cannot be the name"),
+    "index-strange-name": (
+        index_text(json.dumps({"weight_map": {"a\tb": "a.safetensors"}})),
+        r"'a\\tb' cannot be the name of a tensor",
+    ),
+    "key-twice": (lambda f: write_header(f / SINGLE, b'{"a":1,"a":1}', b""), "the key 'a' is there twice"),
+    "entry-a-number": (header(lambda h: h.update({WTE: 3})), f"entry of {WTE} must have dtype, shape and data_offsets"),
+    "entry-without-shape": (entry(lambda e: e.pop("shape")), "must have dtype, shape and data_offsets"),
+    "negative-shape": (entry(lambda e: e.update(shape=[-320, -16])), "must have dtype, shape and data_offsets"),
+    "fractional-shape": (entry(lambda e: e.update(shape=[320.0, 16])), "must have dtype, shape and data_offsets"),
+    "true-shape": (entry(lambda e: e.update(shape=[True, 5120])), "must have dtype, shape and data_offsets"),
+    "billion-rows": (entry(lambda e: e.update(shape=[10**9, 16])), "takes 64000000000 bytes, but 20480 are given"),
+    "many-axes": (entry(lambda e: e.update(shape=[1] * 99)), "has 99 axes; at most 8 make sense"),
+    "backward-offsets": (entry(lambda e: e.update(data_offsets=[8, 0])), "must have dtype, shape and data_offsets"),
+    "three-offsets": (entry(lambda e: e.update(data_offsets=[0, 8, 9])), "must have dtype, shape and data_offsets"),
+    "offset-too-far": (entry(lambda e: e.update(data_offsets=[0, 2**40])), f"{2**40} are given"),
+    "overlap": (entry(lambda e: e.update(data_offsets=[0, 64]), MISSING), "overlaps another tensor"),
+    "gap": (header(lambda h: h.pop(WTE)), "leaves 20480 bytes unused"),
+    "pickle": (pickled, r"pickled weights only \(pytorch_model.bin\); unpickling runs code"),
+    "nothing": (lambda f: (f / SINGLE).unlink(), f"holds neither {SINGLE} nor {INDEX}$"),
+    "shards-without-index": (unindexed, "found model-00001-of-00001.safetensors: shards are read with their index"),
+    "index-not-json": (index_text("{"), "must be JSON with an object weight_map"),
+    "index-a-list": (index_text("[]"), "expected an object; found list"),
+    "index-without-map": (index_text("{}"), "it lacks weight_map"),
+    "index-map-a-list": (index_text('{"weight_map": []}'), r"from tensor to file: found \[\]"),
+    "index-map-empty": (index_text('{"weight_map": {}}'), r"found \{\}"),
+    "index-name-twice": (index_text('{"weight_map": {"a": "b", "a": "c"}}'), "the key 'a' is there twice"),
+    "index-up": (index_text('{"weight_map": {"a": "../a.safetensors"}}'), OUT),
+    "index-absolute": (index_text('{"weight_map": {"a": "/etc/a.safetensors"}}'), OUT),
+    "index-down": (index_text('{"weight_map": {"a": "b/a.safetensors"}}'), OUT),
+    "index-backslash": (index_text(r'{"weight_map": {"a": "..\\a.safetensors"}}'), OUT),
+    "index-newline": (index_text('{"weight_map": {"a": "a.safetensors\\n"}}'), OUT),
+    "index-number": (index_text('{"weight_map": {"a": 7}}'), "names the shard 7; a shard must be"),
+    "index-absent-shard": (
+        index(lambda s: s["weight_map"].update(x="gone.safetensors")),
+        "'gone.safetensors', which is not in",
+    ),
+    "index-a-folder": (
+        lambda f: (index_text('{"weight_map": {"a": "a.safetensors"}}')(f), (f / "a.safetensors").mkdir()),
+        "not in the folder",
+    ),
+    "index-wrong-shard": (
+        index(lambda s: s["weight_map"].update({WTE: "model-00002-of-00002.safetensors"})),
+        f"{WTE} is not in model-00002",
+    ),
+    "index-silent": (
+        index(lambda s: s["weight_map"].pop(WTE)),
+        f"{WTE} in model-00001-of-00002.safetensors is not named$",
+    ),
+    "shard-of-another": (shard_of_another, "other in model-00002-of-00002.safetensors is not named$"),
+    "twice": (copy_tensor, f"{WTE} is there 2 times, in model-00001-of-00002.safetensors and model-00002-of"),
+    "dangling-link": (lambda f: ((f / SINGLE).unlink(), (f / SINGLE).symlink_to(f / "gone")), "holds neither"),
+    "nan": (weights(lambda w: w[WHOLE].__setitem__((3, 1), np.nan)), rf"damaged: {WHOLE} is nan at \[3, 1\]; fetch"),
+    "inf": (weights(lambda w: w[WHOLE].__setitem__((0, 0), np.inf)), rf"damaged: {WHOLE} is inf at \[0, 0\]; fetch"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    damage, said = DAMAGE[name]
+    damage(folder)
+    with pytest.raises(ModelError, match=said) as caught:
+        mdsample.load(folder, "reference")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
+
+
+def test_nothing_but_headers_is_read(tmp_path: Path) -> None:
+    """Files of terabytes open at once: holes stand where the weights would be."""
+    folder = write_checkpoint(tmp_path, config={"vocab_size": 2**30, "embedding_size": 2**30}, weights={})
+    spec = read_config(folder)
+    header: dict[str, Any] = {}
+    end = 0
+    for ours, source in spec.layouts[0].items():
+        shape = spec.shapes[ours]
+        size = 4 * int(np.prod(shape, dtype=np.int64))
+        header[getattr(source, "name")] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}  # noqa: B009
+        end += size
+    write_header(folder / SINGLE, header, b"")
+    os.truncate(folder / SINGLE, (folder / SINGLE).stat().st_size + end)
+    found = open_checkpoint(folder, spec)
+    assert found.bytes == end == found.memory(4) == 4 * found.parameters > 10**11
+    with pytest.raises(
+        ModelError, match=r"take 128\.0 GiB of memory at 4 bytes each, but 64\.0 GiB are available; free"
+    ):
+        found.check_memory(4, 2**36)
+    found.check_memory(1, 2**36)
+
+
+def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path)
+    found: Checkpoint = open_checkpoint(folder, SPEC)
+    assert found.parameters == sum(x.size for x in random_weights().values())
+    assert (available_memory() or 0) > 10**8
+    monkeypatch.setattr(checkpoint, "available_memory", lambda: 1000)
+    with pytest.raises(ModelError, match="weights, which take"):
+        mdsample.load(folder, "reference")
+    monkeypatch.setattr(checkpoint, "available_memory", lambda: None)
+    assert mdsample.load(folder, "reference").vocab_size == 320
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_values(dtype: str, shards: int, tmp_path: Path) -> None:
+    rounded: dict[str, Callable[[Any], Any]] = {
+        "F32": lambda x: x,
+        "F16": lambda x: x.astype(np.float16),
+        "BF16": lambda x: (to_bfloat16(x).astype(np.uint32) << 16).view(np.float32),
+    }
+    folder = write_checkpoint(tmp_path, dtype=dtype, shards=shards)
+    found, expected = read(folder), random_weights()
+    assert found.keys() == SPEC.shapes.keys()
+    for ours, source in SPEC.layouts[0].items():
+        assert found[ours].dtype == np.float32 and found[ours].flags.aligned
+        np.testing.assert_array_equal(found[ours], rounded[dtype](expected[getattr(source, "name")]))  # noqa: B009
+
+
+def test_tensors_that_are_not_aligned_are_read_all_the_same(folder: Path) -> None:
+    found, body = header_of(folder / SINGLE)
+    for padding in range(4):
+        write_header(folder / SINGLE, json.dumps(found).encode() + b" " * padding, body)
+        np.testing.assert_array_equal(read(folder)["embed"], random_weights()[WTE])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "tiny")
+
+
+def test_the_hub_cache_is_made_of_links(folder: Path, tmp_path: Path) -> None:
+    (folder / SINGLE).rename(tmp_path / "blob")
+    (folder / SINGLE).symlink_to(tmp_path / "blob")
+    np.testing.assert_array_equal(read(folder)["embed"], random_weights()[WTE])
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    tensors = random_weights()
+    del tensors[MISSING]
+    tensors |= {WTE: np.zeros((3, 16), np.float32), "model.extra": np.zeros(2, np.float32)}
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(write_checkpoint(tmp_path, weights=tensors), SPEC)
+    said = str(caught.value)
+    assert all(part in said for part in (f"{MISSING} [16] is missing", f"{WTE} should be", "model.extra [2] is not"))
+    assert said.count(";") == 3
+
+
+def test_a_mix_of_layouts_is_told_against_the_nearer_one(tmp_path: Path) -> None:
+    published = random_weights()
+    mixed = converted("llada", published)
+    mixed[WTE] = mixed.pop("model.embed_tokens.weight")
+    folder = write_checkpoint(tmp_path, weights=mixed)
+    with pytest.raises(ModelError, match=rf"{WTE} .* is not a tensor.*; model.embed_tokens.weight .* is missing$"):
+        open_checkpoint(folder, SPEC)
+
+
+def test_what_published_files_carry_beside_the_weights_is_passed_over(tmp_path: Path) -> None:
+    tensors = family_weights("a2d-qwen3")
+    expected = read(write_family(tmp_path / "plain", "a2d-qwen3"))
+    buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32) for i in range(2)}
+    more = {**tensors, **buffers, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+    for shards in (1, 2):
+        found = read(write_family(tmp_path / f"more{shards}", "a2d-qwen3", weights=more, shards=shards))
+        assert found.keys() == expected.keys() and "head" not in found
+        assert all(np.array_equal(found[name], expected[name]) for name in found)
+    more["lm_head.weight"] = more["lm_head.weight"][:, :3]
+    with pytest.raises(ModelError, match=r"lm_head.weight \[320, 3\] is not a tensor of a a2d-qwen3 model"):
+        read(write_family(tmp_path / "wrong", "a2d-qwen3", weights=more))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_and_layout_gives_the_same_arrays(family: str, tmp_path: Path) -> None:
+    single = read(write_family(tmp_path / "single", family))
+    sharded = read(write_family(tmp_path / "sharded", family, shards=3))
+    ported = read(write_family(tmp_path / "ported", family, weights=converted(family, family_weights(family))))
+    shapes = read_config(tmp_path / "single").shapes
+    assert {name: x.shape for name, x in single.items()} == shapes
+    for name, x in single.items():
+        np.testing.assert_array_equal(x, sharded[name])
+        np.testing.assert_array_equal(x, ported[name])
+    total = sum(x.size for x in family_weights(family).values())
+    assert sum(x.size for x in single.values()) == total, "every published weight is used, once"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_damage_to_the_first_bytes_is_more_than_a_model_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    write_checkpoint(folder)
+    whole = bytearray((folder / SINGLE).read_bytes())
+    size = int.from_bytes(whole[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, size + 7))] = data.draw(st.integers(0, 255))
+    (folder / SINGLE).write_bytes(whole[: data.draw(st.integers(0, len(whole))) or None])
+    try:
+        found = open_checkpoint(folder, SPEC)
+    except ModelError as error:
+        assert str(error).isprintable()
+    else:
+        assert all(piece.offset + piece.bytes <= len(whole) for pieces in found.pieces.values() for piece in pieces)

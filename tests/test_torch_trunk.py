@@ -1,0 +1,198 @@
+"""The Torch trunk against the NumPy one: every feature of `Trunk`, ragged rows, padding, types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+
+from mdsample_torch import experts as mixture  # noqa: E402
+from mdsample_torch.trunk import TorchTrunk  # noqa: E402
+from mdsample_torch.weights import from_arrays  # noqa: E402
+
+from mdsample.families.trunk import Experts, Trunk  # noqa: E402
+from mdsample.reference.trunk import NumpyTrunk  # noqa: E402
+
+V = 40
+CPU = torch.device("cpu")
+few = settings(max_examples=25, deadline=None)
+
+
+def trunk(**fields: Any) -> Trunk:
+    sizes: dict[str, Any] = {"d_model": 16, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_size": 24}
+    rest = {"rope_theta": 100.0, "rotary_dim": 8, "norm_eps": 1e-5, "tied": False, "max_length": 32}
+    tokens = {"mask_id": 2, "end_id": 1, "start_id": 0}
+    return Trunk(**{"family": "random", "vocab_size": V, **sizes, **rest, **tokens, "layouts": (), **fields})
+
+
+def weights(spec: Trunk, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Large enough that attention, gates, routers and logits are far from uniform."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.normal(size=shape) * (0.4 if len(shape) > 1 else 0.2) + name.endswith("norm")).astype(np.float32)
+        for name, shape in spec.shapes.items()
+    }
+
+
+def both(spec: Trunk, seed: int = 0) -> tuple[NumpyTrunk, TorchTrunk]:
+    arrays = weights(spec, seed)
+    return NumpyTrunk(spec, arrays), TorchTrunk(spec, from_arrays(spec, arrays, CPU, torch.float32))
+
+
+def logits(model: TorchTrunk, tokens: Any, valid: Any, wanted: Any) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        hidden = model.hidden(tokens, valid, wanted)
+        out = torch.empty(len(hidden), model.width)
+        model.logits(hidden, out)
+    assert not out[:, model.spec.vocab_size :].any()
+    return out[:, : model.spec.vocab_size].numpy()
+
+
+@st.composite
+def descriptions(draw: st.DrawFn) -> Trunk:
+    kv, group, size = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([4, 8]))
+    layers = draw(st.integers(1, 3))
+    experts = None
+    if draw(st.booleans()):
+        groups = draw(st.sampled_from([1, 2, 4]))
+        open_groups = draw(st.integers(1, groups))
+        count = groups * draw(st.integers(2 if groups > 1 else 1, 3))
+        experts = Experts(
+            count=count,
+            chosen=draw(st.integers(1, min(4, open_groups * count // groups))),
+            size=draw(st.sampled_from([3, 8])),
+            shared_size=draw(st.sampled_from([0, 5])),
+            score=draw(st.sampled_from(["softmax", "sigmoid"])),
+            normalized=draw(st.booleans()),
+            scale=draw(st.sampled_from([1.0, 2.5])),
+            groups=groups,
+            chosen_groups=open_groups,
+            corrected=draw(st.booleans()),
+            first=draw(st.integers(0, layers)),
+        )
+    return trunk(
+        d_model=draw(st.sampled_from([8, 12])),
+        layers=layers,
+        heads=kv * group,
+        kv_heads=kv,
+        head_dim=size,
+        rotary_dim=draw(st.sampled_from([2, size])),
+        rope_theta=draw(st.sampled_from([10.0, 10000.0])),
+        qkv_bias=draw(st.booleans()),
+        head_norm=draw(st.booleans()),
+        block=draw(st.sampled_from([None, 1, 3, 4])),
+        shifted=draw(st.booleans()),
+        tied=draw(st.booleans()),
+        experts=experts,
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Any, Any, Any]:
+    """Tokens, validity and what is wanted, `[B, L]`: ragged, with holes at times, whole rows unwanted at times."""
+    rows, length = draw(st.integers(1, 4)), draw(st.integers(1, 11))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    lengths = rng.integers(1, length + 1, rows)
+    valid = np.arange(length) < lengths[:, None]
+    if draw(st.booleans()):
+        valid &= rng.random(valid.shape) < 0.8
+    wanted = valid & (rng.random(valid.shape) < draw(st.sampled_from([0.1, 0.5, 1.0])))
+    tokens = np.where(valid, rng.integers(0, V, valid.shape), -7).astype(np.int32)
+    return tokens, valid, wanted
+
+
+@settings(max_examples=120, deadline=None)
+@given(descriptions(), batches(), st.integers(0, 9))
+def test_equals_the_reference(spec: Trunk, batch: tuple[Any, Any, Any], seed: int) -> None:
+    reference, model = both(spec, seed)
+    expected = reference.logits(*batch)
+    found = logits(model, *batch)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max(initial=0)))
+
+
+MIXED = trunk(
+    block=4,
+    shifted=True,
+    qkv_bias=True,
+    head_norm=True,
+    rotary_dim=4,
+    experts=Experts(count=6, chosen=2, size=8, shared_size=5, score="sigmoid", groups=3, chosen_groups=2, first=1),
+)
+
+
+@few
+@given(batches(), st.sampled_from([trunk(), MIXED]))
+def test_padding_has_no_effect_at_all(batch: tuple[Any, Any, Any], spec: Trunk) -> None:
+    _, model = both(spec)
+    tokens, valid, wanted = batch
+    other = np.where(valid, tokens, 5).astype(np.int32)
+    assert np.array_equal(logits(model, tokens, valid, wanted), logits(model, other, valid, wanted))
+
+
+@few
+@given(batches(), st.sampled_from([trunk(), MIXED]), st.integers(0, 4))
+def test_a_row_does_not_feel_its_neighbours(batch: tuple[Any, Any, Any], spec: Trunk, more: int) -> None:
+    _, model = both(spec)
+    tokens, valid, wanted = (np.pad(x, ((0, 0), (0, more))) for x in batch)
+    together = logits(model, tokens, valid, wanted)
+    alone = np.concatenate([logits(model, *(x[i : i + 1] for x in batch)) for i in range(len(tokens))])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * max(1, np.abs(alone).max(initial=0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spec", [trunk(), MIXED], ids=["dense", "mixed"])
+def test_half_the_bits_come_near(spec: Trunk, dtype: Any) -> None:
+    # the same weights on both sides, or their rounding would be most of what is seen
+    arrays = {k: torch.from_numpy(v).to(dtype).float().numpy() for k, v in weights(spec).items()}
+    model = TorchTrunk(spec, from_arrays(spec, arrays, CPU, dtype))
+    rng = np.random.default_rng(1)
+    valid = np.arange(20) < np.array([[20], [11]])
+    tokens = rng.integers(0, V, valid.shape).astype(np.int32)
+    expected = NumpyTrunk(spec, arrays).logits(tokens, valid, valid)
+    found = logits(model, tokens, valid, valid)
+    error = np.abs(found - expected) / expected.std()
+    assert found.dtype == np.float32 and np.median(error) < (0.03 if dtype == torch.bfloat16 else 0.004)
+
+
+def test_norms_are_computed_in_float32() -> None:
+    spec = trunk(layers=1)
+    model = TorchTrunk(spec, from_arrays(spec, weights(spec), CPU, torch.float16))
+    x = torch.full((1, 16), 300.0, dtype=torch.float16)  # its square is too large for float16
+    assert torch.isfinite(model._rms_norm(x, model._norm)).all()
+
+
+def test_nothing_wanted_and_rows_of_padding() -> None:
+    _, model = both(MIXED)
+    nothing = np.zeros((2, 3), np.bool_)
+    tokens = np.zeros((2, 3), np.int32)
+    assert logits(model, tokens, nothing, nothing).shape == (0, V)
+    one = nothing.copy()
+    one[1, 2] = True
+    assert np.isfinite(logits(model, tokens, one, one)).all()
+
+
+def test_refusals() -> None:
+    _, model = both(trunk())
+    yes = np.ones((1, 2), np.bool_)
+    with pytest.raises(ValueError, match=r"row 0, position 1 holds token id 40.* 0 to 39"):
+        model.hidden(np.array([[1, 40]], np.int32), yes, yes)
+    with pytest.raises(ValueError, match="row 0, position 0 is padding"):
+        model.hidden(np.array([[1, 2]], np.int32), ~yes, yes)
+    with pytest.raises(ValueError, match="a row has 33 tokens, but the model takes 32"):
+        model.hidden(np.ones((1, 33), np.int32), np.ones((1, 33), np.bool_), np.ones((1, 33), np.bool_))
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="torch before 2.10")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_experts_at_once_equals_one_by_one(dtype: Any) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, gate_up, down = (torch.randn(shape, generator=rng).to(dtype) for shape in ((30, 16), (5, 16, 16), (5, 16, 8)))
+    counts = torch.tensor([7, 0, 20, 0, 3])
+    one, all_ = (f(x, counts, gate_up, down) for f in (mixture._one_by_one, mixture._all_at_once))
+    torch.testing.assert_close(all_, one, atol=1e-5 if dtype == torch.float32 else 0.5, rtol=1e-2)
