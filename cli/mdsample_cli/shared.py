@@ -60,7 +60,8 @@ def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy
     """The policy that the options say, or `None` if they say nothing."""
     from mdsample.policy import Policy, PolicyError
     from mdsample.selection import Steps
-    from mdsample.spec import SpecError, from_toml, parse
+    from mdsample.spec import SpecError, parse
+    from mdsample.spec_toml import from_toml
 
     if text is not None and file is not None:
         raise Wrong("--policy and --policy-file are two policies; give one of them")
