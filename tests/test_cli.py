@@ -150,7 +150,10 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             "limit must lie between 1 and 1000, the problems of tiny-gsm; got 1001",
         ),
         (["replay", absent], f"cannot read {absent}: No such file or directory"),
-        (["replay", __file__], f"{__file__} is not a trace: it is not JSON lines ("),
+        (
+            ["replay", __file__],
+            f"{__file__} is not a trace: it is not JSON lines (Extra data: line 1 column 3 (char 2))",
+        ),
     ):
         ran = mdsample(*arguments)
         assert (ran.code, ran.out) == (2, ""), arguments
