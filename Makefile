@@ -10,4 +10,4 @@ bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py
 
 docs: ## tables and pictures that the documentation shows
-	python benchmarks/exact_study.py && python benchmarks/tiny_gsm_table.py
+	python benchmarks/exact_study.py

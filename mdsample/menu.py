@@ -13,7 +13,7 @@ from mdsample.loading import embedded_folder, embedded_models, read_card
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
 from mdsample.presets import PRESETS
-from mdsample.spec import part_text, value_text
+from mdsample.written import part_text, value_text
 
 #: what each seat decides
 QUESTIONS: dict[Seat, str] = {

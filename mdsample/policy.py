@@ -16,6 +16,7 @@ from mdsample.revise import Never, Revise
 from mdsample.selection import Selection, Top
 from mdsample.stopping import Stop
 from mdsample.window import Blocks, Window
+from mdsample.written import part_text, policy_text
 
 
 class PolicyError(ValueError):
@@ -70,8 +71,6 @@ class Policy:
             return attrs.evolve(self, constraints=(*self.constraints, other))
         held: Part | None = getattr(self, other.seat)
         if held is not None and held != other:
-            from mdsample.spec import part_text
-
             raise PolicyError(
                 f"two parts want the {other.seat} seat: {part_text(held)} and {part_text(other)}; keep one"
             )
@@ -103,14 +102,10 @@ class Policy:
 
     def __str__(self) -> str:
         """The shortest text that parses back."""
-        from mdsample.spec import policy_text
-
         return policy_text(self)
 
     def in_full(self) -> str:
         """The text of the completed policy with every setting written out, for records."""
-        from mdsample.spec import policy_text
-
         return policy_text(Policy(*attrs.astuple(self.completed(), recurse=False)), full=True)
 
 

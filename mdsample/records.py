@@ -68,7 +68,9 @@ def read_requests(data: bytes, template: Template, name: str = "") -> list[Reque
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise RecordError(f"{name} is UTF-16; save it as UTF-8")
     lines = [(i, x.strip(b"\r")) for i, x in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if x.strip()]
-    ending, first = Path(name).suffix.lower(), lines[0][1].lstrip()[:1] if lines else b""
+    if not lines:
+        raise RecordError(f"{name or 'the input'} holds no rows")
+    ending, first = Path(name).suffix.lower(), lines[0][1].lstrip()[:1]
     if ending == ".json" and first == b"[":
         raise RecordError(f"{name} is one JSON array; give one object a line, as `jq -c '.[]' {name}` writes")
     as_json = ending in (".jsonl", ".ndjson", ".json") or (ending != ".txt" and first == b"{")
@@ -183,7 +185,8 @@ class Output:
     def _resume(self, fingerprint: Record) -> None:
         data = self._path.read_bytes()
         *lines, last = data.split(b"\n")
-        if not (last.startswith(_OPENING) or _OPENING.startswith(last)):
+        cut_off = last.startswith(_OPENING) and (not _is_json(last) or _parsed(last) is not None)
+        if not (cut_off or _OPENING.startswith(last)):
             raise RecordError(f"{self._path} is not a file of records, and is left alone; give another --output")
         kept: list[bytes] = []
         for number, raw in enumerate(lines, 1):
@@ -210,6 +213,14 @@ class Output:
                 f"{self._path} was written by another job; give another --output, or the settings it was made with"
                 + "".join(said)
             )
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parsed(raw: bytes) -> Record | None:

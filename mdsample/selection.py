@@ -105,7 +105,7 @@ class BelowEntropy(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix with every H < `entropy`."""
-        return capped(ranked.leading(ranked.entropy < self.entropy), self.k)
+        return capped(ranked.leading(ranked.entropy < np.float64(self.entropy)), self.k)
 
 
 @final

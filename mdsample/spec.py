@@ -17,19 +17,14 @@ integer. Space between words is free, and the empty text is `Policy()`. Lists do
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from reprlib import repr as brief
-from typing import Protocol, cast
-
-import attrs
+from typing import Protocol
 
 from mdsample.catalog import PARTS
-from mdsample.part import MANY, SEATS, Part
+from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
 from mdsample.presets import PRESETS
 
@@ -57,10 +52,12 @@ class SpecError(ValueError):
         return f"{self.message}\n  {shown}\n  {' ' * self.column}^"
 
 
-class _Fail(Protocol):
+class Fail(Protocol):
     """Makes the error for a message, placed at one setting of the part at hand or at the part itself."""
 
-    def __call__(self, message: str, setting: str | None = None) -> SpecError: ...
+    def __call__(self, message: str, setting: str | None = None) -> SpecError:
+        """The error; `setting` is where it stands."""
+        ...
 
 
 _Maker = Callable[..., Part | Policy]
@@ -68,7 +65,7 @@ _Maker = Callable[..., Part | Policy]
 _CULPRIT = re.compile(r"\((\w+)=…\)")
 
 
-def _maker(name: str, fail: _Fail) -> _Maker:
+def _maker(name: str, fail: Fail) -> _Maker:
     """The part's class or the preset of that name."""
     makers: dict[str, _Maker] = {**PARTS, **PRESETS}
     if name in makers:
@@ -87,7 +84,7 @@ def _menu(settings: Mapping[str, object]) -> str:
     return ", ".join(settings) or "none"
 
 
-def _make(name: str, given: Mapping[str, object], fail: _Fail) -> Part | Policy:
+def make(name: str, given: Mapping[str, object], fail: Fail) -> Part | Policy:
     """The part or preset with the given settings."""
     maker = _maker(name, fail)
     settings = _settings(maker)
@@ -198,7 +195,7 @@ def _term(scan: _Scanner) -> Part | Policy:
                 break
             if not scan.sign(","):
                 raise scan.error("expected ',' or ')'")
-    return _make(name, given, fail)
+    return make(name, given, fail)
 
 
 def _setting(scan: _Scanner) -> str | None:
@@ -257,126 +254,3 @@ def _unquoted(quoted: str, scan: _Scanner, start: int) -> str:
             raise scan.error(f"unknown escape; there are: {known}", start + 1 + escape.start()) from None
 
     return _ESCAPE.sub(character, quoted[1:-1])
-
-
-def policy_text(policy: Policy, full: bool = False) -> str:
-    """The shortest text that parses back to the policy; with `full`, every setting of its parts by name."""
-    return "+".join(part_text(part, full) for part in policy.parts())
-
-
-def part_text(part: Part, full: bool = False) -> str:
-    """The shortest text of a part, without defaults; with `full`, every setting by name."""
-    said: list[str] = []
-    for number, field in enumerate(attrs.fields(type(part))):
-        value = getattr(part, field.name)
-        if full or value != field.default:
-            name = f"{field.name}=" if number > 0 or field.kw_only or full else ""
-            said.append(name + value_text(value))
-    return f"{part.name}({','.join(said)})" if said else part.name
-
-
-def value_text(value: object) -> str:
-    """A setting's value as policy text writes it."""
-    return _written(value, str.__repr__)  # Python's escapes are among ours
-
-
-def _written(value: object, quoted: Callable[[str], str]) -> str:
-    """A value in policy text or in TOML, which differ only in how they quote."""
-    match value:
-        case tuple():
-            return f"[{','.join(_written(member, quoted) for member in cast('tuple[object, ...]', value))}]"
-        case str():
-            return quoted(value)
-        case None | bool():
-            return str(value).lower()
-        case float():
-            return repr(value + 0.0).removesuffix(".0")  # + 0.0 turns -0.0 into 0.0
-        case _:
-            return repr(value)
-
-
-#: key in the `[policy]` table -> seat; a seat that holds many has a plural key and an array
-_KEYS = {f"{seat}s" if seat in MANY else seat: seat for seat in SEATS}
-_EXAMPLE = "{ blocks = { size = 32 } } or 'blocks(32)'"
-
-
-def to_toml(policy: Policy) -> str:
-    """The policy as a TOML table `[policy]`, every setting written out; one that is `None` is left out."""
-    lines = ["[policy]"]
-    for key, seat in _KEYS.items():
-        tables = [_part_toml(part) for part in policy.parts() if part.seat == seat]
-        if tables:
-            lines.append(f"{key} = [{', '.join(tables)}]" if seat in MANY else f"{key} = {tables[0]}")
-    return "\n".join(lines) + "\n"
-
-
-def _part_toml(part: Part) -> str:
-    values = ((field.name, getattr(part, field.name)) for field in attrs.fields(type(part)))
-    settings = ", ".join(f"{name} = {_written(value, _toml_text)}" for name, value in values if value is not None)
-    return f"{{ {part.name} = {{ {settings} }} }}" if settings else f"{{ {part.name} = {{}} }}"
-
-
-def _toml_text(text: str) -> str:
-    # JSON's escapes are TOML's too, but TOML wants one more character escaped
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def from_toml(text: str) -> Policy:
-    """The policy of a TOML document with the one key `policy`, a text or a table, or `SpecError`."""
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"this is not TOML: {error}") from None
-    if list(document) != ["policy"]:
-        raise SpecError(f"expected the one key 'policy'; there is: {', '.join(document) or 'nothing'}")
-    return policy_from_toml_value(document["policy"])
-
-
-def policy_from_toml_value(value: object) -> Policy:
-    """The policy of what `tomllib` read under the key `policy`: a text, or a table with a key for each seat."""
-    if isinstance(value, str):
-        return parse(value)
-    if (table := _table(value)) is None:
-        raise SpecError(f"policy: expected a text or a table; got {brief(value)}")
-    policy = Policy()
-    for key, held in table.items():
-        if key not in _KEYS:
-            raise SpecError(f"policy has no key {key!r}; it has: {', '.join(_KEYS)}")
-        if _KEYS[key] not in MANY:
-            policy = policy + _part_from_toml(key, f"policy.{key}", held)
-        elif isinstance(held, list):
-            for number, member in enumerate(cast("list[object]", held)):
-                policy = policy + _part_from_toml(key, f"policy.{key}[{number}]", member)
-        else:
-            raise SpecError(f"policy.{key}: expected an array of parts; got {brief(held)}")
-    return policy
-
-
-def _part_from_toml(key: str, path: str, value: object) -> Part:
-    def fail(message: str, setting: str | None = None) -> SpecError:
-        return SpecError(f"{path}: {message}")
-
-    if isinstance(value, str):
-        try:
-            policy = parse(value)
-        except SpecError as error:
-            raise SpecError(f"{path}: {error.message}", error.text, error.column) from None
-    elif (named := _table(value)) is not None and len(named) == 1:
-        [(name, settings)] = named.items()
-        if (given := _table(settings)) is None:
-            raise fail(f"expected {name} = {{ setting = value, … }}; got {brief(settings)}")
-        policy = Policy() + _make(name, given, fail)
-    else:
-        raise fail(f"expected one part, as in {_EXAMPLE}; got {brief(value)}")
-    match list(policy.parts()):
-        case [part] if part.seat == _KEYS[key]:
-            return part
-        case [part]:
-            raise fail(f"{part.name} belongs under {next(k for k, seat in _KEYS.items() if seat == part.seat)!r}")
-        case parts:
-            raise fail(f"expected one part; got {'+'.join(map(part_text, parts)) or 'none'}")
-
-
-def _table(value: object) -> dict[str, object] | None:
-    """What `tomllib` read, if it is a table."""
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None

@@ -46,6 +46,8 @@ class Slot:
 
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+#: digits of a slot's length
+_DIGITS = 8
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -163,7 +165,9 @@ def _hole(inside: str, text: str, column: int) -> Field | Slot:
         raise _fault(f"{name!r} is not a name (letters, digits, - and _); write {{{{ for a literal brace", text, column)
     if not colon:
         return Field(name)
-    if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) > 0):
+    if length.isascii() and length.isdigit() and len(length) > _DIGITS:
+        raise _fault(f"slot {name!r} is too long; a length has at most {_DIGITS} digits", text, column)
+    if not (length.isascii() and length.isdigit() and int(length) > 0):
         raise _fault(f"slot {name!r} needs a length of 1 or more, as in {{{name}:16}}", text, column)
     return Slot(name, int(length))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import numpy as np
@@ -71,8 +71,9 @@ class Trace:
         *_, last = self.states()
         return last
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the trace; the file appears whole or not at all."""
+        path = Path(path)
         header = {
             "format": FORMAT,
             **{name: getattr(self, name) for name in ("policy", "seed", "model", "backend", "mask_id", "versions")},
@@ -82,17 +83,20 @@ class Trace:
         }
         lines = [header, *_rows(self.canvas), *(_event(event) for event in self.events)]
         part = path.with_name(path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        part.replace(path)
+        try:
+            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     @staticmethod
-    def load(path: Path) -> Trace:
-        """Reads a trace; `TraceError` if the file is not one, is cut off, or comes from a newer format."""
+    def load(path: str | Path) -> Trace:
+        """Reads a trace; `TraceError` if the file is not one, is cut off, was edited, or comes from a newer format."""
+        path = Path(path)
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            header = lines[0]
-            if header["format"] != FORMAT:
-                raise TraceError(f"{path} has trace format {header['format']}; this version reads {FORMAT}")
+            lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            header = _header(lines, path)
             count = header["rows"]
             if len(lines) != 1 + count + header["events"]:
                 raise TraceError(f"{path} is cut off: {len(lines)} of {1 + count + header['events']} lines")
@@ -116,14 +120,68 @@ class Trace:
                 events,
                 header["versions"],
             )
-            # places outside the canvas and steps of rows that are not there come to light here
-            if (trace.replay().tokens < 0).any():
-                raise TraceError(f"{path} has token ids below 0")
+            for number, (state, event) in enumerate(zip(trace.states(), events, strict=False)):
+                if fault := _impossible(state, event):
+                    raise TraceError(f"{path} was damaged or edited: in its event {number}, {fault}")
             return trace
         except TraceError:
             raise
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as fault:
-            raise TraceError(f"{path} is not a trace ({type(fault).__name__}: {fault})") from fault
+        except json.JSONDecodeError as fault:
+            raise TraceError(f"{path} is not a trace: it is not JSON lines ({fault})") from fault
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as fault:
+            raise TraceError(f"{path} is not a whole trace ({type(fault).__name__}: {fault})") from fault
+
+
+_HEADER: dict[str, type] = {
+    "policy": str,
+    "seed": int,
+    "model": str,
+    "backend": str,
+    "mask_id": int,
+    "versions": dict,
+    "slots": list,
+    "events": int,
+    "rows": int,
+}
+
+
+def _header(lines: list[Any], path: Path) -> dict[str, Any]:
+    if not lines:
+        raise TraceError(f"{path} is empty, so it is no trace")
+    header: dict[str, Any] = cast("dict[str, Any]", lines[0]) if isinstance(lines[0], dict) else {}
+    if "format" not in header:
+        raise TraceError(f"{path} is not a trace: its first line is not the header that `mdsample run --trace` writes")
+    if header["format"] != FORMAT:
+        raise TraceError(f"{path} has trace format {header['format']!r}; this version reads {FORMAT}")
+    for name, kind in _HEADER.items():
+        if type(header.get(name)) is not kind:
+            raise TraceError(f"{path} is not a whole trace: {name} is {header.get(name)!r} in its header")
+    return header
+
+
+def _impossible(state: State, event: Event) -> str:
+    """Why this cannot be the event after the state; empty if it can."""
+    price: object = event.price
+    if type(price) is not int or price < 0:
+        return f"the price {price!r} is no number of forward passes"
+    if not ((event.probability >= 0) & (event.probability <= 1)).all():
+        return "a probability lies outside 0 to 1"
+    if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
+        return "an entropy is not a number of nats from 0"
+    if not state.active[np.concatenate([event.rows, event.row, event.left, event.remasked_row])].all():
+        return "a row goes on that had left"
+    # a place that was masked again in this event may be written once more, by a stop rule
+    blank = state.blank.copy()
+    for which in (~event.ruled, event.ruled):
+        places = list(zip(event.row[which].tolist(), event.position[which].tolist(), strict=True))
+        if len(set(places)) < len(places) or not blank[event.row[which], event.position[which]].all():
+            return "a place is written that was not blank"
+        blank[event.row[which], event.position[which]] = False
+        again = (event.remasked_row, event.remasked_position)
+        if not state.canvas.blank[again].all():
+            return "fixed text is masked"
+        blank[again] = True
+    return ""
 
 
 def _rows(canvas: Canvas) -> Iterator[dict[str, Any]]:

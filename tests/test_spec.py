@@ -20,9 +20,11 @@ from mdsample.part import SEATS, Part
 from mdsample.policy import Policy, PolicyError
 from mdsample.presets import PRESETS
 from mdsample.selection import BelowEntropy, EntropyBound, Frechet, Top
-from mdsample.spec import SpecError, from_toml, parse, part_text, policy_from_toml_value, policy_text, to_toml
+from mdsample.spec import SpecError, parse
+from mdsample.spec_toml import from_toml, policy_from_toml_value, to_toml
 from mdsample.stopping import EarlyExit, Ended
 from mdsample.window import Blocks, Whole
+from mdsample.written import part_text, policy_text
 
 PARTS_ANY = testing.parts()
 POLICIES = testing.policies(("answer", "reasoning"), vocab=20, blanks=5, texts=("yes", "no", "it's\n"))

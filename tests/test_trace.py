@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from mdsample import testing
 from mdsample.testing import ScriptedDenoiser, Symbols
 from mdsample.trace import Trace, TraceError
 
+#: one token a step, so that a row has many events
+POLICY = mdsample.Top(1) + mdsample.EarlyExit(1e-6)
+
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
@@ -18,13 +23,13 @@ def saved(tmp_path: Path) -> Path:
     model = ScriptedDenoiser(symbols)
     canvas = mdsample.Template.parse("ab{reasoning:5}c{answer:2}").canvas(symbols, [{}, {}], ["one", 2])
     path = tmp_path / "trace.jsonl"
-    Trace.of(testing.run(mdsample.med(1.0) + mdsample.EarlyExit(1.0), model, canvas)).save(path)
+    Trace.of(testing.run(POLICY, model, canvas)).save(path)
     return path
 
 
 def test_the_record_names_what_made_it(saved: Path) -> None:
     trace = Trace.load(saved)
-    assert mdsample.parse(trace.policy).completed() == (mdsample.med(1.0) + mdsample.EarlyExit(1.0)).completed()
+    assert mdsample.parse(trace.policy).completed() == POLICY.completed()
     assert (trace.seed, trace.model, trace.backend) == (0, "scripted", "toy")
     assert trace.versions["mdsample"] == mdsample.__version__
     assert trace.canvas.ids == ("one", 2)
@@ -51,3 +56,40 @@ def test_binary_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(256)))
     with pytest.raises(TraceError):
         Trace.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("policy", lambda t: t.replace('"policy": "', '"policy": 5, "was": "', 1)),
+        ("versions", lambda t: t.replace('"versions": {', '"versions": 3, "were": {', 1)),
+        ("OverflowError", lambda t: _event(t, "token", 1 << 40)),
+        ("probability", lambda t: _event(t, "probability", 7.5)),
+        ("probability", lambda t: _event(t, "probability", float("nan"))),
+        ("entropy", lambda t: _event(t, "entropy", -3.0)),
+        ("not blank", lambda t: _event(t, "position", 0)),
+        ("price", lambda t: _event(t, "price", -5)),
+        ("had left", lambda t: _event(t, "left", 0)),
+        ("RecursionError", lambda _: "[" * 200_000),
+    ],
+)
+def test_an_edited_trace_is_refused(saved: Path, name: str, edit: Callable[[str], str]) -> None:
+    saved.write_text(edit(saved.read_text()))
+    with pytest.raises(TraceError, match=name):
+        Trace.load(saved)
+
+
+def _event(text: str, name: str, value: float) -> str:
+    """The trace with one value set, in its first event that writes something."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    event = next(line for line in lines if line.get("row"))
+    event[name] = [value, *event[name][1:]] if isinstance(event[name], list) else value
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(OSError):
+        Trace.load(str(saved)).save(str(folder))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", saved.name]

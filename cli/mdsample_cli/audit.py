@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,10 @@ def audit(
         raise Wrong(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise Wrong(f"--plot writes .png and .svg; got {plot}")
+    if plot is not None:
+        shared.writable(plot, "--plot")
+        if find_spec("matplotlib") is None:
+            raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'")
     world = TOYS[toy]()
     policies = [parse(text) for text in policy or POLICIES]
     policies = [p if p.draw is not None else p + Temperature(1.0) for p in policies]

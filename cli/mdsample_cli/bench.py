@@ -58,34 +58,36 @@ def bench(
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []
-    with bar() as progress:
-        tracks = {p: progress.add_task(str(p) or "defaults", total=total) for p in policies}
+    try:
+        with bar() as progress:
+            tracks = {p: progress.add_task(str(p) or "defaults", total=total) for p in policies}
 
-        def watch(policy: Policy, done: int) -> None:
-            progress.update(tracks[policy], completed=done)
+            def watch(policy: Policy, done: int) -> None:
+                progress.update(tracks[policy], completed=done)
 
-        scores = benchmark.bench(
-            denoiser, TASKS[task], policies, limit=limit, seed=seed, batch_size=batch_size, watch=watch
-        )
-        for chosen, score in zip(policies, scores, strict=True):
-            if json:
-                print(line(score.record()), flush=True)
-            rows.append(
-                [
-                    str(chosen) or "defaults",
-                    _interval(score.accuracy, 100),
-                    _interval(score.difference, 100, "+") if rows else "",
-                    f"{score.nfe.value:.1f} ± {score.nfe.high - score.nfe.value:.1f}",
-                    f"{score.nfe_ratio:.2f}",
-                    f"{score.tokens_per_forward:.2f}",
-                ]
+            scores = benchmark.bench(
+                denoiser, TASKS[task], policies, limit=limit, seed=seed, batch_size=batch_size, watch=watch
             )
-    if not json:
-        out = render.console(width=render.WIDEST)
-        render.show(
-            out, f"{task}, {total} problems; {denoiser.name} on {denoiser.backend}, seed {seed}; 95 % intervals\n"
-        )
-        render.show(out, render.table(["accuracy, %", "difference", "passes", "fewer", "tokens/pass"], rows))
+            for chosen, score in zip(policies, scores, strict=True):
+                if json:
+                    print(line(score.record()), flush=True)
+                rows.append(
+                    [
+                        str(chosen) or "defaults",
+                        _interval(score.accuracy, 100),
+                        _interval(score.difference, 100, "+") if rows else "",
+                        f"{score.nfe.value:.1f} ± {score.nfe.high - score.nfe.value:.1f}",
+                        f"{score.nfe_ratio:.2f}",
+                        f"{score.tokens_per_forward:.2f}",
+                    ]
+                )
+    finally:  # an interrupt does not take away what is known
+        if rows and not json:
+            out = render.console(width=render.WIDEST)
+            render.show(
+                out, f"{task}, {total} problems; {denoiser.name} on {denoiser.backend}, seed {seed}; 95 % intervals\n"
+            )
+            render.show(out, render.table(["accuracy, %", "difference", "passes", "fewer", "tokens/pass"], rows))
 
 
 def _interval(interval: Interval, scale: float, sign: str = "") -> str:

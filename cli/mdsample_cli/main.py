@@ -16,7 +16,9 @@ from typing import Annotated
 import typer
 
 from mdsample_cli import audit, bench, menu, replay, run
-from mdsample_cli.shared import Wrong
+from mdsample_cli.shared import Interrupted, Wrong
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="mdsample",
@@ -58,12 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="mdsample", standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # typer has caught it
+            typer.echo("interrupted", err=True)
         return int(code or 0)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+        return _pipe_closed()
+    except SystemExit as stop:  # what typer makes of a closed pipe
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _pipe_closed()
+        raise
+    except Interrupted as stop:
+        typer.echo(f"interrupted; {stop}" if str(stop) else "interrupted", err=True)
+        return _INTERRUPTED
     except typer.TyperException as fault:
         command = getattr(getattr(fault, "ctx", None), "command_path", None)
         hint = f" (see '{command} --help')" if command else ""
@@ -74,6 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(fault), 2 if _of_the_user(fault) else 1)
     except OSError as fault:
         return _failed(str(fault), 1)
+
+
+def _pipe_closed() -> int:
+    """Nobody reads on, so that nothing more need be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _of_the_user(fault: ValueError) -> bool:

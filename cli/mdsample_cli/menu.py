@@ -65,7 +65,10 @@ def explain(
     render.show(
         out,
         render.listing(
-            [("shortest", render.plain(texts["policy"] or "''")), ("in full", render.plain(texts["in_full"]))]
+            [
+                (label, render.policy(texts[key] or "''", 68))
+                for label, key in (("shortest", "policy"), ("in full", "in_full"))
+            ]
         ),
     )
 

@@ -7,27 +7,33 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from mdsample.exact.audit import Audit, Point, hull
 from mdsample_cli.shared import Wrong
+
+#: rules often reach the same numbers: told apart by dashes and, on top of one another, by width
+_DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_MARKERS = "os^Dv*PX"
 
 
 def draw(path: Path, title: str, rows: Sequence[Audit], points: Sequence[Point]) -> None:
     """KL over expected forward passes: policies as dots, what each rule can reach as a line."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as fault:
-        raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'") from fault
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     rules: dict[str, list[Point]] = {}
     for point in points:
         rules.setdefault(point.rule, []).append(point)
-    for rule, curve in rules.items():
+    for number, (rule, curve) in enumerate(rules.items()):
         x, y = hull([point.expected_nfe for point in curve], [point.kl for point in curve])
-        axes.plot(x, y, label=rule, linewidth=1.5)
-    for row in rows:
+        width = max(1.2, 4 - 0.6 * number)
+        axes.plot(x, y, linestyle=_DASHES[number % len(_DASHES)], label=rule, linewidth=width)
+    for number, row in enumerate(rows):
         if math.isfinite(row.kl):
-            axes.plot(row.expected_nfe, row.kl, "o", label=row.policy)
+            marker, size = _MARKERS[number % len(_MARKERS)], max(4, 13 - 2.5 * number)
+            axes.plot(
+                row.expected_nfe, row.kl, marker, label=row.policy, markersize=size, color=f"C{len(rules) + number}"
+            )
     axes.set(title=title, xlabel="expected forward passes", ylabel="KL(joint ‖ law), nats")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

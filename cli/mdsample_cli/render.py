@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -22,11 +23,25 @@ from mdsample.state import State
 RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")
 BLANK, END = "░", "·"
 WIDEST = 100
+#: width of a table's first column, before its text is broken
+_FIRST = 34
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `main`, where it is no failure."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises it again, where rich would exit with code 1."""
+        raise BrokenPipeError
+
+
+#: a term of policy text with the `+` after it; a `+` in quotes does not end it
+_TERM = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^+'"])+\+?""")
 
 
 def console(stderr: bool = False, width: int = 80) -> Console:
     """A console that takes text as it is: a terminal's own width up to `WIDEST`; elsewhere `width`."""
-    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made = _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     made.width = min(made.width, WIDEST) if made.is_terminal else width
     return made
 
@@ -46,6 +61,14 @@ def show(out: Console, *things: RenderableType) -> None:
 def plain(text: str, style: str | Style = "") -> Text:
     """Somebody's text; control characters are spelled out."""
     return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
+
+
+def policy(text: str, width: int) -> Text:
+    """A policy's text, broken after a `+` where it is longer than `width`, so that no word is torn."""
+    lines = [""]
+    for term in _TERM.findall(text):
+        lines = [*lines[:-1], lines[-1] + term] if len(lines[-1] + term) <= width else [*lines, term]
+    return plain("\n".join(filter(None, lines)))
 
 
 def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
@@ -91,7 +114,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
             ("outcome", plain(row.outcome.sentence)),
             ("error bound", f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"),
-            ("policy", plain(str(sampler.policy) or "the defaults")),
+            ("policy", policy(str(sampler.policy) or "the defaults", 64)),
             ("model", plain(f"{job.denoiser.name} on {job.denoiser.backend}, seed {sampler.seed}")),
             ("", ""),
         ]
@@ -158,7 +181,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "
     for heading in headings:
         made.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(*(plain(cell) for cell in row))
+        made.add_row(policy(row[0], _FIRST), *(plain(cell) for cell in row[1:]))
     return made
 
 

@@ -123,4 +123,6 @@ def _play(record: Trace, states: Sequence[State], number: int, tokenizer: Tokeni
         for state in states[1:]:
             render.show(out, render.written(state, number, tokenizer))
         render.show(out, render.frame(states[-1], number, tokenizer))
-    render.show(out, render.listing([("policy", render.plain(record.policy)), ("model", render.plain(record.model))]))
+    render.show(
+        out, render.listing([("policy", render.policy(record.policy, 64)), ("model", render.plain(record.model))])
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsample_cli import shared
-from mdsample_cli.shared import Wrong
+from mdsample_cli.shared import Interrupted, Wrong
 
 if TYPE_CHECKING:
     from mdsample.jobs import Job
@@ -94,13 +94,13 @@ def run(
         raise Wrong("a PROMPT and --input are two inputs; give one of them")
     if live and input is not None:
         raise Wrong("--live shows one prompt; leave out --input, or --live")
-    if trace is not None and not trace.absolute().parent.is_dir():
-        raise Wrong(f"cannot write {trace}: there is no such folder")
+    shared.apart(input=input, output=output, trace=trace)
+    if trace is not None:
+        _new_trace(trace)
     from mdsample.jobs import Job, default_policy
     from mdsample.loading import load
-    from mdsample.records import Output, read_requests
+    from mdsample.records import read_requests
     from mdsample.sampler import Sampler
-    from mdsample_cli.screens import screen as screen_of
 
     chosen = shared.open_policy(policy, policy_file, steps)
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
@@ -108,17 +108,42 @@ def run(
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)
     requests = [job.request(prompt)] if input is None else read_requests(shared.read_bytes(input), layout, input)
+    try:
+        screen = _go(job, requests, input is not None, output, json, live, trace)
+    except KeyboardInterrupt:
+        # said here, when bar and live canvas are gone from the terminal
+        again = "what was finished is written; the same command goes on from here"
+        raise Interrupted("" if output is None else again) from None
+    if input is not None:
+        typer.echo(screen.summary(), err=True)
+    return 1 if screen.failed else 0
+
+
+def _new_trace(path: Path) -> None:
+    """Only another trace may be written over."""
+    shared.writable(path, "--trace")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as there:
+            if not there.readline().startswith(b'{"format": '):
+                raise Wrong(f"--trace: {path} is there and is no trace; give another name, or remove it")
+
+
+def _go(
+    job: Job, requests: Sequence[Request], many: bool, output: Path | None, json: bool, live: bool, trace: Path | None
+) -> Screen:
+    """The job, on its screen."""
+    from mdsample.records import Output
+    from mdsample_cli.screens import screen as screen_of
+
     with ExitStack() as stack:
         file = None if output is None else stack.enter_context(Output(output, job.fingerprint))
         left = requests if file is None else file.left(requests)
         if len(left) < len(requests):
             typer.echo(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows", err=True)
-        quiet = file is not None and input is not None and not json
-        screen = stack.enter_context(screen_of(job, len(left), many=input is not None, live=live, quiet=quiet))
+        quiet = file is not None and many and not json
+        screen = stack.enter_context(screen_of(job, len(left), many=many, live=live, quiet=quiet))
         _answer(job, left, file, json, quiet, trace, screen)
-    if input is not None:
-        typer.echo(screen.summary(), err=True)
-    return 1 if screen.failed else 0
+    return screen
 
 
 def _answer(
@@ -151,10 +176,6 @@ def _answer(
                 print(line(record), flush=True)
             elif not quiet:
                 screen.show(answer)
-    except KeyboardInterrupt:
-        again = "; the same command goes on from here" if file is not None else ""
-        typer.echo(f"interrupted, what was finished is written{again}", err=True)
-        raise
     finally:
         if trace is not None and latest:
             job.trace(latest[0]).save(trace)

@@ -43,12 +43,46 @@ class Wrong(Exception):
     """The command cannot mean anything; the message says why, and the remedy."""
 
 
+class Interrupted(Exception):
+    """A person stopped the command; the message says what is kept."""
+
+
 def read_bytes(path: str) -> bytes:
     """A file's bytes, or standard input's for `-`."""
+    if not path:
+        raise Wrong("the name of a file is empty; give one, or - for standard input")
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as fault:
         raise Wrong(f"cannot read {path}: {fault.strerror or fault}") from fault
+
+
+def writable(path: Path, option: str) -> None:
+    """Refuses a file that cannot be written, before there is anything to write."""
+    if not path.name:
+        raise Wrong(f"{option} needs the name of a file; got {str(path)!r}")
+    if path.is_dir():
+        raise Wrong(f"{option}: cannot write {path}: it is a folder")
+    if not path.absolute().parent.is_dir():
+        raise Wrong(f"{option}: cannot write {path}: there is no such folder")
+    probe = path.with_name(path.name + ".part")
+    try:
+        probe.open("ab").close()
+        probe.unlink()
+    except OSError as fault:
+        raise Wrong(f"{option}: cannot write {path}: {fault.strerror or fault}") from fault
+
+
+def apart(**files: str | Path | None) -> None:
+    """Refuses one file for two purposes; the keywords are the options' names."""
+    seen: dict[Path, str] = {}
+    for option, file in files.items():
+        if file is None or str(file) == "-":
+            continue
+        place = Path(file).resolve()
+        if place in seen:
+            raise Wrong(f"--{seen[place]} and --{option} are the same file, {file}; one would destroy the other")
+        seen[place] = option
 
 
 def read_text(path: str) -> str:
@@ -70,9 +104,10 @@ def open_template(text: str | None, model: Denoiser) -> Template:
 
 def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:
     """The policy that the options say, or `None` if they say nothing."""
-    from mdsample.policy import Policy, PolicyError
+    from mdsample.policy import Policy
     from mdsample.selection import Steps
-    from mdsample.spec import SpecError, from_toml, parse
+    from mdsample.spec import SpecError, parse
+    from mdsample.spec_toml import from_toml
 
     if text is not None and file is not None:
         raise Wrong("--policy and --policy-file are two policies; give one of them")
@@ -84,5 +119,5 @@ def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy
         raise Wrong(f"{file}: {fault}" if file is not None else str(fault)) from fault
     try:
         return policy if steps is None else policy + Steps(steps)
-    except PolicyError as fault:
+    except ValueError as fault:
         raise Wrong(f"--steps {steps} is short for '+steps({steps})': {fault}") from fault

@@ -97,7 +97,7 @@ def batches(tokenizer: Tokenizer, size: int, seed: int, easy: bool) -> Iterator[
 
 
 def corrupt(batch: Batch, rng: np.random.Generator) -> np.ndarray:
-    """Which slot positions to mask, `[B, L]` bool: stratified rates; two thirds of the rows mask what comes later first.
+    """Which slot positions to mask, `[B, L]` bool; the share that is masked is stratified over the rows.
 
     A third of the rows masks uniformly, a third leans to the right, a third masks block by block, as decoding in
     windows of 32 does. The exact conditionals are the same under any of these; leaning only spends more of a small
