@@ -103,7 +103,7 @@ def open_checkpoint(folder: Path, trunk: Trunk) -> Checkpoint:
     layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
     expected = _expected(layout, trunk)
     faults = [
-        f"{name} {list(tensor.shape)} is not a tensor of a {trunk.family} model"
+        f"{name} {list(tensor.shape)} is no tensor of {trunk.family} models"
         for name, tensor in stored.items()
         if name not in expected and not name.endswith(_BUFFER) and trunk.spare.get(name) != tensor.shape
     ]

@@ -35,7 +35,9 @@ POLICIES = [parse("steps(8)"), parse("med(4)+early-exit(9)"), parse("top(4)")]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
-    return load(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 400}))
+    return load(
+        write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 400}), "reference"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ OUT = "a shard must be a plain name that ends in .safetensors"
 #: name: what is done to a good folder, and what the one line says of it
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (weights(lambda w: w.pop(MISSING)), rf"{MISSING} \[16\] is missing$"),
-    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is not a tensor of a llada model$"),
+    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is no tensor of llada models$"),
     "shape": (weights(lambda w: w.update({WTE: w[WTE][:3]})), rf"{WTE} should be \[320, 16\]; found \[3, 16\]$"),
     "transposed": (weights(lambda w: w.update({WTE: w[WTE].T})), r"should be \[320, 16\]; found \[16, 320\]$"),
     "all-double": (
@@ -336,7 +336,7 @@ def test_what_published_files_carry_beside_the_weights_is_passed_over(tmp_path: 
         assert found.keys() == expected.keys() and "head" not in found
         assert all(np.array_equal(found[name], expected[name]) for name in found)
     more["lm_head.weight"] = more["lm_head.weight"][:, :3]
-    with pytest.raises(ModelError, match=r"lm_head.weight \[320, 3\] is not a tensor of a a2d-qwen3 model"):
+    with pytest.raises(ModelError, match=r"lm_head.weight \[320, 3\] is no tensor of a2d-qwen3 models"):
         read(write_family(tmp_path / "wrong", "a2d-qwen3", weights=more))
 
 

@@ -27,7 +27,9 @@ PAIR = Template.parse("{a} and {b} A{answer:3}")
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    model = load(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 128}))
+    model = load(
+        write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 128}), "reference"
+    )
     return Job(model, TEMPLATE, Sampler(parse("med+temperature(1)"), seed=5))
 
 
