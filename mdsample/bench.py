@@ -48,6 +48,7 @@ class PolicyScore:
     task: str
     model: str
     backend: str
+    template: str
     seed: int
     #: number of problems
     limit: int
@@ -83,6 +84,7 @@ def bench(
     task: Task,
     policies: Sequence[Policy],
     *,
+    template: Template | None = None,
     limit: int | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -90,6 +92,7 @@ def bench(
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
+    `template` replaces the task's own; it has the same fields and slots, of any length, around any text.
     The first policy is the one that others are compared with. `watch` is told after every row which policy is at work
     and how many of its rows are done. Raises `BenchError`, or `PolicyError` where a policy does not fit the task,
     before the first forward pass.
@@ -99,7 +102,12 @@ def bench(
         raise BenchError("there is nothing to compare; give at least one policy")
     if limit is not None and not 1 <= limit <= len(problems):
         raise BenchError(f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}")
-    template = Template.parse(task.template)
+    own = Template.parse(task.template)
+    template = template or own
+    if (set(template.fields), set(template.slots)) != (set(own.fields), set(own.slots)):
+        raise BenchError(
+            f"a template for {task.name} has the fields and slots of its own, {task.template!r}; got {str(template)!r}"
+        )
     rows = [prepare(denoiser, template, problem.id, problem.texts) for problem in problems]
     canvas = template.canvas(denoiser.tokenizer, [problems[0].texts])
     for policy in policies:
@@ -123,6 +131,7 @@ def bench(
                 task=task.name,
                 model=denoiser.name,
                 backend=denoiser.backend,
+                template=str(template),
                 seed=seed,
                 limit=len(problems),
                 accuracy=share(sum(solved), len(solved)),

@@ -496,6 +496,11 @@ def test_bench(mdsample: Command, model: Path) -> None:
     table = mdsample(*run)
     assert (table.code, table.err) == (0, "")
     assert re.search(r"^whole\+steps\(5\) .* 5.0 ± 0.0 +0.80 +20.00$", table.out, re.MULTILINE)
+    longer = TEMPLATE.replace("96", "128")
+    [one] = mdsample("bench", "--model", model, "--limit", 1, "-p", "steps(4)+whole", "-t", longer, "--json").rows
+    assert (one["template"], one["tokens_per_forward"]) == (longer, 33)
+    refused = mdsample("bench", "--model", model, "--limit", 1, "-t", SHORT)
+    assert refused.code == 2 and "has the fields and slots of its own" in refused.err
 
 
 # the rest

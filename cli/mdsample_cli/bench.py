@@ -30,6 +30,16 @@ def bench(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="The first N problems. Default: all.", show_default=False)
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="TEXT",
+            help="The task's fields and slots in another text, of other lengths, or @FILE. Default: the task's own.",
+            show_default=False,
+        ),
+    ] = None,
     model: shared.Model = shared.MODEL,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
@@ -56,6 +66,7 @@ def bench(
         raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
     policies = [parse(text) for text in policy or POLICIES]
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
+    layout = None if template is None else shared.open_template(template, denoiser)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []
     try:
@@ -66,7 +77,14 @@ def bench(
                 progress.update(tracks[policy], completed=done)
 
             scores = benchmark.bench(
-                denoiser, TASKS[task], policies, limit=limit, seed=seed, batch_size=batch_size, watch=watch
+                denoiser,
+                TASKS[task],
+                policies,
+                template=layout,
+                limit=limit,
+                seed=seed,
+                batch_size=batch_size,
+                watch=watch,
             )
             for chosen, score in zip(policies, scores, strict=True):
                 if json:
