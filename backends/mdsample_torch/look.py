@@ -16,12 +16,12 @@ from torch import Tensor
 from mdsample.arrays import Bools, Doubles, Floats, Ints
 from mdsample.denoiser import Restriction
 from mdsample.draw import Draw, Greedy, Temperature
-from mdsample.loading import ModelError
 from mdsample.marginals import Marginals
+from mdsample.refusals import refuse_unseen, refuse_unusable
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
 from mdsample_torch.reduce import reduce_
-from mdsample_torch.restrict import place, restrict_
+from mdsample_torch.restrict import restrict_
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
@@ -57,7 +57,8 @@ class TorchLook:
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
         token, *bits = _fetch(parts, 4)
         found = [x.view(np.float32) for x in bits]
-        _refuse_unusable(found[0], rows, positions)
+        # where the highest score is not finite, `reduce_` gives it in place of a log-probability
+        refuse_unusable(found[0], rows, positions)
         self._marginals = Marginals.unseen(*looked.shape)
         self._marginals.token[looked] = token
         self._marginals.log_probability[looked] = found[0]
@@ -83,14 +84,12 @@ class TorchLook:
         if not isinstance(how, Greedy | Temperature):
             raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
         number = self._number[rows, positions]
-        if (number < 0).any():
-            bad = int(np.argmin(number))
-            raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing can be drawn there")
+        refuse_unseen(number, rows, positions)
         if isinstance(how, Greedy) and restriction is None:
             # the look has said it, and logits computed again could round to another token
             return self._marginals.token[rows, positions], np.exp(self._marginals.log_probability[rows, positions])
         token, logged = self._drawn(rows, positions, uniforms, how, restriction)
-        _refuse_unusable(logged, rows, positions)
+        refuse_unusable(logged, rows, positions)
         return token, np.exp(logged)
 
     @torch.inference_mode()
@@ -135,18 +134,3 @@ def _fetch(parts: list[Tensor], count: int) -> NDArray[np.int32]:
     if not parts:
         return np.zeros((count, 0), np.int32)
     return torch.cat(parts, 1).cpu().numpy()
-
-
-def _refuse_unusable(log_probability: Floats, rows: Ints, positions: Ints) -> None:
-    """Where a place has no finite best score, `reduce_` gives that score in place of a log-probability."""
-    bad = np.flatnonzero(~np.isfinite(log_probability))
-    if len(bad):
-        i = int(bad[0])
-        raise ModelError(
-            f"the model gave {place(rows[i], positions[i])} no usable scores: "
-            + (
-                "every token that may stand there has probability zero; loosen the constraints"
-                if np.isneginf(log_probability[i])
-                else f"the highest is {log_probability[i]}; its weights are damaged or its numbers overflow"
-            )
-        )

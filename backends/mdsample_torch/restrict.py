@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mdsample.arrays import Ints, somewhere
 from mdsample.denoiser import Restriction
+from mdsample.refusals import refuse_empty
 from mdsample_torch.device import upload
 
 #: if all places share one set that lacks at most this many tokens (the mask, padding), only these are written
@@ -21,20 +22,10 @@ def restrict_(scores: Tensor, restriction: Restriction, rows: Ints, positions: I
     """
     used, which = np.unique(restriction.index[rows, positions], return_inverse=True)
     sets = restriction.sets[used]
-    empty = ~somewhere(sets)[which]
-    if empty.any():
-        bad = int(np.argmax(empty))
-        raise ValueError(
-            f"no token may stand at {place(rows[bad], positions[bad])}: the constraints exclude one another there"
-        )
+    refuse_empty(somewhere(sets)[which], rows, positions)
     forbidden = np.flatnonzero(~sets[0]) if len(sets) == 1 else None
     if forbidden is not None and len(forbidden) <= _FEW:
         scores.index_fill_(1, upload(forbidden, scores.device), -torch.inf)
         return
     allowed = upload(sets, scores.device)[upload(which, scores.device)]
     scores.masked_fill_(~allowed, -torch.inf)
-
-
-def place(row: int | np.integer, position: int | np.integer) -> str:
-    """How errors name a place."""
-    return f"row {row}, position {position}"

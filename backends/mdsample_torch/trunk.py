@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mdsample.arrays import Bools, Ints
 from mdsample.families.trunk import Trunk
+from mdsample.refusals import refuse_ask
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.places import Places, places
@@ -73,7 +74,7 @@ class TorchTrunk:
         `tokens [B, L]` int32, `valid [B, L]` false in padding. Raises `ValueError` if a place in padding is wanted, a
         row is longer than the model's `max_length`, or a token id does not exist.
         """
-        self._check(tokens, valid, wanted)
+        refuse_ask(self.spec, tokens, valid, wanted)
         rows = wanted.any(1)  # rows of which nothing is wanted are not run
         if not rows.any():
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
@@ -133,23 +134,6 @@ class TorchTrunk:
     def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         # torch computes the mean square in float32, whatever the type of x
         return F.rms_norm(x, x.shape[-1:], weight, self.spec.norm_eps)
-
-    def _check(self, tokens: Ints, valid: Bools, wanted: Bools) -> None:
-        if (wanted & ~valid).any():
-            row, position = np.argwhere(wanted & ~valid)[0]
-            raise ValueError(f"row {row}, position {position} is padding; the model says nothing about it")
-        longest = int(np.nonzero(valid)[1].max(initial=-1)) + 1
-        if longest > self.spec.max_length:
-            raise ValueError(
-                f"a row has {longest} tokens, but the model takes {self.spec.max_length} at most; shorten text or slots"
-            )
-        strange = valid & ((tokens < 0) | (tokens >= self.spec.vocab_size))
-        if strange.any():
-            row, position = np.argwhere(strange)[0]
-            raise ValueError(
-                f"row {row}, position {position} holds token id {tokens[row, position]}, which does not exist; "
-                f"ids go from 0 to {self.spec.vocab_size - 1}"
-            )
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

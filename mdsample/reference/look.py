@@ -11,11 +11,11 @@ from typing import final
 import attrs
 import numpy as np
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.denoiser import Restriction
 from mdsample.draw import Draw, Greedy, Temperature
-from mdsample.loading import ModelError
 from mdsample.marginals import Marginals
+from mdsample.refusals import refuse_empty, refuse_unseen, refuse_unusable
 
 Scores = Floats | Doubles
 
@@ -46,16 +46,7 @@ def reduce(scores: Scores, rows: Ints, positions: Ints) -> Reduced:
     here = np.arange(len(scores))
     top = scores.argmax(1)
     peak = scores[here, top]  # NaN if any score is
-    if not np.isfinite(peak).all():
-        bad = int(np.argmin(np.isfinite(peak)))
-        raise ModelError(
-            f"the model gave {_place(rows[bad], positions[bad])} no usable scores: "
-            + (
-                "every token that may stand there has probability zero; loosen the constraints"
-                if np.isneginf(peak[bad])
-                else f"the highest is {peak[bad]}; its weights are damaged or its numbers overflow"
-            )
-        )
+    refuse_unusable(peak, rows, positions)
     below = scores - peak[:, None]
     below[here, top] = -np.inf
     weight = np.exp(below)
@@ -134,9 +125,7 @@ class NumpyLook:
     def _conditional(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Doubles:
         """Log-probabilities `[N, V]` at temperature 1, normalised over the restriction."""
         number = self._number[rows, positions]
-        if (number < 0).any():
-            bad = int(np.argmin(number))
-            raise ValueError(f"{_place(rows[bad], positions[bad])} was not looked at, so nothing can be drawn there")
+        refuse_unseen(number, rows, positions)
         found = self._log_probability[number].astype(np.float64)
         if restriction is None:
             return found
@@ -147,12 +136,7 @@ class NumpyLook:
 def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions: Ints) -> Scores:
     """`scores [N, V]` with −inf for what may not stand there."""
     allowed = restriction.sets[restriction.index[rows, positions]]
-    empty = ~allowed.any(1)
-    if empty.any():
-        bad = int(np.argmax(empty))
-        raise ValueError(
-            f"no token may stand at {_place(rows[bad], positions[bad])}: the constraints exclude one another there"
-        )
+    refuse_empty(somewhere(allowed), rows, positions)
     return np.where(allowed, scores, -np.inf)
 
 
@@ -189,7 +173,3 @@ def _filtered(law: Doubles, how: Temperature) -> Doubles:
     kept = np.empty_like(law)
     np.put_along_axis(kept, order, ranked / ranked.sum(1, keepdims=True), axis=1)
     return kept
-
-
-def _place(row: int | np.integer, position: int | np.integer) -> str:
-    return f"row {row}, position {position}"

@@ -15,6 +15,7 @@ import numpy as np
 from mdsample.arrays import Bools, Floats, Ints, Longs
 from mdsample.families.trunk import Trunk
 from mdsample.reference.experts import Gated, Mixture
+from mdsample.refusals import refuse_ask
 
 
 @attrs.frozen(eq=False)
@@ -76,7 +77,7 @@ class NumpyTrunk:
         Arguments, order and errors as for `logits`. Where the trunk is `shifted`, the state is that of the token
         before the place, or of the place itself if it is its row's first.
         """
-        self._check(tokens, valid, wanted)
+        refuse_ask(self.spec, tokens, valid, wanted)
         rows = wanted.any(1)  # rows of which nothing is wanted are not run
         if not rows.any():
             return np.zeros((0, self.spec.d_model), np.float32)
@@ -132,23 +133,6 @@ class NumpyTrunk:
         out = turned * cos
         out += np.concatenate([-b, a], axis=2) * sin
         return np.concatenate([out, passed], axis=2) if passed.shape[2] else out
-
-    def _check(self, tokens: Ints, valid: Bools, wanted: Bools) -> None:
-        if (wanted & ~valid).any():
-            row, position = np.argwhere(wanted & ~valid)[0]
-            raise ValueError(f"row {row}, position {position} is padding; the model says nothing about it")
-        longest = int(np.nonzero(valid)[1].max(initial=-1)) + 1
-        if longest > self.spec.max_length:
-            raise ValueError(
-                f"a row has {longest} tokens, but the model takes {self.spec.max_length} at most; shorten text or slots"
-            )
-        strange = valid & ((tokens < 0) | (tokens >= self.spec.vocab_size))
-        if strange.any():
-            row, position = np.argwhere(strange)[0]
-            raise ValueError(
-                f"row {row}, position {position} holds token id {tokens[row, position]}, which does not exist; "
-                f"ids go from 0 to {self.spec.vocab_size - 1}"
-            )
 
 
 def _read_layer(spec: Trunk, tensors: Mapping[str, Floats], number: int) -> _Layer:

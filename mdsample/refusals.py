@@ -1,0 +1,64 @@
+"""What every backend refuses, in the same words: asks that make no sense, and scores nothing can be drawn from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.families.trunk import Trunk
+from mdsample.loading import ModelError
+
+
+def place(row: int | np.integer, position: int | np.integer) -> str:
+    """How errors name a place."""
+    return f"row {row}, position {position}"
+
+
+def refuse_ask(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools) -> None:
+    """`ValueError` if a place in padding is wanted, a row is too long, or a token id does not exist; all `[B, L]`."""
+    if (wanted & ~valid).any():
+        row, position = np.argwhere(wanted & ~valid)[0]
+        raise ValueError(f"{place(row, position)} is padding; the model says nothing about it")
+    longest = int(np.nonzero(valid)[1].max(initial=-1)) + 1
+    if longest > trunk.max_length:
+        raise ValueError(
+            f"a row has {longest} tokens, but the model takes {trunk.max_length} at most; shorten text or slots"
+        )
+    strange = valid & ((tokens < 0) | (tokens >= trunk.vocab_size))
+    if strange.any():
+        row, position = np.argwhere(strange)[0]
+        raise ValueError(
+            f"{place(row, position)} holds token id {tokens[row, position]}, which does not exist; "
+            f"ids go from 0 to {trunk.vocab_size - 1}"
+        )
+
+
+def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
+    """`ValueError` where `number [N]`, a place's number in the look, is negative: nobody looked there."""
+    if (number < 0).any():
+        bad = int(np.argmin(number))
+        raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing can be drawn there")
+
+
+def refuse_empty(possible: Bools, rows: Ints, positions: Ints) -> None:
+    """`ValueError` where `possible [N]` is false: no token may stand there."""
+    if not possible.all():
+        bad = int(np.argmin(possible))
+        raise ValueError(
+            f"no token may stand at {place(rows[bad], positions[bad])}: the constraints exclude one another there"
+        )
+
+
+def refuse_unusable(best: Floats | Doubles, rows: Ints, positions: Ints) -> None:
+    """`ModelError` where `best [N]`, a place's highest score or its log-probability, is not finite."""
+    finite = np.isfinite(best)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        raise ModelError(
+            f"the model gave {place(rows[bad], positions[bad])} no usable scores: "
+            + (
+                "every token that may stand there has probability zero; loosen the constraints"
+                if np.isneginf(best[bad])
+                else f"the highest is {best[bad]}; its weights are damaged or its numbers overflow"
+            )
+        )
