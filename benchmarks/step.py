@@ -22,6 +22,7 @@ import numpy as np
 
 import mdsample
 from mdsample.arrays import Doubles, Floats, Ints
+from mdsample.cache import Rows
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Ask, Denoiser, Restriction, Tokenizer
 from mdsample.draw import Draw
@@ -55,6 +56,7 @@ class InstantDenoiser:
     backend: str = "none"
     template: str = ""
     max_length: int = 1 << 20
+    cache: None = None
 
     def look(self, ask: Ask) -> Instant:
         return Instant(self.marginals.take(slice(0, len(ask.tokens)), slice(None)))
@@ -95,7 +97,8 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
     shape = page.tokens.shape
     allowed = (np.arange(model.vocab_size) != model.tokenizer.mask_id)[None]
     restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
-    ask = Ask(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide())
+    rows = Rows([(0, row) for row in range(batch)], state.step)
+    ask = Ask(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide(), rows)
     spent: list[float] = []
     for _ in range(6):
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 import numpy as np
 
+from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, fill, prepare
 from mdsample.policy import Policy
@@ -48,6 +49,8 @@ class PolicyScore:
     task: str
     model: str
     backend: str
+    #: what the model kept from look to look, as `mdsample.cache.read_cache` reads it
+    cache: str
     template: str
     seed: int
     #: number of problems
@@ -131,6 +134,7 @@ def bench(
                 task=task.name,
                 model=denoiser.name,
                 backend=denoiser.backend,
+                cache=cache_text(denoiser.cache),
                 template=str(template),
                 seed=seed,
                 limit=len(problems),

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.cache import Cache, Rows
 from mdsample.draw import Draw
 from mdsample.guide import Guide
 from mdsample.marginals import Marginals
@@ -111,6 +112,8 @@ class Ask:
     fixed: Bools
     restriction: Restriction
     guide: Guide
+    #: what tells the rows apart from look to look, for models that keep something between them
+    rows: Rows
 
 
 class Look(Protocol):
@@ -164,6 +167,11 @@ class Denoiser(Protocol):
     @property
     def max_length(self) -> int:
         """The longest row it can take, tokens."""
+        ...
+
+    @property
+    def cache(self) -> Cache | None:
+        """What it keeps from look to look, and whether that makes it approximate; `None`: nothing."""
         ...
 
     def look(self, ask: Ask) -> Look:

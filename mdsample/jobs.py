@@ -7,6 +7,7 @@ from functools import cached_property
 
 import attrs
 
+from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.policy import Policy
@@ -59,6 +60,7 @@ class Job:
         return {
             "model": self.denoiser.name,
             **({} if self.revision is None else {"revision": self.revision}),
+            "cache": cache_text(self.denoiser.cache),
             "policy": self.sampler.policy.in_full(),
             "template": str(self.template),
             "seed": self.sampler.seed,
@@ -138,6 +140,7 @@ class Job:
             "tv_bound": row.tv_bound,
             **self.fingerprint,
             "backend": self.denoiser.backend,
+            "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,
             "versions": versions(),
         }
 
@@ -145,7 +148,15 @@ class Job:
         """The record of a run that stands at `state`."""
         model = self.denoiser
         return Trace.of(
-            Result(state, model.tokenizer, self.sampler.policy, self.sampler.seed, model.name, model.backend)
+            Result(
+                state,
+                model.tokenizer,
+                self.sampler.policy,
+                self.sampler.seed,
+                model.name,
+                model.backend,
+                cache_text(model.cache),
+            )
         )
 
 

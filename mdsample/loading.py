@@ -11,6 +11,7 @@ from typing import Protocol
 
 import attrs
 
+from mdsample.cache import Cache, CacheError, read_cache
 from mdsample.denoiser import Denoiser
 
 #: entry points `name = "module:function"`; the function is an `Opener`
@@ -31,10 +32,10 @@ class ModelError(ValueError):
 class Opener(Protocol):
     """What a backend's entry point names."""
 
-    def __call__(self, folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
-        """Opens the model in a folder; `ModelError` for a device or a dtype that the backend does not have.
+    def __call__(self, folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None) -> Denoiser:
+        """Opens the model in a folder; `ModelError` for a device, a dtype or a cache that the backend does not have.
 
-        `None` leaves the choice to the backend.
+        `None` leaves device and dtype to the backend, and means no cache.
         """
         ...
 
@@ -58,6 +59,7 @@ def load(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    cache: str | Cache | None = None,
 ) -> Denoiser:
     """Opens a model on a backend.
 
@@ -67,13 +69,19 @@ def load(
     tag or commit on the hub.
     `device`: `cpu`, `cuda`, `cuda:1` or `mps`; by default the best that the backend has. `dtype`: `float32`, `bfloat16`
     or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they are stored.
+    `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.cache`); by default
+    nothing is kept from one forward pass to the next.
     The hub is asked for JSON, safetensors and `mdsample.toml` files only; with `HF_HUB_OFFLINE=1` nothing is asked and
     its cache alone is used. Raises `ModelError`.
     """
-    if backend == "auto" and device is None and dtype is None and os.fspath(name) in embedded_models():
+    try:
+        kept = read_cache(cache) if isinstance(cache, str) else cache
+    except CacheError as fault:
+        raise ModelError(str(fault)) from fault
+    if backend == "auto" and device is None and dtype is None and kept is None and os.fspath(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     opener = _opener(backend)
-    return opener(_folder(name, revision), device=device, dtype=dtype)
+    return opener(_folder(name, revision), device=device, dtype=dtype, cache=kept)
 
 
 def embedded_models() -> list[str]:

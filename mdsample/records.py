@@ -26,7 +26,7 @@ from mdsample.template import Template
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
-FINGERPRINT = ("model", "revision", "policy", "template", "seed")
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed")
 #: what a record's line begins with
 _OPENING = b'{"id": '
 

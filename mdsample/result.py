@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Ints
+from mdsample.cache import read_cache
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Tokenizer
 from mdsample.policy import Policy
@@ -113,6 +114,14 @@ class Result:
     seed: int
     model: str
     backend: str
+    #: what the model kept from look to look, as `mdsample.cache.read_cache` reads it
+    cache: str = "none"
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the cache made the model's own answers differ from what it says without one."""
+        kept = read_cache(self.cache)
+        return kept is not None and kept.approximate
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Floats, Ints, somewhere, upto
+from mdsample.cache import Rows, cache_text
 from mdsample.canvas import Canvas
 from mdsample.constraint import Choices, Constraint, Rule
 from mdsample.denoiser import Ask, Denoiser, Look, Restriction, Tokenizer
@@ -62,7 +63,8 @@ class Sampler:
         state = self.start(denoiser, canvas, plan)
         while not state.done:
             state, _ = self.step(denoiser, state, plan)
-        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend)
+        kept = cache_text(denoiser.cache)
+        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -157,8 +159,10 @@ def see(plan: Plan, denoiser: Denoiser, board: Board, rows: Ints) -> tuple[View,
         looked = looked | (stop.ahead(board).watch & board.blank)
     fixed = board.valid & ~board.open
     restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
-    look = denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, plan.policy.guide))
-    uniforms = Uniforms([plan.keys[int(row)] for row in rows], board.step, board.tokens.shape[1])
+    keys = [plan.keys[int(row)] for row in rows]
+    guide = plan.policy.guide
+    look = denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, guide, Rows(keys, board.step)))
+    uniforms = Uniforms(keys, board.step, board.tokens.shape[1])
     return View(board, look.marginals, eligible, uniforms), look
 
 

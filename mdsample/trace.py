@@ -43,6 +43,8 @@ class Trace:
     mask_id: int
     canvas: Canvas
     events: tuple[Event, ...]
+    #: as `Result.cache`
+    cache: str = "none"
     versions: dict[str, str] = attrs.field(factory=versions)
 
     @staticmethod
@@ -56,6 +58,7 @@ class Trace:
             result.tokenizer.mask_id,
             result.state.canvas,
             result.state.events,
+            result.cache,
         )
 
     def states(self) -> Iterator[State]:
@@ -76,7 +79,10 @@ class Trace:
         path = Path(path)
         header = {
             "format": FORMAT,
-            **{name: getattr(self, name) for name in ("policy", "seed", "model", "backend", "mask_id", "versions")},
+            **{
+                name: getattr(self, name)
+                for name in ("policy", "seed", "model", "backend", "cache", "mask_id", "versions")
+            },
             "slots": self.canvas.names,
             "events": len(self.events),
             "rows": len(self.canvas),
@@ -118,6 +124,7 @@ class Trace:
                 header["mask_id"],
                 canvas,
                 events,
+                header["cache"],
                 header["versions"],
             )
             for number, (state, event) in enumerate(zip(trace.states(), events, strict=False)):
@@ -137,6 +144,7 @@ _HEADER: dict[str, type] = {
     "seed": int,
     "model": str,
     "backend": str,
+    "cache": str,
     "mask_id": int,
     "versions": dict,
     "slots": list,

@@ -190,7 +190,18 @@ def test_a_policy_file(mdsample: Command, model: Path, tmp_path: Path) -> None:
 
 
 FIELDS = ["id", "prompt", "text", "slots", "nfe", "steps", "tokens_per_forward", "unfilled", "outcome", "sentence"]
-FIELDS += ["error_bound", "tv_bound", "model", "policy", "template", "seed", "backend", "versions"]
+FIELDS += [
+    "error_bound",
+    "tv_bound",
+    "model",
+    "cache",
+    "policy",
+    "template",
+    "seed",
+    "backend",
+    "approximate",
+    "versions",
+]
 
 
 def test_json_has_every_field(mdsample: Command, model: Path) -> None:
@@ -376,6 +387,7 @@ def test_replay_of_a_trace(mdsample: Command, model: Path, tmp_path: Path) -> No
         "seed",
         "model",
         "backend",
+        "cache",
         "versions",
     )
     assert [{key: row[key] for key in keys} for row in sorted(found, key=lambda row: row["id"])] == [

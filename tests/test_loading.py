@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import processors
 
 from mdsample import loading
+from mdsample.cache import Cache, Dual
 from mdsample.denoiser import Denoiser, Tokenizer
 from mdsample.families import llada, read_config
 from mdsample.families.trunk import Whole
@@ -248,9 +249,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     monkeypatch.setattr(loading, "entry_points", entry_points)
 
 
-def open_elsewhere(folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
+def open_elsewhere(folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None) -> Denoiser:
     """A third party's backend."""
-    return attrs.evolve(open_model(folder), name=" ".join(filter(None, ("elsewhere", device, dtype))))
+    return attrs.evolve(
+        open_model(folder), name=" ".join(filter(None, ("elsewhere", device, dtype, cache and str(cache))))
+    )
 
 
 def hub_error(kind: type[errors.HfHubHTTPError]) -> Exception:
@@ -305,6 +308,11 @@ class TestLoad:
         assert backends() == ["other", "reference", "torch"]
         assert load(folder, "other").name == "elsewhere"
         assert load(folder, "other", device="tpu", dtype="float8").name == "elsewhere tpu float8"
+        assert (
+            load(folder, "other", cache="dual(2)").name
+            == load(folder, "other", cache=Dual(2)).name
+            == "elsewhere dual(2)"
+        )
         assert load(folder).backend == "reference", "auto passes over a backend whose framework is missing"
         with pytest.raises(ModelError, match=r"'torch' cannot be imported \(No module named 'no_such_framework'\)"):
             load(folder, "torch")

@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mdsample.cache import Rows
 from mdsample.denoiser import Ask, Denoiser, Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.families.llada import read
@@ -467,9 +468,9 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> ReferenceDenoiser:
 
 def ask(rows: list[list[int]], looked: Any, fixed: Any, guide: Guide) -> Ask:
     tokens, valid = batch(rows)
-    return Ask(
-        tokens, valid, looked & valid, fixed & valid, restrict(tokens.shape, V, [True] * 300 + [False] * 20), guide
-    )
+    restriction = restrict(tokens.shape, V, [True] * 300 + [False] * 20)
+    keys = Rows([(0, row) for row in range(len(rows))], np.zeros(len(rows), np.int32))
+    return Ask(tokens, valid, looked & valid, fixed & valid, restriction, guide, keys)
 
 
 class TestDenoiser:

@@ -19,6 +19,7 @@ from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
 
 import mdsample  # noqa: E402
 from mdsample import testing  # noqa: E402
+from mdsample.cache import Rows  # noqa: E402
 from mdsample.denoiser import Ask, Denoiser, Restriction  # noqa: E402
 from mdsample.draw import Temperature  # noqa: E402
 from mdsample.guide import Cfg, NoGuide  # noqa: E402
@@ -44,7 +45,8 @@ def ask(guide: Any) -> Ask:
     valid = np.arange(6) < np.array([[6], [3], [4]])
     sets = (np.arange(320) < 300) & (np.arange(320) != 2)
     restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
-    return Ask(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide)
+    rows = Rows([(0, 0), (0, 1), (0, 2)], np.zeros(3, np.int32))
+    return Ask(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
 
 
 def near(one: Any, other: Any) -> None:
@@ -68,9 +70,9 @@ def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatc
     shapes: list[Any] = []
     own = backend.TorchTrunk.hidden
 
-    def hidden(self: Any, tokens: Any, valid: Any, wanted: Any) -> Any:
+    def hidden(self: Any, tokens: Any, *rest: Any) -> Any:
         shapes.append(tokens.shape)
-        return own(self, tokens, valid, wanted)
+        return own(self, tokens, *rest)
 
     monkeypatch.setattr(backend.TorchTrunk, "hidden", hidden)
     model.look(ask(Cfg(1.0)))

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdsample.arrays import Ints
+from mdsample.cache import Cache, CacheError, suit
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
-from mdsample.loading import read_card
+from mdsample.loading import ModelError, read_card
 from mdsample.tokenizer import FileTokenizer
 from mdsample_torch.device import choose_device, choose_dtype
 from mdsample_torch.look import TorchLook
+from mdsample_torch.past import Past
 from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import read_weights
 
@@ -36,6 +39,15 @@ class TorchDenoiser:
     tokenizer: Tokenizer
     #: text of the template that suits the model
     template: str
+    #: what is kept of a look for the next one, if anything; of the last look's rows only, so one job at a time
+    cache: Cache | None = None
+    #: keys and values with the fixed text, and with masks in its place
+    _pasts: tuple[Past, Past] | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Raises `CacheError` if the cache does not suit the model."""
+        made = None if self.cache is None else (Past(self.cache, self.trunk.spec), Past(self.cache, self.trunk.spec))
+        object.__setattr__(self, "_pasts", made)
 
     @property
     def backend(self) -> str:
@@ -60,7 +72,8 @@ class TorchDenoiser:
         """
         match ask.guide:
             case NoGuide():
-                hidden, masked, scale = self.trunk.hidden(ask.tokens, ask.valid, ask.looked), None, 0.0
+                past = None if self._pasts is None else self._pasts[0]
+                hidden, masked, scale = self._hidden(ask, ask.tokens, past), None, 0.0
             case Cfg(scale=scale):
                 hidden, masked = self._both(ask)
             case _:
@@ -78,14 +91,16 @@ class TorchDenoiser:
     def _both(self, ask: Ask) -> tuple[Tensor, Tensor]:
         """Hidden states `[N, d]` with the fixed text, and with masks in its place."""
         bare = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+        if self._pasts is not None:
+            return self._hidden(ask, ask.tokens, self._pasts[0]), self._hidden(ask, bare, self._pasts[1])
         if 2 * ask.tokens.size > STACKED_TOKENS:
-            return (
-                self.trunk.hidden(ask.tokens, ask.valid, ask.looked),
-                self.trunk.hidden(bare, ask.valid, ask.looked),
-            )
+            return self._hidden(ask, ask.tokens, None), self._hidden(ask, bare, None)
         valid, looked = np.concatenate([ask.valid] * 2), np.concatenate([ask.looked] * 2)
         hidden, masked = self.trunk.hidden(np.concatenate([ask.tokens, bare]), valid, looked).chunk(2)
         return hidden, masked
+
+    def _hidden(self, ask: Ask, tokens: Ints, past: Past | None) -> Tensor:
+        return self.trunk.hidden(tokens, ask.valid, ask.looked, past, ask.rows)
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
@@ -96,16 +111,22 @@ def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
     )
 
 
-def open_model(folder: Path, *, device: str | None = None, dtype: str | None = None) -> TorchDenoiser:
+def open_model(
+    folder: Path, *, device: str | None = None, dtype: str | None = None, cache: Cache | None = None
+) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
     `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
-    `float16`, or `None`: float32 on a CPU, elsewhere as stored.
+    `float16`, or `None`: float32 on a CPU, elsewhere as stored. `cache`: `None`, or one that suits the model.
     """
     where = choose_device(device)
     spec = read_config(folder)
+    try:
+        suit(cache, spec.block)
+    except CacheError as fault:
+        raise ModelError(str(fault)) from fault
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)
     weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint))
-    return TorchDenoiser(card.name, TorchTrunk(spec, weights), tokenizer, card.template)
+    return TorchDenoiser(card.name, TorchTrunk(spec, weights), tokenizer, card.template, cache)

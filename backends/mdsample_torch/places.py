@@ -13,48 +13,82 @@ from mdsample_torch.device import upload
 
 
 @attrs.frozen(eq=False)
-class Places:
-    """B rows of L positions, padded; N places are wanted, at most M in a row."""
+class Queries:
+    """N of the T tokens that are computed, as attention asks for them: B rows of M, short ones repeat their first."""
 
-    #: `[B, L]` int64; token 0 in padding, so that what stands there has no effect at all
-    tokens: Tensor
-    #: what queries at all positions see, bool, broadcast to `[B, 1, L · heads / kv heads, L]`; `None`: everything
+    #: which of the N stands where, `[B, M]` int64; `None`: they are in rows of M already
+    grid: Tensor | None
+    #: where the N are in the grid, flat, int64; `None`: they are the grid
+    back: Tensor | None
+    #: which of the T tokens the N are, int64; `None`: all
+    chosen: Tensor | None
+    #: rows
+    batch: int
+    #: what they see, bool, broadcast to `[B, 1, M · heads / kv heads, L]`; `None`: everything
     mask: Tensor | None
-    #: the positions at which the last layer is asked, `[B, M]` int64; short rows repeat their first
-    asked: Tensor
-    #: what these see
-    asked_mask: Tensor | None
-    #: where the N places are in `asked`, flat, int64
-    wanted: Tensor
 
 
-def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, device: torch.device) -> Places:
-    """Arrays `[B, L]`; every row must have a wanted position, and every wanted position be valid."""
-    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
-    tokens, valid, wanted = tokens[:, :length], valid[:, :length], wanted[:, :length]
+@attrs.frozen(eq=False)
+class Places:
+    """T tokens of B rows of L positions are computed, row by row; N of them are wanted of the last layer."""
+
+    #: `[T]` int64
+    tokens: Tensor
+    #: `[T]` int64
+    positions: Tensor
+    #: B and L: keys and values are a grid of these
+    shape: tuple[int, int]
+    #: where the T are in that grid, flat, int64; `None`: they are the grid
+    spread: Tensor | None
+    every: Queries
+    last: Queries
+
+
+def asked_at(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
+    """Rows and positions of the hidden states from which the wanted places' logits are read, `[N]`, row by row."""
     rows, positions = np.nonzero(wanted)
-    if trunk.shifted:
-        positions = _before(valid)[rows, positions]
-    counts = wanted.sum(1)
-    starts = np.cumsum(counts) - counts
-    most = int(counts.max())
-    columns = np.arange(len(rows)) - starts[rows]
-    asked = np.repeat(positions[starts][:, None], most, 1)
-    asked[rows, columns] = positions
-    # in full attention padding is the only thing not seen
-    mask = None if valid.all() else valid[:, None]
-    asked_mask = mask
-    if trunk.block is not None:
-        block = np.arange(length) // trunk.block
-        mask = _seen(valid, np.broadcast_to(np.arange(length), (1, length)), block)
-        asked_mask = _seen(valid, asked, block)
+    return rows, _before(valid)[rows, positions] if trunk.shifted else positions
+
+
+def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools, device: torch.device) -> Places:
+    """Arrays `[B, L]`; every row has a wanted position, wanted ones are valid, the hidden states asked for active.
+
+    Positions that are valid and not active have their keys and values already.
+    """
+    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
+    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    rows, positions = np.nonzero(active)
+    order = np.cumsum(active).reshape(active.shape) - 1
+    asked_rows, asked = asked_at(trunk, valid, wanted)
+    block = None if trunk.block is None else np.arange(length) // trunk.block
     group = trunk.heads // trunk.kv_heads
+    everything = len(rows) == active.size
+
+    def queries(rows: Longs, positions: Longs, whole: bool) -> Queries:
+        counts = np.bincount(rows, minlength=len(valid))
+        starts = np.cumsum(counts) - counts
+        most = int(counts.max())
+        columns = np.arange(len(rows)) - starts[rows]
+        grid = np.repeat(starts[:, None], most, 1)
+        grid[rows, columns] = upto(len(rows))
+        at = positions[grid]
+        mask = _mask(None if block is None and valid.all() else _seen(valid, at, block), group, device)
+        full = len(rows) == grid.size
+        return Queries(
+            None if full else upload(grid, device),
+            None if full else upload(rows * most + columns, device),
+            None if whole else upload(order[rows, positions], device),
+            len(valid),
+            mask,
+        )
+
     return Places(
-        upload(np.where(valid, tokens, 0).astype(np.int64), device),
-        _mask(mask, group, device),
-        upload(asked, device),
-        _mask(asked_mask, group, device),
-        upload(rows * most + columns, device),
+        upload(tokens[active].astype(np.int64), device),
+        upload(positions, device),
+        (len(valid), length),
+        None if everything else upload(rows * length + positions, device),
+        queries(rows, positions, True),
+        queries(asked_rows, asked, False),
     )
 
 
@@ -66,13 +100,11 @@ def _before(valid: Bools) -> Longs:
     return np.where(before < 0, own, before)
 
 
-def _seen(valid: Bools, queries: Longs, block: Longs) -> Bools:
-    """What queries at positions `[B, M]` (or one row for all) see in block-causal attention, `[B, M, L]`."""
-    seen = block[None, None] <= block[queries][:, :, None]
-    if not valid.all():
-        # a query in padding may see nothing; it sees itself, because a softmax over nothing is NaN
-        seen = (seen & valid[:, None]) | (np.arange(len(block)) == queries[:, :, None])
-    return seen
+def _seen(valid: Bools, queries: Longs, block: Longs | None) -> Bools:
+    """What queries at positions `[B, M]` see, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same."""
+    if block is None:
+        return valid[:, None]
+    return (block[None, None] <= block[queries][:, :, None]) & valid[:, None]
 
 
 def _mask(seen: Bools | None, group: int, device: torch.device) -> Tensor | None:

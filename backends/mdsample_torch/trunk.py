@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdsample.arrays import Bools, Ints
+from mdsample.arrays import Bools, Ints, somewhere
+from mdsample.cache import Rows
 from mdsample.families.trunk import Trunk
 from mdsample.refusals import refuse_ask
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
-from mdsample_torch.places import Places, places
+from mdsample_torch.past import Past
+from mdsample_torch.places import Places, Queries, asked_at, places
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
 _WIDENS = "dtype_out" in torch.ops.aten.mm.overloads()
@@ -68,53 +70,72 @@ class TorchTrunk:
         else:
             out.copy_(hidden @ self._head.t())
 
-    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools) -> Tensor:
+    def hidden(
+        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+    ) -> Tensor:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. Raises `ValueError` if a place in padding is wanted, a
-        row is longer than the model's `max_length`, or a token id does not exist.
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
+        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        rows = wanted.any(1)  # rows of which nothing is wanted are not run
-        if not rows.any():
+        there = somewhere(wanted)  # rows of which nothing is wanted are not run
+        if not there.any():
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
-        at = places(self.spec, tokens[rows], valid[rows], wanted[rows], self.device)
+        tokens, valid, wanted = tokens[there], valid[there], wanted[there]
+        if past is None or rows is None:
+            return self._run(places(self.spec, tokens, valid, wanted, valid, self.device), None)
+        asked = np.zeros_like(wanted)
+        asked[asked_at(self.spec, valid, wanted)] = True
+        turn = past.turn(rows.only(there), tokens, valid, asked)
+        at = places(self.spec, tokens, valid, wanted, turn.active, self.device)
+        found = self._run(at, past.take(turn, at.shape[1], self.dtype, self.device))
+        past.keep(turn)
+        return found
+
+    def _run(self, at: Places, stores: list[tuple[Tensor, Tensor]] | None) -> Tensor:
         x = F.embedding(at.tokens, self._embed)
-        for layer in self._layers[:-1]:
-            x = self._layer(layer, x, at)
-        return self._rms_norm(self._last(self._layers[-1], x, at), self._norm)
+        cos, sin = self._cos[at.positions], self._sin[at.positions]
+        for number, layer in enumerate(self._layers):
+            store = None if stores is None else stores[number]
+            # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+            asking = at.last if number == self.spec.layers - 1 else at.every
+            x = self._layer(layer, x, cos, sin, at, asking, store)
+        return self._rms_norm(x, self._norm)
 
-    def _layer(self, layer: Mapping[str, Tensor], x: Tensor, at: Places) -> Tensor:
-        """One layer over `x [B, L, d]`."""
-        b, length, _ = x.shape
-        h = self._rms_norm(x, layer["attention_norm"])
-        heads = F.linear(h, layer["qkv"], layer.get("qkv_bias")).view(b, length, -1, self.spec.head_dim)
-        key, value = self.spec.heads, self.spec.heads + self.spec.kv_heads
-        q, k, v = heads[:, :, :key], heads[:, :, key:value], heads[:, :, value:]
-        cos, sin = self._cos[:length], self._sin[:length]
-        mixed = attend(self._turn(layer, "q", q, cos, sin), self._turn(layer, "k", k, cos, sin), v, at.mask)
-        x = x + F.linear(mixed, layer["o"])
-        return x.add_(self._middle(layer, self._rms_norm(x, layer["mlp_norm"])))
-
-    def _last(self, layer: Mapping[str, Tensor], x: Tensor, at: Places) -> Tensor:
-        """The last layer: keys and values of all positions, the rest of the wanted ones only, `[N, d]`."""
+    def _layer(
+        self,
+        layer: Mapping[str, Tensor],
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        at: Places,
+        asking: Queries,
+        store: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`."""
         spec = self.spec
-        b, length, d = x.shape
-        h = self._rms_norm(x, layer["attention_norm"])
         inner, bias = spec.heads * spec.head_dim, layer.get("qkv_bias")
-        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
-        k, v = F.linear(h, layer["qkv"][inner:], kv_bias).view(b, length, -1, spec.head_dim).chunk(2, 2)
-        k = self._turn(layer, "k", k, self._cos[:length], self._sin[:length])
-        index = at.asked[:, :, None].expand(-1, -1, d)
-        q = F.linear(h.gather(1, index), layer["qkv"][:inner], q_bias).view(b, -1, spec.heads, spec.head_dim)
-        q = self._turn(layer, "q", q, self._cos[at.asked], self._sin[at.asked])
-        mixed = attend(q, k, v, at.asked_mask).flatten(0, 1)[at.wanted]
-        x = x.gather(1, index).flatten(0, 1)[at.wanted]
-        x = x + F.linear(mixed, layer["o"])
+        h = self._rms_norm(x, layer["attention_norm"])
+        if asking.chosen is None:
+            heads = F.linear(h, layer["qkv"], bias).view(len(x), -1, spec.head_dim)
+            key, value = spec.heads, spec.heads + spec.kv_heads
+            q, k, v = heads[:, :key], heads[:, key:value], heads[:, value:]
+            q_cos, q_sin = cos, sin
+        else:
+            q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+            k, v = F.linear(h, layer["qkv"][inner:], kv_bias).view(len(x), -1, spec.head_dim).chunk(2, 1)
+            q = F.linear(h[asking.chosen], layer["qkv"][:inner], q_bias).view(-1, spec.heads, spec.head_dim)
+            x, q_cos, q_sin = x[asking.chosen], cos[asking.chosen], sin[asking.chosen]
+        keys, values = spread(self._turn(layer, "k", k, cos, sin), v, at, store)
+        mixed = attend(gridded(self._turn(layer, "q", q, q_cos, q_sin), asking), keys, values, asking.mask)
+        mixed = mixed.flatten(0, 1)
+        x = x + F.linear(mixed if asking.back is None else mixed[asking.back], layer["o"])
         return x.add_(self._middle(layer, self._rms_norm(x, layer["mlp_norm"])))
 
     def _turn(self, layer: Mapping[str, Tensor], part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Head norm, where there is one, and rotary embedding of `x [B, M, heads, head_dim]`."""
+        """Head norm, where there is one, and rotary embedding of `x [T, heads, head_dim]`."""
         if self.spec.head_norm:
             x = self._rms_norm(x, layer[f"{part}_norm"])
         return rotate(x, cos, sin)
@@ -139,12 +160,33 @@ class TorchTrunk:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding, half-split, of the leading part of every head, computed in float32.
 
-    `x [B, M, heads, head_dim]`; `cos`, `sin` float32, broadcast to `[B, M, heads, rotary_dim / 2]`.
+    `x [T, heads, head_dim]`; `cos`, `sin` float32, `[T, 1, rotary_dim / 2]`.
     """
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
     return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
+
+
+def spread(k: Tensor, v: Tensor, at: Places, store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
+    if store is None and at.spread is None:
+        return k.view(*at.shape, *k.shape[1:]), v.view(*at.shape, *v.shape[1:])
+    if store is None:
+        store = k.new_zeros(*at.shape, *k.shape[1:]), v.new_zeros(*at.shape, *v.shape[1:])
+    for whole, part in zip(store, (k, v), strict=True):
+        if at.spread is None:
+            whole.copy_(part.view_as(whole))
+        else:
+            whole.flatten(0, 1).index_copy_(0, at.spread, part)
+    return store
+
+
+def gridded(q: Tensor, asking: Queries) -> Tensor:
+    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
+    if asking.grid is None:
+        return q.view(asking.batch, -1, *q.shape[1:])
+    return q[asking.grid]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -45,6 +45,7 @@ def bench(
     backend: shared.Backend = "auto",
     device: shared.Device = None,
     dtype: shared.Dtype = None,
+    cache: shared.Cache = "none",
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     json: shared.Json = False,
@@ -65,7 +66,7 @@ def bench(
     if task not in TASKS:
         raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
     policies = [parse(text) for text in policy or POLICIES]
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
     layout = None if template is None else shared.open_template(template, denoiser)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []

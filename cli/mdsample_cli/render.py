@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from mdsample.denoiser import Tokenizer
+from mdsample.denoiser import Denoiser, Tokenizer
 from mdsample.jobs import Answer, Job
 from mdsample.menu import Entry
 from mdsample.result import Row, pieces
@@ -107,6 +107,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
     sampler = job.sampler
+    where = f"{job.denoiser.name} on {job.denoiser.backend}{_cached(job.denoiser)}, seed {sampler.seed}"
     return listing(
         [
             *rows,
@@ -115,10 +116,18 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("outcome", plain(row.outcome.sentence)),
             ("error bound", f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"),
             ("policy", policy(str(sampler.policy) or "the defaults", 64)),
-            ("model", plain(f"{job.denoiser.name} on {job.denoiser.backend}, seed {sampler.seed}")),
+            (
+                "model",
+                plain(where),
+            ),
             ("", ""),
         ]
     )
+
+
+def _cached(denoiser: Denoiser) -> str:
+    kept = denoiser.cache
+    return "" if kept is None else f", cache {kept}, approximate" if kept.approximate else f", cache {kept}"
 
 
 def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:

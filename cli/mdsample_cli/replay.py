@@ -102,6 +102,7 @@ def _print_json(record: Trace, ledger: Ledger, last: State, number: int, tokeniz
                 "seed": record.seed,
                 "model": record.model,
                 "backend": record.backend,
+                "cache": record.cache,
                 "versions": record.versions,
             }
         )

@@ -63,6 +63,7 @@ def run(
     backend: shared.Backend = "auto",
     device: shared.Device = None,
     dtype: shared.Dtype = None,
+    cache: shared.Cache = "none",
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     output: Annotated[
@@ -103,7 +104,7 @@ def run(
     from mdsample.sampler import Sampler
 
     chosen = shared.open_policy(policy, policy_file, steps)
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
     layout = shared.open_template(template, denoiser)
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)

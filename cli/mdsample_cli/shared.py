@@ -24,6 +24,13 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps. Default: the best there is.", show_default=False),
 ]
+Cache = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="exact, for block-causal models; prefix or dual, both approximate, dual(8): computed anew after 8 passes.",
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

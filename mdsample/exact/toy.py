@@ -180,6 +180,11 @@ class Toy(abc.ABC):
         missing = self.length - tokens.shape[1]
         return np.pad(tokens, ((0, 0), (0, missing)), constant_values=self.size) if missing else tokens
 
+    @property
+    def cache(self) -> None:
+        """It keeps nothing."""
+        return None
+
     def look(self, ask: Ask) -> NumpyLook:
         """The exact conditionals of `ask`, in float64."""
         match ask.guide:

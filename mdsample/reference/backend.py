@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Floats, Ints
+from mdsample.cache import Cache
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask
 from mdsample.families import read_config
@@ -46,6 +47,11 @@ class ReferenceDenoiser:
         """The longest row, tokens."""
         return self.trunk.spec.max_length
 
+    @property
+    def cache(self) -> None:
+        """It keeps nothing."""
+        return None
+
     def look(self, ask: Ask) -> NumpyLook:
         """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
 
@@ -65,10 +71,12 @@ class ReferenceDenoiser:
         return self.trunk.logits(tokens, ask.valid, ask.looked)
 
 
-def open_model(folder: Path, *, device: str | None = None, dtype: str | None = None) -> ReferenceDenoiser:
+def open_model(
+    folder: Path, *, device: str | None = None, dtype: str | None = None, cache: Cache | None = None
+) -> ReferenceDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
-    There is one device, `cpu`, and one dtype, `float32`.
+    There is one device, `cpu`, and one dtype, `float32`; there is no cache.
     """
     if device not in (None, "cpu"):
         raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
@@ -76,6 +84,8 @@ def open_model(folder: Path, *, device: str | None = None, dtype: str | None = N
         raise ModelError(
             f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
         )
+    if cache is not None:
+        raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
     spec = read_config(folder)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)

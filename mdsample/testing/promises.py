@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from mdsample.cache import cache_text
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
 from mdsample.policy import Policy
@@ -33,7 +34,7 @@ def run(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Re
         assert set(kept.tolist()) <= set(event.row.tolist()), "a row that stays must have a commit in every step"
         assert not before.active[~np.isin(np.arange(len(canvas)), event.rows)].any(), "an active row was left out"
     assert state.done, f"the run did not end within {most} steps"
-    return Result(state, denoiser.tokenizer, policy, seed, denoiser.name, denoiser.backend)
+    return Result(state, denoiser.tokenizer, policy, seed, denoiser.name, denoiser.backend, cache_text(denoiser.cache))
 
 
 def _lawful(state: State, denoiser: Denoiser) -> None:

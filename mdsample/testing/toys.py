@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Doubles, Ints, upto
+from mdsample.cache import Cache
 from mdsample.denoiser import Ask
 from mdsample.guide import Cfg
 from mdsample.reference.look import NumpyLook, guided
@@ -75,6 +76,7 @@ class ScriptedDenoiser:
     max_length: int = 4096
     name: str = "scripted"
     backend: str = "toy"
+    cache: Cache | None = None
     template: str = "{text:8}"
 
     @property

@@ -1,0 +1,58 @@
+"""Keys and values that stay on the device from one look to the next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mdsample.arrays import Bools, Ints, Longs
+from mdsample.cache import Cache, Memory, Rows, Turn
+from mdsample.families.trunk import Trunk
+from mdsample_torch.device import upload
+
+
+class Past:
+    """Of the rows of the last look, layer by layer, `[B, L, kv heads, head_dim]`; rows that left make room at once."""
+
+    def __init__(self, cache: Cache, trunk: Trunk) -> None:
+        """Raises `CacheError` if the cache does not suit the trunk."""
+        self._memory = Memory(cache, trunk.block)
+        self._trunk = trunk
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def turn(self, rows: Rows, tokens: Ints, valid: Bools, asked: Bools) -> Turn:
+        """As `Memory.turn`."""
+        return self._memory.turn(rows, tokens, valid, asked)
+
+    def take(self, turn: Turn, length: int, dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer for this look's rows, `length` positions wide, to be written into.
+
+        Until `keep`, nothing is remembered: a look that fails leaves no half-written row behind.
+        """
+        self._memory.forget()
+        made = [self._arranged(layer, turn.source, length) for layer in self._layers] or [
+            self._empty(len(turn.source), length, dtype, device) for _ in range(self._trunk.layers)
+        ]
+        self._layers = made
+        return made
+
+    def keep(self, turn: Turn) -> None:
+        """The look was carried out."""
+        self._memory.keep(turn)
+
+    def _empty(self, rows: int, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        shape = (rows, length, self._trunk.kv_heads, self._trunk.head_dim)
+        # zeros: nobody sees what was never written, but 0 · NaN would be NaN
+        return torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
+
+    def _arranged(self, layer: tuple[Tensor, Tensor], source: Longs, length: int) -> tuple[Tensor, Tensor]:
+        rows, width = layer[0].shape[:2]
+        if width == length and rows == len(source) and (source == range(rows)).all():
+            return layer
+        made = self._empty(len(source), length, layer[0].dtype, layer[0].device)
+        (there,) = (source >= 0).nonzero()
+        to, of = upload(there, layer[0].device), upload(source[there], layer[0].device)
+        both = min(width, length)
+        for new, old in zip(made, layer, strict=True):
+            new[to, :both] = old[of, :both]
+        return made
