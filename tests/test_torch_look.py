@@ -392,3 +392,28 @@ def test_guidance_equals_the_reference(seed: int, scale: float) -> None:
     found = torch.from_numpy(c.copy())
     guide_(found, torch.from_numpy(u.copy()), scale)
     np.testing.assert_array_equal(found.numpy(), guided(c, u, scale).astype(np.float32))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 50, 700]), st.sampled_from([1.0, 0.999, 0.9, 0.3, 0.01]))
+def test_what_is_kept_is_what_a_whole_stable_sort_keeps(seed: int, top_k: int, top_p: float) -> None:
+    from mdsample_torch import draw
+
+    rng = np.random.default_rng(seed)
+    shape = int(rng.integers(1, 4)), 1024
+    scores = rng.normal(size=shape) * rng.choice([0.01, 1, 8])
+    scores = np.round(scores) if seed % 2 else scores
+    scaled = torch.tensor(scores - scores.max(1, keepdims=True), dtype=torch.float32)
+    how = Temperature(top_p=top_p, top_k=top_k)
+    found = draw._amounts(scaled, how).numpy()
+    plain = draw._amounts(scaled, Temperature()).numpy()
+    share = torch.from_numpy(split(np.full(1, top_p)))
+    for row in range(len(found)):
+        order = np.argsort(-scaled[row].numpy(), kind="stable")[: top_k or None]
+        reached = np.cumsum(plain[row, order])
+        if top_p < 1:
+            goal = int(_share(share, torch.tensor(reached[-1:])))
+            order = order[np.concatenate([[True], reached[:-1] < goal])]
+        expected = np.zeros_like(plain[row])
+        expected[order] = plain[row, order]
+        assert (found[row] == expected).all()
