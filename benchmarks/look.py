@@ -1,6 +1,6 @@
 """Time of one step at a real vocabulary: ours beside the published loops, on the same random weights, in one run.
 
-    python benchmarks/look.py [--threads 2] [--repeats 7] [--tiny] [--json]
+    python benchmarks/look.py [--threads 2] [--repeats 7] [--batch 1 8] [--tiny] [--json]
 
 *LLaDA's step* (arXiv 2502.09992) and *Fast-dLLM's threshold step* (arXiv 2505.22618, without its cache) are our own
 plain statements of what is published: trunk and head over every position, `[B, L, V]` logits, float64 Gumbel noise over
@@ -181,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="rows in a step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
@@ -194,7 +195,7 @@ def main() -> None:
         print(f"V={size}, d={d}, {layers} layers, L={length}, {options.threads} threads, {options.dtype} on {device}\n")
         print("| step | window | B | T | published, ms | ours, ms | ratio | 95 % | floor, ms | sampler's share |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
-    for batch in (1, 8):
+    for batch in options.batch:
         for name in ("llada", "fast-dllm"):
             for window in (BLOCK, None):
                 for temperature in (0.0, 1.0):

@@ -1,0 +1,200 @@
+"""Milliseconds a step of LLaDA-8B's published configuration on a GPU, against the floor and the published loop.
+
+    python benchmarks/gpu.py [--device cuda] [--dtype bfloat16] [--repeats 10] [--tiny] [--json]
+
+Weights are random: nothing is downloaded, and time does not depend on them. Rows are half prompt and half blanks; a
+step commits one token in blocks of 32 (LLaDA's schedule with a step per blank). *Full* computes every position,
+*cached* is `--cache dual` between two refreshes. The *floor* is operations over the rate of a large matrix product, or
+bytes over the bandwidth of a large copy, whichever takes longer, both measured in the same run; *of the floor* is floor
+over step. The *sampler's share* is what a step takes beyond trunk and head on the rows that must be computed.
+*Published* is LLaDA's step as `benchmarks/look.py` states it, on the same trunk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch  # noqa: TID251
+from look import llada_step
+from mdsample_torch.backend import TorchDenoiser
+from mdsample_torch.trunk import TorchTrunk
+from mdsample_torch.weights import _empty
+
+import mdsample
+from mdsample.cache import Cache, Dual
+from mdsample.canvas import Canvas
+from mdsample.families.trunk import Trunk
+from mdsample.testing import Symbols
+
+BLOCK = 32
+SHAPES = ((1, 512), (8, 512), (32, 1024))
+
+
+def published(tiny: bool) -> Trunk:
+    """The sizes of LLaDA-8B's config.json; `tiny`: a trunk of the same kind that any machine can run."""
+    sizes = {"vocab_size": 126_464, "d_model": 4096, "layers": 32, "heads": 32, "kv_heads": 32, "mlp_size": 12_288}
+    small = {"vocab_size": 2000, "d_model": 64, "layers": 2, "heads": 4, "kv_heads": 4, "mlp_size": 128}
+    chosen = small if tiny else sizes
+    width = chosen["d_model"] // chosen["heads"]
+    rest = {"rope_theta": 500_000.0, "norm_eps": 1e-5, "tied": False, "max_length": 4096, "layouts": ()}
+    tokens = {"mask_id": chosen["vocab_size"] - 1, "end_id": chosen["vocab_size"] - 2, "start_id": None}
+    return Trunk(**{"family": "llada", **chosen, "head_dim": width, "rotary_dim": width, **rest, **tokens})
+
+
+def trunk(spec: Trunk, device: torch.device, dtype: torch.dtype) -> TorchTrunk:
+    """Random weights, made where they stay."""
+    weights, _ = _empty(spec, device, dtype)
+    torch.manual_seed(0)
+    for tensor in weights.values():
+        if tensor.ndim == 1:
+            tensor.fill_(1)
+        else:
+            tensor.normal_(0, tensor.shape[-1] ** -0.5)
+    return TorchTrunk(spec, weights)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median seconds."""
+    spent: list[float] = []
+    for _ in range(repeats + 1):
+        wait(device)
+        began = time.perf_counter()
+        work()
+        wait(device)
+        spent.append(time.perf_counter() - began)
+    return float(np.median(spent[1:]))
+
+
+def rates(device: torch.device, dtype: torch.dtype, tiny: bool) -> tuple[float, float]:
+    """Operations a second of a large matrix product, bytes a second of a large copy (read and written)."""
+    side, size = (512, 1 << 20) if tiny else (8192, 1 << 31)
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    out = torch.empty_like(a)
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    goal = torch.empty_like(source)
+    return (
+        2 * side**3 / seconds(lambda: torch.mm(a, a, out=out), device, 10),
+        2 * size / seconds(lambda: goal.copy_(source), device, 10),
+    )
+
+
+def least(spec: Trunk, rows: int, length: int, computed: int, looked: int, item: int) -> tuple[float, float]:
+    """Operations and bytes that a step must cost; `computed` tokens a row in the trunk, `looked` in the head."""
+    inner, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    layer = spec.d_model * (2 * inner + 2 * kv) + 3 * spec.d_model * spec.mlp_size
+    attention = 4 * inner * length
+    # the last layer: keys and values of all, everything else of what is looked at
+    last_all, last_looked = 2 * spec.d_model * kv, layer - 2 * spec.d_model * kv
+    operations = rows * (
+        (spec.layers - 1) * computed * (2 * layer + attention)
+        + 2 * computed * last_all
+        + looked * (2 * last_looked + attention)
+        + 2 * looked * spec.d_model * spec.vocab_size
+    )
+    weights = spec.layers * layer + spec.d_model * spec.vocab_size
+    kept = rows * length * 2 * kv * spec.layers if computed < length else 0
+    return operations, item * (weights + kept)
+
+
+def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, repeats: int) -> dict[str, float]:
+    """Seconds of ours, of trunk and head alone, and of the published step."""
+    spec, device = model.spec, model.device
+    denoiser = TorchDenoiser("random", model, Symbols(spec.vocab_size - 2), "", cache)
+    blanks = length // 2
+    rng = np.random.default_rng(1)
+    fixed = rng.integers(0, 1000, (batch, length - blanks)).tolist()
+    canvas = Canvas.of_rows(
+        [[*row, *[spec.mask_id] * blanks] for row in fixed],
+        [[-1] * (length - blanks) + [0] * blanks] * batch,
+        ("text",),
+        spec.mask_id,
+    )
+    sampler = mdsample.Sampler(mdsample.Confidence() + mdsample.Top(1) + mdsample.Blocks(BLOCK))
+    plan = sampler.plan(denoiser, canvas)
+    state = sampler.start(denoiser, canvas, plan)
+    looked = np.zeros((batch, length), np.bool_)
+    looked[:, length - blanks : length - blanks + BLOCK] = True
+    out = torch.empty((batch * BLOCK, model.width), device=device)
+    tokens = torch.tensor(canvas.tokens.astype(np.int64), device=device)
+
+    def step() -> None:
+        nonlocal state
+        state, _ = sampler.step(denoiser, state, plan)
+
+    def core() -> None:
+        model.logits(model.hidden(canvas.tokens, canvas.valid, looked), out)
+
+    with torch.inference_mode():
+        step()  # the first one of a block computes everything
+        found = {"step": seconds(step, device, min(repeats, BLOCK - 4))}
+        if cache is None:
+            end = length - blanks + BLOCK
+            found["core"] = seconds(core, device, repeats)
+            found["published"] = seconds(
+                lambda: llada_step(model, tokens, 0.0, end, spec.mask_id, 1), device, max(2, repeats // 3)
+            )
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device here; --device cpu --tiny shows that the script works")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    flops, bandwidth = rates(device, dtype, options.tiny)
+    model = trunk(published(options.tiny), device, dtype)
+    if not options.json:
+        rate = f"{flops / 1e12:.1f} TFLOP/s, {bandwidth / 1e9:.0f} GB/s"
+        print(f"{name}, torch {torch.__version__}, {options.dtype}: {rate}")
+        print("\n| B | L | pass | step, ms | floor, ms | of the floor | sampler's share | published, ms | ratio |")
+        print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for batch, length in ((1, 64), (2, 64)) if options.tiny else SHAPES:
+        for kind, cache in (("full", None), ("cached", Dual())):
+            found = measure(model, batch, length, cache, options.repeats)
+            computed = length if cache is None else BLOCK
+            operations, size = least(model.spec, batch, length, computed, BLOCK, dtype.itemsize)
+            floor = max(operations / flops, size / bandwidth)
+            row = {
+                "batch": batch,
+                "length": length,
+                "pass": kind,
+                "step_ms": 1e3 * found["step"],
+                "floor_ms": 1e3 * floor,
+            }
+            row["of_floor"] = floor / found["step"]
+            if cache is None:
+                row["sampler_share"] = 1 - found["core"] / found["step"]
+                row["published_ms"] = 1e3 * found["published"]
+                row["ratio"] = found["published"] / found["step"]
+            if options.json:
+                print(json.dumps({"device": name, **row}), flush=True)
+                continue
+            cells = [f"{batch}", f"{length}", kind, f"{row['step_ms']:.2f}", f"{row['floor_ms']:.2f}"]
+            cells.append(f"{row['of_floor']:.2f}")
+            if cache is None:
+                cells += [f"{100 * row['sampler_share']:.1f} %", f"{row['published_ms']:.2f}", f"{row['ratio']:.2f}"]
+            else:
+                cells += ["", "", ""]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
