@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import attrs
 import pytest
 from checkpoints import write_checkpoint
@@ -17,6 +19,7 @@ from mdsample.sampler import Sampler
 from mdsample.spec import parse
 from mdsample.state import State
 from mdsample.template import Template, TemplateError
+from mdsample.testing import ScriptedDenoiser, Symbols
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")
 PROMPTS = ["", "the cat", "Ann has 12 coins", "the mat sat on the cat" * 2, "x", "Ben has 7 coins and the cat", "7"]
@@ -134,3 +137,22 @@ def test_pieces_are_the_text(model: Denoiser, text: str) -> None:
 def test_pieces_of_any_tokens_are_the_text(model: Denoiser, tokens: list[int]) -> None:
     tokens = [token for token in tokens if token < model.tokenizer.size]
     assert "".join(pieces(model.tokenizer, tokens)) == model.tokenizer.decode(tokens)
+
+
+def test_memory_stays_flat_over_10_000_rows() -> None:
+    model = ScriptedDenoiser(Symbols(5), max_length=16)
+    mask = model.tokenizer.mask_id
+    rows = [Prepared(i, (0,) * (1 + i % 5) + (mask,) * 2, (-1,) * (1 + i % 5) + (0, 0)) for i in range(10_000)]
+    sampler = Sampler(parse("one-by-one"))
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        done = sum(1 for _ in fill(sampler, model, ("text",), rows[:count], batch_size=32))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert done == count
+        return most
+
+    peak(100)  # whatever is made once
+    # a shelf holds 512 rows; beyond the list of ids nothing may grow with their number
+    assert peak(10_000) < 1.5 * peak(1_024)
