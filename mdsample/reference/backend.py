@@ -9,10 +9,11 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Floats, Ints
-from mdsample.checkpoint import open_checkpoint
+from mdsample.checkpoint import available_memory, open_checkpoint
 from mdsample.denoiser import Ask
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
+from mdsample.installed import Choice, Device
 from mdsample.loading import ModelError, read_card
 from mdsample.reference.look import NumpyLook, guided
 from mdsample.reference.trunk import NumpyTrunk
@@ -70,15 +71,30 @@ def open_model(folder: Path, *, device: str | None = None, dtype: str | None = N
 
     There is one device, `cpu`, and one dtype, `float32`.
     """
-    if device not in (None, "cpu"):
-        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
-    if dtype not in (None, "float32"):
-        raise ModelError(
-            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
-        )
+    _refuse(device, dtype)
     spec = read_config(folder)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)
     checkpoint.check_memory(np.dtype(np.float32).itemsize)
     return ReferenceDenoiser(card.name, NumpyTrunk(spec, Tensors(checkpoint)), tokenizer, card.template)
+
+
+def devices() -> tuple[Device, ...]:
+    """The one device there is; see `mdsample.installed`."""
+    return (Device("cpu", available_memory()),)
+
+
+def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+    """The one device and the one dtype there is; see `mdsample.installed`."""
+    _refuse(device, dtype)
+    return Choice(devices()[0], "float32")
+
+
+def _refuse(device: str | None, dtype: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
+    if dtype not in (None, "float32"):
+        raise ModelError(
+            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
+        )
