@@ -14,6 +14,7 @@ from mdsample import exact
 from mdsample.canvas import Canvas
 from mdsample.constraint import Ban, Characters, Choices, Constraint
 from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
 from mdsample.loading import ModelError, load
 from mdsample.marginals import Marginals
@@ -68,6 +69,7 @@ __all__ = [
     "EntropyBound",
     "Event",
     "Factor",
+    "Facts",
     "Fixed",
     "Frechet",
     "Greedy",
@@ -112,6 +114,7 @@ __all__ = [
     "eb",
     "exact",
     "fast_dllm",
+    "inspect",
     "llada",
     "load",
     "med",

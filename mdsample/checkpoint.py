@@ -16,6 +16,7 @@ from typing import cast
 import attrs
 
 from mdsample.families.trunk import Rows, Source, Stack, Trunk, Whole
+from mdsample.files import Files, FolderFiles
 from mdsample.headers import SIZES, Stored, is_name, parse_object, read_header
 from mdsample.loading import ModelError
 
@@ -60,7 +61,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """Number of weights."""
-        return sum(math.prod(shape) for shape in self.trunk.shapes.values())
+        return self.trunk.parameters
 
     @property
     def bytes(self) -> int:
@@ -86,14 +87,15 @@ class Checkpoint:
             )
 
 
-def open_checkpoint(folder: Path, trunk: Trunk) -> Checkpoint:
+def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     """Finds every tensor of the trunk in `model.safetensors`, or in the shards that the index names.
 
-    Reads headers only. The files follow the layout of `trunk.layouts` that has the most names in common with them.
-    Raises one `ModelError` that names the tensors that are missing, not known to the family, there twice, of another
-    shape or of another type; or says why a file cannot be believed.
+    Reads headers only. `where`: a folder, or files that are elsewhere. The files follow the layout of `trunk.layouts`
+    that has the most names in common with them. Raises one `ModelError` that names the tensors that are missing, not
+    known to the family, there twice, of another shape or of another type; or says why a file cannot be believed.
     """
-    stored = _stored(folder)
+    files = FolderFiles(where) if isinstance(where, Path) else where
+    folder, stored = files.folder, _stored(files)
     if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
         name = next(name for name, t in stored.items() if t.dtype in quantised)
         raise ModelError(
@@ -168,15 +170,14 @@ def _pieces(source: Source, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _stored(folder: Path) -> dict[str, Stored]:
-    """Every tensor in the folder's files by its published name."""
-    if (folder / _SINGLE).is_file():
-        return read_header(folder / _SINGLE)
-    index = folder / _INDEX
-    if not index.is_file():
-        raise ModelError(_nothing(folder))
-    places = _read_index(index)
-    headers = {file: read_header(folder / file) for file in sorted(set(places.values()))}
+def _stored(files: Files) -> dict[str, Stored]:
+    """Every tensor in the files by its published name."""
+    if files.size(_SINGLE) is not None:
+        return read_header(files, _SINGLE)
+    if files.size(_INDEX) is None:
+        raise ModelError(_nothing(files))
+    index, places = files.folder / _INDEX, _read_index(files)
+    headers = {file: read_header(files, file) for file in sorted(set(places.values()))}
     faults = [
         f"{name} is there {times} times, in {' and '.join(file for file in headers if name in headers[file])}"
         for name, times in Counter(name for header in headers.values() for name in header).items()
@@ -195,8 +196,9 @@ def _stored(folder: Path) -> dict[str, Stored]:
     return {name: tensor for header in headers.values() for name, tensor in header.items()}
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def _read_index(files: Files) -> dict[str, str]:
     """Which file each tensor is in; every file is a plain name, and there."""
+    index = files.folder / _INDEX
     try:
         places = parse_object(index.read_bytes())["weight_map"]
     except (ValueError, KeyError) as error:
@@ -213,23 +215,23 @@ def _read_index(index: Path) -> dict[str, str]:
             raise ModelError(
                 f"{index} names the shard {file!r:.80}; a shard must be a plain name that ends in .safetensors"
             )
-    files = sorted({str(file) for file in named.values()})
-    lost = [file for file in files if not (index.parent / file).is_file()]
+    lost = [file for file in sorted({str(file) for file in named.values()}) if files.size(file) is None]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ModelError(f"{index} names the shard {lost[0]!r}{more}, which is not in the folder; fetch it again")
     return {name: str(file) for name, file in named.items()}
 
 
-def _nothing(folder: Path) -> str:
-    """Why a folder without weights to read has none."""
-    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+def _nothing(files: Files) -> str:
+    """Why files without weights to read have none."""
+    folder, names = files.folder, files.names()
+    pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickles:
         return (
             f"{folder} holds pickled weights only ({', '.join(pickles[:3])}); unpickling runs code from the file, so "
             "they are not read: convert them to safetensors"
         )
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    others = [name for name in names if name.endswith(".safetensors")]
     found = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
     return f"{folder} holds neither {_SINGLE} nor {_INDEX}{found}"
 

@@ -13,6 +13,7 @@ from typing import cast
 
 import attrs
 
+from mdsample.files import Files
 from mdsample.loading import ModelError
 
 #: bytes of one value, by the format's name of the type; sub-byte types are left out, their ranges are not checked
@@ -37,30 +38,31 @@ class Stored:
     offset: int
 
 
-def read_header(file: Path) -> dict[str, Stored]:
-    """Every tensor of a safetensors file by its published name.
+def read_header(files: Files, name: str) -> dict[str, Stored]:
+    """Every tensor of a safetensors file by its published name; `name` is the file's.
 
     No tensor data is read. Raises `ModelError` if the file is no safetensors file, or if its header cannot be true:
     byte ranges that overlap, leave gaps, do not fit type and shape, or do not end where the file ends.
     """
-    length, text = _header_text(file)
+    file = files.folder / name
+    length, text = _header_text(files, name)
     try:
         said = parse_object(text)
     except ValueError as error:
         raise _damaged(file, f"its header is not valid JSON ({error})") from error
     said.pop("__metadata__", None)
-    if strange := next((name for name in said if not is_name(name)), None):
+    if strange := next((key for key in said if not is_name(key)), None):
         raise _damaged(file, f"{strange[:80]!r} cannot be the name of a tensor")
     start = 8 + len(text)
     end, found = start, dict[str, Stored]()
-    for begin, stop, name, dtype, shape in sorted(_entry(file, name, entry) for name, entry in said.items()):
+    for begin, stop, tensor, dtype, shape in sorted(_entry(file, key, entry) for key, entry in said.items()):
         if start + begin != end:
             kind = "overlaps another tensor" if start + begin < end else f"leaves {start + begin - end} bytes unused"
-            raise _damaged(file, f"{name} {kind}")
+            raise _damaged(file, f"{tensor} {kind}")
         size = math.prod(shape) * SIZES.get(dtype, 0)
         if dtype in SIZES and stop - begin != size:
-            raise _damaged(file, f"{name} {list(shape)} of {dtype} takes {size} bytes, but {stop - begin} are given")
-        found[name] = Stored(file, dtype, shape, end)
+            raise _damaged(file, f"{tensor} {list(shape)} of {dtype} takes {size} bytes, but {stop - begin} are given")
+        found[tensor] = Stored(file, dtype, shape, end)
         end = start + stop
     if end != length:
         raise _damaged(file, f"its tensors end at byte {end}, but the file at byte {length}")
@@ -92,20 +94,18 @@ def is_name(name: str) -> bool:
     return 0 < len(name) <= _NAME and name.isprintable()
 
 
-def _header_text(file: Path) -> tuple[int, bytes]:
+def _header_text(files: Files, name: str) -> tuple[int, bytes]:
     """Length of the file, bytes, and its header."""
-    with file.open("rb") as opened:
-        length = opened.seek(0, 2)
-        opened.seek(0)
-        size = int.from_bytes(opened.read(8), "little")
-        if length < 8:
-            raise _damaged(file, f"a safetensors file has at least 8 bytes, this one {length}")
-        # a file fetched without git-lfs is a short text instead of the weights
-        if size > length - 8:
-            raise _damaged(file, f"it says that its header has {size} bytes, but only {length - 8} follow")
-        if size > _LONGEST:
-            raise _damaged(file, f"its header has {size} bytes; the format allows {_LONGEST}")
-        return length, opened.read(size)
+    file, length = files.folder / name, files.size(name) or 0
+    if length < 8:
+        raise _damaged(file, f"a safetensors file has at least 8 bytes, this one {length}")
+    size = int.from_bytes(files.read(name, 0, 8), "little")
+    # a file fetched without git-lfs is a short text instead of the weights
+    if size > length - 8:
+        raise _damaged(file, f"it says that its header has {size} bytes, but only {length - 8} follow")
+    if size > _LONGEST:
+        raise _damaged(file, f"its header has {size} bytes; the format allows {_LONGEST}")
+    return length, files.read(name, 8, 8 + size)
 
 
 def _entry(file: Path, name: str, entry: object) -> tuple[int, int, str, str, tuple[int, ...]]:

@@ -21,8 +21,10 @@ PREFERENCE = ("mlx", "torch", "reference")
 #: the template of a model that names none
 TEMPLATE = "{prompt}{answer:128}"
 
+#: the file in which a model folder may say something of itself
+CARD = "mdsample.toml"
+
 _EMBEDDED = Path(__file__).parent / "models"
-_CARD = "mdsample.toml"
 
 
 class ModelError(ValueError):
@@ -78,10 +80,57 @@ def load(
         kept = read_cache(cache) if isinstance(cache, str) else cache
     except CacheError as fault:
         raise ModelError(str(fault)) from fault
-    if backend == "auto" and device is None and dtype is None and kept is None and os.fspath(name) in embedded_models():
+    opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept))
+    found = find(name, revision)
+    if isinstance(found, str):
+        # imported here: it takes longer to import than an embedded model takes to load
+        from mdsample.hub import FACTS, WEIGHTS, download
+
+        found = download(found, revision, (*FACTS, *WEIGHTS))
+    return opener(found, device=device, dtype=dtype, cache=kept)
+
+
+def choose_backend(
+    name: str | Path,
+    backend: str = "auto",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+) -> EntryPoint:
+    """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
+    found = entries()
+    plain = device is None and dtype is None and cache is None
+    if backend == "auto" and plain and os.fspath(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
-    opener = _opener(backend)
-    return opener(_folder(name, revision), device=device, dtype=dtype, cache=kept)
+    elif backend == "auto":
+        backend = next((name for name in PREFERENCE if name in found and not missing(found[name])), backend)
+    if backend not in found:
+        raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(sorted(found))}, or 'auto' to choose")
+    return found[backend]
+
+
+def find(name: str | Path, revision: str | None) -> Path | str:
+    """The folder of an embedded or local model, or else the id of a model on the hub; nothing is fetched.
+
+    Raises `ModelError` for a name that is none of these, and for a revision of a folder.
+    """
+    text = os.fspath(name)
+    folder = embedded_folder(text) if text in embedded_models() else Path(text).expanduser()
+    if text and folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"revision={revision!r} is for models on the hub, but {text!r} is a folder here; leave it out"
+            )
+        return folder
+    # a hub id has exactly one slash and no part that begins with a dot
+    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        return text
+    embedded = ", ".join(embedded_models()) or "none"
+    raise ModelError(
+        f"there is no model {text!r}: it is not an embedded model (there: {embedded}), not a folder, "
+        "and not a hub id of the form organisation/model"
+    )
 
 
 def embedded_models() -> list[str]:
@@ -98,12 +147,12 @@ def embedded_folder(name: str) -> Path:
 
 def backends() -> list[str]:
     """Names of the installed backends, sorted; a backend's own framework may still be missing."""
-    return sorted(_entry_points())
+    return sorted(entries())
 
 
 def read_card(folder: Path) -> Card:
     """The model folder's `mdsample.toml`, or the defaults if there is none; `ModelError` if it is malformed."""
-    path = folder / _CARD
+    path = folder / CARD
     name = _name(folder)
     if not path.is_file():
         return Card(name)
@@ -127,75 +176,32 @@ def _name(folder: Path) -> str:
     return f"{cached[1]}/{cached[2]}" if cached and folder.parent.name == "snapshots" else folder.name
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def entries() -> dict[str, EntryPoint]:
+    """Entry points of the installed backends by name."""
     # the reference backend is there even when the package runs from a source tree that was never installed
     own = EntryPoint("reference", "mdsample.reference.backend:open_model", GROUP)
     return {own.name: own} | {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _opener(backend: str) -> Opener:
-    found = _entry_points()
-    if backend == "auto":
-        for name in PREFERENCE:
-            try:
-                return found[name].load()
-            except (KeyError, ImportError):
-                continue
-    if backend not in found:
-        raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(sorted(found))}, or 'auto' to choose")
+def imported(entry: EntryPoint) -> Opener:
+    """A backend's opener; `ModelError` if it cannot be imported."""
     try:
-        return found[backend].load()
+        return entry.load()
     except ImportError as error:
-        raise ModelError(f"backend {backend!r} cannot be imported ({error}); install what it needs") from error
+        raise ModelError(f"backend {entry.name!r} cannot be imported ({error}); {_remedy(entry)}") from error
 
 
-def _folder(name: str | Path, revision: str | None) -> Path:
-    text = os.fspath(name)
-    folder = embedded_folder(text) if text in embedded_models() else Path(text).expanduser()
-    if text and folder.is_dir():
-        if revision is not None:
-            raise ModelError(
-                f"revision={revision!r} is for models on the hub, but {text!r} is a folder here; leave it out"
-            )
-        return folder
-    # a hub id has exactly one slash and no part that begins with a dot
-    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
-        return _download(text, revision)
-    embedded = ", ".join(embedded_models()) or "none"
-    raise ModelError(
-        f"there is no model {text!r}: it is not an embedded model (there: {embedded}), not a folder, "
-        "and not a hub id of the form organisation/model"
-    )
-
-
-def _download(name: str, revision: str | None) -> Path:
-    # imported here: it takes longer to import than an embedded model takes to load
-    from huggingface_hub import (
-        errors,
-        snapshot_download,  # pyright: ignore[reportUnknownVariableType]
-    )
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
+def missing(entry: EntryPoint) -> str:
+    """Why a backend cannot be imported, and what to do; empty if it can."""
     try:
-        found = snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=["*.json", "*.safetensors", _CARD],
-            ignore_patterns=["*/*"],
-        )
-    # whatever goes wrong between here and the hub (name, permission, network, disk), a person gets one sentence
-    except Exception as error:
-        lost = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub cannot be reached"
-        known: dict[type[Exception], str] = {
-            errors.GatedRepoError: "it is gated: accept its terms on the hub, then log in with 'hf auth login'",
-            errors.RepositoryNotFoundError: "there is no such model, or it is private: log in with 'hf auth login'",
-            errors.RevisionNotFoundError: "the model is there, but not this revision",
-            errors.LocalEntryNotFoundError: f"{lost}, and the model is not in the cache",
-        }
-        fallback = " ".join(str(error).split()) or type(error).__name__
-        reason = next((said for kind, said in known.items() if isinstance(error, kind)), fallback)
-        which = name if revision is None else f"{name} at revision {revision}"
-        raise ModelError(
-            f"{which} is not a folder here and could not be had from the Hugging Face hub: {reason}"
-        ) from error
-    return Path(found)
+        entry.load()
+    except ImportError as error:
+        return f"{error}; {_remedy(entry)}"
+    return ""
+
+
+def _remedy(entry: EntryPoint) -> str:
+    # a backend's package may have an extra of the backend's name
+    package = entry.dist
+    extra = package is not None and entry.name in (package.metadata.get_all("Provides-Extra") or ())
+    return f"pip install '{package.name}[{entry.name}]'" if package and extra else "install what it needs"

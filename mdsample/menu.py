@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 
 import attrs
 
 from mdsample.catalog import PARTS
+from mdsample.families import FAMILIES, published
 from mdsample.loading import embedded_folder, embedded_models, read_card
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
@@ -121,6 +123,48 @@ def models_menu() -> tuple[ModelEntry, ...]:
         card = read_card(folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
         entries.append(ModelEntry(name, card.description, card.template, size))
+    return tuple(entries)
+
+
+@attrs.frozen
+class PublishedEntry:
+    """A well-known checkpoint on the hub."""
+
+    #: hub id
+    name: str
+    parameters: int
+    #: weights that one token meets
+    active_parameters: int
+    #: bytes of memory that its weights alone take in bfloat16
+    memory: int
+
+
+@attrs.frozen
+class FamilyEntry:
+    """Models that are read by one file of `families/`."""
+
+    #: `model_type` in their config.json; llada_moe stands for a llada with experts
+    types: tuple[str, ...]
+    #: which models these are
+    about: str
+    #: some of them, with the sizes that follow from their published configurations
+    published: tuple[PublishedEntry, ...]
+
+
+def families_menu() -> tuple[FamilyEntry, ...]:
+    """Every family; what it is stands in the first line of its file."""
+    known, types = published(), dict[str, list[str]]()
+    for kind, read in FAMILIES.items():
+        types.setdefault(read.__module__, []).append(kind)
+    entries: list[FamilyEntry] = []
+    for module, kinds in types.items():
+        first = (sys.modules[module].__doc__ or "").partition("\n")[0]
+        members = tuple(
+            PublishedEntry(name, trunk.parameters, trunk.active_parameters, 2 * trunk.parameters)
+            for name, trunk in known.items()
+            if trunk.family in kinds
+        )
+        entries.append(FamilyEntry(tuple(kinds), re.sub(r" \([^()]*`model_type`[^()]*\)", "", first), members))
     return tuple(entries)
 
 

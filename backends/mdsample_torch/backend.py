@@ -16,9 +16,10 @@ from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
+from mdsample.installed import Choice, Device
 from mdsample.loading import ModelError, read_card
 from mdsample.tokenizer import FileTokenizer
-from mdsample_torch.device import choose_device, choose_dtype
+from mdsample_torch.device import choose_device, choose_dtype, free_memory
 from mdsample_torch.look import TorchLook
 from mdsample_torch.past import Past
 from mdsample_torch.trunk import TorchTrunk
@@ -128,5 +129,25 @@ def open_model(
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)
-    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint))
+    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
     return TorchDenoiser(card.name, TorchTrunk(spec, weights), tokenizer, card.template, cache)
+
+
+def devices() -> tuple[Device, ...]:
+    """The devices that torch has here, the default one first; see `mdsample.installed`."""
+    found = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    found += [torch.device("mps")] * torch.backends.mps.is_available()
+    found.append(torch.device("cpu"))
+    first = choose_device(None)
+    return tuple(_device(device) for device in sorted(found, key=lambda device: device != first))
+
+
+def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+    """Device and dtype as `open_model` takes them; see `mdsample.installed`."""
+    where = choose_device(device)
+    return Choice(_device(where), str(choose_dtype(dtype, where, stored)).removeprefix("torch."))
+
+
+def _device(device: torch.device) -> Device:
+    about = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return Device(str(device), free_memory(device), about)

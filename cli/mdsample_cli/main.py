@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, menu, replay, run
+from mdsample_cli import audit, bench, menu, models, replay, run
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -29,7 +29,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("policies")(menu.policies)
 app.command("explain")(menu.explain)
-app.command("models")(menu.models)
+app.command("models")(models.models)
+app.command("inspect")(models.inspect)
 app.command("audit")(audit.audit)
 app.command("bench")(bench.bench)
 app.command("replay")(replay.replay)

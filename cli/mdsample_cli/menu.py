@@ -1,4 +1,4 @@
-"""`mdsample policies`, `explain` and `models`: what there is, and what it means."""
+"""`mdsample policies` and `explain`: which policies there are, and what one means."""
 
 from __future__ import annotations
 
@@ -68,40 +68,6 @@ def explain(
             [
                 (label, render.policy(texts[key] or "''", 68))
                 for label, key in (("shortest", "policy"), ("in full", "in_full"))
-            ]
-        ),
-    )
-
-
-def models(json: shared.Json = False) -> None:
-    """Models that come with the package, backends that are installed, families that can be read."""
-    from mdsample import menu
-    from mdsample.families import FAMILIES
-    from mdsample.loading import backends
-    from mdsample.records import line
-    from mdsample_cli import render
-
-    found = menu.models_menu()
-    if json:
-        rows = [attrs.asdict(entry) for entry in found]
-        typer.echo(line({"models": rows, "backends": backends(), "families": sorted(FAMILIES)}))
-        return
-    out = render.console()
-    render.show(
-        out,
-        render.listing(
-            [(entry.name, render.plain(f"{entry.description}\n{entry.bytes / 1e6:.1f} MB")) for entry in found]
-            or [("embedded", "none")]
-        ),
-    )
-    render.show(out, "")
-    render.show(
-        out,
-        render.listing(
-            [
-                ("also", "a folder in a published layout, or a hub id: --model organisation/model"),
-                ("families", ", ".join(sorted(FAMILIES))),
-                ("backends", ", ".join(backends())),
             ]
         ),
     )

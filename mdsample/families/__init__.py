@@ -25,6 +25,24 @@ FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "sdar_moe": sdar.read_moe,
 }
 
+_PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
+    "Dream": dream.PUBLISHED,
+    "a2d-qwen3": a2d.PUBLISHED_QWEN3,
+    "llada": llada.PUBLISHED,
+    "llada2_moe": llada2_moe.PUBLISHED,
+    "llada_moe": llada_moe.PUBLISHED,
+    "sdar": sdar.PUBLISHED,
+}
+
+
+def published() -> dict[str, Trunk]:
+    """Well-known checkpoints by hub id, from their published numbers; of each family those that could be confirmed."""
+    return {
+        name: FAMILIES[family](config, Special())
+        for family, configs in _PUBLISHED.items()
+        for name, config in configs.items()
+    }
+
 
 def read_config(folder: Path) -> Trunk:
     """The description of the model in a folder; `ModelError` if `config.json` is missing, malformed or unsupported."""

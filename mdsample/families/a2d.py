@@ -16,6 +16,16 @@ from mdsample.families.llama_like import Nature, read_trunk
 from mdsample.families.special import Special
 from mdsample.families.trunk import Fields, Trunk
 
+#: by hub id: the fields of a published config.json of a2d-qwen3 that are read, and the mask token of its tokenizer
+PUBLISHED_QWEN3: dict[str, dict[str, object]] = {
+    "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1": {
+        **{"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
+        **{"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768},
+        **{"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "tie_word_embeddings": True},
+        **{"mask_token_id": 151669, "eos_token_id": 151645},
+    }
+}
+
 
 def read_llama(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that an a2d-llama `config.json` describes; raises `ModelError`."""

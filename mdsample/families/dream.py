@@ -16,6 +16,15 @@ from mdsample.families.llama_like import Nature, read_trunk
 from mdsample.families.special import Special
 from mdsample.families.trunk import Fields, Trunk
 
+#: by hub id: the fields of a published config.json that are read
+PUBLISHED: dict[str, dict[str, object]] = {
+    "Dream-org/Dream-v0-Instruct-7B": {
+        **{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+        **{"num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 131072, "hidden_act": "silu"},
+        **{"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "mask_token_id": 151666, "eos_token_id": 151643},
+    }
+}
+
 
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that a Dream `config.json` describes; `ModelError` names what is missing or not implemented."""

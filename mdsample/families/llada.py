@@ -13,6 +13,16 @@ from mdsample.families.special import Special
 from mdsample.families.trunk import Fields, Trunk, Whole
 from mdsample.loading import ModelError
 
+#: by hub id: the fields of a published config.json that are read
+PUBLISHED: dict[str, dict[str, object]] = {
+    "GSAI-ML/LLaDA-8B-Instruct": {
+        **{"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288},
+        **{"vocab_size": 126464, "embedding_size": 126464, "max_sequence_length": 4096, "rope": True},
+        **{"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "weight_tying": False, "block_type": "llama"},
+        **{"activation_type": "silu", "layer_norm_type": "rms", "mask_token_id": 126336, "eos_token_id": 126081},
+    }
+}
+
 _LAYER = {
     "attention_norm": "attn_norm",
     "q": "q_proj",

@@ -26,6 +26,18 @@ from mdsample.families.llama_like import (
 from mdsample.families.special import Special
 from mdsample.families.trunk import Experts, Fields, Rows, Source, Stack, Trunk, Whole
 
+#: by hub id: the fields of a published config.json that are read, and the mask token of the published code
+PUBLISHED: dict[str, dict[str, object]] = {
+    "inclusionAI/LLaDA2.0-mini": {
+        **{"hidden_size": 2048, "intermediate_size": 5120, "num_hidden_layers": 20, "num_attention_heads": 16},
+        **{"num_key_value_heads": 4, "head_dim": 128, "vocab_size": 157184, "max_position_embeddings": 32768},
+        **{"rms_norm_eps": 1e-6, "rope_theta": 600000, "partial_rotary_factor": 0.5, "num_experts": 256},
+        **{"num_experts_per_tok": 8, "moe_intermediate_size": 512, "num_shared_experts": 1, "n_group": 8},
+        **{"topk_group": 4, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "hidden_act": "silu"},
+        **{"mask_token_id": 156895, "pad_token_id": 156892},
+    }
+}
+
 _BLOCK = 32
 _MIDDLE = ("gate", "up", "down")
 

@@ -19,6 +19,17 @@ from mdsample.families.special import Special
 from mdsample.families.trunk import Experts, Fields, Trunk
 from mdsample.loading import ModelError
 
+#: by hub id: the fields of a published config.json that are read; vocabulary and eps are inferred, as above
+PUBLISHED: dict[str, dict[str, object]] = {
+    "inclusionAI/LLaDA-MoE-7B-A1B-Instruct": {
+        **{"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 16},
+        **{"num_experts": 64, "num_experts_per_tok": 8, "expert_intermediate_size": 1024},
+        **{"dense_intermediate_size": 8192, "moe_layer_freq": [1] * 16, "qk_layernorm": True, "vocab_size": 157184},
+        **{"max_position_embeddings": 8192, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 50000},
+        **{"mask_token_id": 156895, "eos_token_id": 156892},
+    }
+}
+
 
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that a LLaDA-MoE `config.json` describes; `ModelError` names what is missing or not implemented."""

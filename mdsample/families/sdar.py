@@ -19,6 +19,18 @@ from mdsample.loading import ModelError
 
 _MASKS = ("<|MASK|>", "<MASK>")
 
+_SDAR_4B: dict[str, object] = {
+    **{"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
+    **{"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768},
+    **{"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000, "block_size": 4},
+    **{"mask_token_id": 151669, "eos_token_id": 151643},
+}
+#: by hub id: the fields of a published config.json that are read
+PUBLISHED: dict[str, dict[str, object]] = {
+    "JetLM/SDAR-4B-Chat": _SDAR_4B,
+    "JetLM/SDAR-8B-Chat": {**_SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288},
+}
+
 
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that an SDAR `config.json` describes; `ModelError` names what is missing or not implemented."""

@@ -173,6 +173,19 @@ class Trunk:
             shapes |= {f"layers.{i}.{part}": shape for part, shape in layer.items()}
         return shapes if self.tied else shapes | {"head": (self.vocab_size, d)}
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def active_parameters(self) -> int:
+        """Number of weights that one token meets: all, embedding included, but the routed experts it passes by."""
+        if self.experts is None:
+            return self.parameters
+        idle = (self.experts.count - self.experts.chosen) * 3 * self.experts.size * self.d_model
+        return self.parameters - idle * sum(map(self.sparse, range(self.layers)))
+
     def _experts(self) -> dict[str, tuple[int, ...]]:
         assert self.experts is not None
         e, d = self.experts, self.d_model

@@ -10,10 +10,11 @@ import numpy as np
 
 from mdsample.arrays import Floats, Ints
 from mdsample.cache import Cache
-from mdsample.checkpoint import open_checkpoint
+from mdsample.checkpoint import available_memory, open_checkpoint
 from mdsample.denoiser import Ask
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
+from mdsample.installed import Choice, Device
 from mdsample.loading import ModelError, read_card
 from mdsample.reference.look import NumpyLook, guided
 from mdsample.reference.trunk import NumpyTrunk
@@ -78,12 +79,7 @@ def open_model(
 
     There is one device, `cpu`, and one dtype, `float32`; there is no cache.
     """
-    if device not in (None, "cpu"):
-        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
-    if dtype not in (None, "float32"):
-        raise ModelError(
-            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
-        )
+    _refuse(device, dtype)
     if cache is not None:
         raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
     spec = read_config(folder)
@@ -92,3 +88,23 @@ def open_model(
     checkpoint = open_checkpoint(folder, spec)
     checkpoint.check_memory(np.dtype(np.float32).itemsize)
     return ReferenceDenoiser(card.name, NumpyTrunk(spec, Tensors(checkpoint)), tokenizer, card.template)
+
+
+def devices() -> tuple[Device, ...]:
+    """The one device there is; see `mdsample.installed`."""
+    return (Device("cpu", available_memory()),)
+
+
+def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+    """The one device and the one dtype there is; see `mdsample.installed`."""
+    _refuse(device, dtype)
+    return Choice(devices()[0], "float32")
+
+
+def _refuse(device: str | None, dtype: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
+    if dtype not in (None, "float32"):
+        raise ModelError(
+            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
+        )
