@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors, utils
 
 from mdsample.files import Files, FolderFiles
 from mdsample.loading import CARD, ModelError
@@ -34,7 +34,7 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
 def hub_files(name: str, revision: str | None) -> Files:
     """The files of a model on the hub, of which JSON is fetched and the rest left there; offline, its cache."""
     folder = download(name, revision, FACTS)
-    return FolderFiles(folder) if huggingface_hub.constants.HF_HUB_OFFLINE else HubFiles(name, folder)
+    return FolderFiles(folder) if constants.HF_HUB_OFFLINE else HubFiles(name, folder)
 
 
 @final
@@ -47,7 +47,7 @@ class HubFiles:
         self._name, self._commit, self._cached = name, folder.name, FolderFiles(folder)
         self._heads: dict[str, bytes] = {}
         with _asked(name, self._commit):
-            entries = list(huggingface_hub.list_repo_tree(name, revision=self._commit))
+            entries = list(huggingface_hub.HfApi().list_repo_tree(name, revision=self._commit))
         self._sizes = {entry.path: entry.size for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
 
     def names(self) -> Sequence[str]:
@@ -73,7 +73,7 @@ class HubFiles:
             return b""
         url = huggingface_hub.hf_hub_url(self._name, name, revision=self._commit)
         wanted = {"range": f"bytes={start}-{stop - 1}"}
-        headers = huggingface_hub.utils.build_hf_headers(headers=wanted)  # pyright: ignore[reportUnknownMemberType]
+        headers = utils.build_hf_headers(headers=wanted)  # pyright: ignore[reportUnknownMemberType]
         with (
             _asked(self._name, self._commit),
             huggingface_hub.get_session().stream("GET", url, headers=headers, timeout=_PATIENCE) as response,
@@ -91,7 +91,7 @@ def _asked(name: str, revision: str | None) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        offline = constants.HF_HUB_OFFLINE
         lost = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
         known: dict[type[Exception], str] = {
             errors.GatedRepoError: "it is gated: accept its terms on the hub, then log in with 'hf auth login'",

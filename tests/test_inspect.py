@@ -1,4 +1,4 @@
-"""What is told of a checkpoint without reading its weights: the right facts, from headers alone, here and on the hub."""
+"""What is told of a checkpoint without reading its weights: the right facts, from headers alone, here and on a hub."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from checkpoints import END, FAMILIES, START, family_shapes, write_checkpoint, write_family
 from hypothesis import given
@@ -209,7 +210,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=[0.01])
+        thread = threading.Thread(target=listening.serve_forever, args=[0.01], daemon=True)
         thread.start()
         where = f"http://127.0.0.1:{listening.server_port}"
         constants = huggingface_hub.constants
@@ -263,7 +264,7 @@ def test_offline_the_cache_is_looked_at_and_nothing_is_asked(server: Hub, monkey
     facts = mdsample.inspect("org/tiny")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(Hub, "answer", None)
-    with pytest.raises(ModelError, match="holds neither model.safetensors nor "):
+    with pytest.raises(ModelError, match=r"holds neither model\.safetensors nor "):
         mdsample.inspect("org/tiny")
     cached = Path(huggingface_hub.constants.HF_HUB_CACHE, "models--org--tiny", "snapshots", server.commit)
     (server.folder / SINGLE).rename(cached / SINGLE)
