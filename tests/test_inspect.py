@@ -128,7 +128,8 @@ def test_no_weight_is_read(tmp_path: Path) -> None:
     assert run.fault.startswith("too little memory; ") and run.memory == facts.memory["float32"]
 
 
-@pytest.mark.parametrize("name", [name for name in DAMAGE if name not in ("nan", "inf")])  # which the weights alone show
+# the two left out show in the weights alone
+@pytest.mark.parametrize("name", [name for name in DAMAGE if name not in ("nan", "inf")])
 def test_damage_is_told_as_loading_tells_it(name: str, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     damage, said = DAMAGE[name]
