@@ -166,9 +166,9 @@ def test_default_dtypes(folder: Path, tmp_path: Path) -> None:
     from mdsample.families import read_config
 
     stored = write_checkpoint(tmp_path, dtype="BF16")
-    checkpoint = open_checkpoint(stored, read_config(stored))
-    assert device.choose_dtype(None, torch.device("cpu"), checkpoint) == torch.float32
-    assert device.choose_dtype(None, torch.device("cuda"), checkpoint) == torch.bfloat16
+    kind = open_checkpoint(stored, read_config(stored)).pieces["embed"][0].dtype
+    assert device.choose_dtype(None, torch.device("cpu"), kind) == torch.float32
+    assert device.choose_dtype(None, torch.device("cuda"), kind) == torch.bfloat16
     with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
         open_model(folder, device="cpu", dtype="int8")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
+from mdsample.arrays import Bools, Ints
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
-from mdsample.families import read_config
+from mdsample.families import family_of, read_config, read_fields
 from mdsample.guide import Cfg, NoGuide
 from mdsample.loading import read_card
+from mdsample.refusals import Limits
 from mdsample.tokenizer import FileTokenizer
 from mdsample_torch.device import choose_device, choose_dtype
 from mdsample_torch.look import TorchLook
@@ -26,13 +28,40 @@ from mdsample_torch.weights import read_weights
 STACKED_TOKENS = 16384
 
 
+class Body(Protocol):
+    """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
+
+    @property
+    def spec(self) -> Limits:
+        """What it can be asked."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
+        ...
+
+    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools) -> Tensor:
+        """States `[N, d]` on the device, of the N places where `wanted [B, L]`, row by row; see `TorchTrunk.hidden`."""
+        ...
+
+    def logits(self, hidden: Tensor, out: Tensor) -> None:
+        """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; columns beyond the vocabulary are free."""
+        ...
+
+
 @final
 @attrs.frozen(eq=False)
 class TorchDenoiser:
     """A model on Torch; see `mdsample.denoiser.Denoiser`."""
 
     name: str
-    trunk: TorchTrunk
+    trunk: Body
     tokenizer: Tokenizer
     #: text of the template that suits the model
     template: str
@@ -56,7 +85,7 @@ class TorchDenoiser:
     def look(self, ask: Ask) -> TorchLook:
         """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
 
-        Raises `ValueError` for a guide it does not know, and as `TorchTrunk.hidden` and `TorchLook` do.
+        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchLook` do.
         """
         match ask.guide:
             case NoGuide():
@@ -99,13 +128,20 @@ def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
 def open_model(folder: Path, *, device: str | None = None, dtype: str | None = None) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
+    A `model_type` that is none of `mdsample.families` is left to transformers, see `mdsample_torch.masked_lm`.
+
     `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
     `float16`, or `None`: float32 on a CPU, elsewhere as stored.
     """
     where = choose_device(device)
+    if family_of(read_fields(folder)) is None:
+        # imported here: it builds on this file
+        from mdsample_torch.masked_lm import open_masked_lm
+
+        return open_masked_lm(folder, where, dtype)
     spec = read_config(folder)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)
-    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint))
+    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
     return TorchDenoiser(card.name, TorchTrunk(spec, weights), tokenizer, card.template)

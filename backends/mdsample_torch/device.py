@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.checkpoint import Checkpoint, available_memory
+from mdsample.checkpoint import available_memory
 from mdsample.loading import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,11 +39,10 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device("cuda", number)
 
 
-def choose_dtype(name: str | None, device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
-    """The type of this name; `None`: float32 on the CPU, elsewhere the type that the embedding is stored in."""
+def choose_dtype(name: str | None, device: torch.device, stored: str) -> torch.dtype:
+    """The type of this name; `None`: float32 on the CPU, elsewhere the `stored` one, named as in files."""
     if name is None:
-        stored = _STORED[checkpoint.pieces["embed"][0].dtype]
-        return torch.float32 if device.type == "cpu" else stored
+        return torch.float32 if device.type == "cpu" else _STORED.get(stored, torch.float32)
     if name not in DTYPES:
         raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(DTYPES)}")
     return DTYPES[name]
