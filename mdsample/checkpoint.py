@@ -77,14 +77,7 @@ class Checkpoint:
 
         `available=None` asks the system; where it does not say, nothing is refused.
         """
-        available = available_memory() if available is None else available
-        needed = self.memory(size)
-        if available is not None and needed > available:
-            raise ModelError(
-                f"{self.folder.name} has {self.parameters:,} weights, which take {_gib(needed)} of memory at {size} "
-                f"bytes each, but {_gib(available)} are available; free some, take a smaller model, or run it on a "
-                f"backend that keeps the {_gib(self.bytes)} of the files as they are"
-            )
+        refuse_too_large(self.folder, self.parameters, self.bytes, size, available)
 
 
 def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
@@ -95,13 +88,7 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     known to the family, there twice, of another shape or of another type; or says why a file cannot be believed.
     """
     files = FolderFiles(where) if isinstance(where, Path) else where
-    folder, stored = files.folder, _stored(files)
-    if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
-        name = next(name for name, t in stored.items() if t.dtype in quantised)
-        raise ModelError(
-            f"the weights in {folder} are quantised: {name} is stored as {stored[name].dtype}; F32, F16 and BF16 are "
-            "read, so take the model in one of these"
-        )
+    folder, stored = files.folder, read_stored(files)
     layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
     expected = _expected(layout, trunk)
     faults = [
@@ -119,6 +106,21 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
             faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
     _complain(f"the weights in {folder} do not fit config.json", faults)
     return Checkpoint(folder, trunk, {ours: _pieces(source, stored) for ours, source in layout.items()})
+
+
+def refuse_too_large(folder: Path, parameters: int, stored: int, size: int, available: int | None) -> None:
+    """`ModelError` if so many weights at `size` bytes a value exceed what is available; `stored`: bytes of the files.
+
+    `available=None` asks the system; where it does not say, nothing is refused.
+    """
+    available = available_memory() if available is None else available
+    needed = parameters * size
+    if available is not None and needed > available:
+        raise ModelError(
+            f"{folder.name} has {parameters:,} weights, which take {_gib(needed)} of memory at {size} bytes each, but "
+            f"{_gib(available)} are available; free some, take a smaller model, or run it on a backend that keeps the "
+            f"{_gib(stored)} of the files as they are"
+        )
 
 
 def available_memory() -> int | None:
@@ -170,8 +172,22 @@ def _pieces(source: Source, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
+def read_stored(files: Files) -> dict[str, Stored]:
+    """Every tensor in the files by its published name; headers only.
+
+    Raises `ModelError` if there are no safetensors files, if they cannot be believed, or if a tensor is quantised.
+    """
+    stored = _stored(files)
+    if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
+        name = next(name for name, t in stored.items() if t.dtype in quantised)
+        raise ModelError(
+            f"the weights in {files.folder} are quantised: {name} is stored as {stored[name].dtype}; F32, F16 and BF16 "
+            "are read, so take the model in one of these"
+        )
+    return stored
+
+
 def _stored(files: Files) -> dict[str, Stored]:
-    """Every tensor in the files by its published name."""
     if files.size(_SINGLE) is not None:
         return read_header(files, _SINGLE)
     if files.size(_INDEX) is None:

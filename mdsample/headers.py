@@ -37,6 +37,16 @@ class Stored:
     #: byte of the file at which its first value stands
     offset: int
 
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in the file; the type is one of `SIZES`."""
+        return self.count * SIZES[self.dtype]
+
 
 def read_header(files: Files, name: str) -> dict[str, Stored]:
     """Every tensor of a safetensors file by its published name; `name` is the file's.

@@ -150,12 +150,15 @@ def backends() -> list[str]:
     return sorted(entries())
 
 
-def read_card(folder: Path) -> Card:
-    """The model folder's `mdsample.toml`, or the defaults if there is none; `ModelError` if it is malformed."""
+def read_card(folder: Path, template: str = TEMPLATE) -> Card:
+    """The model folder's `mdsample.toml`, or the defaults if there is none; `ModelError` if it is malformed.
+
+    `template`: the one of a folder that names none.
+    """
     path = folder / CARD
     name = _name(folder)
     if not path.is_file():
-        return Card(name)
+        return Card(name, template)
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -166,7 +169,7 @@ def read_card(folder: Path) -> Card:
             raise ModelError(f"{path}: unknown key {key!r}; known keys: {', '.join(known)}")
         if not isinstance(value, str):
             raise ModelError(f"{path}: {key} must be a text; got {value!r}")
-    return Card(name, said.get("template", TEMPLATE), said.get("description", ""))
+    return Card(name, said.get("template", template), said.get("description", ""))
 
 
 def _name(folder: Path) -> str:

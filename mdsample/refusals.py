@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
-from mdsample.families.trunk import Trunk
 from mdsample.loading import ModelError
+
+
+class Limits(Protocol):
+    """What a model can be asked: a `Trunk`, for one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids go from 0 to one below this."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        ...
 
 
 def place(row: int | np.integer, position: int | np.integer) -> str:
@@ -14,22 +29,22 @@ def place(row: int | np.integer, position: int | np.integer) -> str:
     return f"row {row}, position {position}"
 
 
-def refuse_ask(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools) -> None:
+def refuse_ask(limits: Limits, tokens: Ints, valid: Bools, wanted: Bools) -> None:
     """`ValueError` if a place in padding is wanted, a row is too long, or a token id does not exist; all `[B, L]`."""
     if (wanted & ~valid).any():
         row, position = np.argwhere(wanted & ~valid)[0]
         raise ValueError(f"{place(row, position)} is padding; the model says nothing about it")
     longest = int(np.nonzero(valid)[1].max(initial=-1)) + 1
-    if longest > trunk.max_length:
+    if longest > limits.max_length:
         raise ValueError(
-            f"a row has {longest} tokens, but the model takes {trunk.max_length} at most; shorten text or slots"
+            f"a row has {longest} tokens, but the model takes {limits.max_length} at most; shorten text or slots"
         )
-    strange = valid & ((tokens < 0) | (tokens >= trunk.vocab_size))
+    strange = valid & ((tokens < 0) | (tokens >= limits.vocab_size))
     if strange.any():
         row, position = np.argwhere(strange)[0]
         raise ValueError(
             f"{place(row, position)} holds token id {tokens[row, position]}, which does not exist; "
-            f"ids go from 0 to {trunk.vocab_size - 1}"
+            f"ids go from 0 to {limits.vocab_size - 1}"
         )
 
 

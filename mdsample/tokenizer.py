@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 from tokenizers import Tokenizer as Engine
 
-from mdsample.families.trunk import Trunk
 from mdsample.loading import ModelError
+
+
+class Named(Protocol):
+    """What a configuration says of its tokens: a `Trunk`, for one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        ...
+
+    @property
+    def mask_id(self) -> int:
+        """The mask token."""
+        ...
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends and pads a text, if there is one."""
+        ...
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that stands before every text, if there is one."""
+        ...
 
 
 @final
@@ -44,8 +67,8 @@ class FileTokenizer:
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
 
     @classmethod
-    def read(cls, folder: Path, trunk: Trunk) -> FileTokenizer:
-        """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit the trunk."""
+    def read(cls, folder: Path, named: Named) -> FileTokenizer:
+        """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit `named`."""
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelError(f"{folder} holds no tokenizer.json; other tokenizer formats are not read")
@@ -53,10 +76,10 @@ class FileTokenizer:
             engine = Engine.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise ModelError(f"{path} cannot be read: {error}") from error
-        tokenizer = cls(engine, mask_id=trunk.mask_id, end_id=trunk.end_id, start_id=trunk.start_id)
-        if tokenizer.size > trunk.vocab_size:
+        tokenizer = cls(engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id)
+        if tokenizer.size > named.vocab_size:
             raise ModelError(
-                f"{path} has token ids up to {tokenizer.size - 1}, but the model has {trunk.vocab_size} logits; "
+                f"{path} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} logits; "
                 "the two files do not belong together"
             )
         return tokenizer

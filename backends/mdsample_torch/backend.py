@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.arrays import Ints
-from mdsample.cache import Cache, CacheError, suit
+from mdsample.arrays import Bools, Ints
+from mdsample.cache import Cache, CacheError, Rows, suit
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
-from mdsample.families import read_config
+from mdsample.families import family_of, read_config, read_fields
 from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
 from mdsample.loading import ModelError, read_card
+from mdsample.refusals import Limits
 from mdsample.tokenizer import FileTokenizer
 from mdsample_torch.device import choose_device, choose_dtype, free_memory
 from mdsample_torch.look import TorchLook
@@ -30,13 +31,44 @@ from mdsample_torch.weights import read_weights
 STACKED_TOKENS = 16384
 
 
+class Body(Protocol):
+    """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
+
+    @property
+    def spec(self) -> Limits:
+        """What it can be asked."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
+        ...
+
+    def past(self, cache: Cache) -> Past:
+        """Room for what is kept from look to look; `CacheError` if it does not keep this, or nothing."""
+        ...
+
+    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None, rows: Rows | None) -> Tensor:
+        """States `[N, d]` on the device, of the N places where `wanted [B, L]`, row by row; see `TorchTrunk.hidden`."""
+        ...
+
+    def logits(self, hidden: Tensor, out: Tensor) -> None:
+        """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; columns beyond the vocabulary are free."""
+        ...
+
+
 @final
 @attrs.frozen(eq=False)
 class TorchDenoiser:
     """A model on Torch; see `mdsample.denoiser.Denoiser`."""
 
     name: str
-    trunk: TorchTrunk
+    trunk: Body
     tokenizer: Tokenizer
     #: text of the template that suits the model
     template: str
@@ -47,7 +79,7 @@ class TorchDenoiser:
 
     def __attrs_post_init__(self) -> None:
         """Raises `CacheError` if the cache does not suit the model."""
-        made = None if self.cache is None else (Past(self.cache, self.trunk.spec), Past(self.cache, self.trunk.spec))
+        made = None if self.cache is None else (self.trunk.past(self.cache), self.trunk.past(self.cache))
         object.__setattr__(self, "_pasts", made)
 
     @property
@@ -69,7 +101,7 @@ class TorchDenoiser:
     def look(self, ask: Ask) -> TorchLook:
         """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
 
-        Raises `ValueError` for a guide it does not know, and as `TorchTrunk.hidden` and `TorchLook` do.
+        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchLook` do.
         """
         match ask.guide:
             case NoGuide():
@@ -97,7 +129,7 @@ class TorchDenoiser:
         if 2 * ask.tokens.size > STACKED_TOKENS:
             return self._hidden(ask, ask.tokens, None), self._hidden(ask, bare, None)
         valid, looked = np.concatenate([ask.valid] * 2), np.concatenate([ask.looked] * 2)
-        hidden, masked = self.trunk.hidden(np.concatenate([ask.tokens, bare]), valid, looked).chunk(2)
+        hidden, masked = self.trunk.hidden(np.concatenate([ask.tokens, bare]), valid, looked, None, None).chunk(2)
         return hidden, masked
 
     def _hidden(self, ask: Ask, tokens: Ints, past: Past | None) -> Tensor:
@@ -117,10 +149,17 @@ def open_model(
 ) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
+    A `model_type` that is none of `mdsample.families` is left to transformers, see `mdsample_torch.masked_lm`.
+
     `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
     `float16`, or `None`: float32 on a CPU, elsewhere as stored. `cache`: `None`, or one that suits the model.
     """
     where = choose_device(device)
+    if family_of(read_fields(folder)) is None:
+        # imported here: it builds on this file
+        from mdsample_torch.masked_lm import open_masked_lm
+
+        return open_masked_lm(folder, where, dtype, cache)
     spec = read_config(folder)
     try:
         suit(cache, spec.block)

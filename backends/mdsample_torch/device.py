@@ -40,9 +40,9 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_dtype(name: str | None, device: torch.device, stored: str) -> torch.dtype:
-    """The type of this name; `None`: float32 on the CPU, elsewhere the `stored` one (F32, F16 or BF16)."""
+    """The type of this name; `None`: float32 on the CPU, elsewhere the `stored` one, named as in files."""
     if name is None:
-        return torch.float32 if device.type == "cpu" else _STORED[stored]
+        return torch.float32 if device.type == "cpu" else _STORED.get(stored, torch.float32)
     if name not in DTYPES:
         raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(DTYPES)}")
     return DTYPES[name]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdsample.arrays import Bools, Ints, somewhere
-from mdsample.cache import Rows
+from mdsample.cache import Cache, Rows
 from mdsample.families.trunk import Trunk
 from mdsample.refusals import refuse_ask
 from mdsample_torch.device import upload
@@ -59,6 +59,10 @@ class TorchTrunk:
     def width(self) -> int:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         return len(self._head)
+
+    def past(self, cache: Cache) -> Past:
+        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
+        return Past(cache, self.spec)
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; what is beyond the vocabulary is 0."""

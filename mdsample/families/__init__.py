@@ -46,6 +46,17 @@ def published() -> dict[str, Trunk]:
 
 def read_config(folder: Path) -> Trunk:
     """The description of the model in a folder; `ModelError` if `config.json` is missing, malformed or unsupported."""
+    fields = read_fields(folder)
+    family = family_of(fields)
+    if family is None:
+        raise unsupported(folder, fields)
+    silent = any(fields.get(name) is None for name in ("mask_token_id", "eos_token_id"))
+    special = read_special(folder) if silent or isinstance(fields.get("eos_token_id"), list) else Special()
+    return FAMILIES[family](fields, special)
+
+
+def read_fields(folder: Path) -> dict[str, object]:
+    """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or says that weights are quantised."""
     path = folder / "config.json"
     try:
         config: object = json.loads(path.read_text(encoding="utf-8"))
@@ -56,18 +67,28 @@ def read_config(folder: Path) -> Trunk:
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
     fields = cast("dict[str, object]", config)
-    kind = fields.get("model_type")
-    # LLaDA-MoE is published under the model_type of the dense LLaDA
-    if kind == "llada" and fields.get("num_experts") is not None:
-        kind = "llada_moe"
-    read = FAMILIES.get(kind) if isinstance(kind, str) else None
-    if read is None:
-        found = "no model_type" if kind is None else f"model_type {kind!r}"
-        raise ModelError(f"{path} has {found}; supported: {', '.join(sorted(FAMILIES))}")
     for key in ("quantization", "quantization_config"):
         if fields.get(key) is not None:
             raise ModelError(
                 f"{path} has {key}: quantised weights are not read; take the model in float32, float16 or bfloat16"
             )
-    silent = any(fields.get(name) is None for name in ("mask_token_id", "eos_token_id"))
-    return read(fields, read_special(folder) if silent or isinstance(fields.get("eos_token_id"), list) else Special())
+    return fields
+
+
+def family_of(fields: Mapping[str, object]) -> str | None:
+    """Who in `FAMILIES` reads this configuration; `None`: nobody."""
+    kind = fields.get("model_type")
+    # LLaDA-MoE is published under the model_type of the dense LLaDA
+    if kind == "llada" and fields.get("num_experts") is not None:
+        kind = "llada_moe"
+    return kind if isinstance(kind, str) and kind in FAMILIES else None
+
+
+def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
+    """The error that says which models there are instead."""
+    kind = fields.get("model_type")
+    found = "no model_type" if kind is None else f"model_type {kind!r}"
+    return ModelError(
+        f"{folder / 'config.json'} has {found}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
+        "what AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"
+    )

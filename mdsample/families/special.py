@@ -18,7 +18,7 @@ class Special:
 
     #: id by text of every added token
     ids: Mapping[str, int] = attrs.field(factory=dict[str, int])
-    #: text by role (`mask_token`, `eos_token`, …), as declared in `tokenizer_config.json`
+    #: text by role (`mask_token`, `eos_token`, …), as declared in `tokenizer_config.json` or `special_tokens_map.json`
     roles: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
     def id_of(self, role: str, *texts: str) -> int | None:
@@ -30,8 +30,9 @@ class Special:
 
 
 def read_special(folder: Path) -> Special:
-    """The special tokens of a model folder, from `tokenizer_config.json` and `tokenizer.json` where they are there.
+    """The special tokens of a model folder, from the tokenizer's files where they are there.
 
+    `tokenizer.json` gives the ids; the roles come from `tokenizer_config.json`, else from `special_tokens_map.json`.
     Raises `ModelError` if one of them is not valid JSON.
     """
     said = _read(folder / "tokenizer_config.json")
@@ -48,7 +49,8 @@ def read_special(folder: Path) -> Special:
         text = _text(entry)
         if text is not None and number.isdecimal():
             ids.setdefault(text, int(number))
-    roles = {role: text for role in said if role.endswith("_token") and (text := _text(said[role])) is not None}
+    declared = _read(folder / "special_tokens_map.json") | said
+    roles = {role: text for role in declared if role.endswith("_token") and (text := _text(declared[role])) is not None}
     return Special(ids, roles)
 
 
