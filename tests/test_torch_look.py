@@ -384,6 +384,32 @@ def test_logits_are_never_there_all_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @few
+@given(st.data())
+def test_logits_kept_or_made_again_give_the_same_draw(data: st.DataObject) -> None:
+    scores = data.draw(tables())
+    assume(np.isfinite(scores).all(0).any())
+    allowed, how, n = data.draw(sets(scores)), data.draw(DRAWS), len(scores)
+    u = np.random.default_rng(data.draw(st.integers(0, 9))).random(n)
+    kept, again = look_at(scores, allowed), look_at(scores, allowed)
+    assert kept._kept is not None
+    again._kept = None
+    asked: list[int] = []
+    for look in (kept, again):
+        own = look._logits
+        look._logits = lambda places, out, own=own: (asked.append(len(places)), own(places, out))[1]
+    for one, other in zip(kept.draw(*places(n), u, how), again.draw(*places(n), u, how), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert asked == [n], "the kept ones are not made again"
+
+
+def test_what_was_impossible_stays_so_under_a_narrower_restriction() -> None:
+    narrow = restrict((1, 1), 3, [[False, True, True]])
+    for how in (Greedy(), Temperature()):
+        with pytest.raises(ModelError, match=r"every token .* probability zero"):
+            look_at([[0.0, -math.inf, -math.inf]]).draw(*places(1), np.full(1, 0.5), how, narrow)
+
+
+@few
 @given(st.integers(0, 99), st.sampled_from([0.0, 0.5, 3.0]))
 def test_guidance_equals_the_reference(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ from mdsample_torch.restrict import restrict_
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
 #: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
-CACHE_BYTES = 2 << 20
+CACHE_BYTES = 4 << 20
 
 #: writes the float32 logits of places `[n]` (their numbers, int64, on the device) to `[n, W]`
 Logits = Callable[[Tensor, Tensor], None]
@@ -47,11 +47,13 @@ class TorchLook:
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
         self._restriction = restriction
+        #: what `reduce_` left of the logits of all N places, if they were one chunk: draws need not make them again
+        self._kept: Tensor | None = None
         rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
         self._number = np.full(looked.shape, -1, np.int64)
         self._number[looked] = np.arange(len(rows))
         parts: list[Tensor] = []
-        for part, scratch in self._parts(rows, positions, None):
+        for part, scratch in self._parts(rows, positions, None, keep=True):
             reduced = reduce_(part, scratch)
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
@@ -111,8 +113,13 @@ class TorchLook:
         token, bits = _fetch(parts, 2)
         return token, bits.view(np.float32)
 
-    def _parts(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Restricted logits `[n, W]` of these places and as much scratch memory, part by part; both are used again."""
+    def _parts(
+        self, rows: Ints, positions: Ints, restriction: Restriction | None, keep: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Restricted logits `[n, W]` of these places and as much scratch memory, part by part; both are used again.
+
+        `keep`: these are all N places in order, and what is left of one chunk of them is wanted later.
+        """
         size = max(1, CHUNK_BYTES // (4 * self._width))
         at_once = max(1, CACHE_BYTES // (4 * self._width)) if self._device.type == "cpu" else size
         number = upload(self._number[rows, positions], self._device)
@@ -121,12 +128,17 @@ class TorchLook:
         for first in range(0, len(rows), size):
             here = slice(first, first + size)
             chunk = out[: len(rows[here])]
-            self._logits(number[here], chunk)
-            chunk[:, self._size :] = -torch.inf
-            for one in (self._restriction, restriction):
-                if one is not None:
-                    restrict_(chunk[:, : self._size], one, rows[here], positions[here])
+            if self._kept is None:
+                self._logits(number[here], chunk)
+                chunk[:, self._size :] = -torch.inf
+                restrict_(chunk[:, : self._size], self._restriction, rows[here], positions[here])
+            else:
+                torch.index_select(self._kept, 0, number[here], out=chunk)
+            if restriction is not None:
+                restrict_(chunk[:, : self._size], restriction, rows[here], positions[here])
             yield from ((part, scratch) for part in torch.split(chunk, at_once))
+        if keep and len(rows) <= size:
+            self._kept = out
 
 
 def _fetch(parts: list[Tensor], count: int) -> NDArray[np.int32]:

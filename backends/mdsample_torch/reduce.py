@@ -48,7 +48,8 @@ def reduce_(scores: Tensor, scratch: Tensor) -> Reduced:
 
     The most probable token is left out of the sum and log1p puts it back, so that a log-probability of −1e-12 and an
     entropy of 1e-11 are told from 0. W is a multiple of `BLOCK`. Forbidden tokens are left at `FLOOR`. `scratch`,
-    at least as large as `scores`, is overwritten: on a CPU fresh memory costs more than what is computed in it.
+    at least as large as `scores`, is overwritten: on a CPU fresh memory costs more than what is computed in it. What is
+    left in `scores` may be reduced again, also with more tokens forbidden.
     """
     here = torch.arange(len(scores), device=scores.device)
     blocks = scores.view(len(scores), -1, BLOCK)
@@ -72,9 +73,10 @@ def reduce_(scores: Tensor, scratch: Tensor) -> Reduced:
     best = -log_total[:, None]
     block = first(highest + best == best)
     token = block * BLOCK + first(blocks[here, block] + best == best)
+    usable = peak.isfinite() & (peak > FLOOR)
     return Reduced(
         token,
-        torch.where(peak.isfinite(), -log_total, peak),
+        torch.where(usable, -log_total, torch.where(peak == FLOOR, -torch.inf, peak)),
         torch.where(second <= FLOOR, -torch.inf, second - log_total),
         log_total - mean,
         log_total,
