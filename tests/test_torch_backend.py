@@ -25,6 +25,7 @@ from mdsample.draw import Temperature  # noqa: E402
 from mdsample.guide import Cfg, NoGuide  # noqa: E402
 from mdsample.loading import ModelError  # noqa: E402
 from mdsample.policy import Policy  # noqa: E402
+from mdsample.presets import PRESETS  # noqa: E402
 from mdsample.tasks import TASKS  # noqa: E402
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
@@ -110,17 +111,23 @@ def test_the_references_tokens(folder: Path, model: TorchDenoiser, policy: Polic
         testing.same_row(one, i, other, i)
 
 
-@pytest.mark.parametrize("policy", ["ar-med", "ar-med+temperature(1)"])
-def test_tiny_gsm_token_for_token(policy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    problems = [problem.texts for problem in TASKS["tiny-gsm"].read()[:2]]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(dict(p)) + "\n" for p in problems))
+#: every preset at temperature 0 and 1; one-by-one has a temperature of its own
+PRESET_TEXTS = [
+    *(name + warm for name in sorted(PRESETS.keys() - {"one-by-one"}) for warm in ("", "+temperature(1)")),
+    *("one-by-one", "whole+random+top(1)"),
+]
+
+
+@pytest.mark.parametrize("policy", PRESET_TEXTS)
+def test_tiny_gsm_token_for_token(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said: list[Any] = []
+    (tmp_path / "in.jsonl").write_text(json.dumps(dict(TASKS["tiny-gsm"].read()[0].texts)))
     for name in ("torch", "reference"):
-        options = ["--backend", name, "--device", "cpu", "--dtype", "float32", "--policy", policy, "--json"]
-        assert main(["run", "--input", str(tmp_path / "in.jsonl"), *options]) == 0
-        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        said.append([(row["text"], row["slots"], row["nfe"]) for row in rows])
-    assert said[0] == said[1] and len(said[0]) == 2
+        options = ["--backend", name, "--device", "cpu", "--dtype", "float32", "--policy", policy]
+        assert main(["run", "--json", "--input", str(tmp_path / "in.jsonl"), *options]) == 0
+        (row,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        said.append((row["text"], row["slots"], row["nfe"]))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("stored", ["F32", "BF16", "F16"])
