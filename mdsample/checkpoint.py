@@ -19,6 +19,7 @@ from mdsample.families.trunk import Rows, Source, Stack, Trunk, Whole
 from mdsample.files import Files, FolderFiles
 from mdsample.headers import SIZES, Stored, is_name, parse_object, read_header
 from mdsample.loading import ModelError
+from mdsample.quantised import Packing, packings, parts
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _READABLE = ("F32", "F16", "BF16")
@@ -34,7 +35,7 @@ class Piece:
     file: Path
     #: the published name
     name: str
-    #: F32, F16 or BF16, little-endian
+    #: F32, F16 or BF16, little-endian; U32 for packed words
     dtype: str
     #: of the piece itself, after `rows`
     shape: tuple[int, ...]
@@ -44,9 +45,54 @@ class Piece:
     offset: int
 
     @property
+    def kind(self) -> str:
+        """How it is stored, for people."""
+        return self.dtype
+
+    @property
+    def stored(self) -> tuple[Piece, ...]:
+        """Itself; see `Packed`."""
+        return (self,)
+
+    @property
     def bytes(self) -> int:
         """Size in the file."""
         return math.prod(self.shape) * SIZES[self.dtype]
+
+
+@attrs.frozen
+class Packed:
+    """A quantised tensor of ours, or one expert's share of it; see `mdsample.quantised`."""
+
+    words: Piece
+    scales: Piece
+    biases: Piece
+    packing: Packing
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the piece once it is unpacked."""
+        return (*self.words.shape[:-1], self.words.shape[-1] * 32 // self.packing.bits)
+
+    @property
+    def dtype(self) -> str:
+        """Of scales and biases."""
+        return self.scales.dtype
+
+    @property
+    def kind(self) -> str:
+        """How it is stored, for people."""
+        return str(self.packing)
+
+    @property
+    def stored(self) -> tuple[Piece, ...]:
+        """Words, scales and biases."""
+        return self.words, self.scales, self.biases
+
+    @property
+    def bytes(self) -> int:
+        """Size in the files."""
+        return sum(piece.bytes for piece in self.stored)
 
 
 @attrs.frozen
@@ -56,7 +102,7 @@ class Checkpoint:
     folder: Path
     trunk: Trunk
     #: by our own name. One piece is the tensor of `trunk.shapes`; several are stacked on a new first axis, in order
-    pieces: Mapping[str, tuple[Piece, ...]] = attrs.field(repr=False)
+    pieces: Mapping[str, tuple[Piece | Packed, ...]] = attrs.field(repr=False)
 
     @property
     def parameters(self) -> int:
@@ -91,12 +137,21 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     folder, stored = files.folder, read_stored(files)
     layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
     expected = _expected(layout, trunk)
+    try:
+        packed = packings(expected, stored)
+    except ValueError as fault:
+        raise ModelError(f"the weights in {folder} do not fit config.json: {fault}") from fault
+    packs = {part for name in packed for part in parts(name)}
+    refuse_other_types(folder, {name: tensor for name, tensor in stored.items() if name not in packs})
     faults = [
         f"{name} {list(tensor.shape)} is no tensor of {trunk.family} models"
         for name, tensor in stored.items()
-        if name not in expected and not name.endswith(_BUFFER) and trunk.spare.get(name) != tensor.shape
+        if name not in expected and name not in packs
+        if not name.endswith(_BUFFER) and trunk.spare.get(name) != tensor.shape
     ]
     for name, shape in expected.items():
+        if name in packed:
+            continue
         tensor = stored.get(name)
         if tensor is None:
             faults.append(f"{name} {list(shape)} is missing")
@@ -105,7 +160,17 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
         elif tensor.dtype not in _READABLE:
             faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
     _complain(f"the weights in {folder} do not fit config.json", faults)
-    return Checkpoint(folder, trunk, {ours: _pieces(source, stored) for ours, source in layout.items()})
+    return Checkpoint(folder, trunk, {ours: _pieces(source, stored, packed) for ours, source in layout.items()})
+
+
+def refuse_other_types(folder: Path, stored: Mapping[str, Stored]) -> None:
+    """`ModelError` if one of these tensors is of a type that only quantised weights have."""
+    if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
+        name = next(name for name, t in stored.items() if t.dtype in quantised)
+        raise ModelError(
+            f"the weights in {folder} are quantised in a way that is not read: {name} is stored as "
+            f"{stored[name].dtype}; take the model in F32, F16 or BF16, or as MLX quantises it"
+        )
 
 
 def refuse_too_large(folder: Path, parameters: int, stored: int, size: int, available: int | None) -> None:
@@ -153,7 +218,7 @@ def _expected(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int
     return expected
 
 
-def _pieces(source: Source, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
+def _pieces(source: Source, stored: Mapping[str, Stored], packed: Mapping[str, Packing]) -> tuple[Piece | Packed, ...]:
     match source:
         case Whole(name):
             names, rows = (name,), None
@@ -161,33 +226,27 @@ def _pieces(source: Source, stored: Mapping[str, Stored]) -> tuple[Piece, ...]:
             rows = None
         case Rows(name, start, stop):
             names, rows = (name,), (start, stop)
-    pieces: list[Piece] = []
-    for name in names:
+
+    def piece(name: str) -> Piece:
         tensor = stored[name]
         shape, offset = tensor.shape, tensor.offset
         if rows is not None:
             shape = (rows[1] - rows[0], *shape[1:])
             offset += rows[0] * math.prod(shape[1:]) * SIZES[tensor.dtype]
-        pieces.append(Piece(tensor.file, name, tensor.dtype, shape, rows, offset))
-    return tuple(pieces)
+        return Piece(tensor.file, name, tensor.dtype, shape, rows, offset)
+
+    def packed_piece(name: str) -> Packed:
+        words, scales, biases = map(piece, parts(name))
+        return Packed(words, scales, biases, packed[name])
+
+    return tuple(packed_piece(name) if name in packed else piece(name) for name in names)
 
 
 def read_stored(files: Files) -> dict[str, Stored]:
     """Every tensor in the files by its published name; headers only.
 
-    Raises `ModelError` if there are no safetensors files, if they cannot be believed, or if a tensor is quantised.
+    Raises `ModelError` if there are no safetensors files, or if they cannot be believed.
     """
-    stored = _stored(files)
-    if quantised := sorted({t.dtype for t in stored.values()} - {*_READABLE, "F64", "I64", "BOOL"}):
-        name = next(name for name, t in stored.items() if t.dtype in quantised)
-        raise ModelError(
-            f"the weights in {files.folder} are quantised: {name} is stored as {stored[name].dtype}; F32, F16 and BF16 "
-            "are read, so take the model in one of these"
-        )
-    return stored
-
-
-def _stored(files: Files) -> dict[str, Stored]:
     if files.size(_SINGLE) is not None:
         return read_header(files, _SINGLE)
     if files.size(_INDEX) is None:

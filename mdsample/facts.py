@@ -54,9 +54,9 @@ class Facts:
     end: Token | None
     #: stands before every text
     start: Token | None
-    #: the type that the embedding is stored in: F32, F16 or BF16
+    #: the type that the embedding is stored in (its scales, if it is quantised): F32, F16 or BF16
     dtype: str
-    #: number of weights by the type they are stored in
+    #: number of weights by how they are stored: a type, or bits and group size
     stored: Mapping[str, int]
     #: the files of weights, sorted
     files: tuple[File, ...]
@@ -84,8 +84,9 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
     pieces = [piece for group in checkpoint.pieces.values() for piece in group]
     stored = Counter[str]()
     for piece in pieces:
-        stored[piece.dtype] += math.prod(piece.shape)
-    shards = tuple(File(shard, files.size(shard) or 0) for shard in sorted({piece.file.name for piece in pieces}))
+        stored[piece.kind] += math.prod(piece.shape)
+    shard_names = sorted({part.file.name for piece in pieces for part in piece.stored})
+    shards = tuple(File(shard, files.size(shard) or 0) for shard in shard_names)
     return Facts(
         name=card.name,
         description=card.description,

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +84,16 @@ def to_bfloat16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
     return (x.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, NDArray[np.float32]], dtype: str = "F32") -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], dtype: str = "F32") -> None:
     """The format by hand: length of the header, header, bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     body = b""
     for name, x in tensors.items():
-        stored = to_bfloat16(x) if dtype == "BF16" else x.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype])
+        kind = "U32" if x.dtype == np.uint32 else dtype
+        plain = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "U32": "<u4"}
+        stored = to_bfloat16(x) if kind == "BF16" else x.astype(plain[kind])
         header[name] = {
-            "dtype": dtype,
+            "dtype": kind,
             "shape": list(x.shape),
             "data_offsets": [len(body), len(body) + stored.nbytes],
         }
@@ -104,7 +107,7 @@ def write_checkpoint(
     folder: Path,
     *,
     config: Mapping[str, object] | None = None,
-    weights: Mapping[str, NDArray[np.float32]] | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
     dtype: str = "F32",
     shards: int = 1,
     seed: int = 0,
@@ -267,12 +270,51 @@ def converted(family: str, weights: Mapping[str, NDArray[np.float32]]) -> dict[s
     return out
 
 
+#: by family: sizes of which every matrix can be quantised in groups of 32
+WIDE: dict[str, dict[str, object]] = {
+    "llada": {"d_model": 32, "mlp_hidden_size": 64},
+    "llada_moe": {"hidden_size": 32, "dense_intermediate_size": 64, "expert_intermediate_size": 32},
+    "llada2_moe": {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 32},
+    "sdar_moe": {"hidden_size": 32, "moe_intermediate_size": 32},
+} | {
+    name: {"hidden_size": 32, "intermediate_size": 64}
+    for name in ("dream", "a2d-llama", "a2d-qwen2", "a2d-qwen3", "sdar")
+}
+
+
+def quantised(
+    weights: Mapping[str, NDArray[np.float32]], bits: int, group_size: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.float32]]]:
+    """The weights with every matrix that fits packed as MLX stores it, and what that makes of each."""
+    packed: dict[str, NDArray[Any]] = {}
+    plain: dict[str, NDArray[np.float32]] = {}
+    for name, x in weights.items():
+        if x.ndim < 2 or x.shape[-1] % group_size or not name.endswith(".weight"):
+            packed[name] = plain[name] = x
+            continue
+        groups = x.reshape(*x.shape[:-1], -1, group_size)
+        low = to_half(groups.min(-1))
+        scale = to_half((groups.max(-1) - low) / (2**bits - 1))
+        q = np.clip(np.rint((groups - low[..., None]) / scale[..., None]), 0, 2**bits - 1)
+        plain[name] = (q.astype(np.float32) * scale[..., None] + low[..., None]).reshape(x.shape)
+        per = q.astype(np.uint32).reshape(*x.shape[:-1], -1, 32 // bits)
+        stem = name.removesuffix("weight")
+        packed[name] = (per << np.arange(0, 32, bits, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+        packed[stem + "scales"], packed[stem + "biases"] = scale, low
+    return packed, plain
+
+
+def to_half(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounded so that no type that is stored changes it."""
+    return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def write_family(
     folder: Path,
     family: str,
     *,
     config: Mapping[str, object] | None = None,
-    weights: Mapping[str, NDArray[np.float32]] | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
     dtype: str = "F32",
     shards: int = 1,
     seed: int = 0,

@@ -215,7 +215,7 @@ class TestRefusals:
             ({"model_type": "never-heard-of"}, "has model_type 'never-heard-of'; supported: Dream, .*AutoModelFor"),
             ({"model_type": None}, "has no model_type; supported: Dream, "),
             ({"is_decoder": True}, "bert with is_decoder = True is no masked language model"),
-            ({"quantization_config": {}}, "has quantization_config: quantised weights are not read"),
+            ({"quantization_config": {}}, r"has quantization_config with \{\}: of quantised weights"),
             ({"hidden_size": 15}, "transformers cannot open .*15"),
             ({"hidden_size": 32}, "do not make a BertForMaskedLM: .* or of another shape"),
             ({"vocab_size": 100}, r"token ids up to \d+, but the model has 100 logits"),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mdsample.cache import Cache
-from mdsample.checkpoint import read_stored, refuse_too_large
+from mdsample.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.families import read_fields, unsupported
 from mdsample.families.special import read_special
 from mdsample.families.trunk import Fields
@@ -96,6 +96,7 @@ def open_masked_lm(folder: Path, device: torch.device, dtype: str | None, cache:
     tokenizer = FileTokenizer.read(folder, _named(folder, fields, vocab_size))
     card = read_card(folder, _template(tokenizer))
     stored = read_stored(FolderFiles(folder))
+    refuse_other_types(folder, stored)
     largest = max(stored.values(), key=lambda tensor: tensor.bytes)
     chosen = choose_dtype(dtype, device, largest.dtype)
     _check_memory(folder, stored, chosen, device)

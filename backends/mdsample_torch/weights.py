@@ -6,19 +6,21 @@ are allocated so and filled in place, so that nothing is ever there twice.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mdsample.checkpoint import Checkpoint, Piece
+from mdsample.checkpoint import Checkpoint, Packed, Piece
 from mdsample.families.trunk import Trunk
 from mdsample.loading import ModelError
+from mdsample.quantised import Packing, dequantise
 from mdsample_torch.device import free_memory, upload
 
 #: the vocabulary is padded to a multiple of this many tokens; maxima and sums are taken in blocks of them
@@ -36,20 +38,25 @@ def read_weights(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     """
     checkpoint.check_memory(dtype.itemsize, free_memory(device))
     whole, parts = _empty(checkpoint.trunk, device, dtype)
-    by_file = defaultdict[Path, list[tuple[Tensor, Piece]]](list)
-    for name, pieces in checkpoint.pieces.items():
-        for number, piece in enumerate(pieces):
-            # several pieces are stacked on a new first axis
-            stacked = piece.shape != tuple(parts[name].shape)
-            by_file[piece.file].append((parts[name][number] if stacked else parts[name], piece))
-    for file, wanted in by_file.items():
-        try:
-            opened: Any
-            with safe_open(file, framework="pt", device="cpu") as opened:  # pyright: ignore[reportUnknownVariableType]
-                for place, piece in wanted:
-                    _copy(_read(opened, piece), place, f"{piece.name} in {file.name}")
-        except SafetensorError as error:
-            raise ModelError(f"{file} is damaged: {error}; fetch it again") from error
+    with ExitStack() as stack:
+        files: dict[Path, Any] = {}
+
+        def read(piece: Piece) -> Tensor:
+            try:
+                if piece.file not in files:
+                    files[piece.file] = stack.enter_context(safe_open(piece.file, framework="pt", device="cpu"))
+                return _read(files[piece.file], piece)
+            except SafetensorError as error:
+                raise ModelError(f"{piece.file} is damaged: {error}; fetch it again") from error
+
+        for name, pieces in checkpoint.pieces.items():
+            for number, piece in enumerate(pieces):
+                # several pieces are stacked on a new first axis
+                place = parts[name] if piece.shape == tuple(parts[name].shape) else parts[name][number]
+                found, *scales = map(read, piece.stored)
+                if isinstance(piece, Packed):
+                    found = _unpacked(piece.packing, found, *scales)
+                _copy(found, place, f"{piece.stored[0].name} in {piece.stored[0].file.name}")
     return whole
 
 
@@ -93,6 +100,14 @@ def _read(opened: Any, piece: Piece) -> Tensor:
         return opened.get_tensor(piece.name)
     first, stop = piece.rows
     return opened.get_slice(piece.name)[first:stop]
+
+
+def _unpacked(packing: Packing, words: Tensor, scales: Tensor, biases: Tensor) -> Tensor:
+    """A quantised matrix in float32."""
+    # torch has hardly any operation on unsigned words
+    bits = words.view(torch.int32).numpy().view(np.uint32)
+    found = dequantise(bits, scales.float().numpy(), biases.float().numpy(), packing)
+    return upload(found, torch.device("cpu"))
 
 
 def _copy(stored: Tensor, place: Tensor, name: str) -> None:

@@ -56,7 +56,7 @@ def read_config(folder: Path) -> Trunk:
 
 
 def read_fields(folder: Path) -> dict[str, object]:
-    """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or says that weights are quantised."""
+    """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or quantised otherwise than by MLX."""
     path = folder / "config.json"
     try:
         config: object = json.loads(path.read_text(encoding="utf-8"))
@@ -68,11 +68,24 @@ def read_fields(folder: Path) -> dict[str, object]:
         raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
     fields = cast("dict[str, object]", config)
     for key in ("quantization", "quantization_config"):
-        if fields.get(key) is not None:
+        if fields.get(key) is not None and (kind := _foreign(fields[key])):
             raise ModelError(
-                f"{path} has {key}: quantised weights are not read; take the model in float32, float16 or bfloat16"
+                f"{path} has {key} with {kind}: of quantised weights only those that MLX calls affine are read; take "
+                "the model in one of these, or in float32, float16 or bfloat16"
             )
     return fields
+
+
+def _foreign(said: object) -> str:
+    """What tells that weights are not quantised as `mdsample.quantised` reads them; empty if they are."""
+    # bits and group size follow from the tensors themselves
+    settings = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    if type(settings.get("bits")) is not int:
+        return f"{said!r:.60}" if not settings else f"quant_method {settings.get('quant_method')!r:.40} and no bits"
+    for name, plain in (("mode", "affine"), ("quant_method", None)):
+        if settings.get(name, plain) not in (plain, None):
+            return f"{name} {settings[name]!r:.40}"
+    return ""
 
 
 def family_of(fields: Mapping[str, object]) -> str | None:

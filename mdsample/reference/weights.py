@@ -9,8 +9,9 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Floats
-from mdsample.checkpoint import Checkpoint, Piece
+from mdsample.checkpoint import Checkpoint, Packed, Piece
 from mdsample.loading import ModelError
+from mdsample.quantised import dequantise
 
 # as the format stores them
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -21,7 +22,8 @@ _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 class Tensors(Mapping[str, Floats]):
     """The tensors of a checkpoint by our own names; each is read when it is asked for, so none is in memory twice.
 
-    float32, in the shapes of `checkpoint.trunk.shapes`; those stored as float32 are read-only views of the file.
+    float32, in the shapes of `checkpoint.trunk.shapes`; those stored as float32 are read-only views of the file, and
+    quantised ones are unpacked.
     Raises `ModelError` that names the tensor if one of its weights is not finite.
     """
 
@@ -29,7 +31,7 @@ class Tensors(Mapping[str, Floats]):
 
     def __getitem__(self, name: str) -> Floats:
         """One tensor; `KeyError` if the trunk has none of this name."""
-        pieces = [_read(piece) for piece in self.checkpoint.pieces[name]]
+        pieces = [_found(piece) for piece in self.checkpoint.pieces[name]]
         whole = pieces[0] if len(pieces) == 1 else np.stack(pieces)
         return whole.reshape(self.checkpoint.trunk.shapes[name])
 
@@ -40,6 +42,13 @@ class Tensors(Mapping[str, Floats]):
     def __len__(self) -> int:
         """Number of tensors."""
         return len(self.checkpoint.pieces)
+
+
+def _found(piece: Piece | Packed) -> Floats:
+    if isinstance(piece, Piece):
+        return _read(piece)
+    words = np.memmap(piece.words.file, "<u4", "r", piece.words.offset, piece.words.shape)
+    return dequantise(words, _read(piece.scales), _read(piece.biases), piece.packing)
 
 
 def _read(piece: Piece) -> Floats:

@@ -1,0 +1,121 @@
+"""Quantised checkpoints: read as MLX packs them, on every backend, in every layout; everything else refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import WIDE, converted, family_weights, quantised, write_checkpoint, write_family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mdsample
+from mdsample.checkpoint import open_checkpoint
+from mdsample.families import read_config
+from mdsample.loading import ModelError
+from mdsample.quantised import BITS, GROUP_SIZES, Packing, dequantise
+from mdsample.reference.weights import Tensors
+
+SAID = {"quantization": {"bits": 4, "group_size": 32}}
+
+
+def write(folder: Path, family: str, weights: Any, **options: Any) -> Path:
+    return write_family(folder, family, config={**WIDE[family], **SAID}, weights=weights, **options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(BITS), st.sampled_from(GROUP_SIZES), st.integers(0, 99))
+def test_unpacks_as_mlx(bits: int, group_size: int, seed: int) -> None:
+    mx = pytest.importorskip("mlx.core")
+    x = np.random.default_rng(seed).normal(size=(3, 2, 256)).astype(np.float32)
+    packed = mx.quantize(mx.array(x), group_size=group_size, bits=bits)
+    expected = np.array(mx.dequantize(*packed, group_size=group_size, bits=bits))
+    found = dequantise(*(np.array(part) for part in packed), Packing(bits, group_size))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", sorted(WIDE))
+@pytest.mark.parametrize("layout", ["published", "converted"])
+def test_every_family_reads_packed_weights(family: str, layout: str, tmp_path: Path) -> None:
+    weights = family_weights(family, WIDE[family])
+    if layout == "converted":
+        weights = converted(family, weights)
+    packed, plain = quantised(weights, 4, 32)
+    assert sum(x.dtype == np.uint32 for x in packed.values()) > 5
+    folders = [write(tmp_path / "packed", family, packed, shards=3), write(tmp_path / "plain", family, plain)]
+    one, other = (Tensors(open_checkpoint(folder, read_config(folder))) for folder in folders)
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_every_backend_says_the_same_of_them(dtype: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    packed, plain = quantised(family_weights("llada", WIDE["llada"]), 8, 32)
+    folder = write(tmp_path / "packed", "llada", packed, dtype=dtype)
+    results: list[Any] = []
+    for name, where in (("reference", folder), ("torch", folder), ("reference", write(tmp_path / "x", "llada", plain))):
+        model = mdsample.load(where, name)
+        canvas = mdsample.Template.parse("{prompt}{answer:6}").canvas(model.tokenizer, [{"prompt": "Ann has"}])
+        results.append(mdsample.Sampler(mdsample.med() + mdsample.Temperature(1.0)).run(model, canvas).rows[0])
+    assert [row.text for row in results[:2]] == [results[2].text] * 2 if dtype == "F32" else len(results) == 3
+    assert results[0].text == results[1].text
+
+
+def test_what_it_takes(tmp_path: Path) -> None:
+    packed, _ = quantised(family_weights("llada", WIDE["llada"]), 4, 32)
+    facts = mdsample.inspect(write(tmp_path, "llada", packed, dtype="BF16"))
+    assert list(facts.stored) == ["4 bits in groups of 32", "BF16"] and facts.dtype == "BF16"
+    assert sum(facts.stored.values()) == facts.parameters
+    assert facts.bytes < facts.memory["bfloat16"] / 2
+
+
+def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], Path]:
+    def made(folder: Path) -> Path:
+        packed, _ = quantised(family_weights("llada", WIDE["llada"]), 4, 32)
+        change(packed)
+        return write(folder, "llada", packed)
+
+    return made
+
+
+NORM, WTE = "model.transformer.ln_f.", "model.transformer.wte."
+WORDS, SCALES, BIASES = WTE + "weight", WTE + "scales", WTE + "biases"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop(BIASES), f"do not fit config.json: {WORDS} is quantised, but {BIASES} is missing"),
+        (lambda w: w.pop(SCALES), f"{WORDS} is quantised, but {SCALES} is missing"),
+        (
+            lambda w: w.update({SCALES: w[SCALES][:, :0]}),
+            r"be \[320, 32\], quantised to 2, 4 or 8 bits in groups of 32",
+        ),
+        (lambda w: w.update({WORDS: w[WORDS][:, :3]}), r"found U32 \[320, 3\] with scales \[320, 1\]"),
+        (lambda w: w.update({WORDS: w[WORDS].astype(np.float32)}), r"found F32 \[320, 4\] with scales"),
+        (lambda w: w.update({BIASES: w[BIASES].astype(np.uint32)}), "biases is stored as U32; F32, F16 or BF16 are"),
+        (lambda w: w.update({NORM + "scales": np.ones(1, np.float32)}), "ln_f.weight is quantised, but .* is missing"),
+        (lambda w: w.update({"x.scales": np.ones(1, np.float32)}), r"x.scales \[1\] is no tensor of llada models"),
+        (lambda w: w.update({"x.weight": np.ones(1, np.uint32)}), "quantised in a way .* x.weight is stored as U32"),
+        (lambda w: w[SCALES].__setitem__((3, 0), np.nan), r"damaged: .*wte.scales is nan at \[3, 0\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: Callable[[dict[str, Any]], object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        mdsample.load(damaged(change)(tmp_path), "reference")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_quantisations_are_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    said = json.loads((folder / "config.json").read_text())
+    for settings_, message in (({"bits": 4, "mode": "nvfp4"}, "mode 'nvfp4'"), ({"load_in_4bit": True}, "no bits")):
+        (folder / "config.json").write_text(json.dumps(said | {"quantization": settings_}))
+        with pytest.raises(ModelError, match=message):
+            mdsample.load(folder, "reference")
