@@ -86,5 +86,28 @@ def dequantise(words: NDArray[np.uint32], scales: Floats, biases: Floats, packin
     return grouped.reshape(*scales.shape[:-1], -1)
 
 
+def quantise(matrix: Floats, packing: Packing) -> tuple[NDArray[np.uint32], Floats, Floats]:
+    """Words, scales and biases of `matrix [..., in]` float32, as MLX's own `quantize` computes them.
+
+    In each group the value that is farthest from 0 lies on the grid, and 0 does. Scales and biases are float32, to be
+    rounded to the type that they are stored in.
+    """
+    groups = matrix.reshape(*matrix.shape[:-1], -1, packing.group_size)
+    low: Floats = groups.min(-1)
+    high: Floats = groups.max(-1)
+    most = np.float32(2**packing.bits - 1)
+    step: Floats = np.maximum((high - low) / most, np.float32(1e-7))
+    negative = np.abs(low) > np.abs(high)
+    edge: Floats = np.where(negative, low, high)
+    step = np.where(negative, step, -step)
+    steps = np.rint(edge / step)
+    flat = steps == 0
+    scale: Floats = np.where(flat, step, edge / np.where(flat, np.float32(1), steps))
+    bias: Floats = np.where(flat, np.float32(0), edge)
+    values = np.clip(np.rint((groups - bias[..., None]) / scale[..., None]), 0, most).astype(np.uint32)
+    values = values.reshape(*matrix.shape[:-1], -1, 32 // packing.bits)
+    return (values << np.arange(0, 32, packing.bits, dtype=np.uint32)).sum(-1, dtype=np.uint32), scale, bias
+
+
 def _listed(values: tuple[object, ...]) -> str:
     return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, menu, models, replay, run
+from mdsample_cli import audit, bench, convert, menu, models, replay, run
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -31,6 +31,7 @@ app.command("policies")(menu.policies)
 app.command("explain")(menu.explain)
 app.command("models")(models.models)
 app.command("inspect")(models.inspect)
+app.command("convert")(convert.convert)
 app.command("audit")(audit.audit)
 app.command("bench")(bench.bench)
 app.command("replay")(replay.replay)

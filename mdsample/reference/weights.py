@@ -46,12 +46,13 @@ class Tensors(Mapping[str, Floats]):
 
 def _found(piece: Piece | Packed) -> Floats:
     if isinstance(piece, Piece):
-        return _read(piece)
+        return read_piece(piece)
     words = np.memmap(piece.words.file, "<u4", "r", piece.words.offset, piece.words.shape)
-    return dequantise(words, _read(piece.scales), _read(piece.biases), piece.packing)
+    return dequantise(words, read_piece(piece.scales), read_piece(piece.biases), piece.packing)
 
 
-def _read(piece: Piece) -> Floats:
+def read_piece(piece: Piece) -> Floats:
+    """A piece in float32; `ModelError` that names it if one of its weights is not finite."""
     stored = np.memmap(piece.file, _STORED[piece.dtype], "r", piece.offset, piece.shape)
     if piece.dtype == "BF16":
         # bfloat16 is the upper half of a float32
