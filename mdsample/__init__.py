@@ -12,6 +12,7 @@ print(result.rows[0].slots["answer"], result.rows[0].nfe)
 
 from mdsample import exact
 from mdsample.canvas import Canvas
+from mdsample.chat import chat
 from mdsample.constraint import Ban, Characters, Choices, Constraint
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.facts import Facts, inspect
@@ -110,6 +111,7 @@ __all__ = [
     "Whole",
     "Window",
     "ar_med",
+    "chat",
     "dream",
     "eb",
     "exact",

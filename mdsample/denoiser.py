@@ -35,7 +35,7 @@ class Tokenizer(Protocol):
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Tokens that stand before every text."""
+        """Tokens that stand before every text; a template that begins with them does not get them twice."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from mdsample.chat import chat_file
 from mdsample.checkpoint import open_checkpoint
 from mdsample.families import read_config
 from mdsample.families.trunk import Trunk
@@ -43,6 +44,10 @@ class Facts:
     name: str
     #: one sentence for people; empty if the checkpoint has none
     description: str
+    #: text of the template that suits it
+    template: str
+    #: the file that its chat template is in; empty if it has none
+    chat: str
     #: sizes, attention, experts
     trunk: Trunk
     #: number of weights
@@ -73,7 +78,7 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
     are; with `HF_HUB_OFFLINE=1` the cache alone is used. Raises `ModelError` as `load` does, but for weights that are
     not finite and for too little memory.
     """
-    # imported here: they take longer to import than all the rest of the library
+    # imported here: it takes longer to import than all the rest of the library
     from mdsample.tokenizer import FileTokenizer
 
     files = _files(name, revision)
@@ -90,6 +95,8 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
     return Facts(
         name=card.name,
         description=card.description,
+        template=card.template,
+        chat=chat_file(files.folder),
         trunk=trunk,
         parameters=trunk.parameters,
         active_parameters=trunk.active_parameters,

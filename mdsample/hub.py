@@ -14,7 +14,7 @@ from mdsample.files import Files, FolderFiles
 from mdsample.loading import CARD, ModelError
 
 #: what says what a model is
-FACTS = ("*.json", CARD)
+FACTS = ("*.json", CARD, "chat_template.jinja")
 WEIGHTS = ("*.safetensors",)
 
 _HEAD = 1 << 17  # bytes fetched at first; most headers are shorter

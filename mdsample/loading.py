@@ -7,7 +7,7 @@ import re
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 
@@ -48,8 +48,10 @@ class Card:
 
     #: the folder's name, or the hub id it was downloaded as
     name: str
-    #: text of the template that suits the model
+    #: text of the template that suits the model, in its chat template if it has one and names no template itself
     template: str = TEMPLATE
+    #: the same outside of the chat template
+    plain: str = TEMPLATE
     #: one sentence for people
     description: str = ""
 
@@ -73,8 +75,8 @@ def load(
     or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they are stored.
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.cache`); by default
     nothing is kept from one forward pass to the next.
-    The hub is asked for JSON, safetensors and `mdsample.toml` files only; with `HF_HUB_OFFLINE=1` nothing is asked and
-    its cache alone is used. Raises `ModelError`.
+    The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
+    `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
     """
     try:
         kept = read_cache(cache) if isinstance(cache, str) else cache
@@ -133,6 +135,16 @@ def find(name: str | Path, revision: str | None) -> Path | str:
     )
 
 
+def facts_folder(name: str | Path, revision: str | None) -> Path:
+    """Where the files are that say what a model is; from the hub these alone are fetched. Raises `ModelError`."""
+    found = find(name, revision)
+    if isinstance(found, Path):
+        return found
+    from mdsample.hub import FACTS, download
+
+    return download(found, revision, FACTS)
+
+
 def embedded_models() -> list[str]:
     """Names of the models that come with the package, sorted."""
     if not _EMBEDDED.is_dir():
@@ -153,23 +165,35 @@ def backends() -> list[str]:
 def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     """The model folder's `mdsample.toml`, or the defaults if there is none; `ModelError` if it is malformed.
 
-    `template`: the one of a folder that names none.
+    `template`: the one of a folder that names none; in the checkpoint's chat template, if there is one. That it cannot
+    be used is a `ModelError` as well.
     """
     path = folder / CARD
-    name = _name(folder)
-    if not path.is_file():
-        return Card(name, template)
-    try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not valid TOML: {error}") from error
+    said: dict[str, object] = {}
+    if path.is_file():
+        try:
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path} is not valid TOML: {error}") from error
     known = ("template", "description")
     for key, value in said.items():
         if key not in known:
             raise ModelError(f"{path}: unknown key {key!r}; known keys: {', '.join(known)}")
         if not isinstance(value, str):
             raise ModelError(f"{path}: {key} must be a text; got {value!r}")
-    return Card(name, said.get("template", template), said.get("description", ""))
+    texts = cast("dict[str, str]", said)
+    plain = texts.get("template", template)
+    suits = plain if "template" in texts else _in_chat(folder, plain)
+    return Card(_name(folder), suits, plain, texts.get("description", ""))
+
+
+def _in_chat(folder: Path, template: str) -> str:
+    # imported here: it imports this file
+    from mdsample.chat import read_chat_template
+    from mdsample.template import Template
+
+    chat = read_chat_template(folder)
+    return template if chat is None else str(chat.around(Template.parse(template)))
 
 
 def _name(folder: Path) -> str:

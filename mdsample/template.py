@@ -5,13 +5,15 @@
     Answer:{answer:4}
 
 `{name}` is a field, `{name:96}` a slot of 96 blanks, `{{` and `}}` are literal braces. Special tokens written in the
-template mean those tokens; in what a field brings they are plain text.
+template mean those tokens; in what a field brings they are plain text. The tokens that a model wants before every text
+are put there, unless the template begins with them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 import attrs
 
@@ -117,7 +119,9 @@ class Template:
                 raise TemplateError(f"{name!r} is {kind}; fields here: {_names(self.fields)}")
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TemplateError(f"field {name!r} must be text; got {type(value).__name__}")
-        tokens: list[int] = list(tokenizer.start)
+        start = list(tokenizer.start)
+        # chat templates write it themselves
+        tokens: list[int] = [] if self._opening(tokenizer)[: len(start)] == start else start
         number: list[int] = [-1] * len(tokens)
         plain = ""
         for piece in (*self.pieces, None):
@@ -140,6 +144,15 @@ class Template:
                 tokens += [tokenizer.mask_id] * piece.length
                 number += [self.slots.index(piece.name)] * piece.length
         return tokens, number
+
+    def _opening(self, tokenizer: Tokenizer) -> list[int]:
+        """The special tokens that it begins with."""
+        match self.pieces[0]:
+            case Text(text=text):
+                opening = takewhile(lambda part: part in tokenizer.special, _around(text, tokenizer.special))
+                return [tokenizer.special_id(part) for part in opening]
+            case _:
+                return []
 
     def canvas(
         self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, str]], ids: Sequence[int | str] | None = None

@@ -8,6 +8,7 @@ from typing import Protocol, final
 
 from tokenizers import Tokenizer as Engine
 
+from mdsample.chat import read_sources
 from mdsample.loading import ModelError
 
 
@@ -39,9 +40,18 @@ class Named(Protocol):
 class FileTokenizer:
     """A `tokenizer.json`, read by the `tokenizers` library, with the special ids that the configuration names."""
 
-    def __init__(self, engine: Engine, *, mask_id: int, end_id: int | None = None, start_id: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        mask_id: int,
+        end_id: int | None = None,
+        start_id: int | None = None,
+        chat: str = "",
+    ) -> None:
         """Takes `engine` over: it is set to spell special tokens out, and not to pad or truncate.
 
+        `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
         Raises `ModelError` if one of the ids is no token of it.
         """
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
@@ -62,8 +72,13 @@ class FileTokenizer:
                 )
             # some published files do not mark them as special; unmarked, they could be typed in a prompt
             engine.add_special_tokens([written])  # pyright: ignore[reportUnknownMemberType]
-        self._engine = engine
         added = engine.get_added_tokens_decoder()
+        self._unseen = frozenset(number for number, token in added.items() if token.special)
+        for token in added.values():
+            if not token.special and token.content in chat and not token.content.isspace():
+                token.special = True
+                engine.add_special_tokens([token])  # pyright: ignore[reportUnknownMemberType]
+        self._engine = engine
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
 
     @classmethod
@@ -76,7 +91,8 @@ class FileTokenizer:
             engine = Engine.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise ModelError(f"{path} cannot be read: {error}") from error
-        tokenizer = cls(engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id)
+        chat = "\n".join(read_sources(folder).values())
+        tokenizer = cls(engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id, chat=chat)
         if tokenizer.size > named.vocab_size:
             raise ModelError(
                 f"{path} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} logits; "
@@ -127,5 +143,8 @@ class FileTokenizer:
         return self._special[text]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; special tokens are left out, and bytes that are no character become U+FFFD."""
-        return self._engine.decode(list(tokens), skip_special_tokens=True)
+        """Text of token ids; bytes that are no character become U+FFFD.
+
+        Special tokens are left out, but for those that only a chat template makes special (`<think>`).
+        """
+        return self._engine.decode([token for token in tokens if token not in self._unseen], skip_special_tokens=False)

@@ -40,6 +40,8 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    chat: shared.Chat = None,
+    system: shared.System = None,
     model: shared.Model = shared.MODEL,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
@@ -66,8 +68,8 @@ def bench(
     if task not in TASKS:
         raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
     policies = [parse(text) for text in policy or POLICIES]
+    layout = shared.open_template(template, model, revision, chat, system, TASKS[task].template)
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
-    layout = None if template is None else shared.open_template(template, denoiser)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []
     try:

@@ -118,7 +118,13 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
     def told(token: Token | None) -> str:
         return "none" if token is None else f"{token.text}  {token.id}"
 
-    return [("mask", told(facts.mask)), ("end", told(facts.end)), ("start", told(facts.start))]
+    return [
+        ("mask", told(facts.mask)),
+        ("end", told(facts.end)),
+        ("start", told(facts.start)),
+        ("chat", f"template in {facts.chat}" if facts.chat else "no template for it"),
+        ("template", facts.template),
+    ]
 
 
 def _storage(facts: Facts) -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ def run(
             show_default=False,
         ),
     ] = None,
+    chat: shared.Chat = None,
+    system: shared.System = None,
     model: shared.Model = shared.MODEL,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
@@ -102,10 +104,12 @@ def run(
     from mdsample.loading import load
     from mdsample.records import read_requests
     from mdsample.sampler import Sampler
+    from mdsample.template import Template
 
     chosen = shared.open_policy(policy, policy_file, steps)
+    asked = shared.open_template(template, model, revision, chat, system)
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
-    layout = shared.open_template(template, denoiser)
+    layout = Template.parse(denoiser.template) if asked is None else asked
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)
     requests = [job.request(prompt)] if input is None else read_requests(shared.read_bytes(input), layout, input)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mdsample.denoiser import Denoiser
     from mdsample.policy import Policy
     from mdsample.template import Template
 
@@ -38,6 +37,18 @@ Dtype = Annotated[
         help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.",
         show_default=False,
     ),
+]
+Chat = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat/--no-chat",
+        help="The template inside the model's chat template: before the first slot is the user's message. Default: the "
+        "model's own template yes, --template no.",
+        show_default=False,
+    ),
+]
+System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="A system message; it brings --chat along.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="With the rows' ids it fixes every random number.")]
 BatchSize = Annotated[
@@ -100,13 +111,33 @@ def read_text(path: str) -> str:
         raise Wrong(f"{path} is not UTF-8 (byte {fault.start})") from fault
 
 
-def open_template(text: str | None, model: Denoiser) -> Template:
-    """The template given as text or `@file`, or the model's own."""
+def open_template(
+    text: str | None,
+    model: str,
+    revision: str | None,
+    chat: bool | None,
+    system: str | None,
+    default: str | None = None,
+) -> Template | None:
+    """The template given as text or `@file`, else `default`, in the model's chat template if that is asked for.
+
+    `None` if nothing is asked for: the template is the one that suits the model.
+    """
+    from mdsample.chat import chat as in_chat
+    from mdsample.loading import facts_folder, read_card
     from mdsample.template import Template
 
+    if system is not None and chat is False:
+        raise Wrong("--system is a message of the chat that --no-chat leaves out; give one of them")
     if text is not None and text.startswith("@"):
         text = read_text(text[1:]).removesuffix("\n")
-    return Template.parse(model.template if text is None else text)
+    text = default if text is None else text
+    if chat or system is not None:
+        return in_chat(model, text, system=system, revision=revision)
+    if text is None and chat is False:
+        card = read_card(facts_folder(model, revision))
+        text = None if card.plain == card.template else card.plain
+    return None if text is None else Template.parse(text)
 
 
 def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:

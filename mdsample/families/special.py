@@ -35,9 +35,9 @@ def read_special(folder: Path) -> Special:
     `tokenizer.json` gives the ids; the roles come from `tokenizer_config.json`, else from `special_tokens_map.json`.
     Raises `ModelError` if one of them is not valid JSON.
     """
-    said = _read(folder / "tokenizer_config.json")
+    said = read_object(folder / "tokenizer_config.json")
     ids: dict[str, int] = {}
-    listed = _read(folder / "tokenizer.json").get("added_tokens")
+    listed = read_object(folder / "tokenizer.json").get("added_tokens")
     for entry in cast("list[object]", listed) if isinstance(listed, list) else []:
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
         text, number = fields.get("content"), fields.get("id")
@@ -49,9 +49,13 @@ def read_special(folder: Path) -> Special:
         text = _text(entry)
         if text is not None and number.isdecimal():
             ids.setdefault(text, int(number))
-    declared = _read(folder / "special_tokens_map.json") | said
-    roles = {role: text for role in declared if role.endswith("_token") and (text := _text(declared[role])) is not None}
-    return Special(ids, roles)
+    return Special(ids, read_roles(folder))
+
+
+def read_roles(folder: Path) -> dict[str, str]:
+    """The text of each special token by its role (`mask_token`, `bos_token`, …); raises as `read_special`."""
+    declared = read_object(folder / "special_tokens_map.json") | read_object(folder / "tokenizer_config.json")
+    return {role: text for role in declared if role.endswith("_token") and (text := _text(declared[role])) is not None}
 
 
 def _text(value: object) -> str | None:
@@ -61,7 +65,8 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file, empty if there is no such file or no object in it; `ModelError` if it is no JSON."""
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
