@@ -34,10 +34,13 @@ class ModelError(ValueError):
 class Opener(Protocol):
     """What a backend's entry point names."""
 
-    def __call__(self, folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None) -> Denoiser:
-        """Opens the model in a folder; `ModelError` for a device, a dtype or a cache that the backend does not have.
+    def __call__(
+        self, folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
+    ) -> Denoiser:
+        """Opens the model in a folder; `ModelError` for a device, dtype or cache that the backend does not have.
 
-        `None` leaves device and dtype to the backend, and means no cache.
+        `None` leaves device and dtype to the backend, and means no cache. `compile` is one, too, to a backend that
+        compiles nothing.
         """
         ...
 
@@ -64,6 +67,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     cache: str | Cache | None = None,
+    compile: bool = False,
 ) -> Denoiser:
     """Opens a model on a backend.
 
@@ -74,7 +78,8 @@ def load(
     `device`: `cpu`, `cuda`, `cuda:1` or `mps`; by default the best that the backend has. `dtype`: `float32`, `bfloat16`
     or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they are stored.
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.cache`); by default
-    nothing is kept from one forward pass to the next.
+    nothing is kept from one forward pass to the next. `compile`: let torch compile the layers, which takes some seconds
+    for every new shape; results may round otherwise.
     The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
     `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
     """
@@ -82,14 +87,14 @@ def load(
         kept = read_cache(cache) if isinstance(cache, str) else cache
     except CacheError as fault:
         raise ModelError(str(fault)) from fault
-    opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept))
+    opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept, compile=compile))
     found = find(name, revision)
     if isinstance(found, str):
         # imported here: it takes longer to import than an embedded model takes to load
         from mdsample.hub import FACTS, WEIGHTS, download
 
         found = download(found, revision, (*FACTS, *WEIGHTS))
-    return opener(found, device=device, dtype=dtype, cache=kept)
+    return opener(found, device=device, dtype=dtype, cache=kept, compile=compile)
 
 
 def choose_backend(
@@ -99,10 +104,11 @@ def choose_backend(
     device: str | None = None,
     dtype: str | None = None,
     cache: Cache | None = None,
+    compile: bool = False,
 ) -> EntryPoint:
     """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
     found = entries()
-    plain = device is None and dtype is None and cache is None
+    plain = device is None and dtype is None and cache is None and not compile
     if backend == "auto" and plain and os.fspath(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     elif backend == "auto":

@@ -249,7 +249,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     monkeypatch.setattr(loading, "entry_points", entry_points)
 
 
-def open_elsewhere(folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None) -> Denoiser:
+def open_elsewhere(
+    folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
+) -> Denoiser:
     """A third party's backend."""
     return attrs.evolve(
         open_model(folder), name=" ".join(filter(None, ("elsewhere", device, dtype, cache and str(cache))))

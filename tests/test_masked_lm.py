@@ -251,9 +251,11 @@ class TestRefusals:
         monkeypatch.setattr(masked_lm, "free_memory", lambda _: 1000)
         self.refused(folder, r"damaged has .* weights, which take .* but .* are available")
 
-    def test_caches(self, folder: Path) -> None:
+    def test_caches_and_compile(self, folder: Path) -> None:
         with pytest.raises(ModelError, match=r"the cache 'dual\(2\)' is for the families of mdsample"):
             open_model(folder, device="cpu", cache=Dual(2))
+        with pytest.raises(ModelError, match=r"compile is for the families of mdsample; .* leave it out"):
+            open_model(folder, device="cpu", compile=True)
 
     def test_without_transformers(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)

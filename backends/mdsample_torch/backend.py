@@ -145,7 +145,12 @@ def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
 
 
 def open_model(
-    folder: Path, *, device: str | None = None, dtype: str | None = None, cache: Cache | None = None
+    folder: Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+    compile: bool = False,
 ) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
@@ -153,13 +158,14 @@ def open_model(
 
     `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
     `float16`, or `None`: float32 on a CPU, elsewhere as stored. `cache`: `None`, or one that suits the model.
+    `compile`: see `mdsample_torch.compiled`.
     """
     where = choose_device(device)
     if family_of(read_fields(folder)) is None:
         # imported here: it builds on this file
         from mdsample_torch.masked_lm import open_masked_lm
 
-        return open_masked_lm(folder, where, dtype, cache)
+        return open_masked_lm(folder, where, dtype, cache, compile)
     spec = read_config(folder)
     try:
         suit(cache, spec.block)
@@ -169,7 +175,7 @@ def open_model(
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)
     weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
-    return TorchDenoiser(card.name, TorchTrunk(spec, weights), tokenizer, card.template, cache)
+    return TorchDenoiser(card.name, TorchTrunk(spec, weights, compile), tokenizer, card.template, cache)
 
 
 def devices() -> tuple[Device, ...]:

@@ -76,15 +76,22 @@ class Encoder(nn.Module):
         return self.model(input_ids=tokens, attention_mask=valid.long(), **numbers).logits
 
 
-def open_masked_lm(folder: Path, device: torch.device, dtype: str | None, cache: Cache | None) -> TorchDenoiser:
+def open_masked_lm(
+    folder: Path, device: torch.device, dtype: str | None, cache: Cache | None, compile: bool
+) -> TorchDenoiser:
     """The masked language model in a folder, on a device; `dtype` as in `open_model`.
 
     Raises one `ModelError` if transformers is missing or does not have the model as a masked language model, if files
     are missing, pickled or do not fit, if a weight is missing, if it would need code of the checkpoint's own, if
-    padding changes what it says, and for a cache: nothing is kept from look to look.
+    padding changes what it says, and for a cache and for `compile`, which are for our own families.
     """
     fields = read_fields(folder)
     config = _config(folder, fields)
+    if compile:
+        raise ModelError(
+            "compile is for the families of mdsample; a model that runs through transformers is not compiled, so leave "
+            "it out"
+        )
     if cache is not None:
         raise ModelError(
             f"the cache {str(cache)!r} is for the families of mdsample; a model that runs through transformers keeps "

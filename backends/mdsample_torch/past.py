@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +25,18 @@ class Past:
         """As `Memory.turn`."""
         return self._memory.turn(rows, tokens, valid, asked)
 
-    def take(self, turn: Turn, length: int, dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of every layer for this look's rows, `length` positions wide, to be written into.
+    def take(
+        self, turn: Turn, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer for this look's rows, to be written into; `shape`: B or more, and L.
 
         Until `keep`, nothing is remembered: a look that fails leaves no half-written row behind.
         """
         self._memory.forget()
-        made = [self._arranged(layer, turn.source, length) for layer in self._layers] or [
-            self._empty(len(turn.source), length, dtype, device) for _ in range(self._trunk.layers)
+        rows, length = shape
+        source = np.pad(turn.source, (0, rows - len(turn.source)), constant_values=-1)
+        made = [self._arranged(layer, source, length) for layer in self._layers] or [
+            self._empty(rows, length, dtype, device) for _ in range(self._trunk.layers)
         ]
         self._layers = made
         return made
@@ -47,7 +52,8 @@ class Past:
 
     def _arranged(self, layer: tuple[Tensor, Tensor], source: Longs, length: int) -> tuple[Tensor, Tensor]:
         rows, width = layer[0].shape[:2]
-        if width == length and rows == len(source) and (source == range(rows)).all():
+        if width == length and rows == len(source) and ((source == range(rows)) | (source < 0)).all():
+            # what stays of rows that begin anew is never seen
             return layer
         made = self._empty(len(source), length, layer[0].dtype, layer[0].device)
         (there,) = (source >= 0).nonzero()

@@ -60,36 +60,84 @@ def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bool
     rows, positions = np.nonzero(active)
     order = np.cumsum(active).reshape(active.shape) - 1
     asked_rows, asked = asked_at(trunk, valid, wanted)
-    block = None if trunk.block is None else np.arange(length) // trunk.block
-    group = trunk.heads // trunk.kv_heads
     everything = len(rows) == active.size
-
-    def queries(rows: Longs, positions: Longs, whole: bool) -> Queries:
-        counts = np.bincount(rows, minlength=len(valid))
-        starts = np.cumsum(counts) - counts
-        most = int(counts.max())
-        columns = np.arange(len(rows)) - starts[rows]
-        grid = np.repeat(starts[:, None], most, 1)
-        grid[rows, columns] = upto(len(rows))
-        at = positions[grid]
-        mask = _mask(None if block is None and valid.all() else _seen(valid, at, block), group, device)
-        full = len(rows) == grid.size
-        return Queries(
-            None if full else upload(grid, device),
-            None if full else upload(rows * most + columns, device),
-            None if whole else upload(order[rows, positions], device),
-            len(valid),
-            mask,
-        )
-
     return Places(
         upload(tokens[active].astype(np.int64), device),
         upload(positions, device),
         (len(valid), length),
         None if everything else upload(rows * length + positions, device),
-        queries(rows, positions, True),
-        queries(asked_rows, asked, False),
+        _queries(trunk, valid, rows, positions, None, device),
+        _queries(trunk, valid, asked_rows, asked, order[asked_rows, asked], device),
     )
+
+
+def static_places(
+    trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools, device: torch.device
+) -> Places:
+    """As `places`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
+
+    B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
+    more, and the batch with copies of its first row, at which nobody looks.
+    """
+    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
+    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    rows, positions = np.nonzero(active)
+    rank = np.cumsum(active, 1) - 1
+    most = rounded(int(active.sum(1).max()))
+    table = np.repeat(np.argmax(active, 1)[:, None], most, 1)
+    table[rows, rank[rows, positions]] = positions
+    asked_rows, asked = asked_at(trunk, valid, wanted)
+    batch, wide = rounded(len(valid)), rounded(length)
+    row = np.where(upto(batch) < len(valid), upto(batch), 0)[:, None]
+    seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
+    at = table[row[:, 0]]
+    return Places(
+        upload(tokens[row, at].astype(np.int64).ravel(), device),
+        upload(at.ravel(), device),
+        (batch, wide),
+        upload((upto(batch)[:, None] * wide + at).ravel(), device),
+        Queries(None, None, None, batch, _mask(_seen(seen, at, _blocks(trunk, wide)), _group(trunk), device)),
+        _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked], device),
+    )
+
+
+def rounded(count: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, …: so few sizes that each can be compiled, at most a third is idle."""
+    power = 1 << (count - 1).bit_length()
+    return power // 4 * 3 if count <= power // 4 * 3 else power
+
+
+def _queries(
+    trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: Longs | None, device: torch.device
+) -> Queries:
+    counts = np.bincount(rows, minlength=len(valid))
+    starts = np.cumsum(counts) - counts
+    most = int(counts.max())
+    columns = np.arange(len(rows)) - starts[rows]
+    # a row that asks nothing repeats some other's place
+    grid = np.repeat(np.minimum(starts, len(rows) - 1)[:, None], most, 1)
+    grid[rows, columns] = upto(len(rows))
+    block = _blocks(trunk, valid.shape[1])
+    everywhere = block is None and valid.all()
+    mask = _mask(None if everywhere else _seen(valid, positions[grid], block), _group(trunk), device)
+    full = len(rows) == grid.size
+    return Queries(
+        None if full else upload(grid, device),
+        None if full else upload(rows * most + columns, device),
+        None if chosen is None else upload(chosen, device),
+        len(valid),
+        mask,
+    )
+
+
+def _blocks(trunk: Trunk, length: int) -> Longs | None:
+    """Number of each position's block; `None`: everything sees everything."""
+    return None if trunk.block is None else upto(length) // trunk.block
+
+
+def _group(trunk: Trunk) -> int:
+    """Query heads that share a key head."""
+    return trunk.heads // trunk.kv_heads
 
 
 def _before(valid: Bools) -> Longs:

@@ -17,10 +17,11 @@ from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.cache import Cache, Rows
 from mdsample.families.trunk import Trunk
 from mdsample.refusals import refuse_ask
+from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.past import Past
-from mdsample_torch.places import Places, Queries, asked_at, places
+from mdsample_torch.places import Places, Queries, asked_at, places, static_places
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
 _WIDENS = "dtype_out" in torch.ops.aten.mm.overloads()
@@ -30,9 +31,10 @@ _WIDENS = "dtype_out" in torch.ops.aten.mm.overloads()
 class TorchTrunk:
     """A trunk with its weights on a device."""
 
-    def __init__(self, spec: Trunk, tensors: Mapping[str, Tensor]) -> None:
-        """`tensors`: as `mdsample_torch.weights` makes them."""
+    def __init__(self, spec: Trunk, tensors: Mapping[str, Tensor], compile: bool = False) -> None:
+        """`tensors`: as `mdsample_torch.weights` makes them; `compile`: see `mdsample_torch.compiled`."""
         self.spec = spec
+        self._compiled = Compiled(self._layer) if compile else None
         self._embed, self._norm = tensors["embed"], tensors["norm"]
         self._head = self._embed if spec.tied else tensors["head"]
         self._layers = [
@@ -88,13 +90,14 @@ class TorchTrunk:
         if not there.any():
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
         tokens, valid, wanted = tokens[there], valid[there], wanted[there]
+        made = places if self._compiled is None else static_places
         if past is None or rows is None:
-            return self._run(places(self.spec, tokens, valid, wanted, valid, self.device), None)
+            return self._run(made(self.spec, tokens, valid, wanted, valid, self.device), None)
         asked = np.zeros_like(wanted)
         asked[asked_at(self.spec, valid, wanted)] = True
         turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = places(self.spec, tokens, valid, wanted, turn.active, self.device)
-        found = self._run(at, past.take(turn, at.shape[1], self.dtype, self.device))
+        at = made(self.spec, tokens, valid, wanted, turn.active, self.device)
+        found = self._run(at, past.take(turn, at.shape, self.dtype, self.device))
         past.keep(turn)
         return found
 
@@ -103,9 +106,11 @@ class TorchTrunk:
         cos, sin = self._cos[at.positions], self._sin[at.positions]
         for number, layer in enumerate(self._layers):
             store = None if stores is None else stores[number]
+            last, run = number == self.spec.layers - 1, self._layer
+            if self._compiled is not None and not last and not self.spec.sparse(number):
+                run = self._compiled((len(x), at.shape, store is None))
             # nobody looks at the other places of the last layer; their keys and values are all it needs of them
-            asking = at.last if number == self.spec.layers - 1 else at.every
-            x = self._layer(layer, x, cos, sin, at, asking, store)
+            x = run(layer, x, cos, sin, at, at.last if last else at.every, store)
         return self._rms_norm(x, self._norm)
 
     def _layer(

@@ -48,6 +48,7 @@ def bench(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     cache: shared.Cache = "none",
+    compile: shared.Compile = False,
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     json: shared.Json = False,
@@ -69,7 +70,7 @@ def bench(
         raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
     policies = [parse(text) for text in policy or POLICIES]
     layout = shared.open_template(template, model, revision, chat, system, TASKS[task].template)
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
     total = len(TASKS[task].read()) if limit is None else limit
     rows: list[list[str]] = []
     try:

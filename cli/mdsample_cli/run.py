@@ -66,6 +66,7 @@ def run(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     cache: shared.Cache = "none",
+    compile: shared.Compile = False,
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
     output: Annotated[
@@ -108,7 +109,7 @@ def run(
 
     chosen = shared.open_policy(policy, policy_file, steps)
     asked = shared.open_template(template, model, revision, chat, system)
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
+    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
     layout = Template.parse(denoiser.template) if asked is None else asked
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)

@@ -30,6 +30,9 @@ Cache = Annotated[
         help="exact, for block-causal models; prefix or dual, both approximate, dual(8): computed anew after 8 passes.",
     ),
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", metavar="", help="Let torch compile the layers: some seconds for every new shape.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

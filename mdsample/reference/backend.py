@@ -73,15 +73,22 @@ class ReferenceDenoiser:
 
 
 def open_model(
-    folder: Path, *, device: str | None = None, dtype: str | None = None, cache: Cache | None = None
+    folder: Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+    compile: bool = False,
 ) -> ReferenceDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
-    There is one device, `cpu`, and one dtype, `float32`; there is no cache.
+    There is one device, `cpu`, and one dtype, `float32`; there is no cache, and nothing is compiled.
     """
     _refuse(device, dtype)
     if cache is not None:
         raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
+    if compile:
+        raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
     spec = read_config(folder)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)

@@ -1,0 +1,143 @@
+"""`compile`: shapes from a short list, the same results, few graphs; a setting that is never silently ignored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES, write_checkpoint, write_family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from mdsample_cli.main import main  # noqa: E402
+from mdsample_torch import compiled  # noqa: E402
+from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
+from mdsample_torch.compiled import Compiled  # noqa: E402
+from mdsample_torch.places import rounded  # noqa: E402
+
+import mdsample  # noqa: E402
+from mdsample import testing  # noqa: E402
+from mdsample.cache import Cache, Dual, Exact, Prefix  # noqa: E402
+from mdsample.engine import fill, prepare  # noqa: E402
+from mdsample.families import read_config  # noqa: E402
+from mdsample.loading import ModelError  # noqa: E402
+from mdsample.policy import Policy  # noqa: E402
+
+TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
+TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    where = tmp_path_factory.mktemp("models")
+    return {family: write_family(where / family, family) for family in FAMILIES}
+
+
+class Graphs:
+    """Stands for the compiler: what it is given is run as it is, and counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.count += 1
+        return graph.forward
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graphs]:
+    made, own = Graphs(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: own(function, backend=made, **options))
+    yield made
+    torch.compiler.reset()
+
+
+def caches(folder: Path) -> tuple[Cache | None, ...]:
+    return (None, Exact()) if read_config(folder).block else (None, Prefix(), Dual(3))
+
+
+def pair(folder: Path, cache: Cache | None) -> tuple[TorchDenoiser, TorchDenoiser]:
+    return (
+        open_model(folder, device="cpu", cache=cache),
+        open_model(folder, device="cpu", cache=cache, compile=True),
+    )
+
+
+@given(st.integers(1, 100_000))
+def test_sizes_are_few_and_near(count: int) -> None:
+    size = rounded(count)
+    assert count <= size and 2 * size <= 3 * count and rounded(size) == size
+    assert len({rounded(n) for n in range(1, 4097)}) == 24
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_tokens_are_those_without_it(family: str, folders: dict[str, Path], graphs: Graphs) -> None:
+    for cache in caches(folders[family]):
+        plain, static = pair(folders[family], cache)
+        canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
+        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(4)+early-exit"):
+            results = [mdsample.Sampler(mdsample.parse(policy), seed=1).run(model, canvas) for model in (plain, static)]
+            for row in range(len(TEXTS)):
+                testing.same_row(results[0], row, results[1], row)
+    # every layer but the last is compiled, unless it has experts: then it runs as it is
+    assert (graphs.count == 0) == (family == "sdar_moe")
+
+
+@settings(max_examples=15, deadline=None)
+@given(policy=testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the")))
+def test_any_policy(policy: Policy, folders: dict[str, Path]) -> None:
+    # as it is, but for the shapes: what a compiler makes of them is tested above
+    plain, static = pair(folders["llada"], None)
+    static.trunk._compiled = lambda key: static.trunk._layer  # pyright: ignore[reportAttributeAccessIssue]
+    canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
+    results = [testing.run(policy, model, canvas) for model in (plain, static)]
+    for row in range(len(TEXTS)):
+        testing.same_row(results[0], row, results[1], row)
+    testing.rows_are_independent(policy, static, canvas)
+
+
+def test_a_job_of_ragged_rows_needs_few_graphs(folders: dict[str, Path], graphs: Graphs) -> None:
+    models = pair(folders["a2d-qwen3"], None)
+    rows = [prepare(models[0], TEMPLATE, i, {"prompt": "Ann has 12 coins "[: i % 17]}) for i in range(60)]
+    sampler = mdsample.Sampler(mdsample.parse("med+early-exit"))
+    said = [{row.id: row.text for row in fill(sampler, model, TEMPLATE.slots, rows, batch_size=8)} for model in models]
+    assert said[0] == said[1] and len(said[0]) == 60
+    assert 0 < graphs.count <= 12
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_really_compiled(folders: dict[str, Path]) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch needs a C++ compiler for a CPU")
+    plain, static = pair(folders["dream"], None)
+    canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS[:1])
+    one, other = (mdsample.Sampler(mdsample.med()).run(model, canvas) for model in (plain, static))
+    testing.same_row(one, 0, other, 0)
+
+
+def test_shapes_beyond_the_limit_are_compiled_anew(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "SHAPES", 2)
+    made = Compiled(lambda x: x + 1)
+    for size in (1, 2, 3, 1, 2, 3):
+        assert np.array_equal(made(size)(torch.zeros(size)).numpy(), np.ones(size))
+    assert graphs.count >= 3
+
+
+def test_never_silently_ignored(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError, match="the reference backend compiles nothing; leave compile out, or use the torch"):
+        mdsample.load("tiny-gsm", "reference", compile=True)
+    assert main(["run", "--compile", "--backend", "reference"]) == 2
+    assert "error: the reference backend compiles nothing" in capsys.readouterr().err
+
+    def old(function: Any, **options: Any) -> Any:
+        raise TypeError("compile() got an unexpected keyword argument 'isolate_recompiles'")
+
+    monkeypatch.setattr(torch, "compile", old)
+    with pytest.raises(ModelError, match=r"compile needs torch 2\.13 or later; this is "):
+        mdsample.load(write_checkpoint(tmp_path), "torch", device="cpu", compile=True)
