@@ -53,10 +53,10 @@ class Card:
     name: str
     #: text of the template that suits the model, in its chat template if it has one and names no template itself
     template: str = TEMPLATE
-    #: the same outside of the chat template
-    plain: str = TEMPLATE
     #: one sentence for people
     description: str = ""
+    #: text of the same template outside of the chat template
+    plain: str = TEMPLATE
 
 
 def load(
@@ -190,7 +190,7 @@ def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     texts = cast("dict[str, str]", said)
     plain = texts.get("template", template)
     suits = plain if "template" in texts else _in_chat(folder, plain)
-    return Card(_name(folder), suits, plain, texts.get("description", ""))
+    return Card(_name(folder), suits, texts.get("description", ""), plain)
 
 
 def _in_chat(folder: Path, template: str) -> str:

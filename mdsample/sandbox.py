@@ -22,6 +22,9 @@ STEPS = 10_000
 #: characters; instructions to a model and descriptions of tools fill a few thousand
 LONGEST = 100_000
 
+#: the filter that counts steps; with a space, so that it hides no filter that a template calls by name
+_STEP = "a step"
+
 
 class RenderError(ValueError):
     """A template that cannot be rendered; the message is one line."""
@@ -69,10 +72,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if self._left < 0:
             raise TemplateError(f"it takes more than {STEPS:,} steps")
         return value
-
-
-#: no filter that a template could name
-_STEP = "a step"
 
 
 def _counted(tree: nodes.Template, sandbox: _Sandbox) -> nodes.Template:

@@ -1,4 +1,4 @@
-"""Chat templates: as transformers renders them, safe from what is filled in, or refused in one line."""
+"""Chat templates: rendered as transformers renders them, safe from what is filled in, and refused in one line."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ SDAR = """\
 {%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string
-        and not (message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not (\
+message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
         {%- set ns.multi_step_tool = false %}
         {%- set ns.last_query_index = index %}
     {%- endif %}
@@ -143,12 +143,7 @@ def write_tokenizer(folder: Path, source: object, special: tuple[str, ...] = (),
     engine.add_special_tokens([AddedToken(text, normalized=False) for text in special])
     engine.add_tokens([AddedToken(text, normalized=False) for text in plain])
     (folder / "tokenizer.json").write_text(engine.to_str())
-    said = {
-        "bos_token": START,
-        "eos_token": {"__type": "AddedToken", "content": END},
-        "pad_token": None,
-        "chat_template": source,
-    }
+    said = {"bos_token": START, "eos_token": END, "pad_token": None, "chat_template": source}
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     return folder
 
@@ -208,17 +203,19 @@ def test_the_ids_are_those_of_transformers(name: str, folders: dict[str, Path]) 
     agree()
 
 
-TEXT = st.text("ab {}<|>\n", max_size=8)
-NAMES = st.sampled_from(["x", "y", "z"])
+def literal(text: str) -> str:
+    """The text as a template writes it."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
-@given(st.lists(TEXT | NAMES.map(lambda name: f"{{{name}}}"), max_size=4), TEXT, TEXT, st.none() | TEXT)
-def test_the_user_speaks_before_the_first_slot(user: list[str], between: str, after: str, system: str | None) -> None:
-    def literal(text: str) -> str:
-        return text if text in ("{x}", "{y}", "{z}") else text.replace("{", "{{").replace("}", "}}")
+TEXT = st.text("ab {}<|>\n", max_size=8).map(literal)
+FIELD = st.sampled_from(["{x}", "{y}", "{z}"])
+SYSTEM = st.none() | st.text("ab {}<|>\n", max_size=8)
 
-    said = "".join(map(literal, user))
-    answer = f"{{a:2}}{literal(between)}{{b:3}}{literal(after)}"
+
+@given(st.lists(TEXT | FIELD, max_size=4).map("".join), TEXT, TEXT, SYSTEM)
+def test_the_user_speaks_before_the_first_slot(said: str, between: str, after: str, system: str | None) -> None:
+    answer = f"{{a:2}}{between}{{b:3}}{after}"
     first = "" if system is None else f"[system: {literal(system)}]"
     assert around(PLAIN, said + answer, system) == f"{first}[user: {said}][assistant: {answer}"
 
@@ -347,18 +344,16 @@ def test_other_refusals(tmp_path: Path) -> None:
         ("{{ messages[7].content }}", "no element 7"),
         ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
-        ("{{ (messages | attr('__class__')).x }}", "unsafe"),
-        ("{{ raise_exception.__globals__.x }}", "unsafe"),
-        ("{{ ''['__class__'].x }}", "unsafe"),
-        # what is unsafe alone is nothing, and writes nothing
-        ("{{ '{0.__class__}'.format(1) }}{{ ''.__class__ }}", "does so 0 times"),
         ("{{ messages.append(1) }}", "unsafe"),
         ("{% include '/etc/passwd' %}", "no loader"),
         ("{% import 'os' as os %}", "no loader"),
         ("{{ range(1000000000) }}", "OverflowError: Range too big"),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than 10,000 steps"),
         ("{% for i in range(99999) if false %}{% endfor %}", "more than 10,000 steps"),
-        ("{% for i in [1, 1] recursive %}{{ loop([1, 1]) }}{% endfor %}", "RecursionError"),
+        (
+            "{% for i in range(9999) recursive %}{% if loop.depth < 9 %}{{ loop(range(9999)) }}{% endif %}{% endfor %}",
+            "steps",
+        ),
         ("{% macro f(n) %}{{ n and f(n - 1) ~ f(n - 1) }}{% endmacro %}{{ f(99) }}", "more than 10,000 steps"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
         ("{% block b %}{{ self.b() }}{{ self.b() }}{% endblock %}", "RecursionError"),
@@ -371,6 +366,29 @@ def test_hostile_and_broken_templates(source: str, message: str) -> None:
     said = str(fault.value)
     assert said.startswith("the chat template in c cannot be used: ") and message in said
     assert said.endswith("; put the template that you want into mdsample.toml beside it") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "messages.__class__",
+        "messages | attr('__class__')",
+        "raise_exception.__globals__",
+        "raise_exception['__globals__']",
+        "strftime_now.__code__",
+        "cycler.__init__.__globals__",
+        "self.__init__",
+        "messages | map(attribute='__class__') | first",
+        "'{0.__class__}{0[__class__]}'.format(messages)",
+        "'{a.__class__}'.format_map({'a': messages})",
+        "namespace(x=messages).x.__class__",
+    ],
+)
+def test_pythons_insides_are_out_of_reach(inside: str) -> None:
+    try:
+        assert render(f"{{{{ {inside} }}}}", {"messages": [1]}) == ""
+    except RenderError as fault:
+        assert "unsafe" in str(fault)
 
 
 @given(st.text(max_size=30) | st.text("{}%#'-abm.[]|() ", max_size=30))
@@ -402,8 +420,8 @@ def test_a_system_message_is_never_lost() -> None:
             around(source, system="Be brief.")
         assert str(fault.value) == message
     # one that looks into it sees it
-    source = "{{ 'on' if 'think' in messages[0].content else 'off' }} "
-    source += "{{ messages[0].content | trim }}{{ messages[-1].content }}"
+    source = "{{ 'on' if 'think' in messages[0].content else 'off' }} {{ messages[0].content | trim }}"
+    source += "{{ messages[-1].content }}"
     assert around(source, system=" think ") == "on think{q}{a:4}"
 
 
@@ -444,7 +462,7 @@ def test_run_and_its_record(command: Command, folders: dict[str, Path], tmp_path
     run = ("run", "--model", folder, *given_one, "-p", "steps(1)", "-i", "-", "-o", tmp_path / "out.jsonl")
     assert command(*run)[0] == 0
     code, _, err = command(*run, "--chat")
-    assert code == 2 and "was written by another job" in err and "'{q}{a:4}'" in err
+    assert code == 2 and "template there: '{q}{a:4}'" in err
 
 
 def test_bench_puts_the_task_into_the_chat(command: Command, folders: dict[str, Path]) -> None:
@@ -459,14 +477,14 @@ def test_inspect_tells_of_the_chat(command: Command, folders: dict[str, Path]) -
     assert (facts.chat, facts.template) == ("tokenizer_config.json", read_card(folders["dream"]).template)
     assert mdsample.inspect("tiny-gsm").chat == ""
     assert "chat        template in tokenizer_config.json\n" in command("inspect", folders["dream"])[1]
-    assert "chat        no template for it\ntemplate    Question: {prompt}\n" in command("inspect", "tiny-gsm")[1]
+    assert "chat        none\ntemplate    Question: {prompt}\n" in command("inspect", "tiny-gsm")[1]
 
 
 def test_usage_errors(command: Command, folders: dict[str, Path], tmp_path: Path) -> None:
     bad = write_checkpoint(tmp_path / "bad")
     write_tokenizer(bad, "Hello")
     none = write_checkpoint(tmp_path / "none")
-    dream = folders["dream"]
+    dream, broken = folders["dream"], f"the chat template in {bad / 'tokenizer_config.json'} cannot be used: it must"
     for arguments, message in (
         (
             ("run", "--model", dream, "--no-chat", "--system", "x"),
@@ -476,12 +494,9 @@ def test_usage_errors(command: Command, folders: dict[str, Path], tmp_path: Path
         (("run", "--model", none, "--system", "x", "hi"), f"{none} has no chat template: "),
         (("bench", "--model", none, "--chat"), f"{none} has no chat template: "),
         (("run", "--chat", "hi"), f"{mdsample.loading.embedded_folder('tiny-gsm')} has no chat template: "),
-        (
-            ("run", "--model", bad, "hi"),
-            f"the chat template in {bad / 'tokenizer_config.json'} cannot be used: it must",
-        ),
-        (("run", "--model", bad, "--no-chat", "hi"), f"the chat template in {bad / 'tokenizer_config.json'} cannot be"),
-        (("inspect", bad), f"the chat template in {bad / 'tokenizer_config.json'} cannot be used: it must write"),
+        (("run", "--model", bad, "hi"), broken),
+        (("run", "--model", bad, "--no-chat", "hi"), broken),
+        (("inspect", bad), broken),
         (("run", "--model", dream, "--system", "\udcff", "hi"), "character "),
     ):
         code, out, err = command(*arguments)

@@ -19,7 +19,7 @@ def fresh(code: str) -> str:
 
 def test_importing_loads_no_framework_and_no_terminal_library() -> None:
     heavy = {"torch", "mlx", "jax", "transformers", "typer", "click", "rich", "matplotlib", "tokenizers"}
-    heavy |= {"huggingface_hub", "safetensors", "hypothesis", "pytest"}
+    heavy |= {"huggingface_hub", "safetensors", "jinja2", "hypothesis", "pytest"}
     loaded = fresh("import sys, mdsample; print(*{name.split('.')[0] for name in sys.modules})").split()
     assert not heavy & set(loaded)
 

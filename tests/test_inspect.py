@@ -231,7 +231,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.mark.parametrize("shards", [1, 3])
 def test_the_hub_gives_the_same_facts(shards: int, head: int, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_HEAD", head)
-    here = mdsample.inspect(write_family(server.folder, "llada2_moe", shards=shards))
+    folder = write_family(server.folder, "llada2_moe", shards=shards)
+    (folder / "chat_template.jinja").write_text("User: {{ messages[0].content }} Assistant: ")
+    here = mdsample.inspect(folder)
+    assert here.chat == "chat_template.jinja" and here.template == "User: {prompt} Assistant: {answer:128}"
     there = mdsample.inspect("org/tiny", revision="v1")
     assert there == attrs.evolve(here, name="org/tiny")
     if head == 3:

@@ -122,7 +122,7 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
         ("mask", told(facts.mask)),
         ("end", told(facts.end)),
         ("start", told(facts.start)),
-        ("chat", f"template in {facts.chat}" if facts.chat else "no template for it"),
+        ("chat", f"template in {facts.chat}" if facts.chat else "none"),
         ("template", facts.template),
     ]
 

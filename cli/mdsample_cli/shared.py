@@ -45,8 +45,9 @@ Chat = Annotated[
     bool | None,
     typer.Option(
         "--chat/--no-chat",
-        help="The template inside the model's chat template: before the first slot is the user's message. Default: the "
-        "model's own template yes, --template no.",
+        metavar="",
+        help="Put the template into the model's chat template; the user says what stands before the first slot. "
+        "Default: yes for the model's own template, no for --template.",
         show_default=False,
     ),
 ]
