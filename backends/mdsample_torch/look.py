@@ -20,7 +20,7 @@ from mdsample.marginals import Marginals
 from mdsample.refusals import refuse_unseen, refuse_unusable
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
-from mdsample_torch.reduce import reduce_
+from mdsample_torch.reduce import reduce_, statistics
 from mdsample_torch.restrict import restrict_
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -47,14 +47,14 @@ class TorchLook:
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
         self._restriction = restriction
-        #: what `reduce_` left of the logits of all N places, if they were one chunk: draws need not make them again
+        #: what is left of the logits of all N places, if they were one chunk: draws need not make them again
         self._kept: Tensor | None = None
         rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
         self._number = np.full(looked.shape, -1, np.int64)
         self._number[looked] = np.arange(len(rows))
         parts: list[Tensor] = []
         for part, scratch in self._parts(rows, positions, None, keep=True):
-            reduced = reduce_(part, scratch)
+            reduced = statistics(part, scratch)
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
         token, *bits = _fetch(parts, 4)
