@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from mdsample_cli.main import main  # noqa: E402
-from mdsample_torch import compiled  # noqa: E402
+from mdsample_torch import compiled, recorded  # noqa: E402
 from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
 from mdsample_torch.compiled import Compiled  # noqa: E402
-from mdsample_torch.places import rounded  # noqa: E402
+from mdsample_torch.places import rounded, static_places  # noqa: E402
+from mdsample_torch.recorded import Recorder  # noqa: E402
 
 import mdsample  # noqa: E402
 from mdsample import testing  # noqa: E402
@@ -100,6 +101,71 @@ def test_any_policy(policy: Policy, folders: dict[str, Path]) -> None:
     for row in range(len(TEXTS)):
         testing.same_row(results[0], row, results[1], row)
     testing.rows_are_independent(policy, static, canvas)
+
+
+def play(work: Any) -> Any:
+    """Stands for a CUDA graph: it reads where it read when it was recorded, and writes where it wrote."""
+    results = tuple(x.clone() for x in work())
+
+    def replay() -> None:
+        for to, new in zip(results, work(), strict=True):
+            to.copy_(new)
+
+    return replay, results
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "sdar"])
+def test_recordings_play_what_was_recorded(family: str, folders: dict[str, Path]) -> None:
+    for cache in caches(folders[family]):
+        plain, static = pair(folders[family], cache)
+        static.trunk._compiled = lambda key, own=static.trunk: own._layer  # pyright: ignore
+        counted: list[int] = []
+
+        def record(work: Any, counted: list[int] = counted) -> Any:
+            replay, results = play(work)
+            return lambda: (counted.append(1), replay())[1], results
+
+        static.trunk._recorder = Recorder(static.trunk._begun, record)  # pyright: ignore
+        canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
+        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(4)+early-exit"):
+            results = [mdsample.Sampler(mdsample.parse(policy), seed=1).run(model, canvas) for model in (plain, static)]
+            for row in range(len(TEXTS)):
+                testing.same_row(results[0], row, results[1], row)
+        assert len(counted) > 3
+
+
+def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "RECORDINGS", 2)
+    trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
+    recordings: list[Any] = []
+
+    def record(work: Any) -> Any:
+        recordings.append(work)
+        return play(work)
+
+    recorder = Recorder(trunk._begun, record)  # pyright: ignore
+
+    def at(length: int) -> Any:
+        yes = np.ones((1, length), np.bool_)
+        tokens = np.arange(length, dtype=np.int32)[None] + 3
+        return static_places(trunk.spec, tokens, yes, yes, yes, torch.device("cpu"))  # pyright: ignore
+
+    trunk._compiled = None  # pyright: ignore
+    for length, count in ((4, 0), (4, 1), (4, 1), (8, 1), (8, 2), (16, 2), (4, 2), (4, 3)):
+        found = recorder(at(length), None)[0]
+        assert torch.equal(found, trunk._begun(at(length), None)[0]) and len(recordings) == count  # pyright: ignore
+
+
+def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None:
+    trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
+    recorder = Recorder(lambda at, stores: (at.tokens.clone(),), play)
+    yes = np.ones((1, 4), np.bool_)
+    at = static_places(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes, torch.device("cpu"))  # pyright: ignore
+    held = [[(torch.zeros(2), torch.zeros(2))] for _ in range(4)]
+    for stores in (None, held[0], held[1], held[0], held[1], held[0], held[2], held[2], held[3], held[3], None):
+        recorder(at, stores)
+    kept = {id(made.stores) for made in recorder._made.values() if made is not None}
+    assert kept == {id(held[3]), id(None)}
 
 
 def test_a_job_of_ragged_rows_needs_few_graphs(folders: dict[str, Path], graphs: Graphs) -> None:

@@ -22,6 +22,7 @@ from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.past import Past
 from mdsample_torch.places import Places, Queries, asked_at, places, static_places
+from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
 _WIDENS = "dtype_out" in torch.ops.aten.mm.overloads()
@@ -32,7 +33,7 @@ class TorchTrunk:
     """A trunk with its weights on a device."""
 
     def __init__(self, spec: Trunk, tensors: Mapping[str, Tensor], compile: bool = False) -> None:
-        """`tensors`: as `mdsample_torch.weights` makes them; `compile`: see `mdsample_torch.compiled`."""
+        """`tensors`: as `mdsample_torch.weights` makes them; `compile`: see `compiled` and, on CUDA, `recorded`."""
         self.spec = spec
         self._compiled = Compiled(self._layer) if compile else None
         self._embed, self._norm = tensors["embed"], tensors["norm"]
@@ -41,6 +42,9 @@ class TorchTrunk:
             {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
             for start in (f"layers.{i}." for i in range(spec.layers))
         ]
+        # experts wait for the GPU to say who goes where, which cannot be recorded
+        recorded = compile and self.device.type == "cuda" and spec.experts is None
+        self._recorder = Recorder(self._begun, record_cuda) if recorded else None
         half = spec.rotary_dim // 2
         angle = np.arange(spec.max_length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
         self._cos, self._sin = (
@@ -101,17 +105,22 @@ class TorchTrunk:
         past.keep(turn)
         return found
 
-    def _run(self, at: Places, stores: list[tuple[Tensor, Tensor]] | None) -> Tensor:
+    def _run(self, at: Places, stores: Stores) -> Tensor:
+        x, cos, sin = self._begun(at, stores) if self._recorder is None else self._recorder(at, stores)
+        # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+        x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
+        return self._rms_norm(x, self._norm)
+
+    def _begun(self, at: Places, stores: Stores) -> tuple[Tensor, ...]:
+        """Hidden states before the last layer, and every token's cosines and sines."""
         x = F.embedding(at.tokens, self._embed)
         cos, sin = self._cos[at.positions], self._sin[at.positions]
-        for number, layer in enumerate(self._layers):
-            store = None if stores is None else stores[number]
-            last, run = number == self.spec.layers - 1, self._layer
-            if self._compiled is not None and not last and not self.spec.sparse(number):
-                run = self._compiled((len(x), at.shape, store is None))
-            # nobody looks at the other places of the last layer; their keys and values are all it needs of them
-            x = run(layer, x, cos, sin, at, at.last if last else at.every, store)
-        return self._rms_norm(x, self._norm)
+        for number, layer in enumerate(self._layers[:-1]):
+            run = self._layer
+            if self._compiled is not None and not self.spec.sparse(number):
+                run = self._compiled((len(x), at.shape, stores is None))
+            x = run(layer, x, cos, sin, at, at.every, None if stores is None else stores[number])
+        return x, cos, sin
 
     def _layer(
         self,
