@@ -114,16 +114,25 @@ class Checkpoint:
         """Size of the weights as they are stored."""
         return sum(piece.bytes for pieces in self.pieces.values() for piece in pieces)
 
-    def memory(self, size: int) -> int:
-        """Bytes that the weights take with `size` bytes a value."""
-        return self.parameters * size
+    def memory(self, size: int, packed: bool = False) -> int:
+        """Bytes that the weights take with `size` bytes a value; `packed`: where quantised ones stay packed."""
+        if not packed:
+            return self.parameters * size
+        return sum(_kept(piece, size) for pieces in self.pieces.values() for piece in pieces)
 
-    def check_memory(self, size: int, available: int | None = None) -> None:
-        """Raises `ModelError` if the weights at `size` bytes a value exceed the memory that is available, bytes.
+    def check_memory(self, size: int, available: int | None = None, packed: bool = False) -> None:
+        """Raises `ModelError` if the weights, as in `memory`, exceed the memory that is available, bytes.
 
         `available=None` asks the system; where it does not say, nothing is refused.
         """
-        refuse_too_large(self.folder, self.parameters, self.bytes, size, available)
+        refuse_too_large(self.folder, self.parameters, self.bytes, self.memory(size, packed), available)
+
+
+def _kept(piece: Piece | Packed, size: int) -> int:
+    """Bytes of a piece in memory, its scales and biases at `size` bytes a value, or all of it if it is not packed."""
+    if isinstance(piece, Packed):
+        return piece.words.bytes + 2 * size * math.prod(piece.scales.shape)
+    return size * math.prod(piece.shape)
 
 
 def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
@@ -173,16 +182,15 @@ def refuse_other_types(folder: Path, stored: Mapping[str, Stored]) -> None:
         )
 
 
-def refuse_too_large(folder: Path, parameters: int, stored: int, size: int, available: int | None) -> None:
-    """`ModelError` if so many weights at `size` bytes a value exceed what is available; `stored`: bytes of the files.
+def refuse_too_large(folder: Path, parameters: int, stored: int, needed: int, available: int | None) -> None:
+    """`ModelError` if the bytes that so many weights need exceed what is available; `stored`: bytes of the files.
 
     `available=None` asks the system; where it does not say, nothing is refused.
     """
     available = available_memory() if available is None else available
-    needed = parameters * size
     if available is not None and needed > available:
         raise ModelError(
-            f"{folder.name} has {parameters:,} weights, which take {_gib(needed)} of memory at {size} bytes each, but "
+            f"{folder.name} has {parameters:,} weights, which take {_gib(needed)} of memory, but "
             f"{_gib(available)} are available; free some, take a smaller model, or run it on a backend that keeps the "
             f"{_gib(stored)} of the files as they are"
         )

@@ -69,6 +69,8 @@ class Facts:
     bytes: int
     #: bytes of memory that the weights alone take, by dtype; a forward pass takes more, the more rows and tokens it has
     memory: Mapping[str, int]
+    #: the same on a backend that keeps quantised matrices packed
+    memory_packed: Mapping[str, int]
 
 
 def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
@@ -108,6 +110,7 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
         files=shards,
         bytes=sum(shard.bytes for shard in shards),
         memory={dtype: checkpoint.memory(size) for dtype, size in SIZES.items()},
+        memory_packed={dtype: checkpoint.memory(size, packed=True) for dtype, size in SIZES.items()},
     )
 
 

@@ -35,6 +35,8 @@ class Choice:
     device: Device
     #: float32, bfloat16 or float16
     dtype: str
+    #: whether quantised matrices stay packed in memory
+    packed: bool = False
 
 
 class Lister(Protocol):
@@ -115,7 +117,8 @@ def _run(facts: Facts, entry: EntryPoint, device: str | None, dtype: str | None)
     if choose is None:
         return Run(entry.name)
     choice = choose(facts.dtype, device=device, dtype=dtype)
-    needed, available = facts.memory[choice.dtype], choice.device.available
+    needed = (facts.memory_packed if choice.packed else facts.memory)[choice.dtype]
+    available = choice.device.available
     short = "too little memory; take a smaller dtype, another device or a smaller model"
     return Run(entry.name, short if available is not None and needed > available else "", choice, needed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
@@ -16,8 +17,9 @@ from mdsample.denoiser import Denoiser
 
 #: entry points `name = "module:function"`; the function is an `Opener`
 GROUP = "mdsample.backends"
-#: the order in which `auto` tries backends; one whose framework is missing is passed over
-PREFERENCE = ("mlx", "torch", "reference")
+#: the order in which `auto` tries backends, on Apple silicon and elsewhere; one whose framework is missing is passed
+#: over. Without Apple's GPU mlx is the slower one, and torch takes CUDA where there is one
+PREFERENCE = {True: ("mlx", "torch", "reference"), False: ("torch", "reference")}
 #: the template of a model that names none
 TEMPLATE = "{prompt}{answer:128}"
 
@@ -73,10 +75,11 @@ def load(
 
     `name`: an embedded model (`embedded_models()`), a folder, or a hub id `organisation/model`, tried in this order;
     write `./name` for a folder that is called like an embedded model. `backend`: a name among `backends()`, or
-    `auto`: the first of mlx, torch and reference that works here, for an embedded model the last. `revision`: branch,
-    tag or commit on the hub.
-    `device`: `cpu`, `cuda`, `cuda:1` or `mps`; by default the best that the backend has. `dtype`: `float32`, `bfloat16`
-    or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they are stored.
+    `auto`: the first of mlx (on Apple silicon), torch and reference that works here, for an embedded model the last.
+    `revision`: branch, tag or commit on the hub.
+    `device`: `cpu`, `cuda`, `cuda:1` or `mps`, with mlx `gpu` or `cpu`; by default the best that the backend has.
+    `dtype`: `float32`, `bfloat16` or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they
+    are stored.
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.cache`); by default
     nothing is kept from one forward pass to the next. `compile`: let torch compile the layers, which takes some seconds
     for every new shape; results may round otherwise.
@@ -112,7 +115,8 @@ def choose_backend(
     if backend == "auto" and plain and os.fspath(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     elif backend == "auto":
-        backend = next((name for name in PREFERENCE if name in found and not missing(found[name])), backend)
+        apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")
+        backend = next((name for name in PREFERENCE[apple] if name in found and not missing(found[name])), backend)
     if backend not in found:
         raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(sorted(found))}, or 'auto' to choose")
     return found[backend]

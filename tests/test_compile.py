@@ -19,7 +19,6 @@ from mdsample_cli.main import main  # noqa: E402
 from mdsample_torch import compiled, recorded  # noqa: E402
 from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
 from mdsample_torch.compiled import Compiled  # noqa: E402
-from mdsample_torch.places import rounded, static_places  # noqa: E402
 from mdsample_torch.recorded import Recorder  # noqa: E402
 
 import mdsample  # noqa: E402
@@ -28,6 +27,7 @@ from mdsample.cache import Cache, Dual, Exact, Prefix  # noqa: E402
 from mdsample.engine import fill, prepare  # noqa: E402
 from mdsample.families import read_config  # noqa: E402
 from mdsample.loading import ModelError  # noqa: E402
+from mdsample.places import rounded, static_places  # noqa: E402
 from mdsample.policy import Policy  # noqa: E402
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
@@ -148,7 +148,7 @@ def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch
     def at(length: int) -> Any:
         yes = np.ones((1, length), np.bool_)
         tokens = np.arange(length, dtype=np.int32)[None] + 3
-        return static_places(trunk.spec, tokens, yes, yes, yes, torch.device("cpu"))  # pyright: ignore
+        return trunk._moved(static_places(trunk.spec, tokens, yes, yes, yes))  # pyright: ignore
 
     trunk._compiled = None  # pyright: ignore
     for length, count in ((4, 0), (4, 1), (4, 1), (8, 1), (8, 2), (16, 2), (4, 2), (4, 3)):
@@ -160,7 +160,7 @@ def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None
     trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
     recorder = Recorder(lambda at, stores: (at.tokens.clone(),), play)
     yes = np.ones((1, 4), np.bool_)
-    at = static_places(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes, torch.device("cpu"))  # pyright: ignore
+    at = trunk._moved(static_places(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes))  # pyright: ignore
     held = [[(torch.zeros(2), torch.zeros(2))] for _ in range(4)]
     for stores in (None, held[0], held[1], held[0], held[1], held[0], held[2], held[2], held[3], held[3], None):
         recorder(at, stores)

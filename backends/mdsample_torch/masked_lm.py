@@ -179,7 +179,7 @@ def _template(tokenizer: FileTokenizer) -> str:
 def _check_memory(folder: Path, stored: Mapping[str, Stored], dtype: torch.dtype, device: torch.device) -> None:
     parameters = sum(tensor.count for tensor in stored.values())
     size = sum(tensor.bytes for tensor in stored.values())
-    refuse_too_large(folder, parameters, size, dtype.itemsize, free_memory(device))
+    refuse_too_large(folder, parameters, size, parameters * dtype.itemsize, free_memory(device))
 
 
 def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:

@@ -6,22 +6,24 @@ Rows are padded to `[B, L]`. Norms, rotary embeddings and routers compute in flo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
+import attrs
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.cache import Cache, Rows
 from mdsample.families.trunk import Trunk
+from mdsample.places import Places, Queries, asked_at, places, static_places
 from mdsample.refusals import refuse_ask
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.past import Past
-from mdsample_torch.places import Places, Queries, asked_at, places, static_places
 from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
@@ -96,22 +98,28 @@ class TorchTrunk:
         tokens, valid, wanted = tokens[there], valid[there], wanted[there]
         made = places if self._compiled is None else static_places
         if past is None or rows is None:
-            return self._run(made(self.spec, tokens, valid, wanted, valid, self.device), None)
+            return self._run(self._moved(made(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
         asked[asked_at(self.spec, valid, wanted)] = True
         turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = made(self.spec, tokens, valid, wanted, turn.active, self.device)
+        at = self._moved(made(self.spec, tokens, valid, wanted, turn.active))
         found = self._run(at, past.take(turn, at.shape, self.dtype, self.device))
         past.keep(turn)
         return found
 
-    def _run(self, at: Places, stores: Stores) -> Tensor:
+    def _moved(self, at: Places[NDArray[Any]]) -> Places[Tensor]:
+        """On the device, with masks as `attend` takes them."""
+        there, group = at.moved(lambda array: upload(array, self.device)), self.spec.heads // self.spec.kv_heads
+        every, last = (attrs.evolve(asking, mask=stacked(asking.mask, group)) for asking in (there.every, there.last))
+        return attrs.evolve(there, every=every, last=last)
+
+    def _run(self, at: Places[Tensor], stores: Stores) -> Tensor:
         x, cos, sin = self._begun(at, stores) if self._recorder is None else self._recorder(at, stores)
         # nobody looks at the other places of the last layer; their keys and values are all it needs of them
         x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
         return self._rms_norm(x, self._norm)
 
-    def _begun(self, at: Places, stores: Stores) -> tuple[Tensor, ...]:
+    def _begun(self, at: Places[Tensor], stores: Stores) -> tuple[Tensor, ...]:
         """Hidden states before the last layer, and every token's cosines and sines."""
         x = F.embedding(at.tokens, self._embed)
         cos, sin = self._cos[at.positions], self._sin[at.positions]
@@ -128,8 +136,8 @@ class TorchTrunk:
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        at: Places,
-        asking: Queries,
+        at: Places[Tensor],
+        asking: Queries[Tensor],
         store: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`."""
@@ -186,7 +194,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
 
-def spread(k: Tensor, v: Tensor, at: Places, store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+def spread(k: Tensor, v: Tensor, at: Places[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
     if store is None and at.spread is None:
         return k.view(*at.shape, *k.shape[1:]), v.view(*at.shape, *v.shape[1:])
@@ -200,15 +208,22 @@ def spread(k: Tensor, v: Tensor, at: Places, store: tuple[Tensor, Tensor] | None
     return store
 
 
-def gridded(q: Tensor, asking: Queries) -> Tensor:
+def gridded(q: Tensor, asking: Queries[Tensor]) -> Tensor:
     """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
     if asking.grid is None:
         return q.view(asking.batch, -1, *q.shape[1:])
     return q[asking.grid]
 
 
+def stacked(mask: Tensor | None, group: int) -> Tensor | None:
+    """A mask of `Queries` once for each of the query heads that share a key head, `[B, 1, M · group or 1, L]`."""
+    if mask is None:
+        return None
+    return mask[:, None] if mask.shape[1] == 1 else mask[:, None].repeat(1, 1, group, 1)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`; `mask` as in `Places`.
+    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`; `mask`: `stacked`.
 
     The query heads that share a key head become further queries of it. So no key is copied, and every kernel of
     torch's will do (not all of them take grouped heads together with a mask).

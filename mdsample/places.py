@@ -1,47 +1,73 @@
-"""One forward pass as the device needs it: tokens, masks and indices, made on the host from NumPy arrays."""
+"""One forward pass as a trunk on a device needs it: tokens, masks and indices, made on the host.
+
+Tokens of all rows are packed: T of them are computed, whatever state their rows are in. A backend takes these arrays to
+its device with `moved`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
 import attrs
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mdsample.arrays import Bools, Ints, Longs, upto
 from mdsample.families.trunk import Trunk
-from mdsample_torch.device import upload
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @attrs.frozen(eq=False)
-class Queries:
+class Queries(Generic[A]):
     """N of the T tokens that are computed, as attention asks for them: B rows of M, short ones repeat their first."""
 
     #: which of the N stands where, `[B, M]` int64; `None`: they are in rows of M already
-    grid: Tensor | None
+    grid: A | None
     #: where the N are in the grid, flat, int64; `None`: they are the grid
-    back: Tensor | None
+    back: A | None
     #: which of the T tokens the N are, int64; `None`: all
-    chosen: Tensor | None
+    chosen: A | None
     #: rows
     batch: int
-    #: what they see, bool, broadcast to `[B, 1, M · heads / kv heads, L]`; `None`: everything
-    mask: Tensor | None
+    #: what they see, bool, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same; `None`: everything
+    mask: A | None
+
+    def moved(self, to: Callable[[A], B]) -> Queries[B]:
+        """The same with every array as `to` makes it."""
+        grid, back, chosen, mask = (
+            None if x is None else to(x) for x in (self.grid, self.back, self.chosen, self.mask)
+        )
+        return Queries(grid, back, chosen, self.batch, mask)
 
 
 @attrs.frozen(eq=False)
-class Places:
+class Places(Generic[A]):
     """T tokens of B rows of L positions are computed, row by row; N of them are wanted of the last layer."""
 
     #: `[T]` int64
-    tokens: Tensor
+    tokens: A
     #: `[T]` int64
-    positions: Tensor
+    positions: A
     #: B and L: keys and values are a grid of these
     shape: tuple[int, int]
     #: where the T are in that grid, flat, int64; `None`: they are the grid
-    spread: Tensor | None
-    every: Queries
-    last: Queries
+    spread: A | None
+    every: Queries[A]
+    last: Queries[A]
+
+    def moved(self, to: Callable[[A], B]) -> Places[B]:
+        """The same with every array as `to` makes it."""
+        return Places(
+            to(self.tokens),
+            to(self.positions),
+            self.shape,
+            None if self.spread is None else to(self.spread),
+            self.every.moved(to),
+            self.last.moved(to),
+        )
 
 
 def asked_at(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
@@ -50,7 +76,7 @@ def asked_at(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
     return rows, _before(valid)[rows, positions] if trunk.shifted else positions
 
 
-def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools, device: torch.device) -> Places:
+def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
     """Arrays `[B, L]`; every row has a wanted position, wanted ones are valid, the hidden states asked for active.
 
     Positions that are valid and not active have their keys and values already.
@@ -62,18 +88,16 @@ def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bool
     asked_rows, asked = asked_at(trunk, valid, wanted)
     everything = len(rows) == active.size
     return Places(
-        upload(tokens[active].astype(np.int64), device),
-        upload(positions, device),
+        tokens[active].astype(np.int64),
+        positions,
         (len(valid), length),
-        None if everything else upload(rows * length + positions, device),
-        _queries(trunk, valid, rows, positions, None, device),
-        _queries(trunk, valid, asked_rows, asked, order[asked_rows, asked], device),
+        None if everything else rows * length + positions,
+        _queries(trunk, valid, rows, positions, None),
+        _queries(trunk, valid, asked_rows, asked, order[asked_rows, asked]),
     )
 
 
-def static_places(
-    trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools, device: torch.device
-) -> Places:
+def static_places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
     """As `places`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
 
     B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
@@ -92,12 +116,12 @@ def static_places(
     seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
     at = table[row[:, 0]]
     return Places(
-        upload(tokens[row, at].astype(np.int64).ravel(), device),
-        upload(at.ravel(), device),
+        tokens[row, at].astype(np.int64).ravel(),
+        at.ravel(),
         (batch, wide),
-        upload((upto(batch)[:, None] * wide + at).ravel(), device),
-        Queries(None, None, None, batch, _mask(_seen(seen, at, _blocks(trunk, wide)), _group(trunk), device)),
-        _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked], device),
+        (upto(batch)[:, None] * wide + at).ravel(),
+        Queries(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
+        _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
     )
 
 
@@ -107,9 +131,7 @@ def rounded(count: int) -> int:
     return power // 4 * 3 if count <= power // 4 * 3 else power
 
 
-def _queries(
-    trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: Longs | None, device: torch.device
-) -> Queries:
+def _queries(trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: Longs | None) -> Queries[NDArray[Any]]:
     counts = np.bincount(rows, minlength=len(valid))
     starts = np.cumsum(counts) - counts
     most = int(counts.max())
@@ -119,25 +141,14 @@ def _queries(
     grid[rows, columns] = upto(len(rows))
     block = _blocks(trunk, valid.shape[1])
     everywhere = block is None and valid.all()
-    mask = _mask(None if everywhere else _seen(valid, positions[grid], block), _group(trunk), device)
+    mask = None if everywhere else _seen(valid, positions[grid], block)
     full = len(rows) == grid.size
-    return Queries(
-        None if full else upload(grid, device),
-        None if full else upload(rows * most + columns, device),
-        None if chosen is None else upload(chosen, device),
-        len(valid),
-        mask,
-    )
+    return Queries(None if full else grid, None if full else rows * most + columns, chosen, len(valid), mask)
 
 
 def _blocks(trunk: Trunk, length: int) -> Longs | None:
     """Number of each position's block; `None`: everything sees everything."""
     return None if trunk.block is None else upto(length) // trunk.block
-
-
-def _group(trunk: Trunk) -> int:
-    """Query heads that share a key head."""
-    return trunk.heads // trunk.kv_heads
 
 
 def _before(valid: Bools) -> Longs:
@@ -151,13 +162,5 @@ def _before(valid: Bools) -> Longs:
 def _seen(valid: Bools, queries: Longs, block: Longs | None) -> Bools:
     """What queries at positions `[B, M]` see, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same."""
     if block is None:
-        return valid[:, None]
+        return np.ascontiguousarray(valid[:, None])
     return (block[None, None] <= block[queries][:, :, None]) & valid[:, None]
-
-
-def _mask(seen: Bools | None, group: int, device: torch.device) -> Tensor | None:
-    """`[B, M, L]` once for each query head that shares a key head, as `attend` stacks them."""
-    if seen is None:
-        return None
-    mask = upload(np.ascontiguousarray(seen), device)[:, None]
-    return mask if mask.shape[2] == 1 or group == 1 else mask.repeat(1, 1, group, 1)

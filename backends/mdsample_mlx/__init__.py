@@ -1,0 +1,1 @@
+"""The MLX backend: trunks on Apple GPUs and on CPUs, quantised or not."""

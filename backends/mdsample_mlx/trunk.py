@@ -1,0 +1,199 @@
+"""The forward pass of a `Trunk` in MLX: dense and with experts, full and block-causal.
+
+Only what Apple's GPUs can do is used; no float64. Norms, rotary embeddings and routers compute in float32, matrices in
+their own type. Arrays are lazy: nothing is computed before somebody evaluates what was made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, final
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.arrays import Bools, Ints, somewhere
+from mdsample.cache import Cache, Rows
+from mdsample.families.trunk import Trunk
+from mdsample.places import Places, Queries, asked_at, places
+from mdsample.refusals import refuse_ask
+from mdsample_mlx.device import upload, upload_indices
+from mdsample_mlx.experts import gated, mix, route
+from mdsample_mlx.past import Past, Stores
+from mdsample_mlx.weights import Weights
+
+T = TypeVar("T")
+
+
+@final
+class MlxTrunk:
+    """A trunk with its weights."""
+
+    def __init__(self, spec: Trunk, weights: Weights) -> None:
+        """`weights`: as `mdsample_mlx.weights` makes them."""
+        self.spec = spec
+        matrices, vectors = weights.matrices, weights.vectors
+        self._embed, self._norm = matrices["embed"], vectors["norm"]
+        self._head = self._embed if spec.tied else matrices["head"]
+        self._matrices = [_of_layer(matrices, number) for number in range(spec.layers)]
+        self._vectors = [_of_layer(vectors, number) for number in range(spec.layers)]
+        half = spec.rotary_dim // 2
+        angle = np.arange(spec.max_length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
+        self._cos, self._sin = (upload(turn(angle).astype(np.float32))[:, None] for turn in (np.cos, np.sin))
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of its hidden states."""
+        return self._norm.dtype
+
+    @property
+    def width(self) -> int:
+        """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
+        return self._head.rows
+
+    def past(self, cache: Cache) -> Past:
+        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
+        return Past(cache, self.spec)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Logits of `hidden [n, d]`, float32 `[n, width]`; what is beyond the vocabulary is 0."""
+        return self._head(hidden).astype(mx.float32)
+
+    def hidden(
+        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+    ) -> mx.array:
+        """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row; lazy.
+
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
+        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `max_length`, or a token id does not exist: MLX itself would read whatever lies there.
+        """
+        refuse_ask(self.spec, tokens, valid, wanted)
+        there = somewhere(wanted)  # rows of which nothing is wanted are not run
+        if not there.any():
+            return mx.zeros((0, self.spec.d_model), self.dtype)
+        tokens, valid, wanted = tokens[there], valid[there], wanted[there]
+        if past is None or rows is None:
+            return self._run(_moved(places(self.spec, tokens, valid, wanted, valid)), None)
+        asked = np.zeros_like(wanted)
+        asked[asked_at(self.spec, valid, wanted)] = True
+        turn = past.turn(rows.only(there), tokens, valid, asked)
+        at = _moved(places(self.spec, tokens, valid, wanted, turn.active))
+        stores = past.take(turn, at.shape, self.dtype)
+        found = self._run(at, stores)
+        past.keep(turn, stores)
+        return found
+
+    def _run(self, at: Places[mx.array], stores: Stores | None) -> mx.array:
+        x = self._embed.take(at.tokens).astype(self.dtype)
+        cos, sin = self._cos[at.positions], self._sin[at.positions]
+        for number in range(self.spec.layers):
+            # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+            asking = at.last if number == self.spec.layers - 1 else at.every
+            x = self._layer(number, x, cos, sin, at, asking, stores)
+        return self._rms_norm(x, self._norm)
+
+    def _layer(
+        self,
+        number: int,
+        x: mx.array,
+        cos: mx.array,
+        sin: mx.array,
+        at: Places[mx.array],
+        asking: Queries[mx.array],
+        stores: Stores | None,
+    ) -> mx.array:
+        """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`."""
+        matrices, vectors = self._matrices[number], self._vectors[number]
+        h = self._rms_norm(x, vectors["attention_norm"])
+
+        def heads(part: str, h: mx.array, count: int) -> mx.array:
+            made = matrices[part](h)
+            if self.spec.qkv_bias:
+                made = made + vectors[f"{part}_bias"]
+            made = mx.reshape(made, (len(h), count, self.spec.head_dim))
+            if self.spec.head_norm and part != "v":
+                made = self._rms_norm(made, vectors[f"{part}_norm"])
+            return made
+
+        keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
+        keys, values = spread(keys, heads("v", h, self.spec.kv_heads), at, None if stores is None else stores[number])
+        if stores is not None:
+            stores[number] = keys, values
+        if asking.chosen is not None:
+            x, h, cos, sin = x[asking.chosen], h[asking.chosen], cos[asking.chosen], sin[asking.chosen]
+        queries = gridded(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
+        mixed = attend(queries, keys, values, asking.mask).flatten(0, 1)
+        x = x + matrices["o"](mixed if asking.back is None else mixed[asking.back])
+        return x + self._middle(number, self._rms_norm(x, vectors["mlp_norm"]))
+
+    def _middle(self, number: int, h: mx.array) -> mx.array:
+        """The gated middle, or the experts, of `h [T, d]`."""
+        layer, experts = self._matrices[number], self.spec.experts
+        if experts is None or not self.spec.sparse(number):
+            return gated(h, layer["gate"], layer["up"], layer["down"])
+        chosen, weights = route(h, layer["router"], self._vectors[number].get("router_correction"), experts)
+        out = mix(h, chosen, weights, layer)
+        if experts.shared_size:
+            out = out + gated(h, layer["shared.gate"], layer["shared.up"], layer["shared.down"])
+        return out
+
+    def _rms_norm(self, x: mx.array, weight: mx.array) -> mx.array:
+        # MLX computes the mean square in float32, whatever the type of x
+        return mx.fast.rms_norm(x, weight, self.spec.norm_eps)
+
+
+def _moved(at: Places[NDArray[Any]]) -> Places[mx.array]:
+    return at.moved(upload_indices)
+
+
+def _of_layer(named: Mapping[str, T], number: int) -> dict[str, T]:
+    start = f"layers.{number}."
+    return {name.removeprefix(start): value for name, value in named.items() if name.startswith(start)}
+
+
+def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    """Rotary embedding, half-split, of the leading part of every head, computed in float32.
+
+    `x [T, heads, head_dim]`; `cos`, `sin` float32, `[T, 1, rotary_dim / 2]`. MLX's own takes one position a row.
+    """
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)]
+    return mx.concatenate([*turned, rest] if rest.shape[-1] else turned, -1)
+
+
+def spread(
+    k: mx.array, v: mx.array, at: Places[mx.array], store: tuple[mx.array, mx.array] | None
+) -> tuple[mx.array, mx.array]:
+    """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
+    grid = *at.shape, *k.shape[1:]
+    if at.spread is None:
+        return mx.reshape(k, grid), mx.reshape(v, grid)
+    keys, values = (mx.zeros(grid, k.dtype),) * 2 if store is None else store
+    return _written(keys, at.spread, k), _written(values, at.spread, v)
+
+
+def _written(whole: mx.array, where: mx.array, part: mx.array) -> mx.array:
+    flat = whole.flatten(0, 1)
+    flat[where] = part
+    return mx.reshape(flat, whole.shape)
+
+
+def gridded(q: mx.array, asking: Queries[mx.array]) -> mx.array:
+    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
+    if asking.grid is None:
+        return mx.reshape(q, (asking.batch, -1, *q.shape[1:]))
+    return q[asking.grid]
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`; `mask`: of `Queries`.
+
+    A query that sees nothing gets the mean of all values here, and there is none: every token sees itself.
+    """
+    q, k, v = (mx.swapaxes(x, 1, 2) for x in (q, k, v))
+    seen = None if mask is None else mask[:, None]
+    mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=seen)
+    return mx.swapaxes(mixed, 1, 2).flatten(2)
