@@ -1,7 +1,8 @@
-"""Caches: the rules of what is computed anew, and the Torch trunk that follows them."""
+"""Caches: the rules of what is computed anew, and the trunks that follow them."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,13 @@ def test_other_rows_are_forgotten_and_found() -> None:
     assert look(2, 0, 1) == ([1, -1], [3, 4])
 
 
-torch = pytest.importorskip("torch")
+def _on(name: str) -> Any:
+    framework = {"torch": "torch", "mlx": "mlx"}[name]
+    missing = importlib.util.find_spec(framework) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{framework} is not installed"))
 
-from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
 
+backends = pytest.mark.parametrize("backend", [_on("torch"), _on("mlx")])
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:9} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
@@ -158,69 +162,79 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"llada": write_checkpoint(place / "llada"), **made}
 
 
-def opened(folder: Path, cache: Cache | None = None) -> TorchDenoiser:
-    return open_model(folder, device="cpu", cache=cache)
+def opened(folder: Path, backend: str, cache: Cache | None = None) -> Any:
+    return mdsample.load(folder, backend, device="cpu", dtype="float32", cache=cache)
 
 
 def result(policy: Policy, model: Denoiser) -> mdsample.Result:
     return testing.run(policy, model, TEMPLATE.canvas(model.tokenizer, TEXTS))
 
 
+@backends
 @few
 @given(POLICIES, st.sampled_from(["sdar", "llada2_moe"]))
-def test_exact_is_exact(folders: dict[str, Path], policy: Policy, family: str) -> None:
-    plain, cached = opened(folders[family]), opened(folders[family], Exact())
+def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, family: str) -> None:
+    plain, cached = opened(folders[family], backend), opened(folders[family], backend, Exact())
     expected, found = result(policy, plain), result(policy, cached)
     for row in range(len(TEXTS)):
         testing.same_row(expected, row, found, row)
     testing.a_trace_replays(found, cached)
 
 
+@backends
 @few
 @given(POLICIES, st.sampled_from(["llada", "dream"]), st.sampled_from([Dual(1), Prefix(1)]))
-def test_anew_in_every_look_is_no_cache(folders: dict[str, Path], policy: Policy, family: str, cache: Cache) -> None:
-    expected, found = result(policy, opened(folders[family])), result(policy, opened(folders[family], cache))
+def test_anew_in_every_look_is_no_cache(
+    folders: dict[str, Path], backend: str, policy: Policy, family: str, cache: Cache
+) -> None:
+    expected, found = (result(policy, opened(folders[family], backend, kept)) for kept in (None, cache))
     for row in range(len(TEXTS)):
         testing.same_row(expected, row, found, row)
 
 
+@backends
 @few
 @given(POLICIES, st.sampled_from(["llada", "dream"]), st.sampled_from([Dual(), Dual(2), Prefix(), Prefix(3)]))
 def test_rows_are_independent_under_an_approximate_cache(
-    folders: dict[str, Path], policy: Policy, family: str, cache: Cache
+    folders: dict[str, Path], backend: str, policy: Policy, family: str, cache: Cache
 ) -> None:
-    model = opened(folders[family], cache)
+    model = opened(folders[family], backend, cache)
     testing.rows_are_independent(policy, model, TEMPLATE.canvas(model.tokenizer, TEXTS))
 
 
+@backends
 @pytest.mark.parametrize(
     ("family", "cache"), [("sdar", Exact()), ("llada", Dual()), ("llada", Prefix()), ("dream", Dual())]
 )
-def test_computes_less(folders: dict[str, Path], family: str, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mdsample_torch import trunk
-
-    tokens: list[int] = []
-    own = trunk.TorchTrunk._run
+def test_computes_less(
+    folders: dict[str, Path], backend: str, family: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(folders[family], backend, cache)
+    kind, tokens = type(model.trunk), list[int]()
+    own = kind._run
 
     def counting(self: Any, at: Any, stores: Any) -> Any:
         tokens.append(len(at.tokens))
         return own(self, at, stores)
 
-    monkeypatch.setattr(trunk.TorchTrunk, "_run", counting)
+    monkeypatch.setattr(kind, "_run", counting)
     policy = mdsample.parse("left-to-right+top(1)+blocks(4)")
-    result(policy, opened(folders[family]))
+    result(policy, opened(folders[family], backend))
     plain = sum(tokens)
     tokens.clear()
-    result(policy, opened(folders[family], cache))
+    result(policy, model)
     assert sum(tokens) < (0.75 if isinstance(cache, Prefix) else 0.5) * plain
 
 
-def test_an_approximate_cache_says_so_everywhere(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    model = opened(folders["llada"], Dual(4))
+@backends
+def test_an_approximate_cache_says_so_everywhere(
+    folders: dict[str, Path], backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = opened(folders["llada"], backend, Dual(4))
     found = result(mdsample.parse("med"), model)
     assert found.approximate
     assert found.cache == "dual(4)"
-    told = ["--model", str(folders["llada"]), "--backend", "torch", "--device", "cpu", "--template", str(TEMPLATE)]
+    told = ["--model", str(folders["llada"]), "--backend", backend, "--device", "cpu", "--template", str(TEMPLATE)]
     assert main(["run", "the cat", *told, "--cache", "dual(4)"]) == 0
     assert "cache dual(4), approximate" in " ".join(capsys.readouterr().out.split())
     assert main(["run", "the cat", *told, "--cache", "dual(4)", "--json"]) == 0
@@ -237,6 +251,8 @@ def test_an_approximate_cache_says_so_everywhere(folders: dict[str, Path], capsy
         ("llada", "torch", "exact", "needs block-causal attention"),
         ("sdar", "torch", "dual", "take exact"),
         ("llada", "torch", "duel", "there is no cache 'duel'"),
+        ("llada", "mlx", "exact", "needs block-causal attention"),
+        ("sdar", "mlx", "dual", "take exact"),
         ("llada", "reference", "dual", "the reference backend has no caches"),
     ],
 )
@@ -249,15 +265,17 @@ def test_wrong_caches_are_one_line(
     assert "Traceback" not in error
 
 
-def test_a_look_that_fails_leaves_nothing_half_written(folders: dict[str, Path]) -> None:
-    model, plain = opened(folders["sdar"], Exact()), opened(folders["sdar"])
+@backends
+def test_a_look_that_fails_leaves_nothing_half_written(folders: dict[str, Path], backend: str) -> None:
+    model, plain = opened(folders["sdar"], backend, Exact()), opened(folders["sdar"], backend)
     canvas = TEMPLATE.canvas(model.tokenizer, TEXTS)
     sampler = mdsample.Sampler(mdsample.parse("entropy+top(1)"))
     state, _ = sampler.step(model, sampler.start(model, canvas))
-    ask_of = model.trunk._layers[1].pop("o")
+    layer = (model.trunk._layers if backend == "torch" else model.trunk._matrices)[1]
+    output = layer.pop("o")
     with pytest.raises(KeyError):
         sampler.step(model, state)
-    model.trunk._layers[1]["o"] = ask_of
+    layer["o"] = output
     while not state.done:
         state, _ = sampler.step(model, state)
     assert (state.tokens == sampler.run(plain, canvas).state.tokens).all()

@@ -129,7 +129,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["run", "--model", folder], f"{folder} holds no config.json, so it is not a model folder"),
         (
             [*run, "--backend", "abacus"],
-            "there is no backend 'abacus'; installed: reference, torch, or 'auto' to choose",
+            "there is no backend 'abacus'; installed: mlx, reference, torch, or 'auto' to choose",
         ),
         (
             [*run, "--revision", "main"],

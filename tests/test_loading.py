@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mdsample.cache import Cache, Dual
 from mdsample.denoiser import Denoiser, Tokenizer
 from mdsample.families import llada, read_config
 from mdsample.families.trunk import Whole
-from mdsample.loading import GROUP, TEMPLATE, ModelError, backends, embedded_models, load, read_card
+from mdsample.loading import GROUP, TEMPLATE, ModelError, backends, choose_backend, embedded_models, load, read_card
 from mdsample.reference.backend import open_model
 from mdsample.tokenizer import FileTokenizer
 
@@ -322,6 +323,20 @@ class TestLoad:
             load(folder, "jax")
         pretend(monkeypatch, torch=f"{__name__}:open_elsewhere")
         assert load(folder).name == "elsewhere", "auto prefers torch where it works"
+
+    @pytest.mark.parametrize(
+        ("system", "machine", "taken"),
+        [("Darwin", "arm64", "mlx"), ("Darwin", "x86_64", "torch"), ("Linux", "aarch64", "torch")],
+    )
+    def test_auto_takes_mlx_on_apple_silicon_only(
+        self, folder: Path, system: str, machine: str, taken: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(platform, "system", lambda: system)
+        monkeypatch.setattr(platform, "machine", lambda: machine)
+        pretend(monkeypatch, mlx=f"{__name__}:open_elsewhere", torch=f"{__name__}:open_elsewhere")
+        assert choose_backend(folder).name == taken
+        pretend(monkeypatch, mlx=f"{__name__}:open_elsewhere", torch="no_such_framework:open_model")
+        assert choose_backend(folder).name == ("mlx" if taken == "mlx" else "reference")
 
     def test_the_reference_has_one_device_and_one_dtype(self, folder: Path) -> None:
         assert load(folder, "reference", device="cpu", dtype="float32").backend == "reference"

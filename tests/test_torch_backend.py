@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 
 torch = pytest.importorskip("torch")
 
-from mdsample_cli.main import main  # noqa: E402
 from mdsample_torch import backend, device, weights  # noqa: E402
 from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
 
@@ -25,8 +23,6 @@ from mdsample.draw import Temperature  # noqa: E402
 from mdsample.guide import Cfg, NoGuide  # noqa: E402
 from mdsample.loading import ModelError  # noqa: E402
 from mdsample.policy import Policy  # noqa: E402
-from mdsample.presets import PRESETS  # noqa: E402
-from mdsample.tasks import TASKS  # noqa: E402
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
 
@@ -99,35 +95,6 @@ def test_the_promises_hold(model: TorchDenoiser, policy: Policy) -> None:
     result = testing.run(policy, model, canvas)
     testing.a_trace_replays(result, model)
     testing.rows_are_independent(policy, model, canvas)
-
-
-@settings(max_examples=15, deadline=None)
-@given(POLICIES)
-def test_the_references_tokens(folder: Path, model: TorchDenoiser, policy: Policy) -> None:
-    reference = mdsample.load(folder, "reference")
-    canvas = mdsample.Template.parse(TEMPLATE).canvas(model.tokenizer, [{"prompt": "Ben has"}, {"prompt": "a mat"}])
-    one, other = (testing.run(policy, denoiser, canvas, 3) for denoiser in (model, reference))
-    for i in range(2):
-        testing.same_row(one, i, other, i)
-
-
-#: every preset at temperature 0 and 1; one-by-one has a temperature of its own
-PRESET_TEXTS = [
-    *(name + warm for name in sorted(PRESETS.keys() - {"one-by-one"}) for warm in ("", "+temperature(1)")),
-    *("one-by-one", "whole+random+top(1)"),
-]
-
-
-@pytest.mark.parametrize("policy", PRESET_TEXTS)
-def test_tiny_gsm_token_for_token(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[Any] = []
-    (tmp_path / "in.jsonl").write_text(json.dumps(dict(TASKS["tiny-gsm"].read()[0].texts)))
-    for name in ("torch", "reference"):
-        options = ["--backend", name, "--device", "cpu", "--dtype", "float32", "--policy", policy]
-        assert main(["run", "--json", "--input", str(tmp_path / "in.jsonl"), *options]) == 0
-        (row,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-        said.append((row["text"], row["slots"], row["nfe"]))
-    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("stored", ["F32", "BF16", "F16"])

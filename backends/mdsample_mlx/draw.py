@@ -71,7 +71,9 @@ def _kept(scaled: mx.array, amount: mx.array, how: Temperature) -> mx.array:
     if how.top_p < 1:
         total = ranked.sum(1) if how.top_k else amount.sum(1)
         goal = _share(upload(split(np.full(1, how.top_p))), total)
-        kept = kept & (mx.cumsum(ranked, axis=1) - ranked < goal[:, None])
+        before = mx.cumsum(ranked, axis=1) - ranked
+        # the highest is kept whatever the share
+        kept = kept & ((before < goal[:, None]) | (mx.arange(ranked.shape[1]) == 0))
     edge = mx.take_along_axis(best, kept.sum(1, keepdims=True) - 1, axis=1)
     room = ((best == edge) & kept).sum(1, keepdims=True)
     equal = scaled == edge

@@ -11,6 +11,7 @@ import attrs
 import mlx.core as mx
 
 from mdsample.quantised import Packing
+from mdsample_mlx.device import is_gpu
 
 
 @final
@@ -36,7 +37,12 @@ class Dense:
 
     def chosen(self, x: mx.array, experts: mx.array) -> mx.array:
         """`x [T, 1, in]` to `[T, 1, out]`, each by its own expert; `experts [T]` must rise."""
-        return mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=True)
+        weight = self.weight
+        if not is_gpu(mx.default_device()):
+            # the kernel for CPUs knows no other type
+            weight = weight.astype(mx.float32)
+        made = mx.gather_mm(x.astype(weight.dtype), weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=True)
+        return made.astype(x.dtype)
 
     def take(self, rows: mx.array) -> mx.array:
         """Rows as they are, `[n, in]`."""

@@ -1,0 +1,208 @@
+"""The MLX backend as a whole: opening checkpoints, refusals, the promises, converted models from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES, WIDE, family_weights, random_weights, write_checkpoint, write_family
+from hypothesis import given, settings
+from test_backends_agree import ask
+
+mx: Any = pytest.importorskip("mlx.core")
+
+from mdsample_cli.main import main  # noqa: E402
+from mdsample_mlx import backend, device, weights  # noqa: E402
+from mdsample_mlx.backend import MlxDenoiser, open_model  # noqa: E402
+
+import mdsample  # noqa: E402
+from mdsample import testing  # noqa: E402
+from mdsample.denoiser import Denoiser  # noqa: E402
+from mdsample.guide import NoGuide  # noqa: E402
+from mdsample.installed import installed_backends, runs  # noqa: E402
+from mdsample.loading import ModelError  # noqa: E402
+from mdsample.policy import Policy  # noqa: E402
+
+TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
+POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> MlxDenoiser:
+    return open_model(folder, device="cpu")
+
+
+def test_is_a_denoiser(folder: Path, model: MlxDenoiser) -> None:
+    typed: Denoiser = model
+    assert (typed.name, typed.backend, typed.vocab_size, typed.max_length) == ("tiny", "mlx", 320, 48)
+    assert mdsample.load(folder, "mlx", device="cpu").backend == "mlx"
+
+
+@settings(max_examples=15, deadline=None)
+@given(POLICIES)
+def test_the_promises_hold(model: MlxDenoiser, policy: Policy) -> None:
+    texts = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
+    canvas = mdsample.Template.parse(TEMPLATE).canvas(model.tokenizer, texts)
+    result = testing.run(policy, model, canvas)
+    testing.a_trace_replays(result, model)
+    testing.rows_are_independent(policy, model, canvas)
+
+
+@pytest.mark.parametrize("bits", ["4", "8"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_converted_and_run_from_the_command(
+    family: str, bits: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Quantised by the command, loaded again with the same words, and run with early exit."""
+    source, out = write_family(tmp_path / "in", family, config=WIDE[family]), tmp_path / "out"
+    assert main(["convert", str(source), str(out), "--bits", bits, "--group-size", "32"]) == 0
+    capsys.readouterr()
+    said: list[Any] = []
+    for name in ("mlx", "reference"):
+        options = ["--backend", name, "--device", "cpu", "--dtype", "float32", "--policy", "med+early-exit"]
+        assert main(["run", "the cat", "--model", str(out), "--template", TEMPLATE, "--json", *options]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert [row["backend"] for row in said] == ["mlx", "reference"]
+    assert said[0]["slots"] == said[1]["slots"] and said[0]["nfe"] == said[1]["nfe"] > 0
+
+
+def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
+    """Some converters give more bits to some matrices, experts among them."""
+    from checkpoints import quantised
+
+    plain = family_weights("llada2_moe", WIDE["llada2_moe"])
+    four, eight = (quantised(plain, bits, 32)[0] for bits in (4, 8))
+    mixed = dict(four)
+    for name in plain:
+        if ".v_proj." in name or ".experts.1.down_proj." in name or name.startswith("lm_head."):
+            stem = name.removesuffix("weight")
+            mixed |= {part: eight[part] for part in (name, stem + "scales", stem + "biases")}
+    folder = write_family(tmp_path, "llada2_moe", config=WIDE["llada2_moe"], weights=mixed)
+    found, expected = (mdsample.load(folder, name).look(ask(NoGuide())).marginals for name in ("mlx", "reference"))
+    assert np.array_equal(found.token, expected.token)
+
+
+@pytest.mark.parametrize("stored", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str) -> None:
+    opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
+    assert opened.trunk.dtype == device.DTYPES[dtype]
+    reference = mdsample.load(tmp_path, "reference")
+    found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
+    seen = np.isfinite(expected.entropy)
+    tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]
+    np.testing.assert_allclose(found.entropy[seen], expected.entropy[seen], atol=tolerance)
+
+
+def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "is_available", lambda device: device == mx.cpu)
+    with pytest.raises(ModelError, match="the mlx backend has no device 'cuda'; write gpu or cpu"):
+        open_model(folder, device="cuda")
+    with pytest.raises(ModelError, match=r"device 'gpu' is not available to mlx [\d.]+ here; available: cpu"):
+        open_model(folder, device="gpu")
+    with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
+        open_model(folder, device="cpu", dtype="int8")
+    with pytest.raises(ModelError, match="the mlx backend compiles nothing"):
+        open_model(folder, device="cpu", compile=True)
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = mx.Device(mx.gpu), mx.Device(mx.cpu)
+    assert device.choose_dtype(None, cpu, "BF16") == "float32"
+    assert device.choose_dtype(None, gpu, "BF16") == "bfloat16"
+    monkeypatch.setattr(mx, "is_available", lambda device: True)
+    assert device.is_gpu(device.choose_device(None)) and not device.is_gpu(device.choose_device("cpu"))
+
+
+def test_a_gpus_memory_is_what_the_system_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    wired: list[int] = []
+    info = {"max_recommended_working_set_size": 5000, "memory_size": 9000, "device_name": "Apple M0"}
+    monkeypatch.setattr(mx, "device_info", lambda device: info)
+    monkeypatch.setattr(mx, "is_available", lambda device: True)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 1000)
+    monkeypatch.setattr(mx, "set_wired_limit", wired.append)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    device.wire(mx.Device(mx.cpu))
+    assert not wired
+    device.wire(mx.Device(mx.gpu))
+    assert wired == [5000] and device.free_memory(mx.Device(mx.gpu)) == 4000
+    first, second = backend.devices()
+    assert (first.name, first.available, first.about, second.name) == ("gpu", 4000, "Apple M0", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (np.nan, None, r"ff_norm.weight in model.safetensors .*NaN"),
+        (np.inf, None, r"ff_norm.weight in model.safetensors .*infinite"),
+        (1e6, "float16", r"ff_norm.weight in model.safetensors .*overflow in float16; take bfloat16"),
+    ],
+)
+def test_weights_that_cannot_be(tmp_path: Path, value: float, dtype: str | None, message: str) -> None:
+    tensors = random_weights()
+    tensors["model.transformer.blocks.1.ff_norm.weight"][3] = value
+    with pytest.raises(ModelError, match=message):
+        open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu", dtype=dtype)
+
+
+def test_memory_is_checked_before_anything_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(weights, "free_memory", lambda _: 1000)
+    monkeypatch.setattr(mx, "load", read)
+    with pytest.raises(ModelError, match=r"tiny has .* weights, which take .* but .* are available"):
+        open_model(folder, device="cpu")
+
+
+def test_packed_weights_need_less(tmp_path: Path) -> None:
+    from checkpoints import quantised
+
+    packed, _ = quantised(family_weights("llada", WIDE["llada"]), 4, 32)
+    folder = write_family(tmp_path, "llada", config=WIDE["llada"], weights=packed, dtype="BF16")
+    facts = mdsample.inspect(folder)
+    [mlx], [torch] = runs(facts, folder, "mlx", device="cpu"), runs(facts, folder, "torch", device="cpu")
+    assert mlx.memory == facts.memory_packed["float32"] and torch.memory == facts.memory["float32"]
+    assert 3 * facts.memory_packed["float32"] < facts.memory["float32"]
+    opened = open_model(folder, device="cpu")
+    held = [a for layer in opened.trunk._matrices for matrix in layer.values() for a in matrix.arrays]
+    held += [a for layer in opened.trunk._vectors for a in layer.values()]
+    held += [*opened.trunk._embed.arrays, *opened.trunk._head.arrays, opened.trunk._norm]
+    # embedding and head are filled up to whole blocks of the vocabulary
+    assert 0 <= sum(a.nbytes for a in held) - facts.memory_packed["float32"] < 2 * 512 * (16 + 8 + 8)
+
+
+def test_unknown_guides(model: MlxDenoiser) -> None:
+    with pytest.raises(ValueError, match="the guide Greedy is not known here; known: none, cfg"):
+        model.look(ask(mdsample.Greedy()))
+
+
+def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> None:
+    tensors = random_weights()
+    for name in ("ln_f", "ff_out"):  # finite, but their product is not
+        tensors[f"model.transformer.{name}.weight"][:] = 1e30
+    opened = open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu")
+    with pytest.raises(ModelError, match="row 0, position 2 no usable scores"):
+        opened.look(ask(NoGuide()))
+
+
+def test_is_listed() -> None:
+    [found] = (found for found in installed_backends() if found.name == "mlx")
+    assert found.fault == "" and found.devices[-1].name == "cpu"
+
+
+def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ModelError, match=r"model.safetensors") as caught:
+        open_model(folder, device="cpu")
+    assert "\n" not in str(caught.value)
