@@ -1,9 +1,15 @@
 """Cost of one policy step, from window to commit, beside the reference model's forward pass on the same rows.
 
     python benchmarks/step.py [--batch 8] [--length 256] [--json]
+    python benchmarks/step.py --backends [--batch 4] [--length 256] [--json]
 
 The policy step is timed on a model that answers at once with statistics made beforehand, so everything measured is
 the loop's own: views, window, ranking, selection, stop rules, events, the next state. One thread.
+
+`--backends`: whole steps of every installed backend on the CPU, in a process each, on the same random trunk with a real
+vocabulary, blocks of 32. *Floor* is trunk and head on the rows that must be computed, alone; the *sampler's share* is
+what a step takes beyond it; *peak* is by how much the process grew in these steps, beside the size of `[B, L, V]`
+float32, which must never be there (the script fails if it could have been).
 """
 
 from __future__ import annotations
@@ -14,8 +20,13 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import json
+import re
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -26,9 +37,11 @@ from mdsample.cache import Rows
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Ask, Denoiser, Restriction, Tokenizer
 from mdsample.draw import Draw
+from mdsample.families.trunk import Trunk
 from mdsample.guide import NoGuide
 from mdsample.marginals import Marginals
 from mdsample.state import State
+from mdsample.testing import Symbols
 
 POLICIES = ("med", "med+early-exit", "eb+whole", "fast-dllm", "llada", "one-by-one", "dream(40)+ended")
 
@@ -107,13 +120,147 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
     return spent[1:]
 
 
+#: of the trunk for `--backends`: the vocabulary is LLaDA's, the rest is small, or MLX on Linux would take minutes
+VOCABULARY, WIDTH, LAYERS = 126_464, 128, 2
+
+
+def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
+    """A model with random weights, and its floor: trunk and head on the rows that are looked at."""
+    sizes = {"d_model": WIDTH, "layers": LAYERS, "heads": 2, "kv_heads": 2, "head_dim": 64, "mlp_size": 4 * WIDTH}
+    rest = {"rotary_dim": 64, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "max_length": 4096}
+    ends = {"mask_id": VOCABULARY - 1, "end_id": VOCABULARY - 2, "start_id": None}
+    spec = Trunk(family="random", vocab_size=VOCABULARY, layouts=(), **sizes, **rest, **ends)
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: np.ones(shape, np.float32)
+        if len(shape) == 1
+        else rng.standard_normal(shape, np.float32) * np.float32(shape[1] ** -0.5)
+        for name, shape in spec.shapes.items()
+    }
+    tokenizer = Symbols(VOCABULARY - 2)
+    if backend == "reference":
+        from mdsample.reference.backend import ReferenceDenoiser
+        from mdsample.reference.trunk import NumpyTrunk
+
+        reference = NumpyTrunk(spec, arrays)
+
+        def numpy_floor(ask: Ask) -> None:
+            reference.logits(ask.tokens, ask.valid, ask.looked)
+
+        return ReferenceDenoiser("random", reference, tokenizer, ""), numpy_floor
+    if backend == "torch":
+        import torch  # noqa: TID251
+        from mdsample_torch.backend import TorchDenoiser
+        from mdsample_torch.trunk import TorchTrunk
+        from mdsample_torch.weights import from_arrays
+
+        torch.set_num_threads(1)
+        trunk = TorchTrunk(spec, from_arrays(spec, arrays, torch.device("cpu"), torch.float32))
+
+        @torch.inference_mode()
+        def torch_floor(ask: Ask) -> None:
+            hidden = trunk.hidden(ask.tokens, ask.valid, ask.looked)
+            trunk.logits(hidden, torch.empty((len(hidden), trunk.width)))
+
+        return TorchDenoiser("random", trunk, tokenizer, ""), torch_floor
+    import mlx.core as mx  # noqa: TID251
+    from mdsample_mlx import weights
+    from mdsample_mlx.backend import MlxDenoiser
+    from mdsample_mlx.trunk import MlxTrunk
+
+    other = MlxTrunk(spec, weights.from_arrays(spec, arrays, "float32"))
+
+    def mlx_floor(ask: Ask) -> None:
+        mx.eval(other.logits(other.hidden(ask.tokens, ask.valid, ask.looked)))
+
+    return MlxDenoiser("random", other, tokenizer, "", mx.Device(mx.cpu)), mlx_floor
+
+
+@attrs.frozen(eq=False)
+class Overheard:
+    """A model that remembers what it was asked last."""
+
+    inner: Denoiser
+    asks: list[Ask]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def look(self, ask: Ask) -> object:
+        self.asks[:] = [ask]
+        return self.inner.look(ask)
+
+
+def peak() -> int:
+    """Bytes that this process has held at most since `/proc/self/clear_refs` was told to forget."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def whole_steps(backend: str, batch: int, length: int, repeats: int = 7) -> dict[str, object]:
+    """Milliseconds of a step and of its floor, and how much memory both took."""
+    model, floor = random_model(backend)
+    heard = Overheard(model, [])
+    page = canvas(model, batch, length)
+    sampler = mdsample.Sampler(mdsample.parse("llada+blocks(32)"))
+    state = sampler.start(heard, page)
+    sampler.step(heard, state)
+    floor(heard.asks[0])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    spent: dict[str, list[float]] = {"step": [], "floor": []}
+    for _ in range(repeats):
+        for name, work in (("step", lambda: sampler.step(heard, state)), ("floor", lambda: floor(heard.asks[0]))):
+            began = time.perf_counter()
+            work()
+            spent[name].append(1e3 * (time.perf_counter() - began))
+    step, bare = (statistics.median(spent[name]) for name in ("step", "floor"))
+    return {
+        "backend": backend,
+        "batch": batch,
+        "length": length,
+        "step_ms": round(step, 1),
+        "floor_ms": round(bare, 1),
+        "share": round(1 - bare / step, 3),
+        "peak_mib": round((peak() - before) / 2**20, 1),
+        "all_logits_mib": round(4 * batch * length * VOCABULARY / 2**20, 1),
+    }
+
+
+def backends(batch: int, length: int, as_json: bool) -> None:
+    """A table of whole steps, each backend in a process of its own."""
+    if not as_json:
+        print(f"B={batch}, L={length}, blocks of 32, V={VOCABULARY:,}, d={WIDTH}, {LAYERS} layers, float32, one thread")
+    for name in ("reference", "torch", "mlx"):
+        told = [sys.executable, __file__, "--one", name, "--batch", str(batch), "--length", str(length)]
+        row = json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout)
+        if as_json:
+            print(json.dumps(row))
+        else:
+            print(
+                f"  {name:10} {row['step_ms']:8.1f} ms a step, floor {row['floor_ms']:8.1f}, sampler's share "
+                f"{100 * row['share']:5.1f} %, peak {row['peak_mib']:6.1f} MiB ([B, L, V]: {row['all_logits_mib']} MiB)"
+            )
+        if row["peak_mib"] >= row["all_logits_mib"]:
+            raise SystemExit(f"{name}: logits of all positions may have been there at once")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--backends", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        print(json.dumps(whole_steps(options.one, options.batch, options.length)))
+        return
+    if options.backends:
+        backends(options.batch, options.length, options.json)
+        return
     model = mdsample.load("tiny-gsm")
     whole = statistics.median(forward(model, options.batch, options.length))
     if not options.json:

@@ -81,8 +81,8 @@ def load(
     `dtype`: `float32`, `bfloat16` or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they
     are stored.
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.cache`); by default
-    nothing is kept from one forward pass to the next. `compile`: let torch compile the layers, which takes some seconds
-    for every new shape; results may round otherwise.
+    nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which takes some
+    seconds for every new shape; results may round otherwise.
     The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
     `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
     """

@@ -138,6 +138,10 @@ class PublishedEntry:
     #: bytes of memory that its weights alone take in bfloat16
     memory: int
 
+    def quantised(self, bits: int) -> int:
+        """Bytes that they take packed in groups of 64, each with a scale and a bias of 16 bits."""
+        return self.parameters * (2 * bits + 1) // 16
+
 
 @attrs.frozen
 class FamilyEntry:

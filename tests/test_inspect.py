@@ -362,7 +362,7 @@ def test_published_checkpoints_have_their_published_sizes() -> None:
         total = re.search(r"(\d+(?:\.\d)?)B\b", entry.name)
         if total and "A1B" not in entry.name:
             assert entry.parameters / 1e9 == pytest.approx(float(total[1]), rel=0.12)
-        assert entry.memory == 2 * known[entry.name]
+        assert entry.memory == 2 * known[entry.name] and entry.quantised(4) == 4.5 / 8 * known[entry.name] // 1
     assert published()["inclusionAI/LLaDA2.0-mini"].active_parameters == pytest.approx(1.4e9, rel=0.03)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from test_backends_agree import ask
 mx: Any = pytest.importorskip("mlx.core")
 
 from mdsample_cli.main import main  # noqa: E402
-from mdsample_mlx import backend, device, weights  # noqa: E402
+from mdsample_mlx import backend, device, trunk, weights  # noqa: E402
 from mdsample_mlx.backend import MlxDenoiser, open_model  # noqa: E402
 
 import mdsample  # noqa: E402
 from mdsample import testing  # noqa: E402
+from mdsample.cache import Cache, Dual, Exact  # noqa: E402
 from mdsample.denoiser import Denoiser  # noqa: E402
 from mdsample.guide import NoGuide  # noqa: E402
 from mdsample.installed import installed_backends, runs  # noqa: E402
@@ -110,8 +112,6 @@ def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_model(folder, device="gpu")
     with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
         open_model(folder, device="cpu", dtype="int8")
-    with pytest.raises(ModelError, match="the mlx backend compiles nothing"):
-        open_model(folder, device="cpu", compile=True)
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +206,42 @@ def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model.safetensors") as caught:
         open_model(folder, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def no_compiler() -> bool:
+    return shutil.which("g++") is None
+
+
+@pytest.mark.skipif(no_compiler(), reason="MLX compiles by g++ on a CPU, and there is none")
+@pytest.mark.parametrize(("family", "cache"), [("llada", None), ("dream", Dual(2)), ("llada2_moe", Exact())])
+def test_compiled_passes_give_the_same(family: str, cache: Cache | None, tmp_path: Path) -> None:
+    folder = write_family(tmp_path, family)
+    plain, compiled = (open_model(folder, device="cpu", cache=cache, compile=yes) for yes in (False, True))
+    texts = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
+    canvas = mdsample.Template.parse(TEMPLATE).canvas(plain.tokenizer, texts)
+    traced: list[int] = []
+    own = trunk.MlxTrunk._layer
+
+    def layer(self: Any, *rest: Any) -> Any:
+        traced.append(rest[0])
+        return own(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for policy in ("med", "one-by-one", "random+top(2)+temperature(0.7)"):
+            expected = testing.run(mdsample.parse(policy), plain, canvas)
+            patch.setattr(trunk.MlxTrunk, "_layer", layer)
+            found = testing.run(mdsample.parse(policy), compiled, canvas)
+            patch.setattr(trunk.MlxTrunk, "_layer", own)
+            for row in range(len(texts)):
+                testing.same_row(expected, row, found, row)
+    # Python walks through the first layers once for each shape, and through the last one in every look
+    assert 0 < traced.count(0) < 0.7 * traced.count(plain.trunk.spec.layers - 1)
+
+
+def test_without_a_compiler_compile_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("[Compile::eval_cpu] Failed to compile")
+
+    monkeypatch.setattr(device, "evaluate", fails)
+    with pytest.raises(ModelError, match=r"compile=True does not work here: .* leave it out"):
+        open_model(folder, device="cpu", compile=True)

@@ -18,7 +18,7 @@ from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
 from mdsample.loading import ModelError, read_card
 from mdsample.tokenizer import FileTokenizer
-from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, wire
+from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
 from mdsample_mlx.look import MlxLook
 from mdsample_mlx.past import Past
 from mdsample_mlx.trunk import MlxTrunk
@@ -107,11 +107,11 @@ def open_model(
 
     `device`: `gpu`, `cpu`, or `None` for the GPU where there is one. `dtype`: `float32`, `bfloat16`, `float16`, or
     `None`: float32 on a CPU, elsewhere as stored; quantised matrices stay packed. `cache`: `None`, or one that suits
-    the model. Nothing is compiled.
+    the model. `compile`: see `MlxTrunk`; on a CPU that takes a C++ compiler.
     """
-    if compile:
-        raise ModelError("the mlx backend compiles nothing; leave compile out, or use the torch backend for it")
     where = choose_device(device)
+    if compile:
+        refuse_uncompilable(where)
     spec = read_config(folder)
     try:
         suit(cache, spec.block)
@@ -123,7 +123,7 @@ def open_model(
     weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
     wire(where)
     with mx.stream(where):
-        trunk = MlxTrunk(spec, weights)
+        trunk = MlxTrunk(spec, weights, compile)
     return MlxDenoiser(card.name, trunk, tokenizer, card.template, where, cache)
 
 

@@ -74,3 +74,17 @@ def upload_indices(array: NDArray[Any]) -> mx.array:
 def evaluate(*arrays: mx.array) -> None:
     """Computes what is still to be computed."""
     mx.eval(*arrays)  # pyright: ignore[reportUnknownMemberType]
+
+
+def refuse_uncompilable(device: mx.Device) -> None:
+    """`ModelError` if MLX cannot compile here: on a CPU it asks a C++ compiler to."""
+
+    def two(x: mx.array) -> mx.array:
+        return mx.exp(x) * mx.exp(-x)
+
+    try:
+        with mx.stream(device):
+            evaluate(mx.compile(two)(mx.ones(3)))
+    except RuntimeError as error:
+        told = str(error).splitlines()[0]
+        raise ModelError(f"compile=True does not work here: {told}; install a C++ compiler, or leave it out") from error

@@ -6,7 +6,7 @@ their own type. Arrays are lazy: nothing is computed before somebody evaluates w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, final
 
 import mlx.core as mx
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.cache import Cache, Rows
 from mdsample.families.trunk import Trunk
-from mdsample.places import Places, Queries, asked_at, places
+from mdsample.places import Places, Queries, asked_at, places, static_places
 from mdsample.refusals import refuse_ask
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
@@ -24,15 +24,23 @@ from mdsample_mlx.past import Past, Stores
 from mdsample_mlx.weights import Weights
 
 T = TypeVar("T")
+#: `MlxTrunk._begun`
+_Pass = Callable[..., tuple[mx.array, mx.array, mx.array, Stores]]
 
 
 @final
 class MlxTrunk:
     """A trunk with its weights."""
 
-    def __init__(self, spec: Trunk, weights: Weights) -> None:
-        """`weights`: as `mdsample_mlx.weights` makes them."""
+    def __init__(self, spec: Trunk, weights: Weights, compile: bool = False) -> None:
+        """`weights`: as `mdsample_mlx.weights` makes them.
+
+        `compile`: passes are traced once for each of a few shapes and fused where they can be; all but the last layer,
+        whose queries are other in every look.
+        """
         self.spec = spec
+        self._places = static_places if compile else places
+        self._pass: _Pass = mx.compile(self._begun) if compile else self._begun
         matrices, vectors = weights.matrices, weights.vectors
         self._embed, self._norm = matrices["embed"], vectors["norm"]
         self._head = self._embed if spec.tied else matrices["head"]
@@ -75,24 +83,50 @@ class MlxTrunk:
             return mx.zeros((0, self.spec.d_model), self.dtype)
         tokens, valid, wanted = tokens[there], valid[there], wanted[there]
         if past is None or rows is None:
-            return self._run(_moved(places(self.spec, tokens, valid, wanted, valid)), None)
+            return self._run(_moved(self._places(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
         asked[asked_at(self.spec, valid, wanted)] = True
         turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = _moved(places(self.spec, tokens, valid, wanted, turn.active))
+        at = _moved(self._places(self.spec, tokens, valid, wanted, turn.active))
         stores = past.take(turn, at.shape, self.dtype)
         found = self._run(at, stores)
         past.keep(turn, stores)
         return found
 
     def _run(self, at: Places[mx.array], stores: Stores | None) -> mx.array:
-        x = self._embed.take(at.tokens).astype(self.dtype)
-        cos, sin = self._cos[at.positions], self._sin[at.positions]
-        for number in range(self.spec.layers):
-            # nobody looks at the other places of the last layer; their keys and values are all it needs of them
-            asking = at.last if number == self.spec.layers - 1 else at.every
-            x = self._layer(number, x, cos, sin, at, asking, stores)
+        """Hidden states of the last layer; `stores` are replaced."""
+        every = at.every
+        before = None if stores is None else stores[:-1]
+        x, cos, sin, after = self._pass(
+            at.tokens, at.positions, at.shape, at.spread, (every.grid, every.back, every.mask), before
+        )
+        last = None if stores is None else stores[-1]
+        # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+        x, made = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.spread, at.last, last)
+        if stores is not None:
+            stores[:] = [*after, made]
         return self._rms_norm(x, self._norm)
+
+    def _begun(
+        self,
+        tokens: mx.array,
+        positions: mx.array,
+        shape: tuple[int, int],
+        where: mx.array | None,
+        every: tuple[mx.array | None, mx.array | None, mx.array | None],
+        stores: Stores | None,
+    ) -> tuple[mx.array, mx.array, mx.array, Stores]:
+        """Hidden states before the last layer, every token's cosines and sines, new stores; fields as in `Places`."""
+        grid, back, mask = every
+        asking = Queries(grid, back, None, shape[0], mask)
+        x = self._embed.take(tokens).astype(self.dtype)
+        cos, sin = self._cos[positions], self._sin[positions]
+        made: Stores = []
+        for number in range(self.spec.layers - 1):
+            store = None if stores is None else stores[number]
+            x, kept = self._layer(number, x, cos, sin, shape, where, asking, store)
+            made += [] if stores is None else [kept]
+        return x, cos, sin, made
 
     def _layer(
         self,
@@ -100,11 +134,12 @@ class MlxTrunk:
         x: mx.array,
         cos: mx.array,
         sin: mx.array,
-        at: Places[mx.array],
+        shape: tuple[int, int],
+        where: mx.array | None,
         asking: Queries[mx.array],
-        stores: Stores | None,
-    ) -> mx.array:
-        """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`."""
+        store: tuple[mx.array, mx.array] | None,
+    ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
+        """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`, and all keys and values."""
         matrices, vectors = self._matrices[number], self._vectors[number]
         h = self._rms_norm(x, vectors["attention_norm"])
 
@@ -112,21 +147,19 @@ class MlxTrunk:
             made = matrices[part](h)
             if self.spec.qkv_bias:
                 made = made + vectors[f"{part}_bias"]
-            made = mx.reshape(made, (len(h), count, self.spec.head_dim))
+            made = mx.unflatten(made, 1, (count, self.spec.head_dim))
             if self.spec.head_norm and part != "v":
                 made = self._rms_norm(made, vectors[f"{part}_norm"])
             return made
 
         keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
-        keys, values = spread(keys, heads("v", h, self.spec.kv_heads), at, None if stores is None else stores[number])
-        if stores is not None:
-            stores[number] = keys, values
+        keys, values = kept = spread(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
         if asking.chosen is not None:
             x, h, cos, sin = x[asking.chosen], h[asking.chosen], cos[asking.chosen], sin[asking.chosen]
         queries = gridded(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
         mixed = attend(queries, keys, values, asking.mask).flatten(0, 1)
         x = x + matrices["o"](mixed if asking.back is None else mixed[asking.back])
-        return x + self._middle(number, self._rms_norm(x, vectors["mlp_norm"]))
+        return x + self._middle(number, self._rms_norm(x, vectors["mlp_norm"])), kept
 
     def _middle(self, number: int, h: mx.array) -> mx.array:
         """The gated middle, or the experts, of `h [T, d]`."""
@@ -165,20 +198,23 @@ def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
 
 
 def spread(
-    k: mx.array, v: mx.array, at: Places[mx.array], store: tuple[mx.array, mx.array] | None
+    k: mx.array,
+    v: mx.array,
+    shape: tuple[int, int],
+    where: mx.array | None,
+    store: tuple[mx.array, mx.array] | None,
 ) -> tuple[mx.array, mx.array]:
     """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
-    grid = *at.shape, *k.shape[1:]
-    if at.spread is None:
-        return mx.reshape(k, grid), mx.reshape(v, grid)
-    keys, values = (mx.zeros(grid, k.dtype),) * 2 if store is None else store
-    return _written(keys, at.spread, k), _written(values, at.spread, v)
+    if where is None:
+        return mx.unflatten(k, 0, shape), mx.unflatten(v, 0, shape)
+    keys, values = (mx.zeros((*shape, *k.shape[1:]), k.dtype),) * 2 if store is None else store
+    return _written(keys, where, k), _written(values, where, v)
 
 
 def _written(whole: mx.array, where: mx.array, part: mx.array) -> mx.array:
     flat = whole.flatten(0, 1)
     flat[where] = part
-    return mx.reshape(flat, whole.shape)
+    return mx.unflatten(flat, 0, whole.shape[:2])
 
 
 def gridded(q: mx.array, asking: Queries[mx.array]) -> mx.array:

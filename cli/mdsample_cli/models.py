@@ -44,8 +44,8 @@ def models(json: shared.Json = False) -> None:
         ),
         Text.assemble("\n", ("families", "bold"), ": model_type in config.json, and which models have it"),
         render.listing((", ".join(entry.types), entry.about) for entry in families),
-        Text.assemble("\n", ("memory", "bold"), ": what the weights alone take in bfloat16"),
-        render.table(["weights", "a token meets", "bfloat16"], _published(families), first="on the hub"),
+        Text.assemble("\n", ("memory", "bold"), ": what the weights take, as published and as convert packs them"),
+        render.table(["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub"),
         Text.assemble("\n", ("backends", "bold"), ": what is installed, and what it finds here"),
         render.listing((backend.name, render.plain(_devices(backend))) for backend in backends),
     )
@@ -156,8 +156,14 @@ def _published(families: tuple[FamilyEntry, ...]) -> list[tuple[str, ...]]:
     from mdsample_cli import render
 
     entries = sorted((entry for family in families for entry in family.published), key=lambda entry: entry.parameters)
-    counts = ((entry, *(f"{n / 1e9:.2f}e9" for n in (entry.parameters, entry.active_parameters))) for entry in entries)
-    return [(entry.name, total, active, render.size(entry.memory)) for entry, total, active in counts]
+    return [
+        (
+            entry.name,
+            f"{entry.parameters / 1e9:.2f}e9",
+            *(render.size(memory) for memory in (entry.memory, entry.quantised(8), entry.quantised(4))),
+        )
+        for entry in entries
+    ]
 
 
 def _devices(backend: Backend) -> str:

@@ -31,7 +31,8 @@ Cache = Annotated[
     ),
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", metavar="", help="Let torch compile the layers: some seconds for every new shape.")
+    bool,
+    typer.Option("--compile", metavar="", help="Let torch or MLX compile layers: seconds for every new shape."),
 ]
 Dtype = Annotated[
     str | None,
