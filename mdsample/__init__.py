@@ -26,6 +26,7 @@ from mdsample.presets import ar_med, dream, eb, fast_dllm, llada, med, one_by_on
 from mdsample.result import Commit, Result, Row
 from mdsample.revise import Never, Revise
 from mdsample.sampler import Sampler
+from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, ScoreError, Scores, score
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -58,6 +59,7 @@ __all__ = [
     "Budget",
     "Canvas",
     "Cfg",
+    "ChainRule",
     "Characters",
     "Choices",
     "Commit",
@@ -79,8 +81,10 @@ __all__ = [
     "LeftToRight",
     "LinearTime",
     "Margin",
+    "MarginalProduct",
     "Marginals",
     "ModelError",
+    "MonteCarloBound",
     "Never",
     "NoGuide",
     "Order",
@@ -96,6 +100,8 @@ __all__ = [
     "RightToLeft",
     "Row",
     "Sampler",
+    "ScoreError",
+    "Scores",
     "Selection",
     "SpecError",
     "State",
@@ -122,4 +128,5 @@ __all__ = [
     "med",
     "one_by_one",
     "parse",
+    "score",
 ]

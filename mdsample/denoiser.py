@@ -135,6 +135,14 @@ class Look(Protocol):
         """
         ...
 
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]` float32, nats, of stated tokens at N places, at temperature 1.
+
+        `rows`, `positions`, `tokens` `[N]`; under the ask's guide and restriction, −inf for a token that it forbids.
+        Raises `ValueError` for a place nobody looked at and for a token id that does not exist.
+        """
+        ...
+
 
 class Denoiser(Protocol):
     """A model on a backend."""

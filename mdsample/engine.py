@@ -34,22 +34,30 @@ class Prepared:
     tokens: Sequence[int]
     #: number of the slot of each position, −1 for fixed text
     slot: Sequence[int]
+    #: what is to be filled
+    blank: Sequence[bool]
 
 
-def prepare(denoiser: Denoiser, template: Template, id: int | str, texts: Mapping[str, str]) -> Prepared:
-    """A row's texts in their template; raises `TemplateError` if they do not fit it, or the row not the model."""
+def prepare(
+    denoiser: Denoiser,
+    template: Template,
+    id: int | str,
+    texts: Mapping[str, str],
+    given: Mapping[str, str] | None = None,
+) -> Prepared:
+    """A row's texts, and the slots that it brings, in their template; `TemplateError` if they or the row do not fit."""
     try:
-        tokens, slot = template.row(denoiser.tokenizer, texts)
+        row = template.row(denoiser.tokenizer, texts, given)
     except TemplateError:
         raise
     except ValueError as fault:  # a text that is not valid unicode
         raise TemplateError(str(fault)) from fault
-    if len(tokens) > denoiser.max_length:
+    if len(row.tokens) > denoiser.max_length:
         raise TemplateError(
-            f"the row is {len(tokens)} tokens long, slots included; {denoiser.name} takes at most "
+            f"the row is {len(row.tokens)} tokens long, slots included; {denoiser.name} takes at most "
             f"{denoiser.max_length}: shorten the text or the slots"
         )
-    return Prepared(id, tokens, slot)
+    return Prepared(id, row.tokens, row.slot, row.blank)
 
 
 def fill(
@@ -83,6 +91,7 @@ def fill(
             slots,
             denoiser.tokenizer.mask_id,
             [row.id for row in shelf],
+            [row.blank for row in shelf],
         )
         yield from _shelf(sampler, denoiser, canvas, batch_size, watch)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import attrs
 
+from mdsample import records
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.policy import Policy
-from mdsample.records import Record, Request, given
+from mdsample.records import Record, Request
 from mdsample.result import Result, Row
 from mdsample.sampler import Sampler
 from mdsample.spec import parse
@@ -35,6 +36,17 @@ class Answer:
 def default_policy(template: Template) -> Policy:
     """`med+early-exit`; without a slot `answer` to exit from, `med`."""
     return parse("med+early-exit" if "answer" in template.slots else "med")
+
+
+def request_of(template: Template, prompt: str) -> Request:
+    """The request of a prompt, for the template's one field; `TemplateError` if it does not have just one."""
+    fields = template.fields
+    if len(fields) != 1:
+        raise TemplateError(
+            f"a prompt fills the one field of a template, but this one has: {', '.join(fields) or 'none'}; "
+            + ("give JSON lines as input" if fields else "leave the prompt out")
+        )
+    return Request(0, {fields[0]: prompt})
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -66,21 +78,17 @@ class Job:
             "seed": self.sampler.seed,
         }
 
-    def request(self, prompt: str | None = None) -> Request:
+    def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
         """The request of a prompt, for the template's one field; without one, the first problem of the model's task.
 
-        Raises `TemplateError` if the template does not take it.
+        `given`: texts of slots that the row brings. Raises `TemplateError` if the template does not take it.
         """
         fields = self.template.fields
-        if prompt is not None and len(fields) != 1:
-            raise TemplateError(
-                f"a prompt fills the one field of a template, but this one has: {', '.join(fields) or 'none'}; "
-                + ("give JSON lines as input" if fields else "leave the prompt out")
-            )
+        asked = None if prompt is None else request_of(self.template, prompt)
         task = task_for(self.denoiser)
         problem = task.read()[0] if task is not None else None
-        if prompt is not None:
-            request = Request(0, {fields[0]: prompt})
+        if asked is not None:
+            request = asked
         elif not fields:
             request = Request(0)
         elif problem is not None and problem.texts.keys() >= set(fields):
@@ -88,8 +96,8 @@ class Job:
             request = Request(problem.id, {field: problem.texts[field] for field in fields}, expected)
         else:
             raise TemplateError("there is no sample problem for this model and template; give a prompt, or an input")
-        prepare(self.denoiser, self.template, request.id, request.texts)
-        return request
+        prepare(self.denoiser, self.template, request.id, request.texts, given)
+        return attrs.evolve(request, given=dict(given or {}))
 
     def answers(
         self, requests: Sequence[Request], *, one_shelf: bool = False, watch: Callable[[State], None] | None = None
@@ -104,7 +112,7 @@ class Job:
             try:
                 if request.error:
                     raise TemplateError(request.error)
-                rows.append(prepare(self.denoiser, self.template, request.id, request.texts))
+                rows.append(prepare(self.denoiser, self.template, request.id, request.texts, request.given))
                 place[request.id] = number
             except TemplateError as fault:
                 yield Answer(number, attrs.evolve(request, error=str(fault)), None)
@@ -126,7 +134,7 @@ class Job:
             return {"id": request.id, "error": request.error}
         return {
             "id": row.id,
-            **given(request.texts),
+            **records.asked(request),
             "text": row.text,
             "slots": row.slots,
             **({} if request.expected is None else {"expected": request.expected}),

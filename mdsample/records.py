@@ -41,16 +41,24 @@ class Request:
 
     id: int | str
     texts: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    #: texts of slots that the row brings
+    given: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
+    #: texts to be scored
+    choices: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     #: the right answer, if it is known
     expected: str | None = None
     #: why the row cannot be answered; empty if it can
     error: str = ""
 
 
-def given(texts: Mapping[str, str]) -> Record:
-    """What a record says of its request: `prompt`, and any other fields by name."""
-    others = {name: text for name, text in texts.items() if name != "prompt"}
-    return {"prompt": texts.get("prompt", ""), **({"fields": others} if others else {})}
+def asked(request: Request) -> Record:
+    """What a record says of its request: `prompt`, any other fields by name, and the slots that were given."""
+    others = {name: text for name, text in request.texts.items() if name != "prompt"}
+    return {
+        "prompt": request.texts.get("prompt", ""),
+        **({"fields": others} if others else {}),
+        **({"given": dict(request.given)} if request.given else {}),
+    }
 
 
 def line(record: Record) -> str:
@@ -58,8 +66,17 @@ def line(record: Record) -> str:
     return json.dumps(record)
 
 
-def read_requests(data: bytes, template: Template, name: str = "") -> list[Request]:
+def read_requests(
+    data: bytes,
+    template: Template,
+    name: str = "",
+    given: Mapping[str, str] | None = None,
+    choices: str | None = None,
+) -> list[Request]:
     """The requests in a file's bytes; `name` is the file's, for its ending and for messages.
+
+    `given`: slots that rows bring the content of, and in which key of the JSON object it stands (text, or a whole
+    number). `choices`: the key under which texts to be scored are listed.
 
     `.jsonl`, `.ndjson` and `.json` are JSON lines, `.txt` is plain text; anything else is JSON lines if it begins with
     `{`. Blank lines are skipped. A row without `id` gets its number, from 0. Raises `RecordError` if the file as a
@@ -79,12 +96,15 @@ def read_requests(data: bytes, template: Template, name: str = "") -> list[Reque
             f"plain text fills a template of one field, but this one has: {', '.join(template.fields) or 'none'}; "
             "give JSON lines"
         )
+    if (given or choices) and not as_json:
+        raise RecordError(f"keys are those of JSON objects, but {name or 'the input'} is plain text")
     seen: set[int | str] = set()
     requests: list[Request] = []
     for number, (where, raw) in enumerate(lines):
         try:
             text = raw.decode()
-            request = _request(text, number, template) if as_json else Request(number, {template.fields[0]: text})
+            plain = {} if as_json else {template.fields[0]: text}
+            request = _request(text, number, template, given or {}, choices) if as_json else Request(number, plain)
         except UnicodeDecodeError as fault:
             request = Request(number, error=f"this is not UTF-8 (byte {fault.start} of the line)")
         if not request.error:
@@ -95,7 +115,7 @@ def read_requests(data: bytes, template: Template, name: str = "") -> list[Reque
     return requests
 
 
-def _request(text: str, number: int, template: Template) -> Request:
+def _request(text: str, number: int, template: Template, given: Mapping[str, str], choices: str | None) -> Request:
     try:
         row: object = json.loads(text)
     except (ValueError, RecursionError) as fault:
@@ -116,7 +136,23 @@ def _request(text: str, number: int, template: Template) -> Request:
         if not isinstance(value, str):
             return Request(name, error=f"{field!r} must be text; got {_kind(value)}")
         texts[field] = value
-    return Request(name, texts)
+    brought: dict[str, str] = {}
+    for slot, key in given.items():
+        value = fields.get(key)
+        if key not in fields:
+            return Request(name, error=f"the row lacks {key!r}, from which slot {slot!r} is given")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            wanted = f"must be text or a whole number; got {_kind(value)}"
+            return Request(name, error=f"{key!r}, given for slot {slot!r}, {wanted}")
+        brought[slot] = str(value)
+    listed: tuple[str, ...] = ()
+    if choices is not None:
+        found = fields.get(choices)
+        texts_there = cast("list[object]", found) if isinstance(found, list) else [None]
+        if not all(isinstance(one, str) for one in texts_there):
+            return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {found!r:.60}")
+        listed = tuple(map(str, texts_there))
+    return Request(name, texts, given=brought, choices=listed)
 
 
 def _kind(value: object) -> str:
@@ -153,8 +189,10 @@ class Output:
     def left(self, requests: Sequence[Request]) -> list[Request]:
         """The requests that the file does not answer yet; `RecordError` if it answers one of another text."""
         for request in requests:
-            old = self._done.get(request.id)
-            if old is not None and not request.error and any(old.get(k) != v for k, v in given(request.texts).items()):
+            old, now = self._done.get(request.id), asked(request)
+            if old is None or request.error:
+                continue
+            if any(old.get(name) != now.get(name) for name in ("prompt", "fields", "given")):
                 raise RecordError(
                     f"{self._path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"

@@ -52,7 +52,14 @@ def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
     """`ValueError` where `number [N]`, a place's number in the look, is negative: nobody looked there."""
     if (number < 0).any():
         bad = int(np.argmin(number))
-        raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing can be drawn there")
+        raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")
+
+
+def refuse_unknown(tokens: Ints, size: int) -> None:
+    """`ValueError` where one of `tokens [N]` is none of the `size` tokens that there are."""
+    strange = (tokens < 0) | (tokens >= size)
+    if strange.any():
+        raise ValueError(f"there is no token {tokens[int(np.argmax(strange))]}; ids go from 0 to {size - 1}")
 
 
 def refuse_empty(possible: Bools, rows: Ints, positions: Ints) -> None:

@@ -77,7 +77,8 @@ class EarlyExit(Stop):
     """Leave when the slot's marginal entropies sum to less than `entropy` nats; fill the slot from the same look.
 
     The sum bounds the joint entropy of the answer (arXiv 2510.19990); 0.1 is the paper's setting. Blanks outside the
-    slot stay blank. A row whose slot is already filled leaves without a further pass.
+    slot stay blank. A row whose slot is already filled leaves without a further pass; one to which the slot was
+    given has nothing to wait for and goes on until the rest is filled.
     """
 
     name: ClassVar[str] = "early-exit"
@@ -99,13 +100,17 @@ class EarlyExit(Stop):
         """Watches the slot's blanks."""
         watch = board.in_slot(self.slot) & board.blank
         why = f"The slot {self.slot!r} was filled, so the rest was left."
-        return Ahead(watch, ~somewhere(watch), _nothing(board), why)
+        return Ahead(watch, self._waited(board) & ~somewhere(watch), _nothing(board), why)
 
     def leave(self, view: View) -> Leave:
         """Sums the slot's entropies."""
         blanks = view.board.in_slot(self.slot) & view.board.blank
         total = np.where(blanks, view.marginals.entropy, 0).sum(1, dtype=np.float64)
-        return Leave(total < self.entropy, blanks)
+        return Leave(self._waited(view.board) & (total < self.entropy), blanks)
+
+    def _waited(self, board: Board) -> Bools:
+        """Rows in which the slot was to be filled, `[B]`."""
+        return somewhere(board.in_slot(self.slot) & board.open)
 
 
 @final

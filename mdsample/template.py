@@ -7,6 +7,9 @@
 `{name}` is a field, `{name:96}` a slot of 96 blanks, `{{` and `}}` are literal braces. Special tokens written in the
 template mean those tokens; in what a field brings they are plain text. The tokens that a model wants before every text
 are put there, unless the template begins with them.
+
+A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
+rest of the slot, as these models are trained on a text that is shorter than its slot; nobody writes there.
 """
 
 from __future__ import annotations
@@ -45,6 +48,18 @@ class Slot:
 
     name: str
     length: int
+
+
+@attrs.frozen
+class Encoded:
+    """The tokens of one row."""
+
+    #: ids; the mask token in blanks
+    tokens: list[int]
+    #: number of the slot of each position, −1 for fixed text
+    slot: list[int]
+    #: what the model is to fill: slots, but for the given ones
+    blank: list[bool]
 
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -108,8 +123,12 @@ class Template:
         """The text that parses back."""
         return "".join(_written(piece) for piece in self.pieces)
 
-    def row(self, tokenizer: Tokenizer, texts: Mapping[str, str]) -> tuple[list[int], list[int]]:
-        """Token ids of one row (mask tokens in slots), and the number of the slot of each position (−1: fixed)."""
+    def row(self, tokenizer: Tokenizer, texts: Mapping[str, str], given: Mapping[str, str] | None = None) -> Encoded:
+        """The tokens of one row; `texts`: of the fields, `given`: of slots that the row brings the content of.
+
+        Raises `TemplateError` if they are not the template's, or what is given does not fit its slot.
+        """
+        given = given or {}
         for name in self.fields:
             if name not in texts:
                 raise TemplateError(f"the template asks for {name!r}, which the row lacks; it has: {_names(texts)}")
@@ -119,10 +138,12 @@ class Template:
                 raise TemplateError(f"{name!r} is {kind}; fields here: {_names(self.fields)}")
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TemplateError(f"field {name!r} must be text; got {type(value).__name__}")
+        self.check_given(given)
         start = list(tokenizer.start)
         # chat templates write it themselves
         tokens: list[int] = [] if self._opening(tokenizer)[: len(start)] == start else start
         number: list[int] = [-1] * len(tokens)
+        blank: list[bool] = [False] * len(tokens)
         plain = ""
         for piece in (*self.pieces, None):
             if isinstance(piece, Field):
@@ -140,10 +161,22 @@ class Template:
             tokens += tokenizer.encode(plain) if plain else []
             plain = ""
             number += [-1] * (len(tokens) - len(number))
+            blank += [False] * (len(tokens) - len(blank))
             if piece is not None:
-                tokens += [tokenizer.mask_id] * piece.length
+                content = _content(piece, given[piece.name], tokenizer) if piece.name in given else None
+                tokens += content or [tokenizer.mask_id] * piece.length
                 number += [self.slots.index(piece.name)] * piece.length
-        return tokens, number
+                blank += [content is None] * piece.length
+        return Encoded(tokens, number, blank)
+
+    def check_given(self, given: Mapping[str, object]) -> None:
+        """Raises `TemplateError` unless these are texts of slots that there are."""
+        for name, value in given.items():
+            if name not in self.slots:
+                kind = "a field" if name in self.fields else "no slot of the template"
+                raise TemplateError(f"{name!r} cannot be given: it is {kind}; slots here: {_names(self.slots)}")
+            if not isinstance(value, str):
+                raise TemplateError(f"what is given for slot {name!r} must be text; got {type(value).__name__}")
 
     def _opening(self, tokenizer: Tokenizer) -> list[int]:
         """The special tokens that it begins with."""
@@ -155,11 +188,39 @@ class Template:
                 return []
 
     def canvas(
-        self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, str]], ids: Sequence[int | str] | None = None
+        self,
+        tokenizer: Tokenizer,
+        rows: Sequence[Mapping[str, str]],
+        ids: Sequence[int | str] | None = None,
+        given: Sequence[Mapping[str, str]] | None = None,
     ) -> Canvas:
-        """A canvas with one row per mapping of field names to texts; `ids` default to 0, 1, 2, …"""
-        encoded = [self.row(tokenizer, row) for row in rows]
-        return Canvas.of_rows([t for t, _ in encoded], [s for _, s in encoded], self.slots, tokenizer.mask_id, ids)
+        """A canvas with one row per mapping of field names to texts; `ids` default to 0, 1, 2, …
+
+        `given`: for every row the texts of slots that it brings, by name; none by default.
+        """
+        if given is not None and len(given) != len(rows):
+            raise TemplateError(f"{len(rows)} rows need as many mappings of what is given; got {len(given)}")
+        nothing: dict[str, str] = {}
+        brought = given or [nothing] * len(rows)
+        encoded = [self.row(tokenizer, texts, slots) for texts, slots in zip(rows, brought, strict=True)]
+        tokens, slot, blank = ([getattr(row, name) for row in encoded] for name in ("tokens", "slot", "blank"))
+        return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank)
+
+
+def _content(slot: Slot, text: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a slot that is given."""
+    tokens = tokenizer.encode(text) if text else []
+    if len(tokens) > slot.length:
+        raise TemplateError(
+            f"slot {slot.name!r} has {slot.length} positions, but what is given for it is {len(tokens)} tokens: "
+            f"{text!r:.60}; lengthen the slot, or give less"
+        )
+    if len(tokens) < slot.length and tokenizer.end_id is None:
+        raise TemplateError(
+            f"what is given for slot {slot.name!r} is {len(tokens)} tokens, the slot has {slot.length}, and the model "
+            "has no end token to fill up with; make the slot as long as what is given"
+        )
+    return tokens + [tokenizer.end_id or 0] * (slot.length - len(tokens))
 
 
 def _written(piece: Text | Field | Slot) -> str:

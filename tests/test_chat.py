@@ -198,7 +198,7 @@ def test_the_ids_are_those_of_transformers(name: str, folders: dict[str, Path]) 
             messages.insert(0, {"role": "system", "content": system})
         expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         template = mdsample.chat(folders[name], "{q}{a:4}", system=system)
-        assert template.row(ours, {"q": text})[0] == [*expected, *[ours.mask_id] * 4]
+        assert template.row(ours, {"q": text}).tokens == [*expected, *[ours.mask_id] * 4]
 
     agree()
 
@@ -236,12 +236,12 @@ def test_what_is_filled_in_cannot_end_the_users_turn(name: str, folders: dict[st
     assert set(control) == set(tokenizer.special)
     template = mdsample.chat(folders[name], "{q}{a:4}")
     ids = {tokenizer.special_id(token) for token in control}
-    chat = [token for token in template.row(tokenizer, {"q": ""})[0] if token in ids]
+    chat = [token for token in template.row(tokenizer, {"q": ""}).tokens if token in ids]
     assert len(chat) > 6
 
     @given(st.lists(st.sampled_from([*control, "system", "\n", "<", "|>", "role"]), max_size=6).map("".join))
     def safe(text: str) -> None:
-        assert [token for token in template.row(tokenizer, {"q": text})[0] if token in ids] == chat
+        assert [token for token in template.row(tokenizer, {"q": text}).tokens if token in ids] == chat
 
     safe()
 
@@ -260,13 +260,14 @@ def test_the_start_token_stands_once(name: str, folders: dict[str, Path], tmp_pa
     tokenizer = tokenizer_of(folder)
     start = tokenizer.special_id(START)
     assert tokenizer.start == (start,)
-    row, slot = mdsample.chat(folder, "{q}{a:4}").row(tokenizer, {"q": START})
+    encoded = mdsample.chat(folder, "{q}{a:4}").row(tokenizer, {"q": START})
+    row, slot = encoded.tokens, encoded.slot
     assert row[0] == start and row.count(start) == 1 and len(slot) == len(row) and slot[-4:] == [0] * 4
     # in ordinary templates, too; what a field brings does not count
     for text, count in (("{a:1}", 1), (START + "{a:1}", 1), (START * 2 + "{a:1}", 2), ("{q}{a:1}", 1)):
         template = Template.parse(text)
-        assert template.row(tokenizer, dict.fromkeys(template.fields, START))[0].count(start) == count
-    mask = Template.parse(MASK + START + "{a:1}").row(tokenizer, {})[0]
+        assert template.row(tokenizer, dict.fromkeys(template.fields, START)).tokens.count(start) == count
+    mask = Template.parse(MASK + START + "{a:1}").row(tokenizer, {}).tokens
     assert mask == [start, tokenizer.mask_id, start, tokenizer.mask_id]
 
 

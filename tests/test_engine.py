@@ -142,7 +142,10 @@ def test_pieces_of_any_tokens_are_the_text(model: Denoiser, tokens: list[int]) -
 def test_memory_stays_flat_over_10_000_rows() -> None:
     model = ScriptedDenoiser(Symbols(5), max_length=16)
     mask = model.tokenizer.mask_id
-    rows = [Prepared(i, (0,) * (1 + i % 5) + (mask,) * 2, (-1,) * (1 + i % 5) + (0, 0)) for i in range(10_000)]
+    rows = [
+        Prepared(i, (0,) * n + (mask,) * 2, (-1,) * n + (0, 0), (False,) * n + (True,) * 2)
+        for i, n in ((i, 1 + i % 5) for i in range(10_000))
+    ]
     sampler = Sampler(parse("one-by-one"))
 
     def peak(count: int) -> int:

@@ -243,3 +243,30 @@ def test_what_was_impossible_stays_so_under_a_narrower_restriction(look_at: Look
     for how in (Greedy(), Temperature()):
         with pytest.raises(ModelError, match=r"every token .* probability zero"):
             look_at([[0.0, -math.inf, -math.inf]]).draw(*places(1), np.full(1, 0.5), how, narrow)
+
+
+@looks
+@few
+@given(st.data())
+def test_stated_tokens_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
+    scores = data.draw(tables())
+    assume(np.isfinite(scores).all(0).any())
+    allowed, n = data.draw(sets(scores)), len(scores)
+    tokens = np.random.default_rng(data.draw(st.integers(0, 9))).integers(0, scores.shape[1], n).astype(np.int32)
+    found = look_at(scores, allowed).log_probabilities(*places(n), tokens)
+    expected = reference(scores, allowed).log_probabilities(*places(n), tokens)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+    look = look_at(scores, allowed)
+    best = look.log_probabilities(*places(n), look.marginals.token[0])
+    np.testing.assert_allclose(best, look.marginals.log_probability[0], atol=1e-6)
+
+
+@looks
+def test_stated_tokens_are_refused_where_nothing_is_known(look_at: LookAt) -> None:
+    look = look_at(np.zeros((1, 3)), looked=np.array([[True, False]]))
+    with pytest.raises(ValueError, match="row 0, position 1 was not looked at, so nothing is known of it"):
+        look.log_probabilities(*places(1, 1), np.zeros(1, np.int32))
+    for token in (-1, 3):
+        with pytest.raises(ValueError, match=rf"there is no token {token}; ids go from 0 to 2"):
+            look.log_probabilities(*places(1), np.array([token], np.int32))

@@ -76,7 +76,8 @@ def test_what_is_written_into_slots_is_read_back(template: Template, data: st.Da
 
 def test_special_tokens_mean_tokens_in_the_template_and_text_in_a_field() -> None:
     template = Template.parse("a<mask>{prompt}{answer:1}")
-    tokens, slot = template.row(LETTERS, {"prompt": "b"})
+    row = template.row(LETTERS, {"prompt": "b"})
+    tokens, slot = row.tokens, row.slot
     assert tokens == [0, LETTERS.mask_id, 1, LETTERS.mask_id]
     assert slot == [-1, -1, -1, 0]
     with pytest.raises(ValueError, match="only the 6 letters"):  # not taken for the token

@@ -16,10 +16,10 @@ from mdsample.arrays import Bools, Doubles, Floats, Ints
 from mdsample.denoiser import Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_unknown, refuse_unseen, refuse_unusable
 from mdsample_mlx.device import evaluate, upload
 from mdsample_mlx.draw import inverse_cdf, split
-from mdsample_mlx.reduce import reduce
+from mdsample_mlx.reduce import FLOOR, reduce
 from mdsample_mlx.restrict import restricted
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -105,6 +105,23 @@ class MlxLook:
             tokens, bits = _fetch(parts, 2)
         refuse_unusable(bits.view(np.float32), rows, positions)
         return tokens, np.exp(bits.view(np.float32))
+
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        refuse_unknown(tokens, self._restriction.sets.shape[1])
+        refuse_unseen(self._number[rows, positions].astype(np.int64), rows, positions)
+        parts: list[mx.array] = []
+        with mx.stream(self._device):
+            chunks = list(self._chunks(len(rows)))
+            for here in chunks:
+                found = reduce(self._scores(rows[here], positions[here], None))
+                wanted = upload(tokens[here].astype(np.int32))[:, None]
+                impossible = mx.take_along_axis(found.below, wanted, axis=1)[:, 0] <= FLOOR
+                logged = mx.where(impossible, -mx.inf, found.at(wanted[:, 0]))
+                parts.append(logged.view(mx.int32)[None])
+                if len(chunks) > 1:
+                    evaluate(parts[-1])
+            return _fetch(parts, 1)[0].view(np.float32)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         size = max(1, CHUNK_BYTES // (4 * self._width))

@@ -17,10 +17,10 @@ from mdsample.arrays import Bools, Doubles, Floats, Ints
 from mdsample.denoiser import Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_unknown, refuse_unseen, refuse_unusable
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
-from mdsample_torch.reduce import reduce_, statistics
+from mdsample_torch.reduce import FLOOR, reduce_, statistics
 from mdsample_torch.restrict import restrict_
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -112,6 +112,22 @@ class TorchLook:
             done += len(part)
         token, bits = _fetch(parts, 2)
         return token, bits.view(np.float32)
+
+    @torch.inference_mode()
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        refuse_unknown(tokens, self._size)
+        refuse_unseen(self._number[rows, positions], rows, positions)
+        wanted = upload(tokens.astype(np.int64), self._device)
+        parts: list[Tensor] = []
+        done = 0
+        for part, scratch in self._parts(rows, positions, None):
+            reduced = reduce_(part, scratch)
+            below = part.gather(1, wanted[done : done + len(part), None])[:, 0]
+            logged = torch.where(below <= FLOOR, -torch.inf, below - reduced.log_total)
+            parts.append(logged.view(torch.int32)[None])
+            done += len(part)
+        return _fetch(parts, 1)[0].view(np.float32)
 
     def _parts(
         self, rows: Ints, positions: Ints, restriction: Restriction | None, keep: bool = False

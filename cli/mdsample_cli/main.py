@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, convert, menu, models, replay, run
+from mdsample_cli import audit, bench, convert, menu, models, replay, run, score
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("score")(score.score)
 app.command("policies")(menu.policies)
 app.command("explain")(menu.explain)
 app.command("models")(models.models)
@@ -98,13 +99,13 @@ def _of_the_user(fault: ValueError) -> bool:
     from mdsample.loading import ModelError
     from mdsample.policy import PolicyError
     from mdsample.records import RecordError
+    from mdsample.score import ScoreError
     from mdsample.spec import SpecError
     from mdsample.template import TemplateError
     from mdsample.trace import TraceError
 
-    return isinstance(
-        fault, BenchError | ModelError | PolicyError | RecordError | SpecError | TemplateError | TraceError
-    )
+    kinds = BenchError | ModelError | PolicyError | RecordError | ScoreError | SpecError | TemplateError | TraceError
+    return isinstance(fault, kinds)
 
 
 def _failed(message: str, code: int) -> int:

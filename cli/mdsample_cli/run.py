@@ -58,6 +58,8 @@ def run(
             show_default=False,
         ),
     ] = None,
+    fill: shared.Fill = None,
+    fill_from: shared.FillFrom = None,
     chat: shared.Chat = None,
     system: shared.System = None,
     model: shared.Model = shared.MODEL,
@@ -98,9 +100,12 @@ def run(
         raise Wrong("a PROMPT and --input are two inputs; give one of them")
     if live and input is not None:
         raise Wrong("--live shows one prompt; leave out --input, or --live")
+    everywhere, by_row = shared.open_fills(fill, fill_from, input)
     shared.apart(input=input, output=output, trace=trace)
     if trace is not None:
         _new_trace(trace)
+    from attrs import evolve
+
     from mdsample.jobs import Job, default_policy
     from mdsample.loading import load
     from mdsample.records import read_requests
@@ -113,7 +118,12 @@ def run(
     layout = Template.parse(denoiser.template) if asked is None else asked
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)
-    requests = [job.request(prompt)] if input is None else read_requests(shared.read_bytes(input), layout, input)
+    layout.check_given(everywhere | by_row)
+    if input is None:
+        requests = [job.request(prompt, everywhere)]
+    else:
+        read = read_requests(shared.read_bytes(input), layout, input, by_row)
+        requests = [evolve(request, given={**everywhere, **request.given}) for request in read]
     try:
         screen = _go(job, requests, input is not None, output, json, live, trace)
     except KeyboardInterrupt:

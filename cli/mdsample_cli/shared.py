@@ -55,6 +55,18 @@ Chat = Annotated[
 System = Annotated[
     str | None, typer.Option(metavar="TEXT", help="A system message; it brings --chat along.", show_default=False)
 ]
+Fill = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SLOT=TEXT",
+        help="What stands in a slot from the beginning, as it is written, in every row; nobody writes there.",
+        show_default=False,
+    ),
+]
+FillFrom = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SLOT=KEY", help="The same from a key of each row of --input.", show_default=False),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="With the rows' ids it fixes every random number.")]
 BatchSize = Annotated[
     int, typer.Option(metavar="N", min=1, help="Rows in one forward pass; it changes the time, never the results.")
@@ -78,6 +90,31 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as fault:
         raise Wrong(f"cannot read {path}: {fault.strerror or fault}") from fault
+
+
+def open_fills(
+    fill: list[str] | None, fill_from: list[str] | None, input: str | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What stands in slots of every row, and the keys of the rows from which slots are filled."""
+    everywhere, by_row = _fills(fill, "--fill"), _fills(fill_from, "--fill-from")
+    if by_row and input is None:
+        raise Wrong("--fill-from takes keys of the rows of --input; give one, or say --fill SLOT=TEXT")
+    if both := sorted(everywhere.keys() & by_row.keys()):
+        raise Wrong(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
+    return everywhere, by_row
+
+
+def _fills(told: list[str] | None, option: str) -> dict[str, str]:
+    """`SLOT=TEXT`, or `SLOT=KEY`, once for each slot."""
+    found: dict[str, str] = {}
+    for one in told or []:
+        slot, equals, text = one.partition("=")
+        if not slot or not equals:
+            raise Wrong(f"{option} takes the name of a slot, = and what goes into it; got {one!r}")
+        if slot in found:
+            raise Wrong(f"{option} is told twice what goes into slot {slot!r}; keep one")
+        found[slot] = text
+    return found
 
 
 def writable(path: Path, option: str) -> None:

@@ -15,7 +15,7 @@ from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.denoiser import Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_empty, refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_empty, refuse_unknown, refuse_unseen, refuse_unusable
 
 Scores = Floats | Doubles
 
@@ -117,6 +117,12 @@ class NumpyLook:
         tokens = (cdf > (uniforms * cdf[:, -1])[:, None]).argmax(1)
         probability = np.exp(conditional[np.arange(len(tokens)), tokens])
         return tokens.astype(np.int32), probability.astype(np.float32)
+
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        refuse_unknown(tokens, self._log_probability.shape[1])
+        found = self._conditional(rows, positions, None)
+        return found[np.arange(len(tokens)), tokens].astype(np.float32)
 
     def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None) -> Doubles:
         """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there."""
