@@ -8,6 +8,7 @@ from functools import cached_property
 import attrs
 
 from mdsample import records
+from mdsample.along import Along, Moment, plain
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
@@ -31,6 +32,8 @@ class Answer:
     request: Request
     #: `None` if the request has an error
     row: Row | None
+    #: what the watched slot said along the way
+    moments: tuple[Moment, ...] = ()
 
 
 def default_policy(template: Template) -> Policy:
@@ -59,9 +62,13 @@ class Job:
     #: of a model from the hub
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: a slot whose marginals are taken down in every pass; see `mdsample.along`
+    watch: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
+        if self.watch is not None:
+            Along(self.denoiser, self.template, self.watch, self.sampler.seed)
         nothing = dict.fromkeys(self.template.fields, "")
         prepare(self.denoiser, self.template, 0, nothing)
         self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
@@ -76,6 +83,7 @@ class Job:
             "policy": self.sampler.policy.in_full(),
             "template": str(self.template),
             "seed": self.sampler.seed,
+            **({} if self.watch is None else {"watch": self.watch}),
         }
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
@@ -108,24 +116,29 @@ class Job:
         """
         place: dict[int | str, int] = {}
         rows: list[Prepared] = []
+        along = None if self.watch is None else Along(self.denoiser, self.template, self.watch, self.sampler.seed)
         for number, request in enumerate(requests):
             try:
                 if request.error:
                     raise TemplateError(request.error)
-                rows.append(prepare(self.denoiser, self.template, request.id, request.texts, request.given))
+                row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
+                if along is not None:
+                    along.expect(row, request.expected)
+                rows.append(row)
                 place[request.id] = number
             except TemplateError as fault:
                 yield Answer(number, attrs.evolve(request, error=str(fault)), None)
         for row in fill(
             self.sampler,
-            self.denoiser,
+            along or self.denoiser,
             self.template.slots,
             rows,
             batch_size=self.batch_size,
             shelf_size=len(rows) if one_shelf else None,
             watch=watch,
         ):
-            yield Answer(place[row.id], requests[place[row.id]], row)
+            moments = () if along is None else along.moments(row.id)
+            yield Answer(place[row.id], requests[place[row.id]], row, moments)
 
     def record(self, answer: Answer) -> Record:
         """The answer as a flat JSON object."""
@@ -146,6 +159,7 @@ class Job:
             "sentence": row.outcome.sentence,
             "error_bound": row.error_bound,
             "tv_bound": row.tv_bound,
+            **({} if self.watch is None else {"along": plain(answer.moments)}),
             **self.fingerprint,
             "backend": self.denoiser.backend,
             "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,

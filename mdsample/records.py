@@ -26,7 +26,7 @@ from mdsample.template import Template
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
-FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed")
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch")
 #: what a record's line begins with
 _OPENING = b'{"id": '
 
@@ -72,11 +72,12 @@ def read_requests(
     name: str = "",
     given: Mapping[str, str] | None = None,
     choices: str | None = None,
+    expected: str | None = None,
 ) -> list[Request]:
     """The requests in a file's bytes; `name` is the file's, for its ending and for messages.
 
     `given`: slots that rows bring the content of, and in which key of the JSON object it stands (text, or a whole
-    number). `choices`: the key under which texts to be scored are listed.
+    number). `choices`: the key under which texts to be scored are listed. `expected`: the key of the right answer.
 
     `.jsonl`, `.ndjson` and `.json` are JSON lines, `.txt` is plain text; anything else is JSON lines if it begins with
     `{`. Blank lines are skipped. A row without `id` gets its number, from 0. Raises `RecordError` if the file as a
@@ -96,15 +97,17 @@ def read_requests(
             f"plain text fills a template of one field, but this one has: {', '.join(template.fields) or 'none'}; "
             "give JSON lines"
         )
-    if (given or choices) and not as_json:
+    if (given or choices or expected) and not as_json:
         raise RecordError(f"keys are those of JSON objects, but {name or 'the input'} is plain text")
     seen: set[int | str] = set()
     requests: list[Request] = []
     for number, (where, raw) in enumerate(lines):
         try:
             text = raw.decode()
-            plain = {} if as_json else {template.fields[0]: text}
-            request = _request(text, number, template, given or {}, choices) if as_json else Request(number, plain)
+            if as_json:
+                request = _request(text, number, template, given or {}, choices, expected)
+            else:
+                request = Request(number, {template.fields[0]: text})
         except UnicodeDecodeError as fault:
             request = Request(number, error=f"this is not UTF-8 (byte {fault.start} of the line)")
         if not request.error:
@@ -115,7 +118,9 @@ def read_requests(
     return requests
 
 
-def _request(text: str, number: int, template: Template, given: Mapping[str, str], choices: str | None) -> Request:
+def _request(
+    text: str, number: int, template: Template, given: Mapping[str, str], choices: str | None, expected: str | None
+) -> Request:
     try:
         row: object = json.loads(text)
     except (ValueError, RecursionError) as fault:
@@ -137,14 +142,16 @@ def _request(text: str, number: int, template: Template, given: Mapping[str, str
             return Request(name, error=f"{field!r} must be text; got {_kind(value)}")
         texts[field] = value
     brought: dict[str, str] = {}
-    for slot, key in given.items():
+    wanted = [(slot, key, f"given for slot {slot!r}") for slot, key in given.items()]
+    wanted += [] if expected is None else [("", expected, "the expected answer")]
+    for slot, key, purpose in wanted:
         value = fields.get(key)
         if key not in fields:
-            return Request(name, error=f"the row lacks {key!r}, from which slot {slot!r} is given")
+            return Request(name, error=f"the row lacks {key!r}, {purpose}")
         if isinstance(value, bool) or not isinstance(value, int | str):
-            wanted = f"must be text or a whole number; got {_kind(value)}"
-            return Request(name, error=f"{key!r}, given for slot {slot!r}, {wanted}")
+            return Request(name, error=f"{key!r}, {purpose}, must be text or a whole number; got {_kind(value)}")
         brought[slot] = str(value)
+    answer = brought.pop("", None)
     listed: tuple[str, ...] = ()
     if choices is not None:
         found = fields.get(choices)
@@ -152,7 +159,7 @@ def _request(text: str, number: int, template: Template, given: Mapping[str, str
         if not all(isinstance(one, str) for one in texts_there):
             return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {found!r:.60}")
         listed = tuple(map(str, texts_there))
-    return Request(name, texts, given=brought, choices=listed)
+    return Request(name, texts, answer, given=brought, choices=listed)
 
 
 def _kind(value: object) -> str:

@@ -152,8 +152,8 @@ def read(
     for number, run in pieces:
         if number >= 0:
             whole[number] = whole.get(number, []) + run
-    slots = {names[number]: tokenizer.decode(_until_end(run, tokenizer)).strip() for number, run in whole.items()}
-    texts = (tokenizer.decode(_until_end(run, tokenizer) if number >= 0 else run) for number, run in pieces)
+    slots = {names[number]: tokenizer.decode(until_end(run, tokenizer)).strip() for number, run in whole.items()}
+    texts = (tokenizer.decode(until_end(run, tokenizer) if number >= 0 else run) for number, run in pieces)
     return "".join(texts).strip(), slots
 
 
@@ -173,5 +173,6 @@ def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     return texts
 
 
-def _until_end(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
+def until_end(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
+    """The tokens before the first end token."""
     return tokens[: tokens.index(tokenizer.end_id)] if tokenizer.end_id in tokens else tokens

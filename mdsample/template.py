@@ -163,7 +163,7 @@ class Template:
             number += [-1] * (len(tokens) - len(number))
             blank += [False] * (len(tokens) - len(blank))
             if piece is not None:
-                content = _content(piece, given[piece.name], tokenizer) if piece.name in given else None
+                content = self.content(piece.name, given[piece.name], tokenizer) if piece.name in given else None
                 tokens += content or [tokenizer.mask_id] * piece.length
                 number += [self.slots.index(piece.name)] * piece.length
                 blank += [content is None] * piece.length
@@ -187,6 +187,22 @@ class Template:
             case _:
                 return []
 
+    def content(self, slot: str, text: str, tokenizer: Tokenizer) -> list[int]:
+        """The tokens that fill a slot with a text: its own, then end tokens; `TemplateError` if it does not fit."""
+        length = next(piece.length for piece in self.pieces if isinstance(piece, Slot) and piece.name == slot)
+        tokens = tokenizer.encode(text) if text else []
+        if len(tokens) > length:
+            raise TemplateError(
+                f"slot {slot!r} has {length} positions, but what is given for it is {len(tokens)} tokens: "
+                f"{text!r:.60}; lengthen the slot, or give less"
+            )
+        if len(tokens) < length and tokenizer.end_id is None:
+            raise TemplateError(
+                f"what is given for slot {slot!r} is {len(tokens)} tokens, the slot has {length}, and the model "
+                "has no end token to fill up with; make the slot as long as what is given"
+            )
+        return tokens + [tokenizer.end_id or 0] * (length - len(tokens))
+
     def canvas(
         self,
         tokenizer: Tokenizer,
@@ -205,22 +221,6 @@ class Template:
         encoded = [self.row(tokenizer, texts, slots) for texts, slots in zip(rows, brought, strict=True)]
         tokens, slot, blank = ([getattr(row, name) for row in encoded] for name in ("tokens", "slot", "blank"))
         return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank)
-
-
-def _content(slot: Slot, text: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens of a slot that is given."""
-    tokens = tokenizer.encode(text) if text else []
-    if len(tokens) > slot.length:
-        raise TemplateError(
-            f"slot {slot.name!r} has {slot.length} positions, but what is given for it is {len(tokens)} tokens: "
-            f"{text!r:.60}; lengthen the slot, or give less"
-        )
-    if len(tokens) < slot.length and tokenizer.end_id is None:
-        raise TemplateError(
-            f"what is given for slot {slot.name!r} is {len(tokens)} tokens, the slot has {slot.length}, and the model "
-            "has no end token to fill up with; make the slot as long as what is given"
-        )
-    return tokens + [tokenizer.end_id or 0] * (slot.length - len(tokens))
 
 
 def _written(piece: Text | Field | Slot) -> str:

@@ -149,7 +149,7 @@ def test_fill_from_a_key_of_each_row(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(told) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("given") for row in rows] == [{"answer": "7"}, {"answer": " 12"}, None, None]
-    assert rows[2]["error"] == "line 3: the row lacks 'gold', from which slot 'answer' is given"
+    assert rows[2]["error"] == "line 3: the row lacks 'gold', given for slot 'answer'"
     assert rows[3]["error"] == "line 4: 'gold', given for slot 'answer', must be text or a whole number; got a number"
     # a job with other fills is another job
     assert main([*told, "-o", str(out)]) == 1

@@ -95,6 +95,7 @@ def _pipe_closed() -> int:
 
 def _of_the_user(fault: ValueError) -> bool:
     """Whether what was asked for is wrong, rather than that it failed on the way."""
+    from mdsample.along import AlongError
     from mdsample.bench import BenchError
     from mdsample.loading import ModelError
     from mdsample.policy import PolicyError
@@ -104,8 +105,8 @@ def _of_the_user(fault: ValueError) -> bool:
     from mdsample.template import TemplateError
     from mdsample.trace import TraceError
 
-    kinds = BenchError | ModelError | PolicyError | RecordError | ScoreError | SpecError | TemplateError | TraceError
-    return isinstance(fault, kinds)
+    of_models = AlongError | BenchError | ModelError | PolicyError | ScoreError
+    return isinstance(fault, of_models | RecordError | SpecError | TemplateError | TraceError)
 
 
 def _failed(message: str, code: int) -> int:

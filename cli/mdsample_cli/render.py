@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from mdsample.along import Moment
 from mdsample.denoiser import Denoiser, Tokenizer
 from mdsample.jobs import Answer, Job
 from mdsample.menu import Entry
@@ -110,6 +111,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
         if name == "answer" and request.expected is not None:
             text += plain(f"   (expected: {request.expected})", "dim")
         rows.append((name, text))
+    rows += [("along", moment) for moment in along(given.moments)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
     sampler = job.sampler
@@ -129,6 +131,19 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("", ""),
         ]
     )
+
+
+def along(moments: Sequence[Moment]) -> list[Text]:
+    """The passes in which a watched slot's answer changed, and the last one."""
+    lines: list[Text] = []
+    for number, moment in enumerate(moments):
+        if 0 < number < len(moments) - 1 and moment.text == moments[number - 1].text:
+            continue
+        said = f"{100 * moment.written:3.0f} % written: {moment.text or '(nothing)'}  {moment.entropy:.2f} nats"
+        if moment.log_probability is not None:
+            said += f", expected answer {moment.log_probability:.2f}"
+        lines.append(plain(said))
+    return lines
 
 
 def _cached(denoiser: Denoiser) -> str:

@@ -60,6 +60,22 @@ def run(
     ] = None,
     fill: shared.Fill = None,
     fill_from: shared.FillFrom = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SLOT",
+            help="Take down what a slot says in every pass: its entropy, its answer.",
+            show_default=False,
+        ),
+    ] = None,
+    expect_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The right answer in each row of --input; --watch asks how probable it is.",
+            show_default=False,
+        ),
+    ] = None,
     chat: shared.Chat = None,
     system: shared.System = None,
     model: shared.Model = shared.MODEL,
@@ -101,6 +117,8 @@ def run(
     if live and input is not None:
         raise Wrong("--live shows one prompt; leave out --input, or --live")
     everywhere, by_row = shared.open_fills(fill, fill_from, input)
+    if expect_from is not None and input is None:
+        raise Wrong("--expect-from takes a key of the rows of --input; leave it out")
     shared.apart(input=input, output=output, trace=trace)
     if trace is not None:
         _new_trace(trace)
@@ -117,12 +135,12 @@ def run(
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
     layout = Template.parse(denoiser.template) if asked is None else asked
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
-    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size)
+    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size, watch=watch)
     layout.check_given(everywhere | by_row)
     if input is None:
         requests = [job.request(prompt, everywhere)]
     else:
-        read = read_requests(shared.read_bytes(input), layout, input, by_row)
+        read = read_requests(shared.read_bytes(input), layout, input, by_row, expected=expect_from)
         requests = [evolve(request, given={**everywhere, **request.given}) for request in read]
     try:
         screen = _go(job, requests, input is not None, output, json, live, trace)

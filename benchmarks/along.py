@@ -1,0 +1,101 @@
+"""Does the answer's slot tell, while a reasoning is being written, whether it will be right? Areas under the curve.
+
+    python benchmarks/along.py [--limit 300] [--policy med] [--json]
+
+Problems of `tiny-gsm`, one run each, the slot `answer` watched in every pass (no pass is made for it). At 0, 25, 50, 75
+and 100 % of the reasoning (of its tokens before the first end token) three scores are asked how well they tell runs that
+end right from runs that end wrong: *expected*, log p(right answer | reasoning so far), which judges a reasoning when the
+answer is known; *certainty*, minus the entropy of the answer's slot, which needs no answer; and the baseline, the mean
+log-probability of the tokens written so far. Area under the ROC curve: 0.5 is chance, 1 is perfect; 95 % bootstrap intervals over problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+import mdsample
+from mdsample.along import Along, Moment
+from mdsample.arrays import Bools, Doubles
+from mdsample.engine import fill, prepare
+from mdsample.result import Row
+from mdsample.tasks import TASKS
+
+STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SCORES = ("expected", "certainty", "token confidence")
+
+
+def area(scores: Doubles, right: Bools) -> float:
+    """The probability that a right one scores above a wrong one; equals count half."""
+    good, bad = np.sort(scores[right]), scores[~right]
+    below = np.searchsorted(good, bad, "left")
+    equal = np.searchsorted(good, bad, "right") - below
+    return float((len(good) - below - equal / 2).sum() / (len(good) * len(bad)))
+
+
+def at_stage(stage: float, row: Row, moments: Sequence[Moment], end: int) -> tuple[float, float, float]:
+    """The three scores at the first pass by which this share of the reasoning is written."""
+    slot = np.flatnonzero(row.slot == 0)
+    ends = np.flatnonzero(row.tokens[slot] == end)
+    said = set(slot[: ends[0] if len(ends) else len(slot)].tolist())
+    steps = [(c.step, np.log(max(c.probability, 1e-30))) for c in row.commits if c.position in said]
+    enough = stage * len(said)
+    after = next((m for m in moments if sum(step < m.step for step, _ in steps) >= enough), moments[-1])
+    logged = -700.0 if after.log_probability is None else max(after.log_probability, -700.0)
+    written = [value for step, value in steps if step < after.step]
+    return logged, -after.entropy, float(np.mean(written)) if written else 0.0
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--policy", default="med")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    task, model = TASKS["tiny-gsm"], mdsample.load("tiny-gsm")
+    template = mdsample.Template.parse(task.template)
+    problems = {problem.id: problem for problem in task.read()[: options.limit]}
+    rows = [prepare(model, template, problem.id, problem.texts) for problem in problems.values()]
+    along = Along(model, template, "answer", 0)
+    for row in rows:
+        along.expect(row, problems[row.id].answer)
+    sampler = mdsample.Sampler(mdsample.parse(options.policy), seed=0)
+    found: dict[int | str, list[tuple[float, float, float]]] = {}
+    right: dict[int | str, bool] = {}
+    for row in fill(sampler, along, template.slots, rows):
+        moments = along.moments(row.id)
+        found[row.id] = [at_stage(stage, row, moments, model.tokenizer.end_id or 0) for stage in STAGES]
+        right[row.id] = task.correct(row, problems[row.id])
+    names = list(problems)
+    table, good = np.array([found[name] for name in names]), np.array([right[name] for name in names])
+    rng = np.random.default_rng(0)
+    picks = [rng.integers(0, len(names), len(names)) for _ in range(1000)]
+    if not options.json:
+        print(f"{len(names)} problems, {options.policy}: {100 * good.mean():.1f} % right")
+    for which, name in enumerate(SCORES):
+        for number, stage in enumerate(STAGES):
+            scores = table[:, number, which]
+            value = area(scores, good)
+            low, high = np.quantile(
+                [area(scores[p], good[p]) for p in picks if 0 < good[p].sum() < len(p)], [0.025, 0.975]
+            )
+            record = {
+                "score": name,
+                "written": stage,
+                "auc": round(value, 3),
+                "low": round(low, 3),
+                "high": round(high, 3),
+            }
+            print(
+                json.dumps({**record, "problems": len(names), "policy": options.policy})
+                if options.json
+                else f"  {name:18} {100 * stage:4.0f} %  {value:.3f} [{low:.3f}, {high:.3f}]"
+            )
+
+
+if __name__ == "__main__":
+    main()
