@@ -3,10 +3,11 @@
     python benchmarks/along.py [--limit 300] [--policy med] [--json]
 
 Problems of `tiny-gsm`, one run each, the slot `answer` watched in every pass (no pass is made for it). At 0, 25, 50, 75
-and 100 % of the reasoning (of its tokens before the first end token) three scores are asked how well they tell runs that
-end right from runs that end wrong: *expected*, log p(right answer | reasoning so far), which judges a reasoning when the
-answer is known; *certainty*, minus the entropy of the answer's slot, which needs no answer; and the baseline, the mean
-log-probability of the tokens written so far. Area under the ROC curve: 0.5 is chance, 1 is perfect; 95 % bootstrap intervals over problems.
+and 100 % of the reasoning (of its tokens before the first end token) three scores are asked how well they tell runs
+that end right from runs that end wrong: *expected*, log p(right answer | reasoning so far), which judges a reasoning
+when the answer is known; *certainty*, minus the entropy of the answer's slot, which needs no answer; and the baseline,
+the mean log-probability of the tokens written so far. Area under the ROC curve: 0.5 is chance, 1 is perfect; 95 %
+bootstrap intervals over problems.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from mdsample.template import Template
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
-FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch")
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
 #: what a record's line begins with
 _OPENING = b'{"id": '
 

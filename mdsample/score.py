@@ -240,7 +240,7 @@ class _Scorer:
                 board = state.board(rows, 1, self.denoiser.tokenizer)
                 width = board.tokens.shape[1]
                 eligible = slot[rows, :width] & board.blank
-                look = self._look(plan, rows, state, eligible, pairs)
+                look = _look(self.denoiser, plan, rows, state, eligible, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], board.step, width)
                 position = rank(plan.policy, View(board, look.marginals, eligible, uniforms))[:, 0]
                 token = self.full.tokens[pairs[rows], position]
@@ -291,7 +291,8 @@ class _Scorer:
     def _sums(self, canvas: Canvas, hidden: Bools, pairs: Longs, lines: Longs) -> Doubles:
         """Σ log p of the pairs' tokens where `hidden`, one pass; `lines`: the canvas's row of each pair."""
         plan = Sampler(Policy.of(Top(1))).plan(self.denoiser, canvas)
-        look = self._look(plan, np.arange(len(canvas), dtype=np.int32), State.begin(canvas), hidden, upto(len(canvas)))
+        every = np.arange(len(canvas), dtype=np.int32)
+        look = _look(self.denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
         which, position = np.nonzero(hidden[lines])
         token = self.full.tokens[pairs[which], position]
         logged = look.log_probabilities(lines[which].astype(np.int32), position.astype(np.int32), token)
@@ -299,14 +300,35 @@ class _Scorer:
         np.add.at(total, which, logged)
         return total
 
-    def _look(self, plan: Plan, rows: Ints, state: State, looked: Bools, names: Longs) -> Look:
-        """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
-        board = state.board(rows, 1, self.denoiser.tokenizer)
-        restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
-        told = Rows([(0, int(names[row])) for row in rows.tolist()], board.step)
-        looked = looked[:, : board.tokens.shape[1]]
-        fixed = board.valid & ~board.open
-        return self.denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, NoGuide(), told))
+
+def marginal_scores(
+    denoiser: Denoiser, canvas: Canvas, where: Bools, tokens: Ints, batch_size: int = BATCH_SIZE
+) -> Doubles:
+    """Σ log p(tokens[b, l]) over the blanks `where[b, l]`, nats, `[B]`: product of marginals of rows as they stand.
+
+    Arrays `[B, L]`; one forward pass a row.
+    """
+    total = np.zeros(len(canvas))
+    for first in range(0, len(canvas), batch_size):
+        rows = upto(len(canvas))[first : first + batch_size]
+        part = _copies(canvas, rows)
+        plan = Sampler(Policy.of(Top(1))).plan(denoiser, part)
+        look = _look(denoiser, plan, rows.astype(np.int32) - first, State.begin(part), where[rows], rows)
+        line, position = np.nonzero(where[rows])
+        token = tokens[rows[line], position]
+        logged = look.log_probabilities(line.astype(np.int32), position.astype(np.int32), token)
+        np.add.at(total, rows[line], logged)
+    return total
+
+
+def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, looked: Bools, names: Longs) -> Look:
+    """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
+    board = state.board(rows, 1, denoiser.tokenizer)
+    restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
+    told = Rows([(0, int(names[row])) for row in rows.tolist()], board.step)
+    looked = looked[:, : board.tokens.shape[1]]
+    fixed = board.valid & ~board.open
+    return denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, NoGuide(), told))
 
 
 def _copies(canvas: Canvas, rows: Longs) -> Canvas:

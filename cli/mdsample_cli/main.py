@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, convert, menu, models, replay, run, score
+from mdsample_cli import audit, bench, convert, menu, models, replay, run, score, traces
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("score")(score.score)
+app.command("traces")(traces.traces)
 app.command("policies")(menu.policies)
 app.command("explain")(menu.explain)
 app.command("models")(models.models)
@@ -104,9 +105,10 @@ def _of_the_user(fault: ValueError) -> bool:
     from mdsample.spec import SpecError
     from mdsample.template import TemplateError
     from mdsample.trace import TraceError
+    from mdsample.traces import TracesError
 
     of_models = AlongError | BenchError | ModelError | PolicyError | ScoreError
-    return isinstance(fault, of_models | RecordError | SpecError | TemplateError | TraceError)
+    return isinstance(fault, of_models | RecordError | SpecError | TemplateError | TraceError | TracesError)
 
 
 def _failed(message: str, code: int) -> int:
