@@ -210,6 +210,15 @@ def test_the_hottest_is_uniform_over_what_is_allowed(look_at: LookAt, t: float) 
     assert np.bincount(tokens, minlength=4).tolist() == [100, 100, 100, 0]
 
 
+@looks
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
+def test_a_block_that_is_all_forbidden_is_never_drawn_from(look_at: LookAt, u: float) -> None:
+    scores = np.full((1, 3 * BLOCK), -math.inf)
+    scores[0, [BLOCK + 3, BLOCK + 9]] = 0
+    tokens, _ = look_at(scores).draw(*places(1), np.array([u]), Temperature())
+    assert tokens[0] == (BLOCK + 3 if u < 0.5 else BLOCK + 9)
+
+
 class TestRealVocabulary:
     SCORES: ClassVar = (np.random.default_rng(11).normal(size=(1, REAL)) * 2).astype(np.float32)
 

@@ -132,6 +132,12 @@ def test_a_file_that_was_cut_anywhere_is_gone_on_with(
     assert main([*told(problems, "-o", str(out)), "--keep", "all"]) == 2
 
 
+def test_equal_traces_are_told_once(problems: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*told(problems), "-p", "med"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[t["sample"] for t in row["traces"]] for row in rows if "traces" in row] == [[0]] * 3
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -21,7 +21,7 @@ Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag o
 Backend = Annotated[str, typer.Option(metavar="NAME", help="What the model runs on.")]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; on MLX gpu, cpu. Default: the best.", show_default=False),
+    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; on MLX gpu, cpu. Default: best.", show_default=False),
 ]
 Cache = Annotated[
     str,
