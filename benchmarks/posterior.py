@@ -5,7 +5,8 @@
 `tiny-gsm`'s first problems are answered once by `med`. On those that it gets wrong, `--samples` reasonings each are
 sampled by `med+temperature(1)`: *ordinary* ones, given the question, and *posterior* ones, given question and answer.
 A reasoning is correct if every equation in it holds and every amount that the problem needs is derived, by the
-generator's own arithmetic (the answer alone does not make it so). *Best* is the one of a problem's posterior traces
+generator's own arithmetic (the answer alone does not make it so, and one wrong letter undoes it). *Derived* asks only
+that every amount stands behind an equals sign. *Best* is the one of a problem's posterior traces
 with the highest log p(answer | reasoning). Shares with 95 % bootstrap intervals over problems. The paper (arXiv
 2510.19990) found 31 to 43 % of posterior traces correct on GSM8K, by language models as judges.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -41,6 +43,12 @@ def problems(limit: int) -> list[Problem]:
     return list(found.values())
 
 
+def derived(problem: Problem, reasoning: str) -> bool:
+    """Whether every amount that the problem needs stands behind an equals sign."""
+    results = {int(number) for number in re.findall(r"= (\d+)", reasoning)}
+    return results >= {amount.value for amount in problem.amounts if amount.op}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,17 +70,22 @@ def main() -> None:
     again = [prepare(model, template, f"{name}#{i}", by_id[name].texts) for name in wrong for i in count]
     ordinary: dict[object, list[bool]] = {name: [] for name in wrong}
     answered: dict[object, list[bool]] = {name: [] for name in wrong}
+    ordinary_derived: dict[object, list[bool]] = {name: [] for name in wrong}
     for row in fill(sampler, model, template.slots, again):
         name = int(str(row.id).partition("#")[0])
         ordinary[name].append(correct_steps(arithmetic[name], row.slots["reasoning"]))
+        ordinary_derived[name].append(derived(arithmetic[name], row.slots["reasoning"]))
         answered[name].append(row.slots["answer"] == by_id[name].answer)
     requests = [Request(name, by_id[name].texts, given={"answer": f" {by_id[name].answer}"}) for name in wrong]
     posterior: dict[object, list[bool]] = {}
     best: dict[object, list[bool]] = {}
+    posterior_derived: dict[object, list[bool]] = {}
     for record in Tracer(model, template, sampler, n=options.samples).records(requests):
         traces = record["traces"]
         right = [correct_steps(arithmetic[record["id"]], trace["slots"]["reasoning"]) for trace in traces]
         posterior[record["id"]] = right
+        problem = arithmetic[record["id"]]
+        posterior_derived[record["id"]] = [derived(problem, trace["slots"]["reasoning"]) for trace in traces]
         best[record["id"]] = [right[int(np.argmax([trace["scores"][-1] for trace in traces]))]]
     if not options.json:
         print(f"{len(asked)} problems, {len(wrong)} of them wrong by med; {options.samples} samples of each, {POLICY}")
@@ -80,8 +93,10 @@ def main() -> None:
     picks = [rng.integers(0, len(wrong), len(wrong)) for _ in range(2000)]
     for name, found in (
         ("ordinary, reasoning correct", ordinary),
+        ("ordinary, all derived", ordinary_derived),
         ("ordinary, answer right", answered),
         ("posterior, reasoning correct", posterior),
+        ("posterior, all derived", posterior_derived),
         ("posterior, best of a problem", best),
     ):
         shares = np.array([np.mean(found[problem]) for problem in wrong])
