@@ -141,6 +141,11 @@ def test_fill_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["slots"]["answer"] == "<|endoftext|>{x}", "special tokens and braces are plain text"
 
 
+def test_what_is_given_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "Ann has 3 coins.", "-t", SHORT, "--fill", "answer= 18", "--policy", "med+early-exit"]) == 0
+    assert "answer       18\n" in capsys.readouterr().out
+
+
 def test_fill_from_a_key_of_each_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"prompt": "a", "gold": 7}, {"prompt": "b", "gold": " 12"}, {"prompt": "c"}, {"prompt": "d", "gold": 1.5}]
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

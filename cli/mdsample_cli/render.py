@@ -152,16 +152,17 @@ def _cached(denoiser: Denoiser) -> str:
 
 
 def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
-    """What a slot holds up to its end token, each token in the colour of its step, blanks shaded."""
+    """What a slot holds up to its end token: tokens coloured by step, what was given plain, blanks shaded."""
     step = {commit.position: commit.step for commit in row.commits}
     places = [place for place, of in enumerate(row.slot.tolist()) if of == number]
-    ends = [place for place in places if place in step and row.tokens[place] == tokenizer.end_id]
+    ends = [place for place in places if row.tokens[place] == tokenizer.end_id]
     text = Text()
-    for filled, run in groupby(places[: places.index(ends[0])] if ends else places, step.__contains__):
+    blanks = {place for place in places if place not in step and row.tokens[place] == tokenizer.mask_id}
+    for blank, run in groupby(places[: places.index(ends[0])] if ends else places, blanks.__contains__):
         here = list(run)
-        written = pieces(tokenizer, [int(row.tokens[place]) for place in here]) if filled else [BLANK] * len(here)
+        written = [BLANK] * len(here) if blank else pieces(tokenizer, [int(row.tokens[place]) for place in here])
         for place, piece in zip(here, written, strict=True):
-            colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if filled else "dim"
+            colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if place in step else "dim" if blank else ""
             text.append_text(plain(piece if text else piece.lstrip(), colour))
     return text
 
