@@ -259,7 +259,7 @@ class _Scorer:
             canvas = _copies(self.blank, rows)
             hidden = canvas.slot == self.number
             pairs = np.flatnonzero(np.isin(self.of, rows))
-            total[pairs, 0] = self._sums(canvas, hidden, pairs, self.of[pairs] - first)
+            total[pairs, 0] = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], self.of[pairs] - first)
             passes[[int(np.argmax(self.of == row)) for row in rows.tolist()]] = 1
         return total, passes
 
@@ -277,7 +277,8 @@ class _Scorer:
             tokens = np.where(hidden, np.int32(self.denoiser.tokenizer.mask_id), canvas.tokens)
             canvas = attrs.evolve(canvas, tokens=tokens, blank=canvas.blank | hidden)
             n = (canvas.slot == self.number).sum(1)
-            samples[pairs, sample] = self._sums(canvas, hidden, pairs, upto(len(pairs))) * n / hidden.sum(1)
+            sums = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], upto(len(pairs)))
+            samples[pairs, sample] = sums * n / hidden.sum(1)
         return samples, np.full(len(self.of), how.samples, np.int64)
 
     def _masks(self, row: int, how: MonteCarloBound) -> list[Longs]:
@@ -287,18 +288,6 @@ class _Scorer:
         share = (upto(how.samples) + rng.random(how.samples)) / how.samples
         counts = 1 + np.minimum((n * share).astype(np.int64), n - 1)
         return [np.sort(rng.permutation(n)[:count]) for count in counts.tolist()]
-
-    def _sums(self, canvas: Canvas, hidden: Bools, pairs: Longs, lines: Longs) -> Doubles:
-        """Σ log p of the pairs' tokens where `hidden`, one pass; `lines`: the canvas's row of each pair."""
-        plan = Sampler(Policy.of(Top(1))).plan(self.denoiser, canvas)
-        every = np.arange(len(canvas), dtype=np.int32)
-        look = _look(self.denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
-        which, position = np.nonzero(hidden[lines])
-        token = self.full.tokens[pairs[which], position]
-        logged = look.log_probabilities(lines[which].astype(np.int32), position.astype(np.int32), token)
-        total = np.zeros(len(pairs))
-        np.add.at(total, which, logged)
-        return total
 
 
 def marginal_scores(
@@ -311,13 +300,19 @@ def marginal_scores(
     total = np.zeros(len(canvas))
     for first in range(0, len(canvas), batch_size):
         rows = upto(len(canvas))[first : first + batch_size]
-        part = _copies(canvas, rows)
-        plan = Sampler(Policy.of(Top(1))).plan(denoiser, part)
-        look = _look(denoiser, plan, rows.astype(np.int32) - first, State.begin(part), where[rows], rows)
-        line, position = np.nonzero(where[rows])
-        token = tokens[rows[line], position]
-        logged = look.log_probabilities(line.astype(np.int32), position.astype(np.int32), token)
-        np.add.at(total, rows[line], logged)
+        total[rows] = _sums(denoiser, _copies(canvas, rows), where[rows], tokens[rows], upto(len(rows)))
+    return total
+
+
+def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines: Longs) -> Doubles:
+    """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
+    plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
+    every = np.arange(len(canvas), dtype=np.int32)
+    look = _look(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
+    which, position = np.nonzero(hidden[lines])
+    logged = look.log_probabilities(lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position])
+    total = np.zeros(len(lines))
+    np.add.at(total, which, logged)
     return total
 
 

@@ -48,16 +48,7 @@ def run(
             min=1, metavar="N", help="Short for steps(N) in the policy: all blanks in N steps.", show_default=False
         ),
     ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            "-t",
-            metavar="TEXT",
-            help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
-            show_default=False,
-        ),
-    ] = None,
+    template: shared.Layout = None,
     fill: shared.Fill = None,
     fill_from: shared.FillFrom = None,
     watch: Annotated[

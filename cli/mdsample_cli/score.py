@@ -52,16 +52,7 @@ def score(
     ] = None,
     fill: shared.Fill = None,
     fill_from: shared.FillFrom = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            "-t",
-            metavar="TEXT",
-            help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
-            show_default=False,
-        ),
-    ] = None,
+    template: shared.Layout = None,
     chat: shared.Chat = None,
     system: shared.System = None,
     model: shared.Model = shared.MODEL,

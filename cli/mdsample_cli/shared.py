@@ -42,6 +42,16 @@ Dtype = Annotated[
         show_default=False,
     ),
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        "-t",
+        metavar="TEXT",
+        help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
+        show_default=False,
+    ),
+]
 Chat = Annotated[
     bool | None,
     typer.Option(

@@ -47,16 +47,7 @@ def traces(
         typer.Option(metavar="NATS", help="Keep no trace whose log p(answer | trace) is below.", show_default=False),
     ] = None,
     policy: Annotated[str, typer.Option("--policy", "-p", metavar="POLICY", help="How they are written.")] = POLICY,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            "-t",
-            metavar="TEXT",
-            help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
-            show_default=False,
-        ),
-    ] = None,
+    template: shared.Layout = None,
     chat: shared.Chat = None,
     system: shared.System = None,
     model: shared.Model = shared.MODEL,
