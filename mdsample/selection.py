@@ -9,7 +9,9 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `steps(n)` | an even split of the blanks over n steps |
 | `below-entropy(λ)` | every H < λ |
 | `entropy-bound(γ)` | ΣH − max H <= γ |
+| `error-budget(total)` | Σb of the run <= `total` · share of the blanks filled, b = ΣH − max H |
 | `above-confidence(τ)` | every c >= τ |
+| `cumulative-confidence(p)` | Πc >= p |
 | `factor(f)` | (n + 1)(1 − min c) < f |
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
 | `linear-time(steps)` | a binomial number of the blanks |
@@ -27,7 +29,7 @@ import numpy as np
 
 from mdsample.arrays import Doubles, Ints, upto
 from mdsample.part import Part, Seat, integer, real
-from mdsample.view import Ranked, View, capped, entropies
+from mdsample.view import Ranked, View, bounds, capped
 
 
 class Selection(Part):
@@ -123,8 +125,30 @@ class EntropyBound(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix within the bound."""
-        h = entropies(ranked)
-        return capped(ranked.leading(np.cumsum(h, 1) - np.maximum.accumulate(h, 1) <= self.bound), self.k)
+        return capped(ranked.leading(bounds(ranked) <= self.bound), self.k)
+
+
+@final
+@attrs.frozen
+class ErrorBudget(Selection):
+    """While the run's Σ b, b = ΣH − max H of a step, stays within `total` nats times the share of the blanks filled.
+
+    So a run's `error_bound` is at most `total`, however many steps it takes: the error that is asked for is the error
+    that is paid. What a step leaves unspent, later ones may spend. A stop rule that fills blanks from one look spends
+    on top (`early-exit(γ)` at most γ). A rule of our own; `benchmarks/error_budget.py` compares its pacing with others.
+    """
+
+    name: ClassVar[str] = "error-budget"
+    remembers: ClassVar[bool] = True
+    total: float = real(at_least=0)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that can be paid for."""
+        board = view.board
+        blanks = np.maximum(board.open.sum(1), 1)[:, None]
+        filled = blanks - board.blank.sum(1)[:, None] + upto(ranked.entropy.shape[1]) + 1
+        # the sum is the one that the state will hold, bit for bit, so the promise is exact
+        return ranked.leading(board.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
 
 
 @final
@@ -138,6 +162,24 @@ class AboveConfidence(Selection):
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix with every c >= `probability`."""
         return ranked.leading(ranked.confidence >= self.probability)
+
+
+@final
+@attrs.frozen
+class CumulativeConfidence(Selection):
+    """While the product of the top probabilities is at least `probability`.
+
+    The product is how likely independent draws are all the most probable tokens. As Σ(1 − c) <= −ln Πc, the joint
+    gives these tokens together at least 1 + ln `probability`, however they depend on one another. A rule of our own;
+    default 0.9, the threshold that Fast-dLLM (arXiv 2505.22618) asks of each token alone.
+    """
+
+    name: ClassVar[str] = "cumulative-confidence"
+    probability: float = real(0.9, above=0, at_most=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix whose product is large enough."""
+        return ranked.leading(np.cumprod(ranked.confidence.astype(np.float64), 1) >= self.probability)
 
 
 @final

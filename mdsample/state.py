@@ -114,6 +114,7 @@ class State:
             canvas.names,
             self.written[pick, :width],
             self.probability[pick, :width],
+            self.error_bound[pick],
             self.step[pick],
             self.nfe[pick],
             price,

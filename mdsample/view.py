@@ -37,6 +37,8 @@ class Board:
     written: Ints
     #: probability of the committed token when it was committed, NaN if not
     probability: Floats
+    #: Σ b so far, nats, b = ΣH − max H of a step's commits, `[B]` float64
+    error_bound: Doubles
     #: steps taken so far, `[B]`
     step: Ints
     #: forward passes so far, `[B]`
@@ -99,6 +101,12 @@ class Ranked:
 def capped(count: Ints, k: int | None) -> Ints:
     """`count`, at most `k`."""
     return count if k is None else np.minimum(count, np.int32(k))
+
+
+def bounds(ranked: Ranked) -> Doubles:
+    """b = ΣH − max H of each prefix of the ranking, nats, `[B, N]` float64: it bounds its total correlation."""
+    h = entropies(ranked)
+    return np.cumsum(h, 1) - np.maximum.accumulate(h, 1)
 
 
 def entropies(ranked: Ranked) -> Doubles:

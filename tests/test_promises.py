@@ -150,7 +150,9 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
         "steps": (law, {"n": [2, 6]}),
         "below-entropy": (law, {"entropy": [0.1, 3.0], "k": [2]}),
         "entropy-bound": (law, {"bound": [0.0, 5.0], "k": [1]}),
+        "error-budget": (law, {"total": [0.0, 20.0]}),
         "above-confidence": (law, {"probability": [0.1, 0.999]}),
+        "cumulative-confidence": (law, {"probability": [0.01, 0.999]}),
         "factor": (law, {"factor": [0.01, 6.0]}),
         "frechet": (law, {"margin": [-9.0, 0.9]}),
         "linear-time": (law, {"steps": [1, 9]}),
@@ -180,6 +182,8 @@ def start_of(name: str) -> dict[str, Any]:
         "early-exit": {"entropy": 5.0},
         "below-entropy": {"entropy": 1.0},
         "entropy-bound": {"bound": 2.0},
+        "error-budget": {"total": 4.0},
+        "cumulative-confidence": {"probability": 0.3},
         "confidence": {"noise": 0.0},
         "steps": {"n": 4},
     }

@@ -28,7 +28,7 @@ from mdsample.policy import Policy
 from mdsample.sampler import rank, ranked
 from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, Factor, Frechet, Selection, Top
 from mdsample.spec import parse
-from mdsample.view import Ranked, entropies
+from mdsample.view import Ranked, bounds, entropies
 from mdsample.window import Whole
 
 
@@ -84,11 +84,6 @@ def _length(ranked: Ranked) -> Doubles:
     return np.arange(1, ranked.position.shape[1] + 1, dtype=np.float64)
 
 
-def _entropy_sum(ranked: Ranked) -> Doubles:
-    h = entropies(ranked)
-    return np.cumsum(h, 1) - np.maximum.accumulate(h, 1)
-
-
 def _profile(ranked: Ranked) -> Doubles:
     c = ranked.confidence.astype(np.float64)
     return np.cumsum(c, 1) - _length(ranked) + _least_confidence(ranked)
@@ -97,7 +92,7 @@ def _profile(ranked: Ranked) -> Doubles:
 #: the rules that reviewers of MED (arXiv 2510.19990) asked to see side by side, and plain counts
 RULES: tuple[Rule, ...] = (
     Rule("MED", Entropy(), BelowEntropy, lambda r: np.maximum.accumulate(entropies(r), 1)),
-    Rule("EB", Entropy(), EntropyBound, _entropy_sum, (0.0, math.inf)),
+    Rule("EB", Entropy(), EntropyBound, bounds, (0.0, math.inf)),
     Rule("threshold", Confidence(), AboveConfidence, _least_confidence, (1e-9, 1.0)),
     Rule("factor", Confidence(), Factor, lambda r: (_length(r) + 1) * (1 - _least_confidence(r))),
     Rule("Fréchet", Confidence(), Frechet, _profile, (-math.inf, math.inf)),

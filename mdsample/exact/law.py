@@ -23,8 +23,8 @@ from mdsample.exact.toy import LARGEST_TABLE, Toy
 from mdsample.guide import NoGuide
 from mdsample.part import Part
 from mdsample.policy import CompletePolicy, Policy
-from mdsample.sampler import Sampler, close, remask
-from mdsample.state import FILLED
+from mdsample.sampler import Sampler, close, in_order, remask
+from mdsample.state import FILLED, parallel_bound
 from mdsample.view import View
 
 #: states that are looked at in one forward pass
@@ -169,11 +169,14 @@ class _Tally:
         again = again[state]
         mask = np.int32(walk.denoiser.tokenizer.mask_id)
         past = at(states, state)
+        row, position = in_order(made.ranking, made.chosen)
+        spent = parallel_bound(row, view.marginals.entropy[made.state[row], position], len(made.state))
         after = States(
             np.where(again, mask, drawn.tokens),
             drawn.blank | again,
             np.where(again, -1, np.where(chosen, step, past.written)).astype(np.int32),
             np.where(again, np.nan, np.where(chosen, drawn.probability, past.probability)).astype(np.float32),
+            past.error_bound + spent[drawn.commit],
             past.remasked + again.sum(1, dtype=np.int32),
             past.weight * share * drawn.weight,
             past.chance * share,

@@ -43,6 +43,8 @@ class States:
     #: step and probability of each commit, `[N, L]`, as in `State`; of the first history where several were merged
     written: Ints
     probability: Floats
+    #: Σ b so far, nats, `[N]`, as in `State`; likewise of the first history
+    error_bound: Doubles
     #: positions masked again so far, `[N]`
     remasked: Ints
     #: probability that the sampler comes here, `[N]`
@@ -55,7 +57,7 @@ class States:
         """The one state in which nothing is done."""
         shape = canvas.tokens.shape
         written, probability = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
-        return States(canvas.tokens, canvas.blank, written, probability, np.zeros(1, np.int32), np.ones(1), np.ones(1))
+        return States(canvas.tokens, canvas.blank, written, probability, np.zeros(1), np.zeros(1, np.int32), np.ones(1), np.ones(1))
 
     def __len__(self) -> int:
         """N."""
@@ -65,7 +67,7 @@ class States:
         """Equal states made one: equal rows and, if a part remembers, equal histories."""
         columns = [self.tokens, self.blank, self.remasked[:, None]]
         if remembers:
-            columns += [self.written, self.probability.view(np.int32)]
+            columns += [self.written, self.probability.view(np.int32), self.error_bound.view(np.int64)[:, None]]
         first, which = distinct(columns)
         weight, chance = pooled(self.weight, which), pooled(self.chance, which)
         return attrs.evolve(at(self, first), weight=weight, chance=chance)
@@ -110,6 +112,7 @@ class Walk:
             canvas.names,
             states.written,
             states.probability,
+            states.error_bound,
             np.full(count, step, np.int32),
             np.full(count, step * self.plan.price, np.int32),
             self.plan.price,
@@ -134,7 +137,7 @@ class _Forgetful(Board):
     """A board on which the past cannot be read."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("written", "probability"):
+        if name in ("written", "probability", "error_bound"):
             raise ValueError(
                 f"a part reads board.{name}, which tells the past, without saying so; give its class `remembers = True`"
             )
