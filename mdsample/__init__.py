@@ -19,10 +19,10 @@ from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
 from mdsample.loading import ModelError, load
 from mdsample.marginals import Marginals
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Order, Random, RightToLeft
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Order, PositionBiased, Random, RightToLeft
 from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
-from mdsample.presets import ar_med, dream, eb, fast_dllm, llada, med, one_by_one
+from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, llada, med, one_by_one, top_k_margin
 from mdsample.result import Commit, Result, Row
 from mdsample.revise import Never, Revise
 from mdsample.sampler import Sampler
@@ -47,7 +47,7 @@ from mdsample.stopping import Ahead, Budget, EarlyExit, Ended, Leave, Stop
 from mdsample.template import Template, TemplateError
 from mdsample.trace import Trace, TraceError
 from mdsample.view import Board, Ranked, View
-from mdsample.window import Blocks, Whole, Window
+from mdsample.window import Blocks, Dilated, Whole, Window
 
 __version__ = "0.1.0"
 
@@ -68,6 +68,7 @@ __all__ = [
     "Confidence",
     "Constraint",
     "CumulativeConfidence",
+    "Dilated",
     "Draw",
     "EarlyExit",
     "Ended",
@@ -96,6 +97,7 @@ __all__ = [
     "Part",
     "Policy",
     "PolicyError",
+    "PositionBiased",
     "Random",
     "RandomSelection",
     "Ranked",
@@ -123,6 +125,7 @@ __all__ = [
     "ar_med",
     "chat",
     "dream",
+    "dus",
     "eb",
     "exact",
     "fast_dllm",
@@ -133,4 +136,5 @@ __all__ = [
     "one_by_one",
     "parse",
     "score",
+    "top_k_margin",
 ]

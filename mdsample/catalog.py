@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdsample.constraint import Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random, RightToLeft
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
 from mdsample.part import Part
 from mdsample.revise import Never
 from mdsample.selection import (
@@ -21,16 +21,18 @@ from mdsample.selection import (
     Top,
 )
 from mdsample.stopping import Budget, EarlyExit, Ended
-from mdsample.window import Blocks, Whole
+from mdsample.window import Blocks, Dilated, Whole
 
 PARTS: dict[str, type[Part]] = {
     part.name: part
     for part in (
         Whole,
         Blocks,
+        Dilated,
         Confidence,
         Margin,
         Entropy,
+        PositionBiased,
         LeftToRight,
         RightToLeft,
         Random,

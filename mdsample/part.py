@@ -31,7 +31,8 @@ class Part(abc.ABC):
     name: ClassVar[str]
     #: the seat it fills
     seat: ClassVar[Seat]
-    #: whether it reads the past (`board.written`, `board.probability`, `board.error_bound`); exact laws must then keep histories apart
+    #: whether it reads the past (`board.written`, `board.probability`, `board.error_bound`); exact laws must then keep
+    #: histories apart
     remembers: ClassVar[bool] = False
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything

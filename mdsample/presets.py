@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mdsample.draw import Temperature
-from mdsample.order import Confidence, Entropy, LeftToRight, Random
+from mdsample.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy import Policy
 from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, Steps, Top
-from mdsample.window import Whole
+from mdsample.window import Dilated, Whole
 
 
 def llada(steps: int = 128) -> Policy:
@@ -44,8 +44,24 @@ def dream(steps: int = 512) -> Policy:
     return Whole() + Random() + LinearTime(steps)
 
 
+def dus(size: int = 32) -> Policy:
+    """Dilated unmasking: a block of `size` in ⌈log2 size⌉ rounds of places far apart (arXiv 2506.19037)."""
+    return Dilated(size) + Steps(1)
+
+
+def top_k_margin(steps: int = 50, *, noise: float = 0.5) -> Policy:
+    """Top-K probability margin: largest margins, with Gumbel noise, an even split over `steps` (arXiv 2502.06768).
+
+    Defaults are those of its puzzles (appendix D.2).
+    """
+    return Whole() + Margin(noise=noise) + Steps(steps) + Temperature(1.0)
+
+
 def one_by_one() -> Policy:
-    """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768)."""
+    """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768).
+
+    Also the first-hitting sampler (arXiv 2409.02908): its times matter only to a model that is told the time.
+    """
     return Whole() + Random() + Top(1) + Temperature(1.0)
 
 
@@ -57,5 +73,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "eb": eb,
     "fast-dllm": fast_dllm,
     "dream": dream,
+    "dus": dus,
+    "top-k-margin": top_k_margin,
     "one-by-one": one_by_one,
 }

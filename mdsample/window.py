@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample.arrays import Bools
+from mdsample.arrays import Bools, Ints
 from mdsample.part import Part, Seat, integer
 from mdsample.view import Board
 
@@ -55,6 +55,35 @@ class Blocks(Window):
 
     def eligible(self, board: Board) -> Bools:
         """The blanks of the first unfinished block."""
-        block = board.place // self.size
-        first = np.where(board.blank, block, np.iinfo(np.int32).max).min(1, keepdims=True)
-        return board.blank & (block == first)
+        return _first(board, board.place // self.size)
+
+
+@final
+@attrs.frozen
+class Dilated(Window):
+    """Blocks of `size`, each in rounds of places far apart; the first round with a blank is on offer.
+
+    Round t = 1, 2, … holds every ⌊size / base^t⌋-th place of the block that no earlier round has, from the first on;
+    the last holds the rest. With size 8 and base 2, counted from 1: 1 5, then 3 7, then 2 4 6 8. Places far apart
+    depend less on one another, so `steps(1)` fills a round at once (DUS, arXiv 2506.19037); a selection that looks,
+    such as `entropy-bound`, leaves a round's uncertain places for the next pass. Unit: tokens. Defaults 32 and 2.
+    """
+
+    name: ClassVar[str] = "dilated"
+    size: int = integer(32, at_least=1)
+    base: int = integer(2, at_least=2, kw_only=True)
+
+    def eligible(self, board: Board) -> Bools:
+        """The blanks of the first unfinished round of the first unfinished block."""
+        block, place = np.divmod(board.place, self.size)
+        strides = [self.size // self.base]
+        while strides[-1] > 1:
+            strides.append(strides[-1] // self.base)
+        later = np.logical_and.accumulate([place % max(stride, 1) > 0 for stride in strides])
+        return _first(board, block * len(strides) + later.sum(0, dtype=np.int32))
+
+
+def _first(board: Board, group: Ints) -> Bools:
+    """The blanks of the lowest-numbered group `[B, L]` that has any."""
+    first = np.where(board.blank, group, np.iinfo(np.int32).max).min(1, keepdims=True)
+    return board.blank & (group == first)

@@ -50,8 +50,20 @@ class Place:
 Window = Callable[[Row], list[int]]
 #: rank (lower first) of a place
 Order = Callable[[Place], float]
-#: probability of each count, given places in order, the step, and the number of blanks of the row
-Selection = Callable[[list[Place], int, int], dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a selection may know besides the places: steps taken, blanks left and at first, nats spent."""
+
+    step: int
+    blanks: int
+    open: int
+    spent: float
+
+
+#: probability of each count, given places in order
+Selection = Callable[[list[Place], Past], dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -86,13 +98,13 @@ class Brute:
                 left.remove(place)
             yield chance, list(ordering)
 
-    def sets(self, row: Row, step: int) -> Iterator[tuple[float, list[Place]]]:
+    def sets(self, row: Row, step: int, spent: float = 0.0) -> Iterator[tuple[float, list[Place]]]:
         """Every set that may be committed, with its probability (the same set may come several times)."""
         places = self.places(row)
         offered = [places[i] for i in self.window(row)]
-        blanks = sum(token is None for token in row)
+        past = Past(step, sum(token is None for token in row), len(row), spent)
         for chance, ordering in self.orderings(offered):
-            for count, probability in self.selection(ordering, step, blanks).items():
+            for count, probability in self.selection(ordering, past).items():
                 yield chance * probability, ordering[: max(1, min(count, len(ordering)))]
 
     def run(self, row: Row) -> tuple[dict[Row, float], float, float]:
@@ -100,38 +112,45 @@ class Brute:
         law: dict[Row, float] = defaultdict(float)
         totals = [0.0, 0.0]
 
-        def go(row: Row, step: int, weight: float) -> None:
+        def go(row: Row, step: int, weight: float, spent: float) -> None:
             if None not in row:
                 law[row] += weight
                 return
             totals[0] += weight
-            for chance, chosen in self.sets(row, step):
+            for chance, chosen in self.sets(row, step, spent):
                 totals[1] += weight * chance * math.sqrt(bound(chosen) / 2)
                 for tokens in itertools.product(range(self.size), repeat=len(chosen)):
                     drawn = math.prod(place.p[token] for place, token in zip(chosen, tokens, strict=True))
                     if drawn > 0:
-                        go(filled(row, chosen, tokens), step + 1, weight * chance * drawn)
+                        after = filled(row, chosen, tokens)
+                        go(after, step + 1, weight * chance * drawn, spent + rounded_bound(chosen))
 
-        go(row, 0, 1.0)
+        go(row, 0, 1.0, 0.0)
         return law, totals[0], totals[1]
 
     def dealt(self, row: Row) -> float:
         """E Σ b when the tokens are dealt from the joint: x is drawn first, the policy only decides what is shown."""
 
-        def go(row: Row, x: tuple[int, ...], step: int, weight: float) -> float:
+        def go(row: Row, x: tuple[int, ...], step: int, weight: float, spent: float) -> float:
             if None not in row:
                 return 0.0
             total = 0.0
-            for chance, chosen in self.sets(row, step):
+            for chance, chosen in self.sets(row, step, spent):
                 after = filled(row, chosen, [x[place.position] for place in chosen])
-                total += weight * chance * bound(chosen) + go(after, x, step + 1, weight * chance)
+                total += weight * chance * bound(chosen)
+                total += go(after, x, step + 1, weight * chance, spent + rounded_bound(chosen))
             return total
 
-        return sum(go(row, x, 0, p) for x, p in self.joint.items() if p > 0)
+        return sum(go(row, x, 0, p, 0.0) for x, p in self.joint.items() if p > 0)
 
 
 def bound(chosen: list[Place]) -> float:
     entropies = [place.entropy for place in chosen]
+    return sum(entropies) - max(entropies)
+
+
+def rounded_bound(chosen: list[Place]) -> float:
+    entropies = [float(place.h) for place in chosen]
     return sum(entropies) - max(entropies)
 
 
@@ -154,10 +173,25 @@ def blocks(size: int) -> Window:
     return offered
 
 
+def dilated(size: int, base: int) -> Window:
+    def round_of(position: int) -> int:
+        t = 1
+        while position % size % max(1, size // base**t):
+            t += 1
+        return t
+
+    def offered(row: Row) -> list[int]:
+        first = blocks(size)(row)
+        return [i for i in first if round_of(i) == min(map(round_of, first))]
+
+    return offered
+
+
 ORDERS: dict[str, Order] = {
     "confidence": lambda place: -place.log_c,
     "margin": lambda place: -place.margin,
     "entropy": lambda place: place.h,
+    "position-biased": lambda place: 0.4 * place.position - float(place.log_c),
     "left-to-right": lambda place: place.position,
     "right-to-left": lambda place: -place.position,
     "random": lambda place: 0.0,
@@ -169,7 +203,7 @@ ORDERS: dict[str, Order] = {
 def longest(passes: Callable[[list[Place]], bool], k: int | None = None) -> Selection:
     """The longest prefix all of whose prefixes pass."""
 
-    def count(ordering: list[Place], step: int, blanks: int) -> dict[int, float]:
+    def count(ordering: list[Place], past: Past) -> dict[int, float]:
         n = 0
         while n < len(ordering) and passes(ordering[: n + 1]):
             n += 1
@@ -179,7 +213,7 @@ def longest(passes: Callable[[list[Place]], bool], k: int | None = None) -> Sele
 
 
 def top(k: int) -> Selection:
-    return lambda ordering, step, blanks: {k: 1.0}
+    return lambda ordering, past: {k: 1.0}
 
 
 def below_entropy(limit: float, k: int | None = None) -> Selection:
@@ -187,11 +221,25 @@ def below_entropy(limit: float, k: int | None = None) -> Selection:
 
 
 def entropy_bound(limit: float) -> Selection:
-    return longest(lambda s: sum(float(p.h) for p in s) - max(float(p.h) for p in s) <= limit)
+    return longest(lambda s: rounded_bound(s) <= limit)
+
+
+def error_budget(total: float) -> Selection:
+    def count(ordering: list[Place], past: Past) -> dict[int, float]:
+        def paid(s: list[Place]) -> bool:
+            return past.spent + rounded_bound(s) <= total * (past.open - past.blanks + len(s)) / past.open
+
+        return longest(paid)(ordering, past)
+
+    return count
 
 
 def above_confidence(limit: float) -> Selection:
     return longest(lambda s: all(place.c >= limit for place in s))
+
+
+def cumulative_confidence(limit: float) -> Selection:
+    return longest(lambda s: math.prod(float(place.c) for place in s) >= limit)
 
 
 def factor(limit: float) -> Selection:
@@ -207,16 +255,16 @@ def frechet(limit: float) -> Selection:
 
 
 def steps(n: int) -> Selection:
-    def count(ordering: list[Place], step: int, blanks: int) -> dict[int, float]:
-        share = max(1, max(1, n - step) * len(ordering) // blanks)
+    def count(ordering: list[Place], past: Past) -> dict[int, float]:
+        share = max(1, max(1, n - past.step) * len(ordering) // past.blanks)
         return {math.ceil(len(ordering) / share): 1.0}
 
     return count
 
 
 def linear_time(n: int) -> Selection:
-    def count(ordering: list[Place], step: int, blanks: int) -> dict[int, float]:
-        p, m = 1 / max(1, n - step), len(ordering)
+    def count(ordering: list[Place], past: Past) -> dict[int, float]:
+        p, m = 1 / max(1, n - past.step), len(ordering)
         return {k: math.comb(m, k) * p**k * (1 - p) ** (m - k) for k in range(m + 1)}
 
     return count

@@ -18,14 +18,16 @@ from mdsample.constraint import Ban, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.exact.law import visits
 from mdsample.guide import Cfg
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random, RightToLeft
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
 from mdsample.policy import Policy
 from mdsample.revise import Revise
 from mdsample.sampler import Sampler, choose, rank, ranked
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
+    CumulativeConfidence,
     EntropyBound,
+    ErrorBudget,
     Factor,
     Frechet,
     LinearTime,
@@ -36,7 +38,7 @@ from mdsample.selection import (
 from mdsample.stopping import Budget, EarlyExit, Ended
 from mdsample.template import Template
 from mdsample.view import Ranked, View
-from mdsample.window import Blocks, Whole
+from mdsample.window import Blocks, Dilated, Whole
 
 ONE = Temperature(1.0)
 CALM = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -54,11 +56,17 @@ def random_joint(seed: int, shape: tuple[int, int], alpha: float = 0.5) -> exact
 joints = st.builds(random_joint, seeds, shapes, st.sampled_from([0.1, 0.5, 2.0]))
 
 #: part, and the brute force's own version of it
-WINDOWS = [(Whole(), brute.whole), (Blocks(2), brute.blocks(2)), (Blocks(1), brute.blocks(1))]
+WINDOWS = [
+    (Whole(), brute.whole),
+    (Blocks(2), brute.blocks(2)),
+    (Blocks(1), brute.blocks(1)),
+    (Dilated(3), brute.dilated(3, 2)),
+]
 ORDERS = [
     (Confidence(), brute.ORDERS["confidence"], 0.0),
     (Margin(), brute.ORDERS["margin"], 0.0),
     (Entropy(), brute.ORDERS["entropy"], 0.0),
+    (PositionBiased(0.4), brute.ORDERS["position-biased"], 0.0),
     (LeftToRight(), brute.ORDERS["left-to-right"], 0.0),
     (RightToLeft(), brute.ORDERS["right-to-left"], 0.0),
     (Random(), brute.ORDERS["random"], 1.0),
@@ -75,9 +83,15 @@ SELECTIONS = [
     (AboveConfidence(0.6), brute.above_confidence(0.6)),
     (Factor(0.9), brute.factor(0.9)),
     (Frechet(-0.2), brute.frechet(-0.2)),
+    (CumulativeConfidence(0.4), brute.cumulative_confidence(0.4)),
+    (ErrorBudget(0.8), brute.error_budget(0.8)),
     (Steps(2), brute.steps(2)),
     (LinearTime(3), brute.linear_time(3)),
 ]
+
+
+#: those that decide by what they see alone, without dice, clock or past
+MEMORYLESS = [rule for rule in SELECTIONS if not isinstance(rule[0], (Steps, LinearTime, ErrorBudget))]
 
 
 def as_dict(joint: exact.Toy) -> dict[tuple[int, ...], float]:
@@ -123,7 +137,7 @@ def test_in_parallel_the_error_is_within_both_bounds(joint, window, order, selec
 
 
 @CALM
-@given(joints, st.sampled_from([Entropy(), LeftToRight(), Confidence()]), st.sampled_from(SELECTIONS[:9]))
+@given(joints, st.sampled_from([Entropy(), LeftToRight(), Confidence()]), st.sampled_from(MEMORYLESS))
 def test_kl_is_the_sum_of_the_total_correlations(joint, order, selection):
     # without dice of the policy's own the chain rule is an equation: KL = E Σ (ΣH − H(A)), samplers.md 11.2
     by_order = {part: rank for part, rank, _ in ORDERS}
@@ -145,8 +159,6 @@ def test_kl_is_the_sum_of_the_total_correlations(joint, order, selection):
         after = (p / mass * go(brute.filled(row, chosen, tokens)) for tokens, p in together.items() if p > 0)
         return correlation + sum(after)
 
-    if isinstance(selection[0], Steps):
-        return  # its count depends on the step, which `go` does not follow
     law = exact.law(Whole() + order + selection[0] + ONE, joint)
     assert exact.kl(joint, law) == pytest.approx(go((None,) * joint.length), abs=1e-9)
 
@@ -180,6 +192,27 @@ def test_eb_keeps_its_bound_in_every_step_and_med_in_every_token(joint, limit):
     if limit > 0:
         med = exact.law(Whole() + Entropy() + BelowEntropy(limit) + ONE, joint)
         assert exact.kl(joint, med) <= med.kl_bound + 1e-9 <= limit * (joint.length - 1) + 1e-6
+
+
+@CALM
+@given(joints, st.sampled_from(ORDERS), st.floats(0.0, 4.0))
+def test_an_error_budget_bounds_the_law(joint, order, total):
+    law = exact.law(Whole() + order[0] + ErrorBudget(total) + ONE, joint)
+    assert exact.kl(joint, law) <= law.kl_bound + 1e-9 <= total + 2e-6  # its entropies are float32
+
+
+@CALM
+@given(joints, st.sampled_from([o for o, _, noise in ORDERS if not noise]), st.floats(0.4, 1.0))
+def test_cumulative_confidence_bounds_the_joint_chance_of_the_most_probable(joint, order, probability):
+    policy = Whole() + order + CumulativeConfidence(probability) + ONE
+    rows, mass = np.array(list(np.ndindex(joint.table().shape))), joint.table().ravel()
+    for _, view in visits(policy, joint):
+        chosen = choose(policy.completed(), view, rank(policy.completed(), view))[0]
+        for i in np.flatnonzero(chosen.sum(1) > 1):
+            blank = view.board.blank[i]
+            possible = (rows == view.board.tokens[i])[:, ~blank].all(1)
+            top = possible & (rows == view.marginals.token[i])[:, chosen[i]].all(1)
+            assert mass[top].sum() >= (1 + math.log(probability) - 1e-5) * mass[possible].sum()
 
 
 # the law is that of the real loop
@@ -220,6 +253,9 @@ SPLIT = {"reasoning": 2, "answer": 2}
     [
         Random() + BelowEntropy(0.9) + ONE,
         Entropy(noise=0.4) + EntropyBound(0.5) + ONE,
+        Entropy() + ErrorBudget(1.5) + ONE,
+        LeftToRight() + ErrorBudget(0.9) + ONE + SecondThoughts(2),
+        Confidence() + CumulativeConfidence(0.2) + ONE,
         Random() + LinearTime(3) + ONE,
         Confidence() + Top(2) + Temperature(0.7, top_p=0.9),
         Margin() + Factor(1.2) + Temperature(1.3, top_k=2),

@@ -114,13 +114,41 @@ def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int,
         assert row.unfilled == 0
 
 
+@given(models(), canvases(), st.just(0.0) | st.floats(0.001, 20), POLICIES)
+def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, total: float, policy: Policy) -> None:
+    # stop rules spend on top, so only the one that never fills by itself is here
+    rest = attrs.evolve(policy, stops=tuple(stop for stop in policy.stops if isinstance(stop, mdsample.Ended)))
+    for row in testing.run(attrs.evolve(rest, selection=mdsample.ErrorBudget(total)), model, canvas).rows:
+        assert row.error_bound <= total
+
+
+@given(models(), canvases(), st.integers(1, 12), st.integers(2, 4))
+def test_rounds_are_filled_one_a_step(model: ScriptedDenoiser, canvas: Canvas, size: int, base: int) -> None:
+    policy = mdsample.Dilated(size, base=base) + mdsample.Steps(1)
+    for i, row in enumerate(testing.run(policy, model, canvas).rows):
+        left = list(enumerate(np.flatnonzero(canvas.blank[i]).tolist()))
+        step = 0
+        while left:
+            block = [(n, p) for n, p in left if n // size == left[0][0] // size]
+            strides = (max(1, size // base**t) for t in range(1, 9))
+            now = next(filter(None, ([p for n, p in block if n % size % stride == 0] for stride in strides)))
+            assert sorted(c.position for c in row.commits if c.step == step) == now
+            left, step = [(n, p) for n, p in left if p not in now], step + 1
+
+
 @given(models(), canvases(), st.integers(1, 16), POLICIES)
 def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: int, policy: Policy) -> None:
     rest = attrs.evolve(policy, stops=(), selection=mdsample.Steps(n))
-    size = (rest.window or mdsample.Blocks()).size if not isinstance(rest.window, mdsample.Whole) else 1 << 20
+    match rest.window or mdsample.Blocks():
+        case mdsample.Blocks(size=size):
+            rounds = 1
+        case mdsample.Dilated(size=size):
+            rounds = size.bit_length()
+        case _:
+            size, rounds = 1 << 20, 1
     for i, row in enumerate(testing.run(rest, model, canvas).rows):
         blocks = -(-int(canvas.blank[i].sum()) // size)
-        assert row.steps <= max(n, blocks)
+        assert row.steps <= max(n, blocks * rounds)
 
 
 @given(models(), canvases(), POLICIES)
@@ -142,9 +170,11 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
     law = mdsample.Whole() + mdsample.Temperature(1.0)
     by_name: dict[str, tuple[Policy, dict[str, list[Any]]]] = {
         "blocks": (law, {"size": [1, 3]}),
+        "dilated": (law, {"size": [4, 8], "base": [3]}),
         "confidence": (law, {"noise": [4.0]}),
         "margin": (law, {"noise": [4.0]}),
         "entropy": (law, {"noise": [4.0]}),
+        "position-biased": (law, {"decay": [0.0, 4.0]}),
         "fixed": (law, {"permutation": [(0, 1, 2, 3, 4, 5, 6, 7), (7, 6, 5, 4, 3, 2, 1, 0)]}),
         "top": (law, {"k": [2, 5]}),
         "steps": (law, {"n": [2, 6]}),
@@ -184,6 +214,7 @@ def start_of(name: str) -> dict[str, Any]:
         "entropy-bound": {"bound": 2.0},
         "error-budget": {"total": 4.0},
         "cumulative-confidence": {"probability": 0.3},
+        "dilated": {"size": 6},
         "confidence": {"noise": 0.0},
         "steps": {"n": 4},
     }

@@ -32,6 +32,7 @@ POLICIES = testing.policies(("answer", "reasoning"), vocab=20, blanks=5, texts=(
 REQUIRED = {
     "fixed": "fixed([2,0,1])",
     "budget": "budget(8)",
+    "error-budget": "error-budget(2.5)",
     "ban": "ban([7,'yes'])",
     "characters": "characters('0123456789')",
     "choices": "choices(['yes','no'])",

@@ -57,7 +57,8 @@ class States:
         """The one state in which nothing is done."""
         shape = canvas.tokens.shape
         written, probability = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
-        return States(canvas.tokens, canvas.blank, written, probability, np.zeros(1), np.zeros(1, np.int32), np.ones(1), np.ones(1))
+        none, one = np.zeros(1), np.ones(1)
+        return States(canvas.tokens, canvas.blank, written, probability, none, none.astype(np.int32), one, one)
 
     def __len__(self) -> int:
         """N."""

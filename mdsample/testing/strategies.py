@@ -13,7 +13,7 @@ from mdsample.catalog import PARTS
 from mdsample.constraint import Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random, RightToLeft
+from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
 from mdsample.revise import Never
@@ -30,7 +30,7 @@ from mdsample.selection import (
     Top,
 )
 from mdsample.stopping import Budget, EarlyExit, Ended
-from mdsample.window import Blocks, Whole
+from mdsample.window import Blocks, Dilated, Whole
 
 T = TypeVar("T")
 _TEXT = st.text(min_size=1)
@@ -115,9 +115,11 @@ def _table(
     table: dict[str, SearchStrategy[Part]] = {
         "whole": st.just(Whole()),
         "blocks": st.builds(Blocks, natural),
+        "dilated": st.builds(Dilated, natural, base=natural.filter(lambda n: n > 1)),
         "confidence": st.builds(Confidence, noise=amount),
         "margin": st.builds(Margin, noise=amount),
         "entropy": st.builds(Entropy, noise=amount),
+        "position-biased": st.builds(PositionBiased, amount),
         "left-to-right": st.just(LeftToRight()),
         "right-to-left": st.just(RightToLeft()),
         "random": st.just(Random()),
