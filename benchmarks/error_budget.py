@@ -1,0 +1,106 @@
+"""How should a run's error budget be paced? EB's bound per step against budgets for the whole run, by exact laws.
+
+    python benchmarks/error_budget.py
+
+Prints the tables of docs/exact-study.md. Everything but the joints is exact, and they come from fixed seeds. About two
+minutes on one core.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample import EntropyBound, ErrorBudget, Selection, Temperature, Whole
+from mdsample.arrays import Doubles, Ints, upto
+from mdsample.exact import RULES, TOYS, Law, Point, Toy, at_equal_nfe, coupled, kl, law
+from mdsample.exact.audit import settings
+from mdsample.order import Entropy
+from mdsample.view import Ranked, View, bounds
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+#: joints per strength, five positions of three tokens each
+JOINTS = 4
+#: where rules are compared, from everything at once (0) to one at a time (1)
+SHARES = np.linspace(0.05, 0.95, 19)
+#: nats that a run may spend, where the cost of a guarantee is compared
+TOTALS = (0.1, 0.3, 1.0)
+VALUES = 48
+
+
+@final
+@attrs.frozen
+class Paced(Selection):
+    """A budget of `total` nats, of which a prefix of n out of `left` blanks may take (n / left)^`power` of the rest."""
+
+    name: ClassVar[str] = "paced"
+    remembers: ClassVar[bool] = True
+    total: float
+    power: float = attrs.field(kw_only=True)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        left = np.maximum(view.board.blank.sum(1), 1)[:, None]
+        share = np.minimum((upto(ranked.entropy.shape[1]) + 1) / left, 1.0) ** self.power
+        return ranked.leading(bounds(ranked) <= (self.total - view.board.error_bound[:, None]) * share)
+
+
+RULE = Callable[[float], Selection]
+BUDGETS: dict[str, RULE] = {
+    "error-budget": ErrorBudget,
+    "share of the rest": lambda total: Paced(total, power=1.0),
+    "root of the share": lambda total: Paced(total, power=0.5),
+    "all of the rest": lambda total: Paced(total, power=0.0),
+}
+NAMES = ("entropy-bound", *BUDGETS)
+
+
+def exactly(selection: Selection, toy: Toy) -> Law:
+    return law(Whole() + Entropy() + selection + Temperature(1.0), toy)
+
+
+def compared(toy: Toy) -> tuple[Doubles, Doubles]:
+    """KL of each rule at equal expected NFE, `[rule, share]`, and NFE for a guaranteed total, `[rule, total]`."""
+    blanks = int(toy.canvas().blank.sum())
+    most = blanks * math.log(toy.size)
+    totals = np.concatenate([np.geomspace(0.01, most, VALUES // 3), np.linspace(0.05, most, 2 * VALUES // 3)])
+    [eb] = (rule for rule in RULES if rule.name == "EB")
+    swept: dict[str, list[Selection]] = {"entropy-bound": [EntropyBound(x) for x in settings(eb, toy, values=VALUES)]}
+    swept |= {name: [make(float(total)) for total in totals] for name, make in BUDGETS.items()}
+    points: list[Point] = []
+    for name, selections in swept.items():
+        for selection in selections:
+            found = exactly(selection, toy)
+            points.append(Point(name, 0.0, found.expected_nfe, kl(toy, found), 0.0))
+    reached = at_equal_nfe(points, 1 + SHARES * (blanks - 1))
+    # a bound per step guarantees a total only if it holds for the most steps of more than one blank that there can be
+    promises: list[RULE] = [lambda total: EntropyBound(total / (blanks // 2)), *BUDGETS.values()]
+    nfe = [[exactly(make(total), toy).expected_nfe for total in TOTALS] for make in promises]
+    return np.array([reached[name] for name in NAMES]), np.array(nfe)
+
+
+def table(title: str, worlds: list[Toy]) -> None:
+    curves, nfe = (np.array(found) for found in zip(*map(compared, worlds), strict=True))
+    more = 1000 * (curves - curves[:, :1]).mean(2)
+    print(f"{title}\n")
+    print("| selection | KL minus EB's, mnat | " + " | ".join(f"NFE for {total:g} nats" for total in TOTALS) + " |")
+    print("| --- | --- | " + " | ".join("---" for _ in TOTALS) + " |")
+    for i, name in enumerate(NAMES):
+        error = f" ± {2 * more[:, i].std(ddof=1) / math.sqrt(len(more)):.1f}" if len(more) > 1 and i else ""
+        cost = " | ".join(f"{x:.2f}" for x in nfe[:, i].mean(0))
+        print(f"| {name} | {more[:, i].mean():+.1f}{error} | {cost} |")
+    print(flush=True)
+
+
+def main() -> None:
+    joints = [coupled(s, seed=15350 + i, length=5, size=3) for s in STRENGTHS for i in range(JOINTS)]
+    table(f"{len(joints)} random joints", list(joints))
+    for name in ("mixture", "markov", "hmm", "nae-sat", "reasoning"):
+        table(name, [TOYS[name]()])
+
+
+if __name__ == "__main__":
+    main()
