@@ -81,8 +81,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, where: Tensor) -> Tensor:
         """Logits of the positions where `where [B, L]` is true: `[count, V]`."""
         half = self.size.d_model // self.size.n_heads // 2
-        frequency = self.size.rope_theta ** -(torch.arange(half) / half)
-        angle = torch.arange(tokens.shape[1])[:, None] * frequency
+        frequency = self.size.rope_theta ** -(torch.arange(half, device=tokens.device) / half)
+        angle = torch.arange(tokens.shape[1], device=tokens.device)[:, None] * frequency
         x = self.wte(tokens)
         cos, sin = angle.cos().to(torch.bfloat16), angle.sin().to(torch.bfloat16)
         for block in self.blocks:

@@ -1,0 +1,1 @@
+"""How the embedded models `tiny-sudoku6` and `tiny-sudoku` are made: boards, puzzles, tokenizer, training."""
