@@ -210,9 +210,7 @@ def _rounded(values: Floats, dtype: str) -> NDArray[np.generic]:
 
 def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | None, packing: Packing) -> None:
     """Configuration, tokenizer and a card that says where it comes from."""
-    for path in sorted(source.iterdir()):
-        if path.suffix in (".json", ".jinja", ".txt", ".toml", ".model") and ".index." not in path.name:
-            shutil.copyfile(path, folder / path.name)
+    copy_rest(source, folder)
     settings = {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
     config: dict[str, object] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config |= {"quantization": settings, "quantization_config": settings}
@@ -229,6 +227,13 @@ def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | No
         f"safetensors. The source's licence holds for this copy too.\n",
         encoding="utf-8",
     )
+
+
+def copy_rest(source: Path, folder: Path) -> None:
+    """Copies what a model folder holds besides its weights: configuration, tokenizer, templates."""
+    for path in sorted(source.iterdir()):
+        if path.suffix in (".json", ".jinja", ".txt", ".toml", ".model") and ".index." not in path.name:
+            shutil.copyfile(path, folder / path.name)
 
 
 def _size(dtype: str, shape: tuple[int, ...]) -> int:

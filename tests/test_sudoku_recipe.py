@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board, dig, dig_hard, random_grids, singles, solutions, transform, valid
 

@@ -36,6 +36,17 @@ def read_weights(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     Raises `ModelError` if they do not fit into the device's free memory (before anything is read), if a file is
     damaged, and if a weight is not finite, in the file or in `dtype`.
     """
+    return _read_all(checkpoint, device, dtype)[0]
+
+
+def read_parts(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The checkpoint's tensors by the names and shapes of `trunk.shapes`; errors as `read_weights`."""
+    return _read_all(checkpoint, device, dtype)[1]
+
+
+def _read_all(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     checkpoint.check_memory(dtype.itemsize, free_memory(device))
     whole, parts = _empty(checkpoint.trunk, device, dtype)
     with ExitStack() as stack:
@@ -57,7 +68,7 @@ def read_weights(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
                 if isinstance(piece, Packed):
                     found = _unpacked(piece.packing, found, *scales)
                 _copy(found, place, f"{piece.stored[0].name} in {piece.stored[0].file.name}")
-    return whole
+    return whole, parts
 
 
 def from_arrays(
