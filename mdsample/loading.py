@@ -30,7 +30,7 @@ _EMBEDDED = Path(__file__).parent / "models"
 
 
 class ModelError(ValueError):
-    """A model cannot be found, read or run; the message says what was wrong, what was found and what to do."""
+    """A model cannot be found, read, run or trained; the message says what was wrong, what was found and what to do."""
 
 
 class Opener(Protocol):

@@ -36,8 +36,8 @@ from mdsample.convert import copy_rest
 from mdsample.examples import Example
 from mdsample.families import read_config
 from mdsample.families.trunk import Trunk
-from mdsample.loading import find
-from mdsample.part import integer
+from mdsample.loading import ModelError, find
+from mdsample.part import integer, real
 from mdsample.trace import versions
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
@@ -51,7 +51,7 @@ _JOB, _CHECKPOINTS, _LOSSES, _REPORT = "job.json", "checkpoints", "loss.jsonl", 
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-class FinetuneError(ValueError):
+class FinetuneError(ModelError):
     """A training that cannot be done."""
 
 
@@ -62,13 +62,13 @@ class Settings:
     name = "finetune"
     #: rank of the low-rank adapters on every matrix of attention and dense middle; `None`: all weights are trained
     lora: int | None = integer(None, at_least=1, optional=True)
-    epochs: float = attrs.field(default=3.0, validator=attrs.validators.gt(0))
+    epochs: float = real(3.0, above=0)
     #: rows in a step, on each device
     batch_size: int = integer(16, at_least=1)
     #: steps whose gradients are added up
     accumulate: int = integer(1, at_least=1)
     #: AdamW's highest rate; it rises over the first 5 % of the steps, then falls to 0 as a cosine
-    learning_rate: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0))
+    learning_rate: float = real(1e-4, above=0)
     #: whether products are computed in bfloat16, and the frozen weights under adapters kept in it
     bfloat16: bool = False
     #: whether activations are computed twice instead of being kept
@@ -114,7 +114,7 @@ def finetune(
     and settings after it was cut off, it goes on from the last checkpoint. `watch` is told steps, all steps and loss.
     Under `torchrun` or `accelerate launch` it trains on several devices; `batch_size` is that of each.
 
-    Raises `ModelError`, and `FinetuneError` if `out` holds something else or the model cannot be trained.
+    Raises `ModelError`; as `FinetuneError` if `out` holds something else or the model cannot be trained.
     """
     settings = settings or Settings()
     if not examples:
