@@ -111,8 +111,8 @@ def bench(
         raise BenchError(
             f"a template for {task.name} has the fields and slots of its own, {task.template!r}; got {str(template)!r}"
         )
-    rows = [prepare(denoiser, template, problem.id, problem.texts) for problem in problems]
-    canvas = template.canvas(denoiser.tokenizer, [problems[0].texts])
+    rows = [prepare(denoiser, template, problem.id, problem.texts, problem.given) for problem in problems]
+    canvas = template.canvas(denoiser.tokenizer, [problems[0].texts], given=[problems[0].given])
     for policy in policies:
         Sampler(policy, seed=seed).plan(denoiser, canvas)
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
+from typing import Any
 
 import attrs
 
+from mdsample import sudoku
 from mdsample.denoiser import Denoiser
 from mdsample.result import Row
 
 
 @attrs.frozen
 class Problem:
-    """One problem: what goes into the template's fields, and the answer."""
+    """One problem: what goes into the template's fields, the answer, and slots that are given."""
 
     id: int | str
     texts: dict[str, str]
     answer: str
+    given: dict[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen
@@ -42,17 +45,36 @@ def same_answer(row: Row, problem: Problem) -> bool:
     return row.slots["answer"] == problem.answer
 
 
+def whole_board(row: Row, problem: Problem) -> bool:
+    """Every cell holds the solution's digit."""
+    return all(row.slots[cell] == digit for cell, digit in sudoku.clues(problem.answer).items())
+
+
 @cache
 def tiny_gsm_problems() -> tuple[Problem, ...]:
     """The 1,000 held-out problems that come with the package."""
-    return tuple(_read("tiny_gsm.jsonl"))
+    return tuple(Problem(row["id"], {"prompt": row["prompt"]}, row["answer"]) for row in _read("tiny_gsm.jsonl"))
 
 
-def _read(name: str) -> Iterator[Problem]:
-    """JSON lines `id, prompt, answer` among the package's data."""
+@cache
+def sudoku_puzzles(name: str) -> tuple[Problem, ...]:
+    """The 500 held-out puzzles in a file of the package."""
+    return tuple(Problem(row["id"], {}, row["solution"], sudoku.clues(row["puzzle"])) for row in _read(name))
+
+
+def _read(name: str) -> Iterator[dict[str, Any]]:
+    """JSON lines among the package's data."""
     for line in (files("mdsample") / "data" / name).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        yield Problem(row["id"], {"prompt": row["prompt"]}, row["answer"])
+        yield json.loads(line)
+
+
+def _sudoku(name: str, n: int, kind: str, about: str) -> Task:
+    read = partial(sudoku_puzzles, f"{name.replace('-', '_')}.jsonl")
+    return Task(name, f"500 held-out {kind} Sudoku puzzles, {n} x {n}: {about}.", sudoku.board(n), read, whole_board)
+
+
+_ORDINARY = "naked and hidden singles solve them"
+_HARD = "one solution each, which singles do not find"
 
 
 #: the menu of tasks
@@ -66,6 +88,8 @@ TASKS: dict[str, Task] = {
             tiny_gsm_problems,
             same_answer,
         ),
+        _sudoku("sudoku6", 6, "ordinary", _ORDINARY),
+        _sudoku("sudoku6-hard", 6, "hard", _HARD),
     )
 }
 

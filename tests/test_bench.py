@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import attrs
 import numpy as np
@@ -11,6 +12,7 @@ from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdsample import sudoku
 from mdsample.bench import BenchError, Interval, PolicyScore, bench, mean, paired_difference, share
 from mdsample.denoiser import Denoiser
 from mdsample.loading import load
@@ -20,6 +22,7 @@ from mdsample.sampler import Sampler
 from mdsample.spec import parse
 from mdsample.tasks import TASKS, Problem, Task, task_for
 from mdsample.template import Template
+from recipes.tiny_sudoku.board import Board, singles, solutions, valid
 
 PROBLEMS = tuple(Problem(f"p{i}", {"prompt": "the cat " * (i % 3)}, str(i)) for i in range(7))
 
@@ -147,8 +150,38 @@ def test_the_menu_of_tasks(model: Denoiser) -> None:
         problems = task.read()
         template = Template.parse(task.template)
         assert name == task.name and task.description
-        assert len({p.id for p in problems}) == len(problems) == len({p.texts["prompt"] for p in problems})
+        asked = {(*p.texts.items(), *p.given.items()) for p in problems}
+        assert len({p.id for p in problems}) == len(problems) == len(asked)
         assert all(set(p.texts) == set(template.fields) for p in problems)
+        assert all(set(p.given) < set(template.slots) for p in problems)
     assert len(TASKS["tiny-gsm"].read()) == 1000
     assert all(p.answer.isdigit() for p in TASKS["tiny-gsm"].read())
     assert task_for(model) is None
+
+
+def test_sudoku_puzzles_have_the_solution_that_is_told() -> None:
+    for name in ("sudoku6", "sudoku6-hard"):
+        board, problems = Board(2, 3), TASKS[name].read()
+        assert len(problems) == 500
+        solutions_told = np.array([[int(digit) for digit in p.answer] for p in problems], np.int8)
+        assert valid(board, solutions_told).all()
+        clues = [[int(p.given.get(cell, 0)) for cell in sudoku.cells(6)] for p in problems]
+        found = singles(board, np.array(clues, np.int8))
+        assert (found > 0).all(1).tolist() == [name == "sudoku6"] * 500
+        for puzzle, p in zip(clues[:50], problems, strict=False):
+            assert solutions(board, puzzle) == [[int(digit) for digit in p.answer]]
+
+
+def test_a_board_is_right_if_every_cell_is() -> None:
+    task = TASKS["sudoku6"]
+    problem = task.read()[0]
+    slots = dict(zip(sudoku.cells(6), problem.answer, strict=True))
+
+    class Finished:
+        def __init__(self, slots: dict[str, str]) -> None:
+            self.slots = slots
+
+    assert task.correct(cast("Row", Finished(slots)), problem)
+    for cell in slots:
+        other = slots | {cell: "1" if slots[cell] != "1" else "2"}
+        assert not task.correct(cast("Row", Finished(other)), problem)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdsample import sudoku
 from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board, dig, dig_hard, random_grids, singles, solutions, transform, valid
 
@@ -84,8 +85,8 @@ def test_training_rows_are_what_the_template_says(board: Board) -> None:
     words = text.build(board)
     grids = random_grids(board, 4, 0)
     tokens, cells = data.rows(board, words, grids)
-    written = text.template(board)
-    for name, digit in zip(text.names(board), grids[2].tolist(), strict=True):
+    written = sudoku.board(board.n)
+    for name, digit in zip(sudoku.cells(board.n), grids[2].tolist(), strict=True):
         written = written.replace(f"{{{name}:1}}", str(digit))
     assert words.encode(written).ids == tokens[2, 1:].tolist()
     assert words.decode(tokens[2, 1:].tolist()) == written

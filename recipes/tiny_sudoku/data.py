@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -47,6 +49,21 @@ def held_out(board: Board) -> dict[str, Puzzles]:
         "ordinary": ordinary(board, HELD_OUT_SIZE, HELD_OUT_SEED),
         "hard": hard(board, HELD_OUT_SIZE, HELD_OUT_SEED),
     }
+
+
+def write_held_out(board: Board, folder: Path) -> None:
+    """Writes the held-out puzzles as JSON lines, `sudoku<n>.jsonl` and `sudoku<n>_hard.jsonl`."""
+    for kind, puzzles in held_out(board).items():
+        lines = [
+            json.dumps({"id": i, "puzzle": _written(puzzle), "solution": _written(solution)})
+            for i, (puzzle, solution) in enumerate(zip(puzzles.puzzle, puzzles.solution, strict=True))
+        ]
+        name = f"sudoku{board.n}{'_hard' if kind == 'hard' else ''}.jsonl"
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _written(grid: np.ndarray) -> str:
+    return "".join(str(digit) if digit else "." for digit in grid.tolist())
 
 
 def rows(board: Board, tokenizer: Tokenizer, grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

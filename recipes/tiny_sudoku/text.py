@@ -1,4 +1,4 @@
-"""A board as text: every cell is its name and one token (` A1=5 A2=3 …`), so a cell is a slot of length 1.
+"""Tokens of a board as `mdsample.sudoku` writes it (` A1=5 A2=3 …`): each cell is a token for its name and a digit.
 
 The name before each cell is what lets a plain trunk see the board: its vector starts as the sum of a vector for the
 row, one for the column and one for the box, so cells that share a unit have similar names from the first step.
@@ -9,28 +9,18 @@ from __future__ import annotations
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from mdsample.sudoku import cells
 from recipes.llada import Transformer
 from recipes.tiny_sudoku.board import Board
 
 START, END, MASK = "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"
 
 
-def names(board: Board) -> list[str]:
-    """The cells' names, row by row: a letter for the row, a number for the column."""
-    return [f"{'ABCDEFGHI'[row]}{column + 1}" for row, column in zip(board.row, board.column, strict=True)]
-
-
-def template(board: Board) -> str:
-    """One slot of length 1 a cell, each row of the board on a line of its own."""
-    cells = [f" {name}={{{name}:1}}" for name in names(board)]
-    return "\n".join("".join(cells[row * board.n : (row + 1) * board.n]) for row in range(board.n))
-
-
 def build(board: Board) -> Tokenizer:
     """Bytes, with merges that make each cell's ` A1=` one token; digits stay tokens of their own."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = list[tuple[str, str]]()
-    for name in names(board):
+    for name in cells(board.n):
         letter, number = name
         merges += [("Ġ", letter), (f"Ġ{letter}", number), (f"Ġ{name}", "=")]
     merges = list(dict.fromkeys(merges))
@@ -49,7 +39,7 @@ def build(board: Board) -> Tokenizer:
 
 def name_tokens(board: Board, tokenizer: Tokenizer) -> list[int]:
     """The token of each cell's name."""
-    return [tokenizer.token_to_id(f"Ġ{name}=") for name in names(board)]
+    return [tokenizer.token_to_id(f"Ġ{name}=") for name in cells(board.n)]
 
 
 def digit_tokens(board: Board, tokenizer: Tokenizer) -> list[int]:

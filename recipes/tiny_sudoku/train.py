@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mdsample import sudoku
 from recipes.fit import Plan, Weights, fit, write_model
 from recipes.llada import Size, Transformer
 from recipes.tiny_sudoku import data, text
@@ -54,6 +55,7 @@ def main() -> None:
     text.name_cells(model, board, words)
     model.to(options.device)
     pool = data.ordinary(board, POOL, options.seed)
+    data.write_held_out(board, options.out)
     asked = {name: _first(puzzles, 200) for name, puzzles in data.held_out(board).items()}
     mask_id = words.token_to_id(text.MASK)
 
@@ -89,7 +91,7 @@ def _card(board: Board, model: Transformer) -> str:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     return (
         f'description = "Sudoku of {board.n}x{board.n} cells; {millions:.1f} million parameters, trained by '
-        f'recipes/tiny_sudoku"\ntemplate = """\n{text.template(board)}"""\n'
+        f'recipes/tiny_sudoku"\ntemplate = """\n{sudoku.board(board.n)}"""\n'
     )
 
 
