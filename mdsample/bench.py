@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
 
+from mdsample.answers import Answered, Answers
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, fill, prepare
 from mdsample.policy import Policy
 from mdsample.result import Row
 from mdsample.sampler import Sampler
-from mdsample.tasks import Task
+from mdsample.tasks import Problem, Task
 from mdsample.template import Template
 from mdsample.trace import versions
 
@@ -91,14 +93,16 @@ def bench(
     limit: int | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
+    answers: Answers | None = None,
     watch: Callable[[Policy, int], None] | None = None,
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
-    `template` replaces the task's own; it has the same fields and slots, of any length, around any text.
-    The first policy is the one that others are compared with. `watch` is told after every row which policy is at work
-    and how many of its rows are done. Raises `BenchError`, or `PolicyError` where a policy does not fit the task,
-    before the first forward pass.
+    `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
+    any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
+    again, and every new answer is written there. `watch` is told after every row which policy is at work and how many
+    of its rows are done. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError`
+    where `answers` are to other problems, before the first forward pass.
     """
     problems = task.read()[:limit]
     if not policies:
@@ -107,48 +111,81 @@ def bench(
         raise BenchError(f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}")
     own = Template.parse(task.template)
     template = template or own
-    if (set(template.fields), set(template.slots)) != (set(own.fields), set(own.slots)):
+    if set(template.fields) != set(own.fields) or not set(task.needs) <= set(template.slots):
         raise BenchError(
-            f"a template for {task.name} has the fields and slots of its own, {task.template!r}; got {str(template)!r}"
+            f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
+            f"({', '.join(task.needs) or 'any'}); got {str(template)!r:.200}"
         )
     rows = [prepare(denoiser, template, problem.id, problem.texts, problem.given) for problem in problems]
     canvas = template.canvas(denoiser.tokenizer, [problems[0].texts], given=[problems[0].given])
+    by_id, expected = {problem.id: problem for problem in problems}, {p.id: p.answer for p in problems}
+    jobs: list[tuple[Policy, dict[str, object], dict[int | str, Answered]]] = []
     for policy in policies:
         Sampler(policy, seed=seed).plan(denoiser, canvas)
+        key: dict[str, object] = {
+            "task": task.name,
+            "model": denoiser.name,
+            "backend": denoiser.backend,
+            "cache": cache_text(denoiser.cache),
+            "policy": policy.in_full(),
+            "template": str(template),
+            "seed": seed,
+        }
+        jobs.append((policy, key, {} if answers is None else answers.found(key, expected)))
 
     def scores() -> Iterator[PolicyScore]:
-        first: list[Row] = []
-        for policy in policies:
-            began = time.perf_counter()
-            done: dict[int | str, Row] = {}
-            for row in fill(Sampler(policy, seed=seed), denoiser, template.slots, rows, batch_size=batch_size):
-                done[row.id] = row
+        first: list[Answered] = []
+        for policy, key, done in jobs:
+            left = [row for row in rows if row.id not in done]
+            before = time.perf_counter()
+            if watch is not None and done:
+                watch(policy, len(done))
+            for row in fill(Sampler(policy, seed=seed), denoiser, template.slots, left, batch_size=batch_size):
+                now = time.perf_counter()
+                answered = _answered(task, row, by_id[row.id], now - before)
+                done[row.id], before = answered, now
+                if answers is not None:
+                    answers.write(key, answered, versions=versions())
                 if watch is not None:
                     watch(policy, len(done))
             mine = [done[problem.id] for problem in problems]
             first = first or mine
-            solved, base = ([task.correct(r, p) for r, p in zip(x, problems, strict=True)] for x in (mine, first))
-            nfe = mean([row.nfe for row in mine])
-            yield PolicyScore(
-                policy=policy.in_full(),
-                task=task.name,
-                model=denoiser.name,
-                backend=denoiser.backend,
-                cache=cache_text(denoiser.cache),
-                template=str(template),
-                seed=seed,
-                limit=len(problems),
-                accuracy=share(sum(solved), len(solved)),
-                difference=paired_difference(solved, base) if mine is not first else Interval(0.0, 0.0, 0.0),
-                nfe=nfe,
-                nfe_ratio=sum(row.nfe for row in first) / max(1, sum(row.nfe for row in mine)),
-                tokens_per_forward=sum(row.filled for row in mine) / max(1, sum(row.nfe for row in mine)),
-                error_bound=sum(row.error_bound for row in mine) / len(mine),
-                tv_bound=sum(row.tv_bound for row in mine) / len(mine),
-                seconds=time.perf_counter() - began,
-            )
+            yield _score(key, mine, first)
 
     return scores()
+
+
+def _answered(task: Task, row: Row, problem: Problem, seconds: float) -> Answered:
+    answer = task.answer(row)
+    return Answered(
+        id=row.id,
+        answer=answer,
+        expected=problem.answer,
+        solved=task.same(answer, problem.answer),
+        text=row.text,
+        nfe=row.nfe,
+        steps=row.steps,
+        filled=row.filled,
+        error_bound=row.error_bound,
+        tv_bound=row.tv_bound,
+        seconds=seconds,
+    )
+
+
+def _score(key: Mapping[str, Any], mine: Sequence[Answered], first: Sequence[Answered]) -> PolicyScore:
+    solved, base = ([answered.solved for answered in some] for some in (mine, first))
+    return PolicyScore(
+        **key,
+        limit=len(mine),
+        accuracy=share(sum(solved), len(solved)),
+        difference=paired_difference(solved, base) if mine is not first else Interval(0.0, 0.0, 0.0),
+        nfe=mean([answered.nfe for answered in mine]),
+        nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in mine)),
+        tokens_per_forward=sum(a.filled for a in mine) / max(1, sum(a.nfe for a in mine)),
+        error_bound=sum(answered.error_bound for answered in mine) / len(mine),
+        tv_bound=sum(answered.tv_bound for answered in mine) / len(mine),
+        seconds=sum(answered.seconds for answered in mine),
+    )
 
 
 def share(successes: int, trials: int) -> Interval:

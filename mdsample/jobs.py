@@ -99,6 +99,8 @@ class Job:
             request = asked
         elif not fields:
             request = Request(0)
+            if problem is not None and not given:
+                request, given = Request(problem.id), problem.given
         elif problem is not None and problem.texts.keys() >= set(fields):
             expected = problem.answer if "answer" in self.template.slots else None
             request = Request(problem.id, {field: problem.texts[field] for field in fields}, expected)

@@ -245,7 +245,7 @@ class Output:
             kept.append(raw)
         whole = b"".join(raw + b"\n" for raw in kept)
         if whole != data:
-            _replace(self._path, whole)
+            replace(self._path, whole)
 
     def _check(self, record: Record, fingerprint: Record) -> None:
         said = [
@@ -279,7 +279,7 @@ def _parsed(raw: bytes) -> Record | None:
     return found if complete and type(found.get("id")) in (int, str) else None
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
     """New contents, whole or not at all; a link stays a link, and the file keeps its permissions."""
     path = path.resolve()
     part = path.with_name(path.name + ".part")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.resources import files
+from operator import eq
 from typing import Any
 
 import attrs
@@ -36,18 +37,26 @@ class Task:
     template: str
     #: reads the problems, always in the same order
     read: Callable[[], tuple[Problem, ...]]
-    #: whether a finished row solves the problem
-    correct: Callable[[Row, Problem], bool]
+    #: the answer that a finished row gives
+    answer: Callable[[Row], str]
+    #: slots that a template must have for it
+    needs: tuple[str, ...] = ("answer",)
+    #: whether an answer is as good as the right one
+    same: Callable[[str, str], bool] = eq
+
+    def correct(self, row: Row, problem: Problem) -> bool:
+        """Whether a finished row solves the problem."""
+        return self.same(self.answer(row), problem.answer)
 
 
-def same_answer(row: Row, problem: Problem) -> bool:
-    """The slot `answer` holds the answer, character by character (`Row.slots` leaves out surrounding white space)."""
-    return row.slots["answer"] == problem.answer
+def in_answer(row: Row) -> str:
+    """What the slot `answer` holds (`Row.slots` leaves out surrounding white space)."""
+    return row.slots["answer"]
 
 
-def whole_board(row: Row, problem: Problem) -> bool:
-    """Every cell holds the solution's digit."""
-    return all(row.slots[cell] == digit for cell, digit in sudoku.clues(problem.answer).items())
+def on_board(row: Row) -> str:
+    """The cells of a board, row by row."""
+    return "".join(row.slots.values())
 
 
 @cache
@@ -70,7 +79,14 @@ def _read(name: str) -> Iterator[dict[str, Any]]:
 
 def _sudoku(name: str, n: int, kind: str, about: str) -> Task:
     read = partial(sudoku_puzzles, f"{name.replace('-', '_')}.jsonl")
-    return Task(name, f"500 held-out {kind} Sudoku puzzles, {n} x {n}: {about}.", sudoku.board(n), read, whole_board)
+    return Task(
+        name,
+        f"500 held-out {kind} Sudoku puzzles, {n} x {n}: {about}.",
+        sudoku.board(n),
+        read,
+        on_board,
+        tuple(sudoku.cells(n)),
+    )
 
 
 _ORDINARY = "naked and hidden singles solve them"
@@ -86,7 +102,7 @@ TASKS: dict[str, Task] = {
             "1,000 held-out word problems of 3 to 7 arithmetic steps, with a written-out reasoning.",
             "Question: {prompt}\nReasoning:{reasoning:96}\nAnswer:{answer:4}",
             tiny_gsm_problems,
-            same_answer,
+            in_answer,
         ),
         _sudoku("sudoku6", 6, "ordinary", _ORDINARY),
         _sudoku("sudoku6-hard", 6, "hard", _HARD),

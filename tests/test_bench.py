@@ -27,12 +27,17 @@ from recipes.tiny_sudoku.board import Board, singles, solutions, valid
 PROBLEMS = tuple(Problem(f"p{i}", {"prompt": "the cat " * (i % 3)}, str(i)) for i in range(7))
 
 
-def judge(row: Row, problem: Problem) -> bool:
+def judge(answer: str, right: str) -> bool:
     """Something that depends on row and problem both."""
-    return row.id == problem.id and (row.nfe + int(problem.answer)) % 2 == 0
+    name, nfe = answer.split()
+    return name == f"p{right}" and (int(nfe) + int(right)) % 2 == 0
 
 
-TASK = Task("cats", "", "Q {prompt} R{reasoning:9} A{answer:2}", lambda: PROBLEMS, judge)
+def told(row: Row) -> str:
+    return f"{row.id} {row.nfe}"
+
+
+TASK = Task("cats", "", "Q {prompt} R{reasoning:9} A{answer:2}", lambda: PROBLEMS, told, same=judge)
 POLICIES = [parse("steps(8)"), parse("med(4)+early-exit(9)"), parse("top(4)")]
 
 
@@ -55,7 +60,7 @@ def test_scores_are_those_of_the_plain_sampler(model: Denoiser, scores: list[Pol
     solved: list[list[bool]] = []
     for policy, score in zip(POLICIES, scores, strict=True):
         rows = Sampler(policy, seed=4).run(model, canvas).rows
-        solved.append([judge(row, problem) for row, problem in zip(rows, PROBLEMS, strict=True)])
+        solved.append([judge(told(row), problem.answer) for row, problem in zip(rows, PROBLEMS, strict=True)])
         assert score.accuracy == share(sum(solved[-1]), 7)
         assert score.nfe == mean([row.nfe for row in rows])
         assert score.tokens_per_forward == sum(r.filled for r in rows) / sum(r.nfe for r in rows)

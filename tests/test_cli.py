@@ -147,7 +147,20 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["audit", "--toy", "x"], "there is no toy 'x'; there are: "),
         (["audit", "--plot", "x.pdf"], "--plot writes .png and .svg; got x.pdf"),
         (["audit", "-p", "early-exit"], "early-exit(slot='answer'): there is no such slot; slots here: text"),
-        (["bench", "--task", "x"], "there is no task 'x'; there are: tiny-gsm"),
+        (
+            ["bench", "--task", "x"],
+            "there is no task 'x'; there are: tiny-gsm, sudoku6, sudoku6-hard, gsm8k, math500, and files (.jsonl)",
+        ),
+        (["bench", "--task", "gsm8k"], "--task gsm8k needs the published file: --problems FILE (JSON lines)"),
+        (
+            ["bench", "--problems", "x.jsonl"],
+            "--problems is the published file of gsm8k or math500; a file of yours is --task FILE",
+        ),
+        (
+            ["bench", "--task", "x.jsonl"],
+            "a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'",
+        ),
+        (["bench", "--plot", "x.gif"], "--plot takes a file that ends in .svg, .png, .pdf; got x.gif"),
         (
             ["bench", "--model", model, "--limit", 1001],
             "limit must lie between 1 and 1000, the problems of tiny-gsm; got 1001",
@@ -512,8 +525,59 @@ def test_bench(mdsample: Command, model: Path) -> None:
     longer = TEMPLATE.replace("96", "128")
     [one] = mdsample("bench", "--model", model, "--limit", 1, "-p", "steps(4)+whole", "-t", longer, "--json").rows
     assert (one["template"], one["tokens_per_forward"]) == (longer, 33)
-    refused = mdsample("bench", "--model", model, "--limit", 1, "-t", SHORT)
-    assert refused.code == 2 and "has the fields and slots of its own" in refused.err
+    refused = mdsample("bench", "--model", model, "--limit", 1, "-t", "{prompt}{reasoning:4}")
+    assert refused.code == 2 and "has the fields of its own" in refused.err
+
+
+def same(rows: Any) -> list[Any]:
+    """Records without times; bounds round with the batch that a row was in."""
+    bounds = ("error_bound", "tv_bound")
+    return sorted(({**r, "seconds": 0, **{b: round(r[b], 3) for b in bounds}} for r in rows), key=str)
+
+
+def test_bench_keeps_every_answer(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "answers.jsonl"
+    run = ("bench", "--model", model, "--limit", 3, "-p", "steps(4)", "-p", "steps(5)+whole", "--json")
+    whole = same(mdsample(*run).rows)
+    first = mdsample(*run, "--output", kept).rows
+    data = kept.read_bytes()
+    assert same(first) == whole
+    answers = [json.loads(line) for line in data.splitlines()]
+    assert len(answers) == len({(a["policy"], a["id"]) for a in answers}) == 6
+    assert all(a["solved"] == (a["answer"] == a["expected"]) for a in answers)
+    assert mdsample(*run, "--output", kept).rows == first  # nothing is computed again, not even the seconds
+    assert kept.read_bytes() == data
+    for end in (0, 1, 9, len(data) // 3, data.index(b"\n"), data.index(b"\n") + 1, len(data) - 1):
+        kept.write_bytes(data[:end])
+        assert same(mdsample(*run, "--output", kept).rows) == whole
+        assert same(map(json.loads, kept.read_bytes().splitlines())) == same(answers)
+    # another seed and another policy stand in the same file
+    assert mdsample(*run, "--output", kept, "--seed", 1).code == 0
+    assert len(kept.read_bytes().splitlines()) == 12
+    for content, message in ((b"hello\n", "line 1 of"), (b"hello", "is not a file of answers")):
+        kept.write_bytes(content)
+        refused = mdsample(*run, "--output", kept)
+        assert (refused.code, kept.read_bytes()) == (2, content)
+        assert message in refused.err
+    other = [a | {"expected": "x"} for a in answers]
+    kept.write_text("".join(json.dumps(a) + "\n" for a in other))
+    assert "answers problem 0 of other data" in mdsample(*run, "--output", kept).err
+
+
+def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    mine, school, picture = tmp_path / "mine.jsonl", tmp_path / "test.jsonl", tmp_path / "p.svg"
+    mine.write_text('{"q": "the cat", "gold": "x"}\n{"q": "sat", "gold": 3}\n')
+    school.write_text('{"question": "Ann has 2", "answer": "2\\n#### 2"}\n')
+    twice = ("--model", model, "--model", model, "-p", "steps(2)", "-p", "med", "--plot", picture)
+    ran = mdsample("bench", "--task", mine, "-t", "{q}: {answer:4}", "--answer-field", "gold", *twice)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count("mine.jsonl, 2 problems") == 2
+    drawn = picture.read_text()
+    assert "<svg" in drawn
+    layout = "{prompt} {reasoning:4} {answer:2}"
+    ran = mdsample("bench", "--task", "gsm8k", "--problems", school, "--model", model, "-t", layout, "--json")
+    assert ran.code == 0 and {row["task"] for row in ran.rows} == {"gsm8k"}
+    assert mdsample("bench", "--task", "gsm8k", "--problems", mine).err.startswith(f"error: {mine}, line 1: 'question'")
 
 
 # the rest

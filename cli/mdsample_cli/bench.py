@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,13 +12,28 @@ from mdsample_cli import shared
 from mdsample_cli.shared import Wrong
 
 if TYPE_CHECKING:
-    from mdsample.bench import Interval
+    from rich.progress import Progress, TaskID
 
+    from mdsample.bench import Interval, PolicyScore
+    from mdsample.policy import Policy
+    from mdsample.tasks import Task
+
+#: embedded tasks, and the embedded models made for them
+OWN = {"tiny-gsm": "tiny-gsm", "sudoku6": "tiny-sudoku6", "sudoku6-hard": "tiny-sudoku6"}
+COLUMNS = ["accuracy, %", "difference", "passes", "fewer", "tokens/pass"]
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")
 
 
 def bench(
-    task: Annotated[str, typer.Option(metavar="NAME", help="The problems.")] = "tiny-gsm",
+    task: Annotated[
+        str,
+        typer.Option(metavar="NAME", help=f"The problems: {', '.join(OWN)}, gsm8k, math500, or a .jsonl file."),
+    ] = "tiny-gsm",
+    problems: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The published file of gsm8k or math500.", show_default=False),
+    ] = None,
+    answer_field: Annotated[str, typer.Option(metavar="KEY", help="The right answer in a file of yours.")] = "answer",
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +59,16 @@ def bench(
     ] = None,
     chat: shared.Chat = None,
     system: shared.System = None,
-    model: shared.Model = shared.MODEL,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="An embedded model, a folder, or a hub id; may be repeated. Default: the task's own, or tiny-gsm.",
+            show_default=False,
+        ),
+    ] = None,
     revision: shared.Revision = None,
     backend: shared.Backend = "auto",
     device: shared.Device = None,
@@ -51,65 +77,120 @@ def bench(
     compile: shared.Compile = False,
     seed: shared.Seed = 0,
     batch_size: shared.BatchSize = 16,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Keep every answer as a JSON line; run again to resume.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw accuracy against passes (.svg, .png or .pdf).", show_default=False),
+    ] = None,
     json: shared.Json = False,
 ) -> None:
     """Accuracy and forward passes of policies on the same problems, with 95 % intervals.
 
-    With --json one object per policy, as soon as it is known.
+    With --json one object per model and policy, as soon as it is known.
     """
-    from mdsample import bench as benchmark
+    from mdsample.answers import Answers
+    from mdsample.bench import bench as scores_of
     from mdsample.loading import load
-    from mdsample.policy import Policy
     from mdsample.records import line
     from mdsample.spec import parse
-    from mdsample.tasks import TASKS
     from mdsample_cli import render
+    from mdsample_cli.picture import check, draw
     from mdsample_cli.screens import bar
 
-    if task not in TASKS:
-        raise Wrong(f"there is no task {task!r}; there are: {', '.join(TASKS)}")
+    chosen = _task(task, problems, template, answer_field)
     policies = [parse(text) for text in policy or POLICIES]
-    layout = shared.open_template(template, model, revision, chat, system, TASKS[task].template)
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
-    total = len(TASKS[task].read()) if limit is None else limit
-    rows: list[list[str]] = []
-    try:
-        with bar() as progress:
-            tracks = {p: progress.add_task(str(p) or "defaults", total=total) for p in policies}
-
-            def watch(policy: Policy, done: int) -> None:
-                progress.update(tracks[policy], completed=done)
-
-            scores = benchmark.bench(
-                denoiser,
-                TASKS[task],
-                policies,
-                template=layout,
-                limit=limit,
-                seed=seed,
-                batch_size=batch_size,
-                watch=watch,
-            )
-            for chosen, score in zip(policies, scores, strict=True):
-                if json:
-                    print(line(score.record()), flush=True)
-                rows.append(
-                    [
-                        str(chosen) or "defaults",
-                        _interval(score.accuracy, 100),
-                        _interval(score.difference, 100, "+") if rows else "",
-                        f"{score.nfe.value:.1f} ± {score.nfe.high - score.nfe.value:.1f}",
-                        f"{score.nfe_ratio:.2f}",
-                        f"{score.tokens_per_forward:.2f}",
-                    ]
+    models = model or [OWN.get(chosen.name, shared.MODEL)]
+    shared.apart(problems=problems, output=output, plot=plot)
+    if plot is not None:
+        check(plot)
+    layouts = [shared.open_template(template, name, revision, chat, system, chosen.template) for name in models]
+    total = len(chosen.read()) if limit is None else limit
+    found: list[PolicyScore] = []
+    told = [str(p) or "defaults" for p in policies]
+    with ExitStack() as stack:
+        answers = None if output is None else stack.enter_context(Answers(output))
+        try:
+            for name, layout in zip(models, layouts, strict=True):
+                denoiser = load(
+                    name, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile
                 )
-    finally:  # an interrupt does not take away what is known
-        if rows and not json:
-            out = render.console(width=render.WIDEST)
-            render.show(
-                out, f"{task}, {total} problems; {denoiser.name} on {denoiser.backend}, seed {seed}; 95 % intervals\n"
-            )
-            render.show(out, render.table(["accuracy, %", "difference", "passes", "fewer", "tokens/pass"], rows))
+                with bar() as progress:
+                    tracks = {p: progress.add_task(text, total=total) for p, text in zip(policies, told, strict=True)}
+
+                    def watch(
+                        policy: Policy, done: int, tracks: dict[Policy, TaskID] = tracks, progress: Progress = progress
+                    ) -> None:
+                        progress.update(tracks[policy], completed=done)
+
+                    for score in scores_of(
+                        denoiser,
+                        chosen,
+                        policies,
+                        template=layout,
+                        limit=limit,
+                        seed=seed,
+                        batch_size=batch_size,
+                        answers=answers,
+                        watch=watch,
+                    ):
+                        found.append(score)
+                        if json:
+                            print(line(score.record()), flush=True)
+        finally:  # an interrupt does not take away what is known
+            if not json:
+                out = render.console(width=render.WIDEST)
+                for start in range(0, len(found), len(policies)):
+                    some = found[start : start + len(policies)]
+                    rows = [_row(text, score, score is some[0]) for text, score in zip(told, some, strict=False)]
+                    first = some[0]
+                    said = f"{task}, {total} problems; {first.model} on {first.backend}, seed {seed}; 95 % intervals\n"
+                    render.show(out, said)
+                    render.show(
+                        out, render.table(["accuracy, %", "difference", "passes", "fewer", "tokens/pass"], rows)
+                    )
+        if plot is not None and found:
+            draw(found, told, plot)
+
+
+def _task(name: str, problems: Path | None, template: str | None, answer_field: str) -> Task:
+    """The task of this name; `Wrong` if options do not go together."""
+    from mdsample import published
+    from mdsample.tasks import TASKS
+
+    if name in ("gsm8k", "math500"):
+        if problems is None:
+            raise Wrong(f"--task {name} needs the published file: --problems FILE (JSON lines)")
+        return (published.gsm8k if name == "gsm8k" else published.math500)(problems)
+    if problems is not None:
+        raise Wrong("--problems is the published file of gsm8k or math500; a file of yours is --task FILE")
+    if name in TASKS:
+        return TASKS[name]
+    if not name.endswith((".jsonl", ".ndjson", ".json")):
+        raise Wrong(f"there is no task {name!r}; there are: {', '.join(TASKS)}, gsm8k, math500, and files (.jsonl)")
+    if template is None:
+        raise Wrong("a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'")
+    text = shared.read_text(template[1:]).removesuffix("\n") if template.startswith("@") else template
+    return published.own(Path(name), text, answer_field)
+
+
+def _row(policy: str, score: PolicyScore, first: bool) -> list[str]:
+    return [
+        policy,
+        _interval(score.accuracy, 100),
+        "" if first else _interval(score.difference, 100, "+"),
+        f"{score.nfe.value:.1f} ± {score.nfe.high - score.nfe.value:.1f}",
+        f"{score.nfe_ratio:.2f}",
+        f"{score.tokens_per_forward:.2f}",
+    ]
 
 
 def _interval(interval: Interval, scale: float, sign: str = "") -> str:

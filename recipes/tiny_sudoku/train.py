@@ -1,7 +1,8 @@
 """Trains `tiny-sudoku6` or `tiny-sudoku`: `python -m recipes.tiny_sudoku.train --board 2x3 --out DIR`.
 
-Resumes from `DIR/checkpoint.pt`. Every 200 steps it writes a checkpoint, exports the averaged weights to `DIR/model`, a
-folder that mdsample can load, and notes in `DIR/solved.jsonl` how many held-out puzzles a greedy decoding solves.
+Resumes from `DIR/checkpoint.pt`. Every 200 steps (`--every`) it writes a checkpoint, exports the averaged weights to
+`DIR/model`, a folder that mdsample can load, and notes in `DIR/solved.jsonl` how many held-out puzzles a greedy
+decoding solves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board
 
 POOL = 20_000  # puzzles; symmetries make millions of each
+ASKED = 100  # held-out puzzles that are solved at every checkpoint
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -56,7 +59,7 @@ def main() -> None:
     model.to(options.device)
     pool = data.ordinary(board, POOL, options.seed)
     data.write_held_out(board, options.out)
-    asked = {name: _first(puzzles, 200) for name, puzzles in data.held_out(board).items()}
+    asked = {name: _first(puzzles, ASKED) for name, puzzles in data.held_out(board).items()}
     mask_id = words.token_to_id(text.MASK)
 
     def batches(step: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,7 +81,7 @@ def main() -> None:
             log.write(json.dumps(shares) + "\n")
         print(shares, flush=True)
 
-    fit(Plan(options.out, options.steps, options.peak, mask_id), model, batches, export)
+    fit(Plan(options.out, options.steps, options.peak, mask_id, options.every), model, batches, export)
 
 
 def _board(written: str) -> Board:
