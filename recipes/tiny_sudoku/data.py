@@ -51,9 +51,9 @@ def held_out(board: Board) -> dict[str, Puzzles]:
     }
 
 
-def write_held_out(board: Board, folder: Path) -> None:
+def write_held_out(board: Board, held_out: dict[str, Puzzles], folder: Path) -> None:
     """Writes the held-out puzzles as JSON lines, `sudoku<n>.jsonl` and `sudoku<n>_hard.jsonl`."""
-    for kind, puzzles in held_out(board).items():
+    for kind, puzzles in held_out.items():
         lines = [
             json.dumps({"id": i, "puzzle": _written(puzzle), "solution": _written(solution)})
             for i, (puzzle, solution) in enumerate(zip(puzzles.puzzle, puzzles.solution, strict=True))

@@ -58,8 +58,9 @@ def main() -> None:
     text.name_cells(model, board, words)
     model.to(options.device)
     pool = data.ordinary(board, POOL, options.seed)
-    data.write_held_out(board, options.out)
-    asked = {name: _first(puzzles, ASKED) for name, puzzles in data.held_out(board).items()}
+    held_out = data.held_out(board)
+    data.write_held_out(board, held_out, options.out)
+    asked = {name: _first(puzzles, ASKED) for name, puzzles in held_out.items()}
     mask_id = words.token_to_id(text.MASK)
 
     def batches(step: int) -> Iterator[tuple[Tensor, Tensor]]:
