@@ -17,7 +17,7 @@ import numpy as np
 from mdsample.answers import Answered, Answers
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
-from mdsample.engine import BATCH_SIZE, fill, prepare
+from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.policy import Policy
 from mdsample.result import Row
 from mdsample.sampler import Sampler
@@ -104,55 +104,99 @@ def bench(
     of its rows are done. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError`
     where `answers` are to other problems, before the first forward pass.
     """
-    problems = task.read()[:limit]
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    if limit is not None and not 1 <= limit <= len(problems):
-        raise BenchError(f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}")
-    own = Template.parse(task.template)
-    template = template or own
-    if set(template.fields) != set(own.fields) or not set(task.needs) <= set(template.slots):
-        raise BenchError(
-            f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
-            f"({', '.join(task.needs) or 'any'}); got {str(template)!r:.200}"
-        )
-    rows = [prepare(denoiser, template, problem.id, problem.texts, problem.given) for problem in problems]
-    canvas = template.canvas(denoiser.tokenizer, [problems[0].texts], given=[problems[0].given])
-    by_id, expected = {problem.id: problem for problem in problems}, {p.id: p.answer for p in problems}
-    jobs: list[tuple[Policy, dict[str, object], dict[int | str, Answered]]] = []
-    for policy in policies:
-        Sampler(policy, seed=seed).plan(denoiser, canvas)
-        key: dict[str, object] = {
-            "task": task.name,
-            "model": denoiser.name,
-            "backend": denoiser.backend,
-            "cache": cache_text(denoiser.cache),
-            "policy": policy.in_full(),
-            "template": str(template),
-            "seed": seed,
-        }
-        jobs.append((policy, key, {} if answers is None else answers.found(key, expected)))
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers)
+    jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
         first: list[Answered] = []
         for policy, key, done in jobs:
-            left = [row for row in rows if row.id not in done]
-            before = time.perf_counter()
-            if watch is not None and done:
-                watch(policy, len(done))
-            for row in fill(Sampler(policy, seed=seed), denoiser, template.slots, left, batch_size=batch_size):
-                now = time.perf_counter()
-                answered = _answered(task, row, by_id[row.id], now - before)
-                done[row.id], before = answered, now
-                if answers is not None:
-                    answers.write(key, answered, versions=versions())
-                if watch is not None:
-                    watch(policy, len(done))
-            mine = [done[problem.id] for problem in problems]
+            mine = runs.run(policy, key, done, watch)
             first = first or mine
             yield _score(key, mine, first)
 
     return scores()
+
+
+@attrs.frozen(eq=False)
+class Runs:
+    """The same problems for one policy after the other."""
+
+    denoiser: Denoiser
+    task: Task
+    template: Template
+    problems: tuple[Problem, ...]
+    rows: list[Prepared]
+    seed: int
+    batch_size: int
+    answers: Answers | None
+
+    @staticmethod
+    def of(
+        denoiser: Denoiser,
+        task: Task,
+        template: Template | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        batch_size: int = BATCH_SIZE,
+        answers: Answers | None = None,
+    ) -> Runs:
+        """Arguments and `BenchError` as for `bench`."""
+        problems = task.read()[:limit]
+        if limit is not None and not 1 <= limit <= len(problems):
+            raise BenchError(
+                f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}"
+            )
+        own = Template.parse(task.template)
+        chosen = template or own
+        if set(chosen.fields) != set(own.fields) or not set(task.needs) <= set(chosen.slots):
+            raise BenchError(
+                f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
+                f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
+            )
+        rows = [prepare(denoiser, chosen, problem.id, problem.texts, problem.given) for problem in problems]
+        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers)
+
+    def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
+        """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
+        first = self.problems[0]
+        canvas = self.template.canvas(self.denoiser.tokenizer, [first.texts], given=[first.given])
+        Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
+        key: dict[str, object] = {
+            "task": self.task.name,
+            "model": self.denoiser.name,
+            "backend": self.denoiser.backend,
+            "cache": cache_text(self.denoiser.cache),
+            "policy": policy.in_full(),
+            "template": str(self.template),
+            "seed": self.seed,
+        }
+        expected = {problem.id: problem.answer for problem in self.problems}
+        return key, {} if self.answers is None else self.answers.found(key, expected)
+
+    def run(
+        self,
+        policy: Policy,
+        key: Mapping[str, object],
+        done: dict[int | str, Answered],
+        watch: Callable[[Policy, int], None] | None = None,
+    ) -> list[Answered]:
+        """Answers to all problems, in their order; `key` and `done` are those of `begin`."""
+        by_id = {problem.id: problem for problem in self.problems}
+        left = [row for row in self.rows if row.id not in done]
+        if watch is not None and done:
+            watch(policy, len(done))
+        before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
+        for row in fill(sampler, self.denoiser, self.template.slots, left, batch_size=self.batch_size):
+            now = time.perf_counter()
+            answered = _answered(self.task, row, by_id[row.id], now - before)
+            done[row.id], before = answered, now
+            if self.answers is not None:
+                self.answers.write(key, answered, versions=versions())
+            if watch is not None:
+                watch(policy, len(done))
+        return [done[problem.id] for problem in self.problems]
 
 
 def _answered(task: Task, row: Row, problem: Problem, seconds: float) -> Answered:

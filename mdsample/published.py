@@ -58,11 +58,11 @@ def math500(path: Path) -> Task:
     return Task("math500", about, _MATH500, _reader(problems), _latex, (), _same_latex)
 
 
-def own(path: Path, template: str, answer_field: str = "answer") -> Task:
+def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
     """Data of one's own: JSON lines with the template's fields, and the right answer under `answer_field`.
 
     The answer is what stands in the slot `answer`, or else in the last slot; it is right if it is the same text, but
-    for white space around it.
+    for white space around it. `answer_field=None`: no right answers are known.
     """
     layout = Template.parse(template)
     slot = "answer" if "answer" in layout.slots else layout.slots[-1]
@@ -70,7 +70,8 @@ def own(path: Path, template: str, answer_field: str = "answer") -> Task:
     def problems() -> Iterator[Problem]:
         for where, row in _rows(path):
             texts = {field: _text(row, field, where) for field in layout.fields}
-            yield Problem(row.get("id", where.number), texts, _text(row, answer_field, where).strip())
+            right = "" if answer_field is None else _text(row, answer_field, where).strip()
+            yield Problem(row.get("id", where.number), texts, right)
 
     about = f"Problems of {path}."
     return Task(path.stem, about, template, _reader(problems), lambda row: row.slots[slot], (slot,))

@@ -151,6 +151,18 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             ["bench", "--task", "x"],
             "there is no task 'x'; there are: tiny-gsm, sudoku6, sudoku6-hard, gsm8k, math500, and files (.jsonl)",
         ),
+        (
+            ["calibrate", "med(?)"],
+            "say what may be lost, once: --accuracy-loss 0.02, --disagreement 0.05 or --error-bound 1",
+        ),
+        (
+            ["calibrate", "med", "--disagreement", "0.1"],
+            "write the number to be found as ?, once, as in med(?); got 'med'",
+        ),
+        (
+            ["calibrate", "med(?)", "--disagreement", "0.1", "--values", "a"],
+            "--values takes numbers with commas between, safest first, as 0.05,0.1,0.2; got 'a'",
+        ),
         (["bench", "--task", "gsm8k"], "--task gsm8k needs the published file: --problems FILE (JSON lines)"),
         (
             ["bench", "--problems", "x.jsonl"],
@@ -578,6 +590,23 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
     ran = mdsample("bench", "--task", "gsm8k", "--problems", school, "--model", model, "-t", layout, "--json")
     assert ran.code == 0 and {row["task"] for row in ran.rows} == {"gsm8k"}
     assert mdsample("bench", "--task", "gsm8k", "--problems", mine).err.startswith(f"error: {mine}, line 1: 'question'")
+
+
+def test_calibrate(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(json.dumps({"id": i, "q": "the cat " * i}) + "\n" for i in range(1, 4)))
+    run = ("calibrate", "top(?)", "--task", mine, "-t", "{q}: {answer:4}", "--model", model, "--values", "1,2")
+    ran = mdsample(*run, "--disagreement", 0.7)
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^top +4\.0 +0\.00 +63\.16 +kept$", ran.out, re.MULTILINE)
+    assert ran.out.splitlines()[-1] == "top"
+    nothing = mdsample(*run, "--disagreement", 0.1)
+    assert (nothing.code, nothing.err) == (1, "")
+    assert nothing.out.endswith("no setting keeps it: give more problems, or allow more\n")
+    [one] = mdsample(*run, "--disagreement", 0.1, "--json").rows
+    assert one | {"policy": "top", "value": 1.0, "kept": False} == one
+    refused = mdsample(*run, "--accuracy-loss", 0.1)  # needs right answers, which the file has not
+    assert refused.code == 2 and "'answer' must be text or a whole number; it is not there" in refused.err
 
 
 # the rest

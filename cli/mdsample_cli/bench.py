@@ -9,31 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsample_cli import shared
-from mdsample_cli.shared import Wrong
+from mdsample_cli.task import OWN, AnswerField, Problems, Task, open_task
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mdsample.bench import Interval, PolicyScore
     from mdsample.policy import Policy
-    from mdsample.tasks import Task
 
-#: embedded tasks, and the embedded models made for them
-OWN = {"tiny-gsm": "tiny-gsm", "sudoku6": "tiny-sudoku6", "sudoku6-hard": "tiny-sudoku6"}
 COLUMNS = ["accuracy, %", "difference", "passes", "fewer", "tokens/pass"]
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")
 
 
 def bench(
-    task: Annotated[
-        str,
-        typer.Option(metavar="NAME", help=f"The problems: {', '.join(OWN)}, gsm8k, math500, or a .jsonl file."),
-    ] = "tiny-gsm",
-    problems: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The published file of gsm8k or math500.", show_default=False),
-    ] = None,
-    answer_field: Annotated[str, typer.Option(metavar="KEY", help="The right answer in a file of yours.")] = "answer",
+    task: Task = "tiny-gsm",
+    problems: Problems = None,
+    answer_field: AnswerField = "answer",
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,7 +97,7 @@ def bench(
     from mdsample_cli.picture import check, draw
     from mdsample_cli.screens import bar
 
-    chosen = _task(task, problems, template, answer_field)
+    chosen = open_task(task, problems, template, answer_field)
     policies = [parse(text) for text in policy or POLICIES]
     models = model or [OWN.get(chosen.name, shared.MODEL)]
     shared.apart(problems=problems, output=output, plot=plot)
@@ -159,27 +150,6 @@ def bench(
                     )
         if plot is not None and found:
             draw(found, told, plot)
-
-
-def _task(name: str, problems: Path | None, template: str | None, answer_field: str) -> Task:
-    """The task of this name; `Wrong` if options do not go together."""
-    from mdsample import published
-    from mdsample.tasks import TASKS
-
-    if name in ("gsm8k", "math500"):
-        if problems is None:
-            raise Wrong(f"--task {name} needs the published file: --problems FILE (JSON lines)")
-        return (published.gsm8k if name == "gsm8k" else published.math500)(problems)
-    if problems is not None:
-        raise Wrong("--problems is the published file of gsm8k or math500; a file of yours is --task FILE")
-    if name in TASKS:
-        return TASKS[name]
-    if not name.endswith((".jsonl", ".ndjson", ".json")):
-        raise Wrong(f"there is no task {name!r}; there are: {', '.join(TASKS)}, gsm8k, math500, and files (.jsonl)")
-    if template is None:
-        raise Wrong("a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'")
-    text = shared.read_text(template[1:]).removesuffix("\n") if template.startswith("@") else template
-    return published.own(Path(name), text, answer_field)
 
 
 def _row(policy: str, score: PolicyScore, first: bool) -> list[str]:

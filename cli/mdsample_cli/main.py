@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, convert, finetune, menu, models, replay, run, score, traces
+from mdsample_cli import audit, bench, calibrate, convert, finetune, menu, models, replay, run, score, traces
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -37,6 +37,7 @@ app.command("inspect")(models.inspect)
 app.command("convert")(convert.convert)
 app.command("audit")(audit.audit)
 app.command("bench")(bench.bench)
+app.command("calibrate")(calibrate.calibrate)
 app.command("replay")(replay.replay)
 
 

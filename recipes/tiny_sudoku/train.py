@@ -22,7 +22,6 @@ from recipes.llada import Size, Transformer
 from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board
 
-POOL = 20_000  # puzzles; symmetries make millions of each
 ASKED = 100  # held-out puzzles that are solved at every checkpoint
 
 
@@ -38,6 +37,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--pool", type=int, default=20_000, help="puzzles; symmetries make millions of each")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -57,7 +57,7 @@ def main() -> None:
     model = Transformer(size)
     text.name_cells(model, board, words)
     model.to(options.device)
-    pool = data.ordinary(board, POOL, options.seed)
+    pool = data.ordinary(board, options.pool, options.seed)
     held_out = data.held_out(board)
     data.write_held_out(board, held_out, options.out)
     asked = {name: _first(puzzles, ASKED) for name, puzzles in held_out.items()}
