@@ -22,9 +22,9 @@ from mdsample.marginals import Marginals
 from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Order, PositionBiased, Random, RightToLeft
 from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
-from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, llada, med, one_by_one, top_k_margin
+from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, llada, med, one_by_one, remdm, top_k_margin
 from mdsample.result import Commit, Result, Row
-from mdsample.revise import Never, Revise
+from mdsample.revise import Never, RandomRevise, RemdmRemask, Revise
 from mdsample.sampler import Sampler
 from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, ScoreError, Scores, score
 from mdsample.selection import (
@@ -37,6 +37,7 @@ from mdsample.selection import (
     Frechet,
     LinearTime,
     RandomSelection,
+    RemdmReveal,
     Selection,
     Steps,
     Top,
@@ -99,8 +100,11 @@ __all__ = [
     "PolicyError",
     "PositionBiased",
     "Random",
+    "RandomRevise",
     "RandomSelection",
     "Ranked",
+    "RemdmRemask",
+    "RemdmReveal",
     "Result",
     "Revise",
     "RightToLeft",
@@ -135,6 +139,7 @@ __all__ = [
     "med",
     "one_by_one",
     "parse",
+    "remdm",
     "score",
     "top_k_margin",
 ]

@@ -7,6 +7,7 @@ and policies. Lines of other comparisons are left alone; a last line that a kill
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 import attrs
 
-from mdsample.records import Record, RecordError, line, replace
+from mdsample.records import Record, RecordError, finite, line, replace
 
 #: what decides an answer besides its problem
 KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")
@@ -74,7 +75,8 @@ class Answers:
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
-        record: Record = {**attrs.asdict(answered), **{name: key[name] for name in KEY}, **more}
+        told = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
+        record: Record = {**told, **{name: key[name] for name in KEY}, **more}
         self._file.write(line(record).encode() + b"\n")
         self._file.flush()
         if time.monotonic() - self._synced > 1:
@@ -102,6 +104,8 @@ class Answers:
                 raise RecordError(f"line {number} of {self._path} is no answer of a benchmark; give another --output")
             key = tuple(record[name] for name in KEY)
             answered = Answered(**{name: record[name] for name in _FIELDS})
+            if record["error_bound"] is None:
+                answered = attrs.evolve(answered, error_bound=math.inf)
             self._found.setdefault(key, {})[answered.id] = answered
         if last and not (last.startswith(_OPENING) or _OPENING.startswith(last)):
             raise RecordError(f"{self._path} is not a file of answers, and is left alone; give another --output")

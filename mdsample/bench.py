@@ -19,6 +19,7 @@ from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.policy import Policy
+from mdsample.records import finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.tasks import Problem, Task
@@ -81,7 +82,7 @@ class PolicyScore:
                 flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
             else:
                 flat[name] = value
-        return {**flat, "versions": versions()}
+        return {**flat, "error_bound": finite(self.error_bound), "versions": versions()}
 
 
 def bench(

@@ -7,7 +7,7 @@ from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
 from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
 from mdsample.part import Part
-from mdsample.revise import Never
+from mdsample.revise import Never, RemdmRemask
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -17,6 +17,7 @@ from mdsample.selection import (
     Factor,
     Frechet,
     LinearTime,
+    RemdmReveal,
     Steps,
     Top,
 )
@@ -47,6 +48,7 @@ PARTS: dict[str, type[Part]] = {
         Factor,
         Frechet,
         LinearTime,
+        RemdmReveal,
         Greedy,
         Temperature,
         EarlyExit,
@@ -56,6 +58,7 @@ PARTS: dict[str, type[Part]] = {
         Characters,
         Choices,
         Never,
+        RemdmRemask,
         NoGuide,
         Cfg,
     )

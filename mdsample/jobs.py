@@ -159,7 +159,7 @@ class Job:
             "unfilled": row.unfilled,
             "outcome": row.outcome.name,
             "sentence": row.outcome.sentence,
-            "error_bound": row.error_bound,
+            "error_bound": records.finite(row.error_bound),
             "tv_bound": row.tv_bound,
             **({} if self.watch is None else {"along": plain(answer.moments)}),
             **self.fingerprint,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from mdsample.draw import Temperature
 from mdsample.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy import Policy
-from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, Steps, Top
+from mdsample.revise import RemdmRemask
+from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, RemdmReveal, Steps, Top
 from mdsample.window import Dilated, Whole
 
 
@@ -57,6 +58,12 @@ def top_k_margin(steps: int = 50, *, noise: float = 0.5) -> Policy:
     return Whole() + Margin(noise=noise) + Steps(steps) + Temperature(1.0)
 
 
+def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> Policy:
+    """ReMDM: ancestral sampling that masks tokens again (arXiv 2503.00307); `kind` cap, rescale, conf or loop."""
+    again = RemdmRemask(kind, eta=eta, steps=steps)
+    return Whole() + Random() + RemdmReveal(kind, eta=eta, steps=steps) + Temperature(1.0) + again
+
+
 def one_by_one() -> Policy:
     """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768).
 
@@ -75,5 +82,6 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "dream": dream,
     "dus": dus,
     "top-k-margin": top_k_margin,
+    "remdm": remdm,
     "one-by-one": one_by_one,
 }

@@ -13,6 +13,7 @@ error.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -64,6 +65,11 @@ def asked(request: Request) -> Record:
 def line(record: Record) -> str:
     """A record as one line of ASCII, so that it survives any terminal, pipe and line reader."""
     return json.dumps(record)
+
+
+def finite(number: float) -> float | None:
+    """The number, or `None` for infinity, which JSON does not have."""
+    return number if math.isfinite(number) else None
 
 
 def read_requests(

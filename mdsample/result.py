@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -51,9 +52,11 @@ class Row:
     #: blanks filled, and blanks left blank by a stop rule
     filled: int
     unfilled: int
-    #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law)
+    #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
+    #: inf if tokens were masked again: nothing is promised of such a run
     error_bound: float
-    #: min(1, Σ √(b/2)): its mean over runs estimates a bound on the total variation from one-at-a-time decoding
+    #: min(1, Σ √(b/2)): its mean over runs estimates a bound on the total variation from one-at-a-time decoding; 1 if
+    #: tokens were masked again
     tv_bound: float
     commits: tuple[Commit, ...]
 
@@ -98,8 +101,8 @@ class Ledger:
             self._outcomes.get(i, UNFINISHED),
             int((canvas.blank[i] & ~state.blank[i]).sum()),
             int(state.blank[i].sum()),
-            float(state.error_bound[i]),
-            float(min(1.0, state.tv_sum[i])),
+            math.inf if state.remasked[i] else float(state.error_bound[i]),
+            1.0 if state.remasked[i] else float(min(1.0, state.tv_sum[i])),
             tuple(self._commits[i]),
         )
 

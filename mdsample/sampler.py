@@ -271,12 +271,18 @@ def remask(plan: Plan, view: View, spent: Ints) -> tuple[Ints, Ints]:
     if not part.budget:
         nothing = np.zeros(0, np.int32)
         return nothing, nothing
-    wish = part.remask(view) & view.board.open & ~view.board.blank
-    for stop in plan.policy.stops:
-        wish = wish & ~stop.leave(view).done[:, None]
+    wish = part.remask(view) & revisable(plan, view)
     within = np.cumsum(wish, 1) <= (part.budget - spent)[:, None]
     row, position = np.nonzero(wish & within)
     return row.astype(np.int32), position.astype(np.int32)
+
+
+def revisable(plan: Plan, view: View) -> Bools:
+    """Where tokens may be masked again, `[B, L]`: written ones, in rows that stay."""
+    where = view.board.open & ~view.board.blank
+    for stop in plan.policy.stops:
+        where = where & ~stop.leave(view).done[:, None]
+    return where
 
 
 def settle(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Event | None) -> tuple[State, Event]:

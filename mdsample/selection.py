@@ -14,13 +14,14 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `cumulative-confidence(p)` | Πc >= p |
 | `factor(f)` | (n + 1)(1 − min c) < f |
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
-| `linear-time(steps)` | a binomial number of the blanks |
+| `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
 """
 
 from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, final
 
@@ -29,6 +30,7 @@ import numpy as np
 
 from mdsample.arrays import Doubles, Ints, upto
 from mdsample.part import Part, Seat, integer, real
+from mdsample.remdm import ETA, KIND, STEPS, clock
 from mdsample.view import Ranked, View, bounds, capped
 
 
@@ -237,16 +239,42 @@ class LinearTime(RandomSelection):
 
     def chances(self, view: View, ranked: Ranked) -> Doubles:
         """Binomial(number, 1 / steps left)."""
-        p = 1.0 / np.maximum(self.steps - view.board.step, 1)
-        out = np.zeros((len(p), int(ranked.number.max(initial=0)) + 1))
-        for row, (n, q) in enumerate(zip(ranked.number.tolist(), p.tolist(), strict=True)):
-            out[row, : n + 1] = _binomial(n, q)
-        return out
+        return _binomials(ranked.number, (1.0 / np.maximum(self.steps - view.board.step, 1)).tolist())
+
+
+@final
+@attrs.frozen
+class RemdmReveal(RandomSelection):
+    """ReMDM's clock: each blank is filled with probability (α' − (1 − σ)α)/(1 − α) (arXiv 2503.00307).
+
+    For use with `random` and `remdm-remask` of the same settings, as the preset `remdm` has them. `kind`: `cap`,
+    `rescale`, `conf` or `loop`; `eta`: published 0.008, 0.015, none, 0.02; `steps`: 1024 as published. Only the number
+    of blanks is drawn here (binomial). Unlike there a step in which the coins would fill nothing fills one, and a row
+    without blanks leaves, though the clock has not run out.
+    """
+
+    name: ClassVar[str] = "remdm-reveal"
+    kind: str = KIND
+    eta: float | None = ETA
+    steps: int = STEPS
+
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Binomial(number, probability of the step)."""
+        p = [clock(self.kind, self.eta, self.steps, step).reveal for step in view.board.step.tolist()]
+        return _binomials(ranked.number, p)
+
+
+def _binomials(number: Ints, p: Sequence[float]) -> Doubles:
+    """Binomial laws of rows, `[B, most + 1]`."""
+    out = np.zeros((len(number), int(number.max(initial=0)) + 1))
+    for row, (n, q) in enumerate(zip(number.tolist(), p, strict=True)):
+        out[row, : n + 1] = _binomial(n, q)
+    return out
 
 
 def _binomial(n: int, p: float) -> Doubles:
-    if p >= 1.0:
-        return np.eye(n + 1)[n]
+    if p in (0.0, 1.0):
+        return np.eye(n + 1)[n if p else 0]
     m = upto(n + 1)
     return np.exp(_log_choose(n) + m * math.log(p) + (n - m) * math.log1p(-p))
 

@@ -17,7 +17,7 @@ from mdsample.cache import cache_text
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
-from mdsample.records import Record, Request, asked
+from mdsample.records import Record, Request, asked, finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.score import marginal_scores
@@ -147,7 +147,7 @@ class Tracer:
                     "text": trace.row.text,
                     "slots": trace.row.slots,
                     "nfe": trace.row.nfe,
-                    "error_bound": trace.row.error_bound,
+                    "error_bound": finite(trace.row.error_bound),
                     "tv_bound": trace.row.tv_bound,
                     "scores": [round(score, 6) for score in trace.scores],
                     "kept": kept,

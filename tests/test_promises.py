@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -57,7 +58,9 @@ def test_it_ends_and_keeps_fixed_text_and_replays(
     result = testing.run(policy, model, canvas, seed)  # asserts progress, termination, fixed text, no mask
     testing.a_trace_replays(result, model)
     for row in result.rows:
-        assert row.filled == len(row.commits)
+        again = int(result.state.remasked[canvas.ids.index(row.id)])
+        assert row.filled == len(row.commits) - again
+        assert (row.error_bound == math.inf) == (again > 0)
         assert row.filled + row.unfilled == canvas.blank[canvas.ids.index(row.id)].sum()
         assert row.unfilled == 0 or row.outcome.name == "early-exit"
         assert row.error_bound >= 0 and 0 <= row.tv_bound <= 1
@@ -118,8 +121,10 @@ def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int,
 def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, total: float, policy: Policy) -> None:
     # stop rules spend on top, so only the one that never fills by itself is here
     rest = attrs.evolve(policy, stops=tuple(stop for stop in policy.stops if isinstance(stop, mdsample.Ended)))
-    for row in testing.run(attrs.evolve(rest, selection=mdsample.ErrorBudget(total)), model, canvas).rows:
-        assert row.error_bound <= total
+    result = testing.run(attrs.evolve(rest, selection=mdsample.ErrorBudget(total)), model, canvas)
+    assert (result.state.error_bound <= total).all()
+    for row, again in zip(result.rows, result.state.remasked.tolist(), strict=True):
+        assert row.error_bound <= total or again
 
 
 @given(models(), canvases(), st.integers(1, 12), st.integers(2, 4))
@@ -186,6 +191,14 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
         "factor": (law, {"factor": [0.01, 6.0]}),
         "frechet": (law, {"margin": [-9.0, 0.9]}),
         "linear-time": (law, {"steps": [1, 9]}),
+        "remdm-reveal": (
+            law + mdsample.Random() + mdsample.RemdmRemask("cap", eta=0.9, steps=12),
+            {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 0.9], "steps": [2, 30]},
+        ),
+        "remdm-remask": (
+            law + mdsample.Random() + mdsample.RemdmReveal("cap", eta=0.5, steps=6),
+            {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 1.0], "steps": [2, 30], "limit": [1]},
+        ),
         "temperature": (
             mdsample.Whole() + mdsample.Top(1),
             {"t": [9.0], "top_p": [0.05], "top_k": [1], "min_p": [0.99]},
@@ -213,6 +226,8 @@ def start_of(name: str) -> dict[str, Any]:
         "below-entropy": {"entropy": 1.0},
         "entropy-bound": {"bound": 2.0},
         "error-budget": {"total": 4.0},
+        "remdm-reveal": {"kind": "cap", "eta": 0.5, "steps": 12},
+        "remdm-remask": {"kind": "cap", "eta": 0.5, "steps": 6, "limit": 20},
         "cumulative-confidence": {"probability": 0.3},
         "dilated": {"size": 6},
         "confidence": {"noise": 0.0},

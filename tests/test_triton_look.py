@@ -16,16 +16,12 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-with pytest.MonkeyPatch.context() as environment:
-    if DEVICE == "cpu":
-        environment.setenv("TRITON_INTERPRET", "1")  # read when Triton is imported
-    pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch for CUDA")
-    import triton.experimental.gluon  # pyright: ignore # noqa: F401 - the interpreter does so later, and asks anew
-    from mdsample_torch import reduce_triton
+from interpreted import DEVICE  # noqa: E402
 
+pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch for CUDA")
 from mdsample_torch import look as looking  # noqa: E402
 from mdsample_torch import reduce as reducing  # noqa: E402
+from mdsample_torch import reduce_triton  # noqa: E402
 from mdsample_torch.look import TorchLook  # noqa: E402
 from mdsample_torch.reduce import Reduced, reduce_, statistics  # noqa: E402
 from mdsample_torch.weights import BLOCK  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -99,6 +100,12 @@ def entries(menu: Iterable[Entry]) -> Table:
     return grid
 
 
+def _bound(row: Row) -> str:
+    if not math.isfinite(row.error_bound):
+        return "none: tokens were masked again, of which nothing is promised"
+    return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
+
+
 def answer(job: Job, given: Answer, named: bool) -> RenderableType:
     """An answer; `named` shows its id."""
     request, row = given.request, given.row
@@ -122,7 +129,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("", ""),
             ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
             ("outcome", plain(row.outcome.sentence)),
-            ("error bound", f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"),
+            ("error bound", _bound(row)),
             ("policy", policy(str(sampler.policy) or "the defaults", 64)),
             (
                 "model",

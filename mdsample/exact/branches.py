@@ -16,7 +16,8 @@ from mdsample.arrays import Bools, Doubles, Floats, Ints
 from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Temperature
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
-from mdsample.sampler import in_order, prefix, rank, ranked, restrict, waves_of
+from mdsample.revise import RandomRevise
+from mdsample.sampler import in_order, prefix, rank, ranked, restrict, revisable, waves_of
 from mdsample.selection import RandomSelection, Selection
 from mdsample.view import Ranked, View
 
@@ -227,6 +228,48 @@ def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, 
             both[-1][i, k] = probabilities(look, i, here[i, k], how, rule)
         drawn = _expanded(walk, drawn, here, *both)
     return drawn
+
+
+def revisions(walk: Walk, view: View, spent: Ints, after: States, state: Index) -> tuple[States, Index]:
+    """What a `RandomRevise` may mask again: the branches of `after [K]`, and which of the K each one comes from.
+
+    `view` and `spent [N]` are those of the N states before the step, `state [K]` says from which of them each comes.
+    """
+    part = walk.plan.policy.revise
+    assert isinstance(part, RandomRevise)
+    chances = np.where(revisable(walk.plan, view), np.clip(part.chances(view), 0.0, 1.0), 0.0)
+    row, again = np.arange(len(chances)), np.zeros(chances.shape, np.bool_)
+    share: Doubles = np.ones(len(chances))
+    for position in np.flatnonzero(chances.any(0)).tolist():
+        p: Doubles = chances[row, position]
+        both = np.concatenate([np.flatnonzero(p < 1), np.flatnonzero(p > 0)])
+        heads = np.arange(len(both)) >= (p < 1).sum()
+        walk.spend(len(both))
+        row, again, share = row[both], again[both], share[both] * np.where(heads, p[both], 1 - p[both])
+        again[:, position] = heads
+    again &= np.cumsum(again, 1) <= (part.budget - spent[row])[:, None]
+    first, same = distinct([row[:, None], again])
+    row, again, share = row[first], again[first], pooled(share, same)
+    order = np.argsort(row, kind="stable")
+    number = np.bincount(row, minlength=len(chances))
+    start = np.cumsum(number) - number
+    # each of the K as often as its state has branches
+    which = np.repeat(np.arange(len(state)), number[state])
+    walk.spend(len(which))
+    turn = np.arange(len(which)) - np.repeat(np.cumsum(number[state]) - number[state], number[state])
+    branch = order[start[state[which]] + turn]
+    masked, made = again[branch], at(after, which)
+    mask = np.int32(walk.denoiser.tokenizer.mask_id)
+    return attrs.evolve(
+        made,
+        tokens=np.where(masked, mask, made.tokens),
+        blank=made.blank | masked,
+        written=np.where(masked, -1, made.written).astype(np.int32),
+        probability=np.where(masked, np.nan, made.probability).astype(np.float32),
+        remasked=made.remasked + masked.sum(1, dtype=np.int32),
+        weight=made.weight * share[branch],
+        chance=made.chance * share[branch],
+    ), which
 
 
 def _columns(row: Ints, position: Ints, rows: int) -> Ints:

@@ -17,12 +17,13 @@ from mdsample.arrays import Bools, Doubles, Ints, Longs
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
 from mdsample.draw import Temperature
-from mdsample.exact.branches import Commits, commits, draws, tables
+from mdsample.exact.branches import Commits, commits, draws, revisions, tables
 from mdsample.exact.states import States, Walk, at, distinct, joined, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
 from mdsample.guide import NoGuide
 from mdsample.part import Part
 from mdsample.policy import CompletePolicy, Policy
+from mdsample.revise import RandomRevise
 from mdsample.sampler import Sampler, close, in_order, remask
 from mdsample.state import FILLED, parallel_bound
 from mdsample.view import View
@@ -165,7 +166,9 @@ class _Tally:
         state, chosen = made.state[drawn.commit], made.chosen[drawn.commit]
         share = made.probability[drawn.commit]
         again = np.zeros_like(states.blank)
-        again[remask(plan, view, states.remasked)] = True
+        coins = isinstance(plan.policy.revise, RandomRevise)
+        if not coins:
+            again[remask(plan, view, states.remasked)] = True
         again = again[state]
         mask = np.int32(walk.denoiser.tokenizer.mask_id)
         past = at(states, state)
@@ -181,7 +184,11 @@ class _Tally:
             past.weight * share * drawn.weight,
             past.chance * share,
         )
-        return self.settled(after, made.leaves[drawn.commit], step + 1)
+        leaves = made.leaves[drawn.commit]
+        if coins:
+            after, which = revisions(walk, view, states.remasked, after, state)
+            leaves = leaves[which]
+        return self.settled(after, leaves, step + 1)
 
     def settled(self, states: States, leaves: Ints, step: int) -> States:
         """Writes what stop rules write without a look, and takes out the rows that leave."""

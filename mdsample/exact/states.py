@@ -152,7 +152,7 @@ class _NoDice(Uniforms):
         """Refused."""
         raise ValueError(
             f"a part draws its own random numbers ({purpose!r}), so its exact law is unknown; noise belongs into "
-            "Order.spread, a random count into RandomSelection.chances"
+            "Order.spread, a random count into RandomSelection.chances, coins into RandomRevise.chances"
         )
 
     def per_row(self, purpose: Purpose) -> Doubles:

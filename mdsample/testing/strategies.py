@@ -16,7 +16,8 @@ from mdsample.guide import Cfg, NoGuide
 from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
-from mdsample.revise import Never
+from mdsample.remdm import KINDS
+from mdsample.revise import Never, RemdmRemask
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -26,6 +27,7 @@ from mdsample.selection import (
     Factor,
     Frechet,
     LinearTime,
+    RemdmReveal,
     Steps,
     Top,
 )
@@ -112,6 +114,7 @@ def _table(
     amount = st.just(0.0) | positive
     share = st.floats(0, 1, exclude_min=True)
     cap = st.none() | natural
+    kind, eta = st.sampled_from(KINDS), st.none() | st.floats(0, 1)
     table: dict[str, SearchStrategy[Part]] = {
         "whole": st.just(Whole()),
         "blocks": st.builds(Blocks, natural),
@@ -134,6 +137,7 @@ def _table(
         "factor": st.builds(Factor, positive),
         "frechet": st.builds(Frechet, positive | positive.map(lambda x: -x)),
         "linear-time": st.builds(LinearTime, natural),
+        "remdm-reveal": st.builds(RemdmReveal, kind, eta=eta, steps=natural),
         "greedy": st.just(Greedy()),
         "temperature": st.builds(
             Temperature,
@@ -149,6 +153,7 @@ def _table(
         "characters": st.builds(Characters, choice, slot=slot),
         "choices": st.builds(Choices, _few(choice), slot=slot),
         "never": st.just(Never()),
+        "remdm-remask": st.builds(RemdmRemask, kind, eta=eta, steps=natural, limit=st.integers(1, 12)),
         "none": st.just(NoGuide()),
         "cfg": st.builds(Cfg, amount),
     }
