@@ -609,6 +609,32 @@ def test_calibrate(mdsample: Command, model: Path, tmp_path: Path) -> None:
     assert refused.code == 2 and "'answer' must be text or a whole number; it is not there" in refused.err
 
 
+def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "t.jsonl"
+    assert (
+        mdsample("run", "the cat", "-t", SHORT.replace("A{", "{r:5} A{"), "--model", model, "--trace", kept).code == 0
+    )
+    ran = mdsample("score", "--trace", kept, "--model", model)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("log p(answer = ") and "(nothing)" in ran.out
+    [row] = mdsample("score", "--trace", kept, "--model", model, "--by", "token", "--answer", "12", "--json").rows
+    assert row["answer"] == "12" and 1 <= len(row["parts"]) == row["nfe"] - 1 <= 5
+    assert abs(row["before"] + sum(p["change"] for p in row["parts"]) - row["parts"][-1]["log_probability"]) < 1e-9
+    for more, message in (
+        (("--by", "word"), "--by takes one of sentence, step, token; got 'word'"),
+        (("--slot", "x"), "the trace has no slot 'x'; slots there: r, answer"),
+        (("--choices", "a,b"), "--trace is judged by itself; leave out the prompt, --input and choices"),
+        (("--answer", "the cat sat on the mat the cat sat"), "tokens; the slot has 3"),
+    ):
+        refused = mdsample("score", "--trace", kept, "--model", model, *more)
+        assert refused.code == 2 and message in refused.err
+    assert "cannot read" in mdsample("score", "--trace", tmp_path / "none").err
+    assert (
+        mdsample("score", "x", "--answer", "y").err
+        == "error: --answer goes with --trace; texts to score are --choices\n"
+    )
+
+
 # the rest
 
 

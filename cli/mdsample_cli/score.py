@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdsample_cli import shared
+from mdsample_cli.judged import judge_trace
 from mdsample_cli.shared import Wrong
 
 if TYPE_CHECKING:
@@ -36,6 +38,17 @@ def score(
         typer.Option(metavar="KEY", help="A list of texts in each row of --input instead.", show_default=False),
     ] = None,
     slot: Annotated[str, typer.Option(metavar="NAME", help="The slot they might stand in.")] = "answer",
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Judge the reasonings of `run --trace` instead, part by part.", show_default=False
+        ),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="With --trace: asked for. Default: what each gave.", show_default=False),
+    ] = None,
+    by: Annotated[str, typer.Option(metavar="WAY", help="With --trace: sentence, step or token.")] = "sentence",
     method: Annotated[
         str,
         typer.Option(
@@ -67,8 +80,16 @@ def score(
 ) -> int:
     """Log-probabilities of whole texts in a slot, in nats; other slots stay blank unless they are filled.
 
-    The rest of the slot after a text is scored as end tokens. Exit code 1 if a row could not be scored.
+    The rest of the slot after a text is scored as end tokens. Exit code 1 if a row could not be scored. With --trace:
+    log p(answer) before and after each part of a recorded reasoning, and where it falls the most.
     """
+    if trace is not None:
+        if prompt is not None or input is not None or choices is not None or choices_from is not None:
+            raise Wrong("--trace is judged by itself; leave out the prompt, --input and choices")
+        judge_trace(trace, answer, by, slot, model, revision, backend, device, dtype, cache, batch_size, json)
+        return 0
+    if answer is not None:
+        raise Wrong("--answer goes with --trace; texts to score are --choices")
     if (prompt is None) == (input is None):
         raise Wrong("give a PROMPT, or --input with rows; one of them")
     if (choices is None) == (choices_from is None):
