@@ -19,10 +19,21 @@ from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
 from mdsample.loading import ModelError, load
 from mdsample.marginals import Marginals
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Order, PositionBiased, Random, RightToLeft
+from mdsample.order import (
+    Confidence,
+    Entropy,
+    Fixed,
+    LeftToRight,
+    Lookahead,
+    Margin,
+    Order,
+    PositionBiased,
+    Random,
+    RightToLeft,
+)
 from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
-from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, llada, med, one_by_one, remdm, top_k_margin
+from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, klass, llada, med, one_by_one, remdm, top_k_margin
 from mdsample.result import Commit, Result, Row
 from mdsample.revise import Never, RandomRevise, RemdmRemask, Revise
 from mdsample.sampler import Sampler
@@ -39,6 +50,7 @@ from mdsample.selection import (
     RandomSelection,
     RemdmReveal,
     Selection,
+    Stable,
     Steps,
     Top,
 )
@@ -86,6 +98,7 @@ __all__ = [
     "Leave",
     "LeftToRight",
     "LinearTime",
+    "Lookahead",
     "Margin",
     "MarginalProduct",
     "Marginals",
@@ -114,6 +127,7 @@ __all__ = [
     "Scores",
     "Selection",
     "SpecError",
+    "Stable",
     "State",
     "Steps",
     "Stop",
@@ -134,6 +148,7 @@ __all__ = [
     "exact",
     "fast_dllm",
     "inspect",
+    "klass",
     "llada",
     "load",
     "med",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from mdsample.constraint import Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
+from mdsample.order import (
+    Confidence,
+    Entropy,
+    Fixed,
+    LeftToRight,
+    Lookahead,
+    Margin,
+    PositionBiased,
+    Random,
+    RightToLeft,
+)
 from mdsample.part import Part
 from mdsample.revise import Never, RemdmRemask
 from mdsample.selection import (
@@ -18,6 +28,7 @@ from mdsample.selection import (
     Frechet,
     LinearTime,
     RemdmReveal,
+    Stable,
     Steps,
     Top,
 )
@@ -34,6 +45,7 @@ PARTS: dict[str, type[Part]] = {
         Margin,
         Entropy,
         PositionBiased,
+        Lookahead,
         LeftToRight,
         RightToLeft,
         Random,
@@ -49,6 +61,7 @@ PARTS: dict[str, type[Part]] = {
         Frechet,
         LinearTime,
         RemdmReveal,
+        Stable,
         Greedy,
         Temperature,
         EarlyExit,

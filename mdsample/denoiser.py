@@ -143,6 +143,15 @@ class Look(Protocol):
         """
         ...
 
+    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]` float32, nats, at N places that both saw, at temperature 1.
+
+        `rows`, `positions`, `before_rows` `[N]`: row `rows[n]` of this ask was row `before_rows[n]` of that one, in the
+        same positions. Each under its own ask's guide and restriction; +inf where a token is possible that was
+        forbidden before. Raises `ValueError` for a place nobody looked at and for a look of another backend.
+        """
+        ...
+
 
 class Denoiser(Protocol):
     """A model on a backend."""

@@ -35,6 +35,11 @@ class Part(abc.ABC):
     #: histories apart
     remembers: ClassVar[bool] = False
 
+    @property
+    def shifts(self) -> int:
+        """How many shifts it reads (`view.shifts`): it wants to know how the last looks differed. Default 0."""
+        return 0
+
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""
 
@@ -72,7 +77,12 @@ def real(
 
 
 def integer(
-    default: Any = attrs.NOTHING, *, at_least: int | None = None, optional: bool = False, kw_only: bool = False
+    default: Any = attrs.NOTHING,
+    *,
+    at_least: int | None = None,
+    at_most: int | None = None,
+    optional: bool = False,
+    kw_only: bool = False,
 ) -> Any:
     """An attrs field for an integer within stated limits, below 2^31."""
 
@@ -81,7 +91,7 @@ def integer(
         index = getattr(value, "__index__", None)
         return value if isinstance(value, bool) or index is None else index()
 
-    limits = _limits(above=None, at_least=at_least, at_most=None, below=None)
+    limits = _limits(above=None, at_least=at_least, at_most=at_most, below=None)
 
     def fits(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and limits.hold(value) and value <= _LARGEST

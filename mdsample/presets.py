@@ -11,8 +11,8 @@ from mdsample.draw import Temperature
 from mdsample.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy import Policy
 from mdsample.revise import RemdmRemask
-from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, RemdmReveal, Steps, Top
-from mdsample.window import Dilated, Whole
+from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, RemdmReveal, Stable, Steps, Top
+from mdsample.window import Blocks, Dilated, Whole
 
 
 def llada(steps: int = 128) -> Policy:
@@ -38,6 +38,14 @@ def eb(bound: float = 0.1, *, k: int | None = None) -> Policy:
 def fast_dllm(probability: float = 0.9) -> Policy:
     """Fast-dLLM's threshold: every position with top probability of at least `probability` (arXiv 2505.22618)."""
     return Confidence() + AboveConfidence(probability)
+
+
+def klass(probability: float = 0.9, *, shift: float = 0.01, looks: int = 2, size: int = 64) -> Policy:
+    """KLASS: all confident positions whose marginals stand still, in blocks of `size`; else one (arXiv 2511.05664).
+
+    Published for LLaDA: 0.6 and a shift of 0.015 nats on GSM8K, 0.6 and 0.01 on MATH, 0.9 and 0.01 on HumanEval.
+    """
+    return Blocks(size) + Confidence() + Stable(probability, shift=shift, looks=looks)
 
 
 def dream(steps: int = 512) -> Policy:
@@ -79,6 +87,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "ar-med": ar_med,
     "eb": eb,
     "fast-dllm": fast_dllm,
+    "klass": klass,
     "dream": dream,
     "dus": dus,
     "top-k-margin": top_k_margin,

@@ -55,6 +55,14 @@ def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
         raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")
 
 
+def refuse_stranger(look: object, before: object) -> None:
+    """`ValueError` unless two looks that are to be compared are of one kind."""
+    if type(look) is not type(before):
+        raise ValueError(
+            f"a {type(look).__name__} cannot be compared with a {type(before).__name__}: look again on one backend"
+        )
+
+
 def refuse_unknown(tokens: Ints, size: int) -> None:
     """`ValueError` where one of `tokens [N]` is none of the `size` tokens that there are."""
     strange = (tokens < 0) | (tokens >= size)

@@ -6,7 +6,7 @@ within n steps (plus a revise part's budget). Fixed text is never written. Rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -21,6 +21,7 @@ from mdsample.guide import Cfg
 from mdsample.part import Part
 from mdsample.policy import CompletePolicy, Policy, PolicyError
 from mdsample.result import Result
+from mdsample.shift import Glance, glances_of, shifts_of
 from mdsample.state import FILLED, Event, Outcome, State
 from mdsample.stopping import Ended
 from mdsample.uniforms import Uniforms, row_key
@@ -40,6 +41,8 @@ class Plan:
     keys: tuple[tuple[int, int], ...]
     #: forward passes per step
     price: int
+    #: how many of the last looks are compared with the one before each, for parts that ask
+    shifts: int
 
 
 def _policy(given: Policy | Part) -> Policy:
@@ -106,7 +109,11 @@ class Sampler:
             raise PolicyError(str(fault)) from fault
         _feasible(restriction, canvas)
         keys = tuple(row_key(self.seed, row) for row in canvas.ids)
-        return Plan(policy, restriction, tuple(live), keys, 2 if isinstance(policy.guide, Cfg) else 1)
+        price = (1 + policy.order.tries) * (2 if isinstance(policy.guide, Cfg) else 1)
+        # more looks than this no row ever has
+        most = int(canvas.blank.sum(1).max(initial=0)) + policy.revise.budget
+        shifts = min(most, max((part.shifts for part in self.policy.parts()), default=0))
+        return Plan(policy, restriction, tuple(live), keys, price, shifts)
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
         """The first state. Rows without blanks have left already."""
@@ -123,8 +130,10 @@ class Sampler:
             if state.done:
                 return state, state.events[-1]
         rows = np.flatnonzero(state.active).astype(np.int32) if rows is None else rows
+        glances = recall(plan, denoiser, state, rows)
         board = state.board(rows, plan.price, denoiser.tokenizer)
-        view, look = see(plan, denoiser, board, rows)
+        view, look = see(plan, denoiser, board, rows, [glances.get(row) for row in rows.tolist()])
+        view = look_ahead(plan, denoiser, view, rows)
         ranking = rank(plan.policy, view)
         chosen, leaving, outcomes = choose(plan.policy, view, ranking)
         row, position = in_order(ranking, chosen)
@@ -145,11 +154,14 @@ class Sampler:
             rows[leaving],
             outcomes,
         )
-        return settle(plan, denoiser, state, rows, event)
+        after, event = settle(plan, denoiser, state, rows, event)
+        return attrs.evolve(after, glances=_noted(plan, denoiser, view, look, rows, glances, after)), event
 
 
-def see(plan: Plan, denoiser: Denoiser, board: Board, rows: Ints) -> tuple[View, Look]:
-    """One forward pass over a board; `rows` are its rows' places in the canvas."""
+def see(
+    plan: Plan, denoiser: Denoiser, board: Board, rows: Ints, glances: Sequence[Glance | None]
+) -> tuple[View, Look]:
+    """One forward pass over a board; `rows` are its rows' places in the canvas, `glances` their looks before."""
     eligible = plan.policy.window.eligible(board) & board.blank
     none = ~somewhere(eligible)
     if none.any():
@@ -163,7 +175,64 @@ def see(plan: Plan, denoiser: Denoiser, board: Board, rows: Ints) -> tuple[View,
     guide = plan.policy.guide
     look = denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, guide, Rows(keys, board.step)))
     uniforms = Uniforms(keys, board.step, board.tokens.shape[1])
-    return View(board, look.marginals, eligible, uniforms), look
+    shifts = shifts_of(look, eligible, glances, plan.shifts)
+    return View(board, look.marginals, eligible, uniforms, shifts, np.full(eligible.shape, np.inf)), look
+
+
+def look_ahead(plan: Plan, denoiser: Denoiser, view: View, rows: Ints) -> View:
+    """The view with what would remain after each position that the order tries: one look, with a row for each."""
+    tried = plan.policy.order.tried(view) & view.eligible
+    line, position = np.nonzero(tried & (tried.sum(1) > 1)[:, None])
+    if not len(line):
+        return view
+    board, here = view.board, upto(len(line))
+    tokens, blank, slot = board.tokens[line], board.blank[line], board.slot[line]
+    tokens[here, position], blank[here, position] = view.marginals.token[line, position], False
+    valid = board.valid[line]
+    restriction = restrict(plan, rows[line], tokens, blank, slot)
+    # names of their own: a cache must not take them for their row, nor for one another
+    names = [
+        (plan.keys[int(row)][0] ^ (1 + int(place)), plan.keys[int(row)][1])
+        for row, place in zip(rows[line], position, strict=True)
+    ]
+    told = Rows(names, board.step[line])
+    look = denoiser.look(Ask(tokens, valid, blank, valid & ~board.open[line], restriction, plan.policy.guide, told))
+    # a running sum: it does not depend on how wide the batch is
+    total = np.cumsum(np.where(blank, look.marginals.entropy, 0), 1, dtype=np.float64)[:, -1]
+    remaining = view.remaining.copy()
+    remaining[line, position] = total / blank.sum(1)
+    return attrs.evolve(view, remaining=remaining)
+
+
+def recall(plan: Plan, denoiser: Denoiser, state: State, rows: Ints) -> Mapping[int, Glance]:
+    """The glances of a state's running rows; `rows` are about to be looked at.
+
+    Those that it lacks, in a run that was taken up or moved to another model, are looked at again as they stood in
+    their last `plan.shifts` steps. What was paid for once is not counted again.
+    """
+    if not plan.shifts:
+        return {}
+    known = {row: glance for row, glance in state.glances.items() if glance.denoiser is denoiser}
+    lost = np.array([row for row in rows.tolist() if state.step[row] and row not in known], np.int32)
+    past = State.begin(state.canvas)
+    for event in state.events if len(lost) else ():
+        again = lost[np.isin(lost, event.rows) & (past.step[lost] >= state.step[lost] - plan.shifts)]
+        if len(again):
+            board = past.board(again, plan.price, denoiser.tokenizer)
+            view, look = see(plan, denoiser, board, again, [known.get(row) for row in again.tolist()])
+            known |= zip(again.tolist(), glances_of(denoiser, look, view.eligible, view.shifts), strict=True)
+        past = past.apply(event, denoiser.tokenizer.mask_id)
+    return known
+
+
+def _noted(
+    plan: Plan, denoiser: Denoiser, view: View, look: Look, rows: Ints, glances: Mapping[int, Glance], after: State
+) -> dict[int, Glance]:
+    """The glances after a step: its own for its rows, and none for rows that have left."""
+    if not plan.shifts:
+        return {}
+    now = dict(zip(rows.tolist(), glances_of(denoiser, look, view.eligible, view.shifts), strict=True))
+    return {row: glance for row, glance in {**glances, **now}.items() if after.active[row]}
 
 
 def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools, slot: Ints) -> Restriction:
@@ -176,14 +245,22 @@ def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools, slot: Ints) -> 
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:
-    """Eligible positions, best first, then the rest: `[B, L]`. Equal ranks: lower position first."""
+    """Eligible positions, best first, then the rest: `[B, L]`. Equal ranks: lower position first.
+
+    What the selection wants first comes before the others, in the same order among themselves.
+    """
     score = policy.order.rank(view)
     if policy.order.spread:
         score = score + policy.order.spread * np.log(-np.log(view.uniforms.at("order")))
     # a part may rank by +inf or NaN; even so what is eligible comes first
     score = np.where(view.eligible, np.fmin(score, np.finfo(np.float64).max), np.inf)
     # stable although noised ranks hardly ever tie: what is not eligible does, and must not be ordered by padding
-    return np.argsort(score, axis=1, kind="stable").astype(np.int32)
+    ranking = np.argsort(score, axis=1, kind="stable")
+    first = policy.selection.first(view) & view.eligible
+    if first.any():
+        later = ~first[upto(len(ranking))[:, None], ranking]
+        ranking = np.take_along_axis(ranking, np.argsort(later, axis=1, kind="stable"), axis=1)
+    return ranking.astype(np.int32)
 
 
 def ranked(view: View, ranking: Ints) -> Ranked:

@@ -34,6 +34,11 @@ class ScoreError(ValueError):
     """Candidates that cannot be scored."""
 
 
+def _refuse_tries(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:
+    if order.tries:
+        raise ScoreError(f"{order.name} tries places in further passes, and scores try none; take another order")
+
+
 @final
 @attrs.frozen
 class ChainRule:
@@ -44,7 +49,7 @@ class ChainRule:
     candidate's token there, whatever its probability. `seed`: of orders that draw.
     """
 
-    order: Order = attrs.field(factory=LeftToRight, validator=attrs.validators.instance_of(Order))
+    order: Order = attrs.field(factory=LeftToRight, validator=[attrs.validators.instance_of(Order), _refuse_tries])
     seed: int = attrs.field(default=0, kw_only=True)
 
     def __str__(self) -> str:
@@ -242,7 +247,9 @@ class _Scorer:
                 eligible = slot[rows, :width] & board.blank
                 look = _look(self.denoiser, plan, rows, state, eligible, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], board.step, width)
-                position = rank(plan.policy, View(board, look.marginals, eligible, uniforms))[:, 0]
+                unmoved, untried = np.zeros((len(rows), 0, width), np.float32), np.full(eligible.shape, np.inf)
+                view = View(board, look.marginals, eligible, uniforms, unmoved, untried)
+                position = rank(plan.policy, view)[:, 0]
                 token = self.full.tokens[pairs[rows], position]
                 here = np.arange(len(rows), dtype=np.int32)
                 logged = look.log_probabilities(here, position, token)

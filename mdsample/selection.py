@@ -15,6 +15,7 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `factor(f)` | (n + 1)(1 − min c) < f |
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
 | `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
+| `stable(τ)` | c >= τ and the marginal stands still; such positions come first in the ranking |
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample.arrays import Doubles, Ints, upto
+from mdsample.arrays import Bools, Doubles, Ints, upto
 from mdsample.part import Part, Seat, integer, real
 from mdsample.remdm import ETA, KIND, STEPS, clock
 from mdsample.view import Ranked, View, bounds, capped
@@ -43,6 +44,10 @@ class Selection(Part):
     @abc.abstractmethod
     def count(self, view: View, ranked: Ranked) -> Ints:
         """`[B]` int32; the loop clips it to 1 … `ranked.number`."""
+
+    def first(self, view: View) -> Bools:
+        """Positions that go before all others in the ranking, whatever the order, `[B, L]`. Default: none."""
+        return np.zeros_like(view.eligible)
 
 
 class RandomSelection(Selection):
@@ -221,6 +226,38 @@ class Frechet(Selection):
         n = upto(c.shape[1]) + 1
         competitor = 1 - np.minimum.accumulate(c, 1)
         return ranked.leading(np.cumsum(c, 1) - (n - 1) - competitor > self.margin)
+
+
+@final
+@attrs.frozen
+class Stable(Selection):
+    """All positions that stand still with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
+
+    A position stands still if KL(look ‖ look before) was below `shift` nats in each of the last `looks` looks, it being
+    on offer in all of them and in the one before. Such positions go first; if there are none, the first of the order
+    goes alone. Defaults 0.9, 0.01 and 2 as in the authors' code, whose first comparison is with a look from before the
+    window came there. Memory: each row's last look stays on the device, that is the hidden states of the positions
+    looked at and at most 64 MiB of logits a batch; logits beyond that are made once more for the comparison.
+    """
+
+    name: ClassVar[str] = "stable"
+    probability: float = real(0.9, above=0, at_most=1)
+    shift: float = real(0.01, above=0, kw_only=True)
+    looks: int = integer(2, at_least=1, kw_only=True)
+
+    @property
+    def shifts(self) -> int:
+        """`looks`."""
+        return self.looks
+
+    def first(self, view: View) -> Bools:
+        """Those that are confident and stand still."""
+        still = (view.shifts[:, : self.looks] < np.float64(self.shift)).all(1)
+        return view.eligible & still & (view.marginals.confidence >= self.probability)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """As many as there are of them."""
+        return self.first(view).sum(1, dtype=np.int32)
 
 
 @final

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, upto
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Tokenizer
+from mdsample.shift import Glance
 from mdsample.view import Board
 
 
@@ -74,6 +77,8 @@ class State:
     error_bound: Doubles
     tv_sum: Doubles
     events: tuple[Event, ...]
+    #: the last look of each running row, where a part asks how looks differ; no trace has it, a resumed run looks again
+    glances: Mapping[int, Glance] = attrs.field(factory=dict[int, Glance])
 
     @staticmethod
     def begin(canvas: Canvas) -> State:

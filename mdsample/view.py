@@ -76,6 +76,12 @@ class View:
     eligible: Bools
     #: uniforms keyed by (seed, row, step, position)
     uniforms: Uniforms
+    #: KL(look ‖ look before) of the last n looks, this one first, `[B, n, L]` float32, nats; n is what parts ask for
+    #: (`Part.shifts`), at most as many looks as there can be; +inf unless both looks had the position on offer
+    shifts: Floats
+    #: mean entropy of the blanks that would remain if a position that the order tries held its most probable token,
+    #: `[B, L]` float64, nats; +inf where nothing was tried
+    remaining: Doubles
 
 
 @attrs.frozen(eq=False)

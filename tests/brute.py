@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,17 +50,22 @@ class Place:
 #: positions on offer, given the row and the open positions
 Window = Callable[[Row], list[int]]
 #: rank (lower first) of a place
-Order = Callable[[Place], float]
+Order = Callable[[Place], Any]
+
+
+#: what was on offer in each look so far, and what the model said of it
+Looks = tuple[dict[int, list[float]], ...]
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a selection may know besides the places: steps taken, blanks left and at first, nats spent."""
+    """What a selection may know besides the places: steps taken, blanks left and at first, nats spent, looks so far."""
 
     step: int
     blanks: int
     open: int
     spent: float
+    looks: Looks
 
 
 #: probability of each count, given places in order
@@ -71,7 +77,7 @@ class Brute:
     joint: dict[tuple[int, ...], float]
     size: int
     window: Window
-    order: Order
+    order: Order | Lookahead
     selection: Selection
     noise: float = 0.0
 
@@ -86,24 +92,38 @@ class Brute:
             found.append(Place(i, [w / total if total > 0 else 1 / self.size for w in weight]))
         return found
 
-    def orderings(self, offered: list[Place]) -> Iterator[tuple[float, list[Place]]]:
+    def orderings(self, row: Row, offered: list[Place], past: Past) -> Iterator[tuple[float, list[Place]]]:
+        """Every ranking with its probability; what the selection wants first is ranked before the rest."""
+        ready = self.selection.ready(offered, past) if isinstance(self.selection, Stable) else []
+        order = self.order
+        if isinstance(order, Lookahead):
+            scores = order.scores(self, row, offered)
+            order = lambda place: scores[place.position]  # noqa: E731
+        for chance, front in self.ranked(ready, order):
+            for other, back in self.ranked([place for place in offered if place not in ready], order):
+                yield chance * other, front + back
+
+    def ranked(self, offered: list[Place], order: Order) -> Iterator[tuple[float, list[Place]]]:
         if not self.noise:
-            yield 1.0, sorted(offered, key=lambda place: (self.order(place), place.position))
+            yield 1.0, sorted(offered, key=lambda place: (order(place), place.position))
             return
         for ordering in itertools.permutations(offered):
             chance, left = 1.0, list(ordering)
             for place in ordering:  # Plackett-Luce, one place after another
-                scores = [math.exp(-(float(self.order(q)) - float(self.order(place))) / self.noise) for q in left]
+                scores = [math.exp(-(float(order(q)) - float(order(place))) / self.noise) for q in left]
                 chance /= sum(scores)
                 left.remove(place)
             yield chance, list(ordering)
 
-    def sets(self, row: Row, step: int, spent: float = 0.0) -> Iterator[tuple[float, list[Place]]]:
-        """Every set that may be committed, with its probability (the same set may come several times)."""
+    def look(self, row: Row) -> dict[int, list[float]]:
         places = self.places(row)
-        offered = [places[i] for i in self.window(row)]
-        past = Past(step, sum(token is None for token in row), len(row), spent)
-        for chance, ordering in self.orderings(offered):
+        return {i: places[i].p for i in self.window(row)}
+
+    def sets(self, row: Row, spent: float, looks: Looks) -> Iterator[tuple[float, list[Place]]]:
+        """Every set that may be committed, with its probability (the same set may come several times)."""
+        offered = [Place(i, p) for i, p in looks[-1].items()]
+        past = Past(len(looks) - 1, sum(token is None for token in row), len(row), spent, looks)
+        for chance, ordering in self.orderings(row, offered, past):
             for count, probability in self.selection(ordering, past).items():
                 yield chance * probability, ordering[: max(1, min(count, len(ordering)))]
 
@@ -112,36 +132,38 @@ class Brute:
         law: dict[Row, float] = defaultdict(float)
         totals = [0.0, 0.0]
 
-        def go(row: Row, step: int, weight: float, spent: float) -> None:
+        def go(row: Row, looks: Looks, weight: float, spent: float) -> None:
             if None not in row:
                 law[row] += weight
                 return
             totals[0] += weight
-            for chance, chosen in self.sets(row, step, spent):
+            looks = (*looks, self.look(row))
+            for chance, chosen in self.sets(row, spent, looks):
                 totals[1] += weight * chance * math.sqrt(bound(chosen) / 2)
                 for tokens in itertools.product(range(self.size), repeat=len(chosen)):
                     drawn = math.prod(place.p[token] for place, token in zip(chosen, tokens, strict=True))
                     if drawn > 0:
                         after = filled(row, chosen, tokens)
-                        go(after, step + 1, weight * chance * drawn, spent + rounded_bound(chosen))
+                        go(after, looks, weight * chance * drawn, spent + rounded_bound(chosen))
 
-        go(row, 0, 1.0, 0.0)
+        go(row, (), 1.0, 0.0)
         return law, totals[0], totals[1]
 
     def dealt(self, row: Row) -> float:
         """E Σ b when the tokens are dealt from the joint: x is drawn first, the policy only decides what is shown."""
 
-        def go(row: Row, x: tuple[int, ...], step: int, weight: float, spent: float) -> float:
+        def go(row: Row, x: tuple[int, ...], looks: Looks, weight: float, spent: float) -> float:
             if None not in row:
                 return 0.0
             total = 0.0
-            for chance, chosen in self.sets(row, step, spent):
+            looks = (*looks, self.look(row))
+            for chance, chosen in self.sets(row, spent, looks):
                 after = filled(row, chosen, [x[place.position] for place in chosen])
                 total += weight * chance * bound(chosen)
-                total += go(after, x, step + 1, weight * chance, spent + rounded_bound(chosen))
+                total += go(after, x, looks, weight * chance, spent + rounded_bound(chosen))
             return total
 
-        return sum(go(row, x, 0, p, 0.0) for x, p in self.joint.items() if p > 0)
+        return sum(go(row, x, (), p, 0.0) for x, p in self.joint.items() if p > 0)
 
 
 def bound(chosen: list[Place]) -> float:
@@ -268,3 +290,47 @@ def linear_time(n: int) -> Selection:
         return {k: math.comb(m, k) * p**k * (1 - p) ** (m - k) for k in range(m + 1)}
 
     return count
+
+
+@dataclass(frozen=True)
+class Stable:
+    """All that are confident and stood still, which is also what comes first."""
+
+    probability: float
+    shift: float
+    looks: int
+
+    def __call__(self, ordering: list[Place], past: Past) -> dict[int, float]:
+        return {len(self.ready(ordering, past)): 1.0}
+
+    def ready(self, offered: list[Place], past: Past) -> list[Place]:
+        return [place for place in offered if place.c >= self.probability and self.still(place.position, past.looks)]
+
+    def still(self, position: int, looks: Looks) -> bool:
+        if len(looks) <= self.looks or any(position not in look for look in looks[-self.looks - 1 :]):
+            return False
+        steps = itertools.pairwise(look[position] for look in looks[-self.looks - 1 :])
+        return all(np.float32(divergence(now, before)) < self.shift for before, now in steps)
+
+
+def divergence(p: list[float], q: list[float]) -> float:
+    if any(a > 0 and b == 0 for a, b in zip(p, q, strict=True)):
+        return math.inf
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Each of the k most certain places is filled with its best token to see how uncertain the rest is then."""
+
+    k: int
+    own: float
+
+    def scores(self, brute: Brute, row: Row, offered: list[Place]) -> dict[int, tuple[bool, float]]:
+        pool = sorted(offered, key=lambda place: (place.h, place.position))[: self.k]
+        scores = {place.position: (True, float(place.h)) for place in offered}
+        for place in pool if len(pool) > 1 else []:
+            after = filled(row, [place], [place.p.index(max(place.p))])
+            rest = [float(other.h) for other in brute.places(after) if after[other.position] is None]
+            scores[place.position] = (False, self.own * float(place.h) + sum(rest) / len(rest))
+        return scores

@@ -60,6 +60,24 @@ def test_random_policies(folders: dict[str, Path], policy: Policy, family: str, 
     same(policy, [opened(folders[family], name) for name in ("reference", *BACKENDS)], texts, seed)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(
+        ["stable(0.004,shift=0.5,looks=1)", "confidence+stable(0.004,shift=1)", "random+stable(0.003,shift=3)"]
+    )
+    | st.sampled_from(["lookahead(3)", "lookahead(2,own=0)+top(2)"]),
+    st.sampled_from(["", "+temperature(1)", "+cfg(1)"]),
+    st.sampled_from(sorted(FAMILIES)),
+    st.sampled_from(TEXTS),
+    st.integers(0, 99),
+)
+def test_looks_compared_and_tried(
+    folders: dict[str, Path], text: str, rest: str, family: str, texts: Any, seed: int
+) -> None:
+    models = [opened(folders[family], name) for name in ("reference", *BACKENDS)]
+    same(mdsample.parse(text + rest), models, texts, seed)
+
+
 @settings(max_examples=200, deadline=None)
 @given(POLICIES, st.sampled_from(["sdar", "sdar_moe", "llada2_moe"]), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies_with_the_exact_cache(

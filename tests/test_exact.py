@@ -18,7 +18,17 @@ from mdsample.constraint import Ban, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.exact.law import visits
 from mdsample.guide import Cfg
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
+from mdsample.order import (
+    Confidence,
+    Entropy,
+    Fixed,
+    LeftToRight,
+    Lookahead,
+    Margin,
+    PositionBiased,
+    Random,
+    RightToLeft,
+)
 from mdsample.policy import Policy
 from mdsample.revise import Revise
 from mdsample.sampler import Sampler, choose, rank, ranked
@@ -32,6 +42,7 @@ from mdsample.selection import (
     Frechet,
     LinearTime,
     Selection,
+    Stable,
     Steps,
     Top,
 )
@@ -67,6 +78,8 @@ ORDERS = [
     (Margin(), brute.ORDERS["margin"], 0.0),
     (Entropy(), brute.ORDERS["entropy"], 0.0),
     (PositionBiased(0.4), brute.ORDERS["position-biased"], 0.0),
+    (Lookahead(2), brute.Lookahead(2, 1.0), 0.0),
+    (Lookahead(3, own=0.0), brute.Lookahead(3, 0.0), 0.0),
     (LeftToRight(), brute.ORDERS["left-to-right"], 0.0),
     (RightToLeft(), brute.ORDERS["right-to-left"], 0.0),
     (Random(), brute.ORDERS["random"], 1.0),
@@ -85,13 +98,15 @@ SELECTIONS = [
     (Frechet(-0.2), brute.frechet(-0.2)),
     (CumulativeConfidence(0.4), brute.cumulative_confidence(0.4)),
     (ErrorBudget(0.8), brute.error_budget(0.8)),
+    (Stable(0.3, shift=0.5, looks=1), brute.Stable(0.3, 0.5, 1)),
+    (Stable(0.4, shift=0.2), brute.Stable(0.4, 0.2, 2)),
     (Steps(2), brute.steps(2)),
     (LinearTime(3), brute.linear_time(3)),
 ]
 
 
 #: those that decide by what they see alone, without dice, clock or past
-MEMORYLESS = [rule for rule in SELECTIONS if not isinstance(rule[0], (Steps, LinearTime, ErrorBudget))]
+MEMORYLESS = [rule for rule in SELECTIONS if not isinstance(rule[0], (Steps, LinearTime, ErrorBudget, Stable))]
 
 
 def as_dict(joint: exact.Toy) -> dict[tuple[int, ...], float]:
@@ -111,7 +126,7 @@ def test_the_law_is_that_of_brute_force(joint, window, order, selection):
     for row, p in law.outcomes.items():
         assert p == pytest.approx(rows.get(row, 0.0), abs=1e-9)
     assert law.probability.sum() == pytest.approx(1, abs=1e-12)
-    assert law.expected_nfe == pytest.approx(nfe, abs=1e-9)
+    assert law.expected_nfe == pytest.approx(nfe * (1 + order[0].tries), abs=1e-9)
     assert law.tv_bound == pytest.approx(min(1.0, tv_sum), abs=1e-6)
     assert law.kl_bound == pytest.approx(plain.dealt((None,) * joint.length), abs=1e-6)
 
@@ -124,7 +139,7 @@ def test_one_at_a_time_is_exact(joint, window, order, seed):
         law = exact.law(window[0] + any_order + Top(1) + ONE, joint)
         assert exact.tv(joint, law) < 1e-9
         assert exact.kl(joint, law) < 1e-9
-        assert law.expected_nfe == pytest.approx(joint.length, abs=1e-9)
+        assert law.expected_nfe == pytest.approx(joint.length * (1 + any_order.tries), abs=1e-9)
         assert law.kl_bound == law.tv_bound == 0
 
 
@@ -148,8 +163,7 @@ def test_kl_is_the_sum_of_the_total_correlations(joint, order, selection):
             return 0.0
         agreeing = {x: p for x, p in plain.joint.items() if all(a in (None, b) for a, b in zip(row, x, strict=True))}
         mass = sum(agreeing.values())
-        step = sum(b is not None for b in row)
-        ((_, chosen),) = plain.sets(row, step)
+        ((_, chosen),) = plain.sets(row, 0.0, (plain.look(row),))
         together: dict[tuple[int, ...], float] = {}
         for x, p in agreeing.items():
             key = tuple(x[place.position] for place in chosen)
@@ -257,6 +271,11 @@ SPLIT = {"reasoning": 2, "answer": 2}
         LeftToRight() + ErrorBudget(0.9) + ONE + SecondThoughts(2),
         Confidence() + CumulativeConfidence(0.2) + ONE,
         Random() + LinearTime(3) + ONE,
+        Lookahead(2) + BelowEntropy(0.9) + ONE,
+        Lookahead(3, own=0.0) + Top(2) + ONE + Choices(("02", "11", "20"), slot="answer"),
+        Confidence() + Stable(0.4, shift=0.3, looks=1) + ONE,
+        Random() + Stable(0.3, shift=0.6, looks=1) + ONE + SecondThoughts(2),
+        Entropy() + Stable(0.3, shift=2.0, looks=1) + ONE + Choices(("02", "11", "20"), slot="answer"),
         Confidence() + Top(2) + Temperature(0.7, top_p=0.9),
         Margin() + Factor(1.2) + Temperature(1.3, top_k=2),
         Entropy() + Top(1) + ONE + EarlyExit(1.5, slot="answer"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import ClassVar, final
 
 import attrs
@@ -279,3 +280,65 @@ def test_stated_tokens_are_refused_where_nothing_is_known(look_at: LookAt) -> No
     for token in (-1, 3):
         with pytest.raises(ValueError, match=rf"there is no token {token}; ids go from 0 to 2"):
             look.log_probabilities(*places(1), np.array([token], np.int32))
+
+
+# looks compared
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+@looks
+def test_divergences_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
+    scores = data.draw(tables())
+    assume(np.isfinite(scores).all(0).any())
+    allowed = data.draw(sets(scores))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    moved = scores + rng.normal(size=scores.shape).astype(np.float32) * data.draw(st.sampled_from([0.0, 0.01, 1.0]))
+    (rows, positions), before = places(len(scores)), np.zeros(len(scores), np.int32)
+    # allowing less moves the law as well
+    found = look_at(scores, allowed).divergence(rows, positions, look_at(moved), before)
+    expected = reference(scores, allowed).divergence(rows, positions, reference(moved), before)
+    assert found.dtype == np.float32 and (found >= 0).all()
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5)
+
+
+@looks
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_logits_that_were_not_kept_are_compared_all_the_same(
+    look_at: LookAt, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = np.random.default_rng(0).normal(size=(5, BLOCK)).astype(np.float32)
+    look = look_at(scores)
+    monkeypatch.setattr(sys.modules[type(look).__module__], "CHUNK_BYTES", rows * 4 * BLOCK)
+    before = look_at(2 * scores)
+    assert (before._kept is None) == (rows < 5)  # type: ignore[attr-defined]
+    some = np.array([4, 0, 3, 1], np.int32)
+    at = (np.zeros(4, np.int32), some)
+    expected = reference(scores).divergence(*at, reference(2 * scores), at[0])
+    for one in (look, look_at(scores)):
+        np.testing.assert_allclose(one.divergence(*at, before, at[0]), expected, rtol=1e-5, atol=1e-6)
+
+
+@looks
+def test_divergences_by_hand(look_at: LookAt) -> None:
+    one = np.log([[0.5, 0.25, 0.25], [0.5, 0.5, 1e-30], [0.5, 0.25, 0.25]])
+    two = np.log([[0.25, 0.25, 0.5], [0.5, 0.5, 1e-30], [0.5, 0.25, 0.25]])
+    one[1, 2] = two[1, 2] = two[2, 2] = -math.inf
+    (rows, positions), before = places(3), np.zeros(3, np.int32)
+    found = look_at(one).divergence(rows, positions, look_at(two), before)
+    assert found == pytest.approx([0.25 * math.log(2), 0, math.inf], abs=1e-6)
+    back = look_at(two).divergence(rows, positions, look_at(one), before)
+    assert back == pytest.approx([0.25 * math.log(2), 0, math.log(4 / 3)], abs=1e-6)
+
+
+@looks
+def test_only_looks_of_one_kind_at_places_seen_are_compared(look_at: LookAt) -> None:
+    scores = np.zeros((2, 3))
+    look, other = look_at(scores), look_at(scores[:1], looked=np.array([[True, False]]))
+    one = np.ones(1, np.int32)
+    with pytest.raises(ValueError, match="position 1 was not looked at"):
+        look.divergence(0 * one, one, other, 0 * one)
+    with pytest.raises(ValueError, match="position 1 was not looked at"):
+        other.divergence(0 * one, one, look, 0 * one)
+    with pytest.raises(ValueError, match="cannot be compared with a NumpyLook: look again on one backend"):
+        look.divergence(0 * one, 0 * one, reference(scores), 0 * one)

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Restriction
+from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
 from mdsample_mlx.device import evaluate, upload
 from mdsample_mlx.draw import inverse_cdf, split
-from mdsample_mlx.reduce import FLOOR, reduce
+from mdsample_mlx.reduce import FLOOR, divergence, reduce
 from mdsample_mlx.restrict import restricted
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -121,6 +121,21 @@ class MlxLook:
                 parts.append(logged.view(mx.int32)[None])
                 if len(chunks) > 1:
                     evaluate(parts[-1])
+            return _fetch(parts, 1)[0].view(np.float32)
+
+    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Look`. Logits that were not kept are made anew, chunk by chunk."""
+        refuse_stranger(self, before)
+        assert isinstance(before, MlxLook)
+        refuse_unseen(self._number[rows, positions].astype(np.int64), rows, positions)
+        refuse_unseen(before._number[before_rows, positions].astype(np.int64), before_rows, positions)
+        parts: list[mx.array] = []
+        with mx.stream(self._device):
+            for here in self._chunks(len(rows)):
+                now = reduce(self._scores(rows[here], positions[here], None))
+                old = reduce(before._scores(before_rows[here], positions[here], None))
+                parts.append(divergence(now, old).view(mx.int32)[None])
+                evaluate(parts[-1])
             return _fetch(parts, 1)[0].view(np.float32)
 
     def _chunks(self, count: int) -> Iterator[slice]:

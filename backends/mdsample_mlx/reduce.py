@@ -70,6 +70,13 @@ def reduce(scores: mx.array) -> Reduced:
     )
 
 
+def divergence(now: Reduced, before: Reduced) -> mx.array:
+    """KL(now ‖ before) `[n]`, nats; +inf where a token is possible that was forbidden before."""
+    widened = ((now.below > FLOOR) & (before.below <= FLOOR)).any(1)
+    gap = _sum(mx.exp(now.below) * (now.below - before.below)) * mx.exp(-now.log_total)
+    return mx.where(widened, mx.inf, mx.maximum(gap - now.log_total + before.log_total, 0))
+
+
 def _sum(x: mx.array) -> mx.array:
     """Row sums of `x [n, W]`, `[n]`, block by block: one after the other, 100,000 float32 lose two digits."""
     return mx.unflatten(x, 1, (-1, BLOCK)).sum(2).sum(1)

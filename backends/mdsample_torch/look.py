@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Restriction
+from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
-from mdsample_torch.reduce import FLOOR, reduce_, statistics
+from mdsample_torch.reduce import FLOOR, divergence_, reduce_, statistics
 from mdsample_torch.restrict import restrict_
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -127,6 +127,20 @@ class TorchLook:
             logged = torch.where(below <= FLOOR, -torch.inf, below - reduced.log_total)
             parts.append(logged.view(torch.int32)[None])
             done += len(part)
+        return _fetch(parts, 1)[0].view(np.float32)
+
+    @torch.inference_mode()
+    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Look`. Logits that were not kept are made anew, chunk by chunk."""
+        refuse_stranger(self, before)
+        assert isinstance(before, TorchLook)
+        refuse_unseen(self._number[rows, positions], rows, positions)
+        refuse_unseen(before._number[before_rows, positions], before_rows, positions)
+        parts: list[Tensor] = []
+        pairs = zip(self._parts(rows, positions, None), before._parts(before_rows, positions, None), strict=True)
+        for (now, scratch), (old, spare) in pairs:
+            found = divergence_(now, scratch, old, spare)
+            parts.append(found.view(torch.int32)[None])
         return _fetch(parts, 1)[0].view(np.float32)
 
     def _parts(

@@ -92,6 +92,19 @@ def statistics(scores: Tensor, scratch: Tensor) -> Reduced:
     return reduce_(scores, scratch) if kernel is None else kernel(scores)
 
 
+def divergence_(scores: Tensor, scratch: Tensor, before: Tensor, spare: Tensor) -> Tensor:
+    """KL(softmax of `scores` ‖ softmax of `before`) `[n]`, nats; arguments as two of `reduce_`, all overwritten.
+
+    +inf where a token is possible that was forbidden before.
+    """
+    now, old = reduce_(scores, scratch), reduce_(before, spare)
+    widened = ((scores > FLOOR) & (before <= FLOOR)).any(1)
+    weight = torch.exp(scores, out=scratch[: len(scores)])
+    weight.mul_(scores.sub_(before))
+    gap = weight.sum(1) * (-now.log_total).exp() - now.log_total + old.log_total
+    return torch.where(widened, torch.inf, gap.clamp(min=0))
+
+
 @cache
 def _kernel(device: torch.device) -> Callable[[Tensor], Reduced] | None:
     """`mdsample_torch.reduce_triton.reduce`, if it works on this GPU; tried once."""

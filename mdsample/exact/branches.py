@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Temperature
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
@@ -125,13 +125,14 @@ def _choices(walk: Walk, states: States, view: View, step: int) -> Choices:
     if not np.isfinite(score).all():
         raise ValueError(f"{order.name}: an order with noise must rank by finite numbers for its law to be known")
     logits = np.where(view.eligible, -score / order.spread, -np.inf)
+    first = selection.first(view) & view.eligible
     try:
         # does the count depend on the ranking? Ask with a ranking that cannot be looked at
         stops = _chances(selection, view, _Unseen.of(number))
     except _LookedAt:
-        whole = _plackett_luce(walk, logits, np.eye(int(number.max()) + 1)[number], merge=False)
+        whole = _plackett_luce(walk, logits, first, np.eye(int(number.max()) + 1)[number], merge=False)
         return counted(whole.state, whole.ranking, whole.probability)
-    return _plackett_luce(walk, logits, stops, merge=not walk.plan.live)
+    return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.live)
 
 
 def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
@@ -145,10 +146,11 @@ def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
     return chances
 
 
-def _plackett_luce(walk: Walk, logits: Doubles, stops: Doubles, merge: bool) -> Choices:
+def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, merge: bool) -> Choices:
     """Prefixes of a noised order, of the lengths whose probabilities `stops [N, 1 + most]` gives.
 
-    `logits [N, L]` are −inf where nothing is on offer. With `merge`, prefixes with the same members are one.
+    `logits [N, L]` are −inf where nothing is on offer; `first [N, L]` go before the others. With `merge`, prefixes with
+    the same members are one.
     """
     beyond = np.iinfo(np.int32).max
     state = np.arange(len(logits))
@@ -156,7 +158,9 @@ def _plackett_luce(walk: Walk, logits: Doubles, stops: Doubles, merge: bool) -> 
     probability = np.ones(len(logits))
     found: list[Choices] = []
     for length in range(1, stops.shape[1]):
-        score = np.where(turn == beyond, logits[state], -np.inf)
+        left: Bools = turn == beyond
+        early = left & first[state]
+        score = np.where(early | (left & ~somewhere(early)[:, None]), logits[state], -np.inf)
         share = np.exp(score - score.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
         which, position = np.nonzero(share)
@@ -164,8 +168,8 @@ def _plackett_luce(walk: Walk, logits: Doubles, stops: Doubles, merge: bool) -> 
         state, turn, probability = state[which], turn[which], probability[which] * share[which, position]
         turn[np.arange(len(which)), position] = length
         if merge:
-            first, same = distinct([state[:, None], turn < beyond])
-            state, turn, probability = state[first], turn[first], pooled(probability, same)
+            one, same = distinct([state[:, None], turn < beyond])
+            state, turn, probability = state[one], turn[one], pooled(probability, same)
         here = stops[state, length]
         ranking = np.argsort(turn, 1, kind="stable").astype(np.int32)
         ready = Choices(state, ranking, np.full(len(state), length, np.int32), probability * here)

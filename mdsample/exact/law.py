@@ -25,6 +25,7 @@ from mdsample.part import Part
 from mdsample.policy import CompletePolicy, Policy
 from mdsample.revise import RandomRevise
 from mdsample.sampler import Sampler, close, in_order, remask
+from mdsample.shift import Glance, glances_of
 from mdsample.state import FILLED, parallel_bound
 from mdsample.view import View
 
@@ -146,16 +147,21 @@ class _Tally:
         walk = self.walk
         states, step = self.settled(States.begin(walk.canvas), np.full(1, -1, np.int32), 0), 0
         while len(states):
-            after: list[States] = []
+            after, glances = list[States](), list[Glance]()
             for part in np.array_split(np.arange(len(states)), -(-len(states) // _CHUNK)):
                 now = at(states, part)
                 view, look = walk.see(now, step)
                 yield now.weight, view
-                after.append(self.step(now, view, look, step).merged(walk.remembers))
+                number = np.full(len(now), -1, np.int64)
+                if walk.plan.shifts:
+                    number = len(glances) + np.arange(len(now))
+                    glances += glances_of(walk.denoiser, look, view.eligible, view.shifts)
+                after.append(self.step(now, view, look, step, number).merged(walk.remembers))
+            walk.glances = glances
             states, step = joined(after).merged(walk.remembers), step + 1
 
-    def step(self, states: States, view: View, look: Look, step: int) -> States:
-        """One step from all states; those from which the run goes on."""
+    def step(self, states: States, view: View, look: Look, step: int, number: Longs) -> States:
+        """One step from all states; those from which the run goes on. `number [N]`: of each state's look."""
         walk, plan = self.walk, self.walk.plan
         made = commits(walk, states, view, step)
         needed = np.zeros_like(states.blank)
@@ -183,6 +189,7 @@ class _Tally:
             past.remasked + again.sum(1, dtype=np.int32),
             past.weight * share * drawn.weight,
             past.chance * share,
+            number[state],
         )
         leaves = made.leaves[drawn.commit]
         if coins:

@@ -16,11 +16,12 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints
+from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
 from mdsample.policy import Policy
-from mdsample.sampler import Plan, see
+from mdsample.sampler import Plan, look_ahead, see
+from mdsample.shift import Glance
 from mdsample.uniforms import Purpose, Uniforms
 from mdsample.view import Board, View
 
@@ -51,6 +52,8 @@ class States:
     weight: Doubles
     #: probability that a run which is dealt this very row comes here: over the policy's own dice alone, `[N]`
     chance: Doubles
+    #: number of the look that it was in last (`Walk.glances`), −1 before the first and where nobody asks, `[N]`
+    glance: Longs
 
     @staticmethod
     def begin(canvas: Canvas) -> States:
@@ -58,15 +61,16 @@ class States:
         shape = canvas.tokens.shape
         written, probability = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
         none, one = np.zeros(1), np.ones(1)
-        return States(canvas.tokens, canvas.blank, written, probability, none, none.astype(np.int32), one, one)
+        count, unseen = none.astype(np.int32), np.full(1, -1, np.int64)
+        return States(canvas.tokens, canvas.blank, written, probability, none, count, one, one, unseen)
 
     def __len__(self) -> int:
         """N."""
         return len(self.tokens)
 
     def merged(self, remembers: bool) -> States:
-        """Equal states made one: equal rows and, if a part remembers, equal histories."""
-        columns = [self.tokens, self.blank, self.remasked[:, None]]
+        """Equal states made one: equal rows and looks before and, if a part remembers, equal histories."""
+        columns = [self.tokens, self.blank, self.remasked[:, None], self.glance[:, None]]
         if remembers:
             columns += [self.written, self.probability.view(np.int32), self.error_bound.view(np.int64)[:, None]]
         first, which = distinct(columns)
@@ -86,6 +90,8 @@ class Walk:
     #: whether histories must be kept apart
     remembers: bool = attrs.field(init=False)
     spent: int = attrs.field(init=False, default=0)
+    #: the states of the step before as they were looked at, if parts ask how looks differ
+    glances: list[Glance] = attrs.field(init=False, factory=list[Glance])
 
     def __attrs_post_init__(self) -> None:
         """Asks the parts."""
@@ -123,7 +129,10 @@ class Walk:
     def see(self, states: States, step: int) -> tuple[View, Look]:
         """One forward pass over states."""
         board = self.board(states, step)
-        view, look = see(self.plan, self.denoiser, board, np.zeros(len(states), np.int32))
+        numbers: list[int] = states.glance.tolist()
+        glances = [self.glances[number] if number >= 0 else None for number in numbers]
+        view, look = see(self.plan, self.denoiser, board, np.zeros(len(states), np.int32), glances)
+        view = look_ahead(self.plan, self.denoiser, view, np.zeros(len(states), np.int32))
         return attrs.evolve(view, uniforms=_NoDice((), board.step, 0)), look
 
     def view_at(self, view: View, states: States, step: int, index: Index) -> View:
@@ -131,7 +140,14 @@ class Walk:
         if np.array_equal(index, np.arange(len(states))):
             return view
         board = self.board(at(states, index), step)
-        return View(board, at(view.marginals, index), view.eligible[index], view.uniforms)
+        return View(
+            board,
+            at(view.marginals, index),
+            view.eligible[index],
+            view.uniforms,
+            view.shifts[index],
+            view.remaining[index],
+        )
 
 
 class _Forgetful(Board):

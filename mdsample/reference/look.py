@@ -12,10 +12,10 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
-from mdsample.denoiser import Restriction
+from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_empty, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.refusals import refuse_empty, refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
 
 Scores = Floats | Doubles
 
@@ -123,6 +123,15 @@ class NumpyLook:
         refuse_unknown(tokens, self._log_probability.shape[1])
         found = self._conditional(rows, positions, None)
         return found[np.arange(len(tokens)), tokens].astype(np.float32)
+
+    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Look`."""
+        refuse_stranger(self, before)
+        assert isinstance(before, NumpyLook)
+        now, old = self._conditional(rows, positions, None), before._conditional(before_rows, positions, None)
+        possible = ~np.isneginf(now)
+        gap = np.subtract(now, old, out=np.zeros_like(now), where=possible)  # +inf where it was forbidden
+        return np.maximum((np.exp(now) * gap).sum(1), 0).astype(np.float32)
 
     def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None) -> Doubles:
         """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there."""

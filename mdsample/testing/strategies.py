@@ -13,7 +13,17 @@ from mdsample.catalog import PARTS
 from mdsample.constraint import Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
-from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, PositionBiased, Random, RightToLeft
+from mdsample.order import (
+    Confidence,
+    Entropy,
+    Fixed,
+    LeftToRight,
+    Lookahead,
+    Margin,
+    PositionBiased,
+    Random,
+    RightToLeft,
+)
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
 from mdsample.remdm import KINDS
@@ -28,6 +38,7 @@ from mdsample.selection import (
     Frechet,
     LinearTime,
     RemdmReveal,
+    Stable,
     Steps,
     Top,
 )
@@ -123,6 +134,7 @@ def _table(
         "margin": st.builds(Margin, noise=amount),
         "entropy": st.builds(Entropy, noise=amount),
         "position-biased": st.builds(PositionBiased, amount),
+        "lookahead": st.builds(Lookahead, st.integers(2, 9), own=amount),
         "left-to-right": st.just(LeftToRight()),
         "right-to-left": st.just(RightToLeft()),
         "random": st.just(Random()),
@@ -138,6 +150,7 @@ def _table(
         "frechet": st.builds(Frechet, positive | positive.map(lambda x: -x)),
         "linear-time": st.builds(LinearTime, natural),
         "remdm-reveal": st.builds(RemdmReveal, kind, eta=eta, steps=natural),
+        "stable": st.builds(Stable, share, shift=positive, looks=natural),
         "greedy": st.just(Greedy()),
         "temperature": st.builds(
             Temperature,

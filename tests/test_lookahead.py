@@ -1,0 +1,72 @@
+"""Looking ahead: how many passes are made and counted, and for which rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mdsample
+from mdsample import testing
+from mdsample.denoiser import Ask
+from mdsample.score import ChainRule, ScoreError
+from mdsample.testing import ScriptedDenoiser, Symbols
+
+SYMBOLS = Symbols(6)
+CANVAS = mdsample.Template.parse("{reasoning:5}{answer:1}").canvas(SYMBOLS, [{}] * 3)
+
+
+def asks_of(policy: str, canvas: mdsample.Canvas = CANVAS) -> tuple[mdsample.Result, list[Ask]]:
+    asks: list[Ask] = []
+
+    class Listening(ScriptedDenoiser):
+        def look(self, ask: Any) -> Any:
+            asks.append(ask)
+            return super().look(ask)
+
+    return testing.run(mdsample.parse(policy), Listening(SYMBOLS, 4, 1.0), canvas), asks
+
+
+@pytest.mark.parametrize("k", [2, 3, 9])
+def test_a_step_is_a_look_and_one_more_with_a_row_for_each_place(k: int) -> None:
+    result, asks = asks_of(f"whole+lookahead({k})")
+    blanks = [6, 5, 4, 3, 2, 1]
+    sizes = [size for n in blanks for size in (3, 3 * min(n, k))[: 1 + (n > 1)]]
+    assert [len(ask.tokens) for ask in asks] == sizes
+    assert all(row.nfe == 6 * (1 + k) for row in result.rows)
+
+
+def test_what_is_tried_is_the_best_token_of_the_most_certain_places() -> None:
+    _, asks = asks_of("whole+lookahead(3)", CANVAS.take([0]))
+    first = ScriptedDenoiser(SYMBOLS, 4, 1.0).look(asks[0]).marginals
+    places = np.sort(np.argsort(first.entropy[0])[:3])
+    for tokens, looked, place in zip(asks[1].tokens, asks[1].looked, places, strict=True):
+        expected = asks[0].tokens[0].copy()
+        expected[place] = first.token[0, place]
+        assert (tokens == expected).all()
+        assert (looked == (expected == SYMBOLS.mask_id)).all()
+
+
+def test_rows_that_are_tried_have_names_of_their_own() -> None:
+    _, asks = asks_of("whole+lookahead(4)")
+    rows, tried = set(asks[0].rows.keys), asks[1].rows.keys
+    assert len(set(tried)) == len(tried) == 12 and not rows & set(tried)
+
+
+def test_guidance_and_a_budget_count_what_is_tried() -> None:
+    result, _ = asks_of("whole+lookahead(2)+cfg(1)")
+    assert all(row.nfe == 6 * 2 * 3 for row in result.rows)
+    result, _ = asks_of("whole+lookahead(2)+budget(9)")
+    assert all((row.nfe, row.steps, row.unfilled) == (9, 3, 0) for row in result.rows)
+
+
+def test_scores_try_nothing() -> None:
+    with pytest.raises(ScoreError, match="lookahead tries places in further passes, and scores try none"):
+        ChainRule(mdsample.Lookahead())
+
+
+@pytest.mark.parametrize("k", [1, 1025])
+def test_how_many_may_be_tried(k: int) -> None:
+    with pytest.raises(ValueError, match="a whole number, at least 2 and at most 1024"):
+        mdsample.Lookahead(k)
