@@ -1,9 +1,9 @@
 """Reasonings written when the answer is known, on problems that the model gets wrong without it.
 
-    python benchmarks/posterior.py [--limit 400] [--samples 4] [--json]
+    python benchmarks/posterior.py [--limit 400] [--samples 4] [--policy med+temperature(1)] [--model NAME] [--json]
 
 `tiny-gsm`'s first problems are answered once by `med`. On those that it gets wrong, `--samples` reasonings each are
-sampled by `med+temperature(1)`: *ordinary* ones, given the question, and *posterior* ones, given question and answer.
+sampled by `--policy`: *ordinary* ones, given the question, and *posterior* ones, given question and answer.
 A reasoning is correct if every equation in it holds and every amount that the problem needs is derived, by the
 generator's own arithmetic (the answer alone does not make it so, and one wrong letter undoes it). *Derived* asks only
 that every amount stands behind an equals sign. *Best* is the one of a problem's posterior traces
@@ -30,8 +30,6 @@ from mdsample.traces import Tracer
 from recipes.tiny_gsm.data import HELD_OUT_SEED, draw_problem
 from recipes.tiny_gsm.problems import Problem, correct_steps
 
-POLICY = "med+temperature(1)"
-
 
 def problems(limit: int) -> list[Problem]:
     """The held-out problems with their arithmetic, generated again."""
@@ -54,9 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--policy", default="med+temperature(1)")
+    parser.add_argument("--model", default="tiny-gsm", help="tiny-gsm, or a folder with a weaker one")
+    parser.add_argument("--backend", default="reference")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    task, model = TASKS["tiny-gsm"], mdsample.load("tiny-gsm")
+    task, model = TASKS["tiny-gsm"], mdsample.load(options.model, backend=options.backend)
     template = mdsample.Template.parse(task.template)
     asked = task.read()[: options.limit]
     arithmetic = dict(zip((problem.id for problem in asked), problems(len(asked)), strict=True))
@@ -65,7 +66,7 @@ def main() -> None:
     by_id = {problem.id: problem for problem in asked}
     first = {row.id: row for row in fill(mdsample.Sampler(mdsample.parse("med")), model, template.slots, rows)}
     wrong = [name for name in by_id if not task.correct(first[name], by_id[name])]
-    sampler = mdsample.Sampler(mdsample.parse(POLICY), seed=1)
+    sampler = mdsample.Sampler(mdsample.parse(options.policy), seed=1)
     count = range(options.samples)
     again = [prepare(model, template, f"{name}#{i}", by_id[name].texts) for name in wrong for i in count]
     ordinary: dict[object, list[bool]] = {name: [] for name in wrong}
@@ -88,7 +89,7 @@ def main() -> None:
         posterior_derived[record["id"]] = [derived(problem, trace["slots"]["reasoning"]) for trace in traces]
         best[record["id"]] = [right[int(np.argmax([trace["scores"][-1] for trace in traces]))]]
     if not options.json:
-        print(f"{len(asked)} problems, {len(wrong)} of them wrong by med; {options.samples} samples of each, {POLICY}")
+        print(f"{len(asked)} problems, {len(wrong)} of them wrong by med; {options.samples} of each, {options.policy}")
     rng = np.random.default_rng(0)
     picks = [rng.integers(0, len(wrong), len(wrong)) for _ in range(2000)]
     for name, found in (

@@ -106,6 +106,8 @@ TASKS: dict[str, Task] = {
         ),
         _sudoku("sudoku6", 6, "ordinary", _ORDINARY),
         _sudoku("sudoku6-hard", 6, "hard", _HARD),
+        _sudoku("sudoku", 9, "ordinary", _ORDINARY),
+        _sudoku("sudoku-hard", 9, "hard", _HARD),
     )
 }
 

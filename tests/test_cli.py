@@ -149,7 +149,8 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["audit", "-p", "early-exit"], "early-exit(slot='answer'): there is no such slot; slots here: text"),
         (
             ["bench", "--task", "x"],
-            "there is no task 'x'; there are: tiny-gsm, sudoku6, sudoku6-hard, gsm8k, math500, and files (.jsonl)",
+            "there is no task 'x'; there are: tiny-gsm, sudoku6, sudoku6-hard, sudoku, sudoku-hard, gsm8k, math500, "
+            "and files (.jsonl)",
         ),
         (
             ["calibrate", "med(?)"],

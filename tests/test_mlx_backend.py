@@ -97,6 +97,7 @@ def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
 def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str) -> None:
     opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
     assert opened.trunk.dtype == device.DTYPES[dtype]
+    assert opened.backend == ("mlx" if dtype == "float32" else f"mlx {dtype}")
     reference = mdsample.load(tmp_path, "reference")
     found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)

@@ -102,6 +102,7 @@ def test_the_promises_hold(model: TorchDenoiser, policy: Policy) -> None:
 def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str) -> None:
     opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
     assert opened.trunk.dtype == device.DTYPES[dtype]
+    assert opened.backend == ("torch" if dtype == "float32" else f"torch {dtype}")
     reference = mdsample.load(tmp_path, "reference")
     found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)

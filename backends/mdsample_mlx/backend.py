@@ -49,8 +49,8 @@ class MlxDenoiser:
 
     @property
     def backend(self) -> str:
-        """What it runs on."""
-        return "mlx"
+        """`mlx`, with the dtype if it is not float32: answers in another one must not pass for the same."""
+        return "mlx" if self.trunk.dtype == mx.float32 else f"mlx {str(self.trunk.dtype).rpartition('.')[2]}"
 
     @property
     def vocab_size(self) -> int:

@@ -45,6 +45,11 @@ class Body(Protocol):
         ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        ...
+
+    @property
     def width(self) -> int:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         ...
@@ -84,8 +89,8 @@ class TorchDenoiser:
 
     @property
     def backend(self) -> str:
-        """What it runs on."""
-        return "torch"
+        """`torch`, with the dtype if it is not float32: answers in another one must not pass for the same."""
+        return "torch" if self.trunk.dtype == torch.float32 else f"torch {str(self.trunk.dtype).removeprefix('torch.')}"
 
     @property
     def vocab_size(self) -> int:

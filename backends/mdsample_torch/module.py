@@ -47,6 +47,11 @@ class ModuleBody:
         return next(self.module.parameters(), torch.empty(0)).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the module's parameters are."""
+        return next(self.module.parameters(), torch.empty(0)).dtype
+
+    @property
     def width(self) -> int:
         """Columns of `logits`."""
         return -(-self.spec.vocab_size // BLOCK) * BLOCK

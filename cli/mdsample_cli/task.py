@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from mdsample.tasks import Task as OpenTask
 
 #: embedded tasks, and the embedded models made for them
-OWN = {"tiny-gsm": "tiny-gsm", "sudoku6": "tiny-sudoku6", "sudoku6-hard": "tiny-sudoku6"}
+OWN = {
+    "tiny-gsm": "tiny-gsm",
+    "sudoku6": "tiny-sudoku6",
+    "sudoku6-hard": "tiny-sudoku6",
+    "sudoku": "tiny-sudoku",
+    "sudoku-hard": "tiny-sudoku",
+}
 
 Task = Annotated[
     str, typer.Option(metavar="NAME", help=f"The problems: {', '.join(OWN)}, gsm8k, math500, or a .jsonl file.")

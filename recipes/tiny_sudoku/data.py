@@ -52,13 +52,14 @@ def held_out(board: Board) -> dict[str, Puzzles]:
 
 
 def write_held_out(board: Board, held_out: dict[str, Puzzles], folder: Path) -> None:
-    """Writes the held-out puzzles as JSON lines, `sudoku<n>.jsonl` and `sudoku<n>_hard.jsonl`."""
+    """Writes the held-out puzzles as JSON lines: `sudoku.jsonl`, `sudoku_hard.jsonl`; of 6x6 `sudoku6.jsonl`, …"""
+    size = "" if board.n == 9 else board.n
     for kind, puzzles in held_out.items():
         lines = [
             json.dumps({"id": i, "puzzle": _written(puzzle), "solution": _written(solution)})
             for i, (puzzle, solution) in enumerate(zip(puzzles.puzzle, puzzles.solution, strict=True))
         ]
-        name = f"sudoku{board.n}{'_hard' if kind == 'hard' else ''}.jsonl"
+        name = f"sudoku{size}{'_hard' if kind == 'hard' else ''}.jsonl"
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 

@@ -1,0 +1,162 @@
+"""Every rule, order and window on a model, compared at equal forward passes.
+
+    python benchmarks/model_study.py tiny-gsm --limit 200 --answers runs/study.jsonl
+    python benchmarks/model_study.py sudoku --limit 200 --answers runs/study.jsonl
+
+runs one `mdsample bench` (printed first; every answer is kept, so it goes on where it was cut off), then compares the
+rules: a rule's accuracy at a number of passes is read off the line between its two settings around it (a run that takes
+either by a coin reaches it), with 95 % intervals and differences from MED by a bootstrap over problems. Writes
+docs/data/study_TASK.jsonl (a score for every setting) and docs/pictures/study_TASK.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mdsample
+
+DOCS = Path(__file__).parents[1] / "docs"
+MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
+
+#: one by one in several orders and windows
+ONE = {
+    "tiny-gsm": ("entropy", "margin", "confidence", "left-to-right", "random", "whole+entropy", "blocks(8)+entropy"),
+    "sudoku": ("entropy", "margin", "confidence", "left-to-right", "random", "whole+entropy", "whole+margin"),
+}
+#: rules by name, each with settings from the most careful on
+RULES = {
+    "tiny-gsm": {
+        "MED": [f"med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
+        "steps": ["entropy+steps(67)", "entropy+steps(50)", "entropy+steps(25)"],
+        "EB": [f"eb({x})" for x in (0.02, 0.1, 0.4, 1.2)],
+        "EB, by margin": [f"margin+entropy-bound({x})" for x in (0.02, 0.1, 0.4, 1.2)],
+        "threshold": [f"fast-dllm({x})" for x in (0.99, 0.9, 0.7, 0.4)],
+        "factor": [f"confidence+factor({x})" for x in (0.1, 0.4, 1.0, 1.8)],
+        "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.5, 0.0, -0.6)],
+        "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.8, 0.4, 0.1)],
+        "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 1.5, 5, 15)],
+        "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.6,shift=0.05", "0.3,shift=0.5")],
+        "AR-MED": [f"ar-med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
+        "MED, whole": ["med(0.2)+whole"],
+        "MED, blocks of 8": ["med(0.2)+blocks(8)", "med(0.8)+blocks(8)"],
+        "early exit": ["entropy+top(1)+early-exit"],
+        "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
+        "MED 0.8, early exit": ["med(0.8)+early-exit"],
+    },
+    "sudoku": {
+        "MED": [f"med({x})+whole" for x in (0.01, 0.05, 0.2, 0.5)],
+        "steps": [f"whole+margin+steps({n})" for n in (28, 14, 8)],
+        "EB": [f"eb({x})+whole" for x in (0.01, 0.05, 0.2)],
+        "threshold": [f"fast-dllm({x})+whole" for x in (0.99, 0.95, 0.8)],
+        "factor": [f"whole+confidence+factor({x})" for x in (0.1, 0.4, 1.0)],
+        "Fréchet": [f"whole+confidence+frechet({x})" for x in (0.95, 0.8, 0.5)],
+        "cumulative": [f"whole+confidence+cumulative-confidence({x})" for x in (0.98, 0.9, 0.6)],
+        "error-budget": [f"whole+entropy+error-budget({x})" for x in (0.1, 0.5, 2)],
+        "KLASS": [f"whole+confidence+stable({x})" for x in ("0.95", "0.8,shift=0.05")],
+        "MED, blocks of 32": ["med(0.05)", "med(0.2)"],
+    },
+}
+TASKS = {"tiny-gsm": "tiny-gsm", "sudoku": "sudoku", "sudoku-hard": "sudoku", "sudoku6": "sudoku"}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=sorted(TASKS))
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--answers", type=Path, required=True, help="file that keeps every answer")
+    parser.add_argument("--model", help="a folder; default: the task's own model")
+    parser.add_argument(
+        "--at", type=float, nargs="*", default=(20, 25, 30, 40, 50), help="forward passes to compare at"
+    )
+    options = parser.parse_args()
+    one = [f"{order}+top(1)" for order in ONE[TASKS[options.task]]]
+    rules = RULES[TASKS[options.task]]
+    policies = [*one, *dict.fromkeys(text for texts in rules.values() for text in texts)]
+    options.answers.parent.mkdir(parents=True, exist_ok=True)
+    words = ["bench", "--task", options.task, "--limit", str(options.limit)]
+    words += [word for text in policies for word in ("-p", text)]
+    words += ["--model", options.model] if options.model else []
+    words += ["--backend", "torch", "--dtype", "bfloat16", "--batch-size", "40", "--json"]
+    words += ["--output", str(options.answers), "--plot", str(DOCS / "pictures" / f"study_{options.task}.svg")]
+    print("mdsample", shlex.join(words), flush=True)
+    done = subprocess.run([sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"mdsample bench ended with {done.returncode}")
+    scores = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [{"text": text, **score} for text, score in zip(policies, scores, strict=True)]
+    kept = DOCS / "data" / f"study_{options.task}.jsonl"
+    kept.write_text("".join(json.dumps(score, ensure_ascii=False) + "\n" for score in told))
+    show(policies, scores)
+    compare(rules, Answers(options.answers, scores[0]), options.at)
+
+
+def show(policies: list[str], scores: list[dict[str, Any]]) -> None:
+    print("\n| policy | accuracy, % | passes | error bound, nats |\n| --- | --- | --- | --- |")
+    for text, score in zip(policies, scores, strict=True):
+        accuracy, low, high = (100 * score[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        spread = score["nfe_high"] - score["nfe"]
+        print(
+            f"| `{text}` | {accuracy:.1f} [{low:.1f}, {high:.1f}] | {score['nfe']:.1f} ± {spread:.1f} "
+            f"| {score['error_bound']:.2f} |"
+        )
+
+
+class Answers:
+    """Whether each problem was solved, and its forward passes, by policy: `[problems]` each."""
+
+    def __init__(self, path: Path, like: dict[str, Any]) -> None:
+        """The answers of the run that `like` is a score of."""
+        self._found: dict[str, dict[int, tuple[bool, int]]] = {}
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            same = all(record[name] == like[name] for name in ("task", "model", "backend", "template", "seed"))
+            if same and record["id"] < like["limit"]:
+                self._found.setdefault(record["policy"], {})[record["id"]] = (record["solved"], record["nfe"])
+
+    def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = self._found[mdsample.parse(text).in_full()]
+        solved, nfe = np.array([rows[name] for name in sorted(rows)], float).T
+        return solved, nfe
+
+
+def compare(rules: dict[str, list[str]], answers: Answers, points: list[float]) -> None:
+    """Rules at equal NFE: accuracy, and the difference from MED."""
+    tables = {rule: [answers.of(text) for text in texts] for rule, texts in rules.items() if len(texts) > 1}
+    count = len(next(iter(tables.values()))[0][0])
+    rng = np.random.default_rng(0)
+    picks = [np.arange(count), *(rng.integers(0, count, count) for _ in range(2000))]
+
+    def reached(rule: str, pick: np.ndarray) -> np.ndarray:
+        curve = sorted((nfe[pick].mean(), solved[pick].mean()) for solved, nfe in tables[rule])
+        x, y = np.array(curve).T
+        return np.where((np.array(points) < x[0]) | (np.array(points) > x[-1]), np.nan, np.interp(points, x, y))
+
+    found = {rule: np.array([reached(rule, pick) for pick in picks]) for rule in tables}
+    print("\n| rule | " + " | ".join(f"{point:g} passes" for point in points) + " |")
+    print("| --- |" + " --- |" * len(points))
+    for rule, values in found.items():
+        cells = list[str]()
+        for k in range(len(points)):
+            gap = values[:, k] - found["MED"][:, k]
+            if np.isnan(values[0, k]):
+                cells.append("")
+            elif rule == "MED" or np.isnan(gap[0]):
+                low, high = np.nanquantile(values[:, k], [0.025, 0.975])
+                cells.append(f"{100 * values[0, k]:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+            else:
+                low, high = np.nanquantile(gap, [0.025, 0.975])
+                cells.append(f"{100 * values[0, k]:.1f} ({100 * gap[0]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}])")
+        print(f"| {rule} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
