@@ -33,9 +33,9 @@ from mdsample.order import (
 )
 from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
-from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, klass, llada, med, one_by_one, remdm, top_k_margin
+from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, klass, llada, med, one_by_one, p2, remdm, top_k_margin
 from mdsample.result import Commit, Result, Row
-from mdsample.revise import Never, RandomRevise, RemdmRemask, Revise
+from mdsample.revise import BelowConfidence, Never, P2Remask, RandomRevise, RemdmRemask, Revise
 from mdsample.sampler import Sampler
 from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, ScoreError, Scores, score
 from mdsample.selection import (
@@ -47,6 +47,7 @@ from mdsample.selection import (
     Factor,
     Frechet,
     LinearTime,
+    P2Reveal,
     RandomSelection,
     RemdmReveal,
     Selection,
@@ -68,6 +69,7 @@ __all__ = [
     "AboveConfidence",
     "Ahead",
     "Ban",
+    "BelowConfidence",
     "BelowEntropy",
     "Blocks",
     "Board",
@@ -108,6 +110,8 @@ __all__ = [
     "NoGuide",
     "Order",
     "Outcome",
+    "P2Remask",
+    "P2Reveal",
     "Part",
     "Policy",
     "PolicyError",
@@ -153,6 +157,7 @@ __all__ = [
     "load",
     "med",
     "one_by_one",
+    "p2",
     "parse",
     "remdm",
     "score",

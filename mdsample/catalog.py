@@ -17,7 +17,7 @@ from mdsample.order import (
     RightToLeft,
 )
 from mdsample.part import Part
-from mdsample.revise import Never, RemdmRemask
+from mdsample.revise import BelowConfidence, Never, P2Remask, RemdmRemask
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -27,6 +27,7 @@ from mdsample.selection import (
     Factor,
     Frechet,
     LinearTime,
+    P2Reveal,
     RemdmReveal,
     Stable,
     Steps,
@@ -61,6 +62,7 @@ PARTS: dict[str, type[Part]] = {
         Frechet,
         LinearTime,
         RemdmReveal,
+        P2Reveal,
         Stable,
         Greedy,
         Temperature,
@@ -72,6 +74,8 @@ PARTS: dict[str, type[Part]] = {
         Choices,
         Never,
         RemdmRemask,
+        BelowConfidence,
+        P2Remask,
         NoGuide,
         Cfg,
     )

@@ -34,6 +34,8 @@ class Part(abc.ABC):
     #: whether it reads the past (`board.written`, `board.probability`, `board.error_bound`); exact laws must then keep
     #: histories apart
     remembers: ClassVar[bool] = False
+    #: whether it reads what the look says of the tokens that stand (`view.standing`); the loop then looks at them too
+    rereads: ClassVar[bool] = False
 
     @property
     def shifts(self) -> int:

@@ -10,8 +10,18 @@ from collections.abc import Callable
 from mdsample.draw import Temperature
 from mdsample.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy import Policy
-from mdsample.revise import RemdmRemask
-from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, LinearTime, RemdmReveal, Stable, Steps, Top
+from mdsample.revise import P2Remask, RemdmRemask
+from mdsample.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    EntropyBound,
+    LinearTime,
+    P2Reveal,
+    RemdmReveal,
+    Stable,
+    Steps,
+    Top,
+)
 from mdsample.window import Blocks, Dilated, Whole
 
 
@@ -72,6 +82,14 @@ def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> 
     return Whole() + Random() + RemdmReveal(kind, eta=eta, steps=steps) + Temperature(1.0) + again
 
 
+def p2(eta: float = 1.0, *, steps: int = 512) -> Policy:
+    """P2, self-planning: the best of what stands and what could, a share that grows with time (arXiv 2502.03540).
+
+    `eta` above 1 masks more of what stands, 0 nothing. Defaults as published for LLaDA, at temperature 0.
+    """
+    return Whole() + Confidence() + P2Reveal(eta, steps=steps) + P2Remask(eta, steps=steps)
+
+
 def one_by_one() -> Policy:
     """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768).
 
@@ -92,5 +110,6 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "dus": dus,
     "top-k-margin": top_k_margin,
     "remdm": remdm,
+    "p2": p2,
     "one-by-one": one_by_one,
 }

@@ -9,7 +9,10 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles
-from mdsample.part import Part, Seat, integer
+from mdsample.p2 import ETA as P2_ETA
+from mdsample.p2 import STEPS as P2_STEPS
+from mdsample.p2 import planned
+from mdsample.part import Part, Seat, integer, real
 from mdsample.remdm import ETA, KIND, STEPS, clock
 from mdsample.view import View
 
@@ -94,3 +97,65 @@ class RemdmRemask(RandomRevise):
         written = board.open & ~board.blank
         weight = np.where(written, np.exp(-np.where(written, board.probability, 0).astype(np.float64)), 0)
         return sigma[:, None] * weight / np.maximum(weight.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+@final
+@attrs.frozen
+class BelowConfidence(Revise):
+    """Masks again what has become unlikely: tokens whose probability in this look is below `probability`.
+
+    The least likely go first, and of one step at least one fewer than the step before filled: so a row takes no more
+    steps than it has blanks, and one at a time nothing is masked. `limit` (512 a row) ends it in any case. Tokens of
+    this step stay. The rule and its default 0.9 are WINO's narrow-out (arXiv 2507.18578), but for two things. WINO asks
+    a shadow block, in which a token does not see itself; here it is asked what the model puts out where the token
+    stands, having seen it. And WINO judges the tokens of the block, here it is those of the whole row. It takes no
+    forward pass more: the look sees written positions as well. Under `choices` only the text that stands is possible.
+    """
+
+    name: ClassVar[str] = "below-confidence"
+    remembers: ClassVar[bool] = True
+    rereads: ClassVar[bool] = True
+    probability: float = real(0.9, above=0, at_most=1)
+    limit: int = integer(512, at_least=1, kw_only=True)
+
+    @property
+    def budget(self) -> int:
+        """`limit`."""
+        return self.limit
+
+    def remask(self, view: View) -> Bools:
+        """The least likely of those below."""
+        board = view.board
+        written = board.open & ~board.blank
+        before = (written & (board.written == board.step[:, None] - 1)).sum(1)
+        doubtful = written & (np.exp(view.standing) < self.probability)
+        order = np.argsort(np.where(doubtful, view.standing, np.inf), axis=1, kind="stable")
+        return doubtful & (np.argsort(order, axis=1) < before[:, None] - 1)
+
+
+@final
+@attrs.frozen
+class P2Remask(Revise):
+    """P2's path planning by the model itself: masks what is not among the best that are to stand (arXiv 2502.03540).
+
+    For use with `confidence` and `p2-reveal` of the same settings, as the preset `p2` has them. Blanks score the
+    log-probability of their most probable token, tokens that stand `eta` times theirs in this look: 0 keeps all, 1 as
+    published, more masks more. `steps` (512) as the clock of `p2-reveal`; `limit` (4096 a row) ends it in any case. At
+    temperature 0 it is the published rule; above, that scores drawn tokens, and its code draws one for the score of a
+    token that stands too. What is asked is what the model puts out where the token stands, having seen it.
+    """
+
+    name: ClassVar[str] = "p2-remask"
+    rereads: ClassVar[bool] = True
+    eta: float = P2_ETA
+    steps: int = P2_STEPS
+    limit: int = integer(4096, at_least=1, kw_only=True)
+
+    @property
+    def budget(self) -> int:
+        """`limit`."""
+        return self.limit
+
+    def remask(self, view: View) -> Bools:
+        """What stands and is not planned to."""
+        return view.board.open & ~view.board.blank & ~planned(view, self.eta, self.steps)

@@ -43,6 +43,8 @@ class Plan:
     price: int
     #: how many of the last looks are compared with the one before each, for parts that ask
     shifts: int
+    #: whether a part asks what a look says of the tokens that stand
+    rereads: bool
 
 
 def _policy(given: Policy | Part) -> Policy:
@@ -113,7 +115,8 @@ class Sampler:
         # more looks than this no row ever has
         most = int(canvas.blank.sum(1).max(initial=0)) + policy.revise.budget
         shifts = min(most, max((part.shifts for part in self.policy.parts()), default=0))
-        return Plan(policy, restriction, tuple(live), keys, price, shifts)
+        rereads = any(part.rereads for part in self.policy.parts())
+        return Plan(policy, restriction, tuple(live), keys, price, shifts, rereads)
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
         """The first state. Rows without blanks have left already."""
@@ -169,6 +172,8 @@ def see(
     looked = eligible
     for stop in plan.policy.stops:
         looked = looked | (stop.ahead(board).watch & board.blank)
+    written = board.open & ~board.blank if plan.rereads else np.zeros_like(looked)
+    looked = looked | written
     fixed = board.valid & ~board.open
     restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
     keys = [plan.keys[int(row)] for row in rows]
@@ -176,7 +181,17 @@ def see(
     look = denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, guide, Rows(keys, board.step)))
     uniforms = Uniforms(keys, board.step, board.tokens.shape[1])
     shifts = shifts_of(look, eligible, glances, plan.shifts)
-    return View(board, look.marginals, eligible, uniforms, shifts, np.full(eligible.shape, np.inf)), look
+    untried = np.full(eligible.shape, np.inf)
+    return View(board, look.marginals, eligible, uniforms, shifts, untried, standing(look, board, written)), look
+
+
+def standing(look: Look, board: Board, written: Bools) -> Floats:
+    """What a look says of the tokens that stand where `written [B, L]`: log-probabilities `[B, L]`, NaN elsewhere."""
+    out = np.full(written.shape, np.nan, np.float32)
+    if written.any():
+        row, position = (index.astype(np.int32) for index in np.nonzero(written))
+        out[row, position] = look.log_probabilities(row, position, board.tokens[row, position])
+    return out
 
 
 def look_ahead(plan: Plan, denoiser: Denoiser, view: View, rows: Ints) -> View:

@@ -15,6 +15,7 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `factor(f)` | (n + 1)(1 − min c) < f |
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
 | `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
+| `p2-reveal(η)` | c is among the best, tokens that stand included |
 | `stable(τ)` | c >= τ and the marginal stands still; such positions come first in the ranking |
 """
 
@@ -30,6 +31,9 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Ints, upto
+from mdsample.p2 import ETA as P2_ETA
+from mdsample.p2 import STEPS as P2_STEPS
+from mdsample.p2 import planned
 from mdsample.part import Part, Seat, integer, real
 from mdsample.remdm import ETA, KIND, STEPS, clock
 from mdsample.view import Ranked, View, bounds, capped
@@ -299,6 +303,26 @@ class RemdmReveal(RandomSelection):
         """Binomial(number, probability of the step)."""
         p = [clock(self.kind, self.eta, self.steps, step).reveal for step in view.board.step.tolist()]
         return _binomials(ranked.number, p)
+
+
+@final
+@attrs.frozen
+class P2Reveal(Selection):
+    """P2's clock: as many blanks as are among the best ⌈N · i / steps⌉ of a row's N blanks and tokens (2502.03540).
+
+    For use with `confidence` and `p2-remask` of the same settings, as the preset `p2` has them. `eta` (1, as published)
+    scales the log-probability of tokens that stand, i counts steps from 1, `steps` 512 as published for LLaDA. Unlike
+    there a step that would change nothing fills one blank, and a row without blanks leaves.
+    """
+
+    name: ClassVar[str] = "p2-reveal"
+    rereads: ClassVar[bool] = True
+    eta: float = P2_ETA
+    steps: int = P2_STEPS
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The blanks that are planned to be filled."""
+        return (planned(view, self.eta, self.steps) & view.eligible).sum(1, dtype=np.int32)
 
 
 def _binomials(number: Ints, p: Sequence[float]) -> Doubles:

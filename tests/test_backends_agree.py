@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from checkpoints import FAMILIES, WIDE, family_weights, quantised, write_family
@@ -65,13 +66,15 @@ def test_random_policies(folders: dict[str, Path], policy: Policy, family: str, 
     st.sampled_from(
         ["stable(0.004,shift=0.5,looks=1)", "confidence+stable(0.004,shift=1)", "random+stable(0.003,shift=3)"]
     )
-    | st.sampled_from(["lookahead(3)", "lookahead(2,own=0)+top(2)"]),
+    | st.sampled_from(["lookahead(3)", "lookahead(2,own=0)+top(2)"])
+    | st.sampled_from(["top(3)+below-confidence(0.005)", "confidence+steps(3)+below-confidence(0.9,limit=4)"])
+    | st.sampled_from(["p2(steps=5)", "p2(1.3,steps=9)", "p2(0.9,steps=20)"]),
     st.sampled_from(["", "+temperature(1)", "+cfg(1)"]),
     st.sampled_from(sorted(FAMILIES)),
     st.sampled_from(TEXTS),
     st.integers(0, 99),
 )
-def test_looks_compared_and_tried(
+def test_looks_compared_tried_and_read_again(
     folders: dict[str, Path], text: str, rest: str, family: str, texts: Any, seed: int
 ) -> None:
     models = [opened(folders[family], name) for name in ("reference", *BACKENDS)]
@@ -114,6 +117,24 @@ def test_statistics(folders: dict[str, Path], family: str, guide: Any, backend: 
     assert np.array_equal(found.token, expected.token)
     for name in ("log_probability", "second", "entropy"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("guide", [NoGuide(), Cfg(1.5)])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_tokens_that_stand(folders: dict[str, Path], family: str, guide: Any, backend: str) -> None:
+    asked = ask(guide)
+    looks = [
+        opened(folders[family], name).look(attrs.evolve(asked, looked=asked.valid)) for name in ("reference", backend)
+    ]
+    row, position = (x.astype(np.int32) for x in np.nonzero(asked.valid & (asked.tokens != 2)))
+    expected, found = (look.log_probabilities(row, position, asked.tokens[row, position]) for look in looks)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    # what is asked of blanks is none of it
+    blank = asked.looked
+    for look, name in zip(looks, ("reference", backend), strict=True):
+        alone = opened(folders[family], name).look(asked).marginals
+        np.testing.assert_allclose(look.marginals.entropy[blank], alone.entropy[blank], rtol=2e-5, atol=2e-5)
 
 
 #: every preset at temperature 0 and 1; one-by-one has a temperature of its own

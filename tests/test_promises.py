@@ -205,6 +205,15 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
             law + mdsample.Random() + mdsample.RemdmReveal("cap", eta=0.5, steps=6),
             {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 1.0], "steps": [2, 30], "limit": [1]},
         ),
+        "below-confidence": (law + mdsample.Top(3), {"probability": [0.01, 1.0], "limit": [1]}),
+        "p2-reveal": (
+            law + mdsample.Confidence() + mdsample.P2Remask(2.0, steps=6),
+            {"eta": [0.0, 9.0], "steps": [2, 30]},
+        ),
+        "p2-remask": (
+            law + mdsample.Confidence() + mdsample.P2Reveal(2.0, steps=6),
+            {"eta": [0.0, 9.0], "steps": [2, 30], "limit": [1]},
+        ),
         "temperature": (
             mdsample.Whole() + mdsample.Top(1),
             {"t": [9.0], "top_p": [0.05], "top_k": [1], "min_p": [0.99]},
@@ -234,6 +243,9 @@ def start_of(name: str) -> dict[str, Any]:
         "error-budget": {"total": 4.0},
         "remdm-reveal": {"kind": "cap", "eta": 0.5, "steps": 12},
         "remdm-remask": {"kind": "cap", "eta": 0.5, "steps": 6, "limit": 20},
+        "below-confidence": {"probability": 0.3},
+        "p2-reveal": {"eta": 2.0, "steps": 6},
+        "p2-remask": {"eta": 2.0, "steps": 6},
         "cumulative-confidence": {"probability": 0.3},
         "dilated": {"size": 6},
         "confidence": {"noise": 0.0},

@@ -147,6 +147,7 @@ class Walk:
             view.uniforms,
             view.shifts[index],
             view.remaining[index],
+            view.standing[index],
         )
 
 

@@ -90,6 +90,9 @@ class Toy(abc.ABC):
 
     Given something of probability zero, a conditional is uniform. A sampler gets there only after it has drawn, in
     parallel, tokens that do not go together, so the joint never visits such a row and no KL(joint ‖ law) depends on it.
+
+    Asked about a known position, a toy tells what could stand there given all else that is known: the token itself is
+    left out. (A network has seen it and may tell something else.)
     """
 
     def __init__(
@@ -200,7 +203,13 @@ class Toy(abc.ABC):
 
     def _scores(self, ask: Ask, tokens: Ints) -> Doubles:
         known = self.padded(np.where(ask.valid, tokens, np.int32(self.size)))
-        found = self.conditionals(known)[:, : tokens.shape[1]][ask.looked]
+        found = self.conditionals(known)[:, : tokens.shape[1]]
+        row, position = np.nonzero(ask.looked & ask.valid & (tokens != self.size))
+        if len(row):
+            hidden, here = known[row], np.arange(len(row))
+            hidden[here, position] = self.size
+            found[row, position] = self.conditionals(hidden)[here, position]
+        found = found[ask.looked]
         scores = np.full((len(found), self.size + 1), -np.inf)
         with np.errstate(divide="ignore"):
             scores[:, : self.size] = np.log(found)

@@ -27,7 +27,7 @@ from mdsample.order import (
 from mdsample.part import MANY, SEATS, Part, Seat
 from mdsample.policy import Policy
 from mdsample.remdm import KINDS
-from mdsample.revise import Never, RemdmRemask
+from mdsample.revise import BelowConfidence, Never, P2Remask, RemdmRemask
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -37,6 +37,7 @@ from mdsample.selection import (
     Factor,
     Frechet,
     LinearTime,
+    P2Reveal,
     RemdmReveal,
     Stable,
     Steps,
@@ -150,6 +151,7 @@ def _table(
         "frechet": st.builds(Frechet, positive | positive.map(lambda x: -x)),
         "linear-time": st.builds(LinearTime, natural),
         "remdm-reveal": st.builds(RemdmReveal, kind, eta=eta, steps=natural),
+        "p2-reveal": st.builds(P2Reveal, amount, steps=natural),
         "stable": st.builds(Stable, share, shift=positive, looks=natural),
         "greedy": st.just(Greedy()),
         "temperature": st.builds(
@@ -167,6 +169,8 @@ def _table(
         "choices": st.builds(Choices, _few(choice), slot=slot),
         "never": st.just(Never()),
         "remdm-remask": st.builds(RemdmRemask, kind, eta=eta, steps=natural, limit=st.integers(1, 12)),
+        "below-confidence": st.builds(BelowConfidence, share, limit=st.integers(1, 12)),
+        "p2-remask": st.builds(P2Remask, amount, steps=natural, limit=st.integers(1, 12)),
         "none": st.just(NoGuide()),
         "cfg": st.builds(Cfg, amount),
     }
