@@ -13,7 +13,7 @@ print(result.rows[0].slots["answer"], result.rows[0].nfe)
 from mdsample import exact
 from mdsample.canvas import Canvas
 from mdsample.chat import chat
-from mdsample.constraint import Ban, Characters, Choices, Constraint
+from mdsample.constraint import Allow, Ban, Characters, Choices, Constraint
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
@@ -68,6 +68,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AboveConfidence",
     "Ahead",
+    "Allow",
     "Ban",
     "BelowConfidence",
     "BelowEntropy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdsample.constraint import Ban, Characters, Choices
+from mdsample.constraint import Allow, Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
 from mdsample.order import (
@@ -70,6 +70,7 @@ PARTS: dict[str, type[Part]] = {
         Budget,
         Ended,
         Ban,
+        Allow,
         Characters,
         Choices,
         Never,

@@ -45,6 +45,10 @@ class Constraint(Part):
 _NO_LIMIT = 1 << 31  # longer than any slot
 
 
+def _is_token(value: object) -> bool:
+    return (type(value) is int and value >= 0) or (isinstance(value, str) and bool(value))
+
+
 def _everything(vocab_size: int) -> Bools:
     return np.ones((1, vocab_size), np.bool_)
 
@@ -72,9 +76,7 @@ class Ban(Constraint):
     """
 
     name: ClassVar[str] = "ban"
-    tokens: tuple[int | str, ...] = items(
-        "token ids and texts", lambda v: (type(v) is int and v >= 0) or (isinstance(v, str) and bool(v))
-    )
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
 
     @property
     def lasting(self) -> bool:
@@ -96,6 +98,31 @@ def _slot_number(part: str, slot: str, canvas: Canvas) -> int:
     if slot not in canvas.names:
         raise ValueError(f"{part}: there is no slot {slot!r}; slots here: {', '.join(canvas.names) or 'none'}")
     return canvas.names.index(slot)
+
+
+@final
+@attrs.frozen
+class Allow(Constraint):
+    """Slot `slot` holds these tokens only: token ids, or texts that are one token each.
+
+    The text of a special token (`'<|endoftext|>'`) means that token; a text shorter than its slot needs the end token.
+    """
+
+    name: ClassVar[str] = "allow"
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
+    slot: str = text("answer", kw_only=True)
+
+    @property
+    def lasting(self) -> bool:
+        """Always."""
+        return True
+
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+        """Looks the tokens up."""
+        number, vocab_size = _slot_number(self.name, self.slot, canvas), lasting.sets.shape[1]
+        allowed = np.zeros(vocab_size, np.bool_)
+        allowed[[token_id(token, tokenizer, vocab_size, self.name) for token in self.tokens]] = True
+        return _Lasting(allowed, number)
 
 
 @final

@@ -102,6 +102,9 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
             by_model[[c.position for c in row.commits if c.ruled]] = False
             if isinstance(part, mdsample.Ban):
                 assert not set(row.tokens[by_model].tolist()) & set(part.tokens)
+            if isinstance(part, mdsample.Allow):
+                here = by_model & (canvas.slot[i, : len(row.tokens)] == canvas.names.index(part.slot))
+                assert set(row.tokens[here].tolist()) <= set(part.tokens)
             if isinstance(part, mdsample.Characters):
                 spelled = row.tokens[by_model & (canvas.slot[i, : len(row.tokens)] == 1)]
                 assert set(symbols.decode(spelled.tolist())) <= set(part.characters)
@@ -222,6 +225,7 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
         "budget": (law, {"nfe": [1, 3]}),
         "ended": (law, {"token": ["a", "b"]}),
         "ban": (law, {"tokens": [(0, 1), (2, 3)]}),
+        "allow": (law, {"tokens": [(0, 1), (2, 6)], "slot": ["reasoning"]}),
         "characters": (law, {"characters": ["ab", "c"], "slot": ["reasoning"]}),
         "choices": (law, {"texts": [("a",), ("bcd",)], "slot": ["reasoning"]}),
         "cfg": (law, {"scale": [0.0, 6.0]}),
@@ -235,6 +239,7 @@ def start_of(name: str) -> dict[str, Any]:
         "fixed": {"permutation": (3, 1, 2, 0, 4, 6, 5, 7)},
         "budget": {"nfe": 6},
         "ban": {"tokens": (4,)},
+        "allow": {"tokens": (2, 3, 4)},
         "characters": {"characters": "abc"},
         "choices": {"texts": ("abc", "fed")},
         "early-exit": {"entropy": 5.0},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from mdsample.catalog import PARTS
-from mdsample.constraint import Ban, Characters, Choices
+from mdsample.constraint import Allow, Ban, Characters, Choices
 from mdsample.draw import Greedy, Temperature
 from mdsample.guide import Cfg, NoGuide
 from mdsample.order import (
@@ -56,7 +56,7 @@ def parts() -> SearchStrategy[Part]:
         positive=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
         natural=st.integers(1, 2**31 - 1),
         slot=_TEXT,
-        banned=st.integers(min_value=0) | _TEXT,
+        token=st.integers(min_value=0) | _TEXT,
         permutation=st.integers(1, 8).map(range).flatmap(st.permutations),
         end=_TEXT,
         choice=_TEXT,
@@ -73,16 +73,16 @@ def policies(
 ) -> SearchStrategy[Policy]:
     """Policies that fit a canvas, with every part of the catalogue that can fit it and settings of usual size.
 
-    `slots`: its slot names. `vocab`: number of tokens; without it there is no `ban`, and never are more than half of
-    the tokens banned. `blanks`: how many each row has; without it there is no `fixed`. `texts`: texts that fit each
-    slot; without them there are no `choices` and no `characters`. `end`: whether the model has an end token; without
-    one there is no `ended`. Constraints leave each position some token, so bans never meet the other two.
+    `slots`: its slot names. `vocab`: number of tokens; without it there is no `ban` and no `allow`, and never are
+    more than half of the tokens banned. `blanks`: how many each row has; without it there is no `fixed`. `texts`: texts
+    that fit each slot; without them there are no `choices` and no `characters`. `end`: whether the model has an end
+    token; without one there is no `ended`. Constraints leave each position some token, so bans never meet the others.
     """
     table = _table(
         positive=st.floats(0.01, 8),
         natural=st.integers(1, 64),
         slot=st.sampled_from(slots) if slots else st.nothing(),
-        banned=st.integers(0, vocab // 2 - 1) if vocab and vocab > 1 else st.nothing(),
+        token=st.integers(0, vocab // 2 - 1) if vocab and vocab > 1 else st.nothing(),
         permutation=st.permutations(range(blanks)) if blanks else st.nothing(),
         end=st.just("end") if end else st.nothing(),
         choice=st.sampled_from(texts) if texts else st.nothing(),
@@ -91,7 +91,7 @@ def policies(
     def seated(seat: Seat) -> SearchStrategy[Part]:
         return st.one_of([table[name] for name, part in PARTS.items() if part.seat == seat])
 
-    slotted = st.one_of(table["choices"], table["characters"])
+    slotted = st.one_of(table["choices"], table["characters"], table["allow"])
     constraints = st.one_of(
         st.lists(table["ban"], max_size=2),
         # two sets of texts or characters for one slot may have nothing in common
@@ -103,7 +103,7 @@ def policies(
 
 
 def _slot(part: Part) -> str:
-    assert isinstance(part, Characters | Choices)
+    assert isinstance(part, Allow | Characters | Choices)
     return part.slot
 
 
@@ -117,7 +117,7 @@ def _table(
     positive: SearchStrategy[float],
     natural: SearchStrategy[int],
     slot: SearchStrategy[str],
-    banned: SearchStrategy[int | str],
+    token: SearchStrategy[int | str],
     permutation: SearchStrategy[Sequence[int]],
     end: SearchStrategy[str],
     choice: SearchStrategy[str],
@@ -164,7 +164,8 @@ def _table(
         "early-exit": st.builds(EarlyExit, positive, slot=slot),
         "budget": st.builds(Budget, natural),
         "ended": st.builds(Ended, end),
-        "ban": st.builds(Ban, _few(banned)),
+        "ban": st.builds(Ban, _few(token)),
+        "allow": st.builds(Allow, _few(token), slot=slot),
         "characters": st.builds(Characters, choice, slot=slot),
         "choices": st.builds(Choices, _few(choice), slot=slot),
         "never": st.just(Never()),
