@@ -1,12 +1,12 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
-    python benchmarks/training.py BASE --out runs/t4 [--problems 600] [--samples 2] [--seeds 3] [--limit 300]
+    python benchmarks/training.py BASE --out runs/t4 [--problems 500] [--policy med] [--seeds 3] [--limit 300]
 
 `BASE` is a folder with a weaker tiny-gsm. Fresh problems of the generator, none of them held out, are trained on with
-the generator's own solutions (*gold*), with the base's own reasonings given question and answer, the best of
-`--samples` by log p(answer | reasoning) (*posterior*), or with both. Every step is a command of `mdsample`, printed
-before it runs; the script goes on where it was cut off. Accuracy on held-out problems; 95 % intervals by a bootstrap
-over problems and seeds, differences paired on problems.
+the generator's own solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one
+each, of which those are kept that make the answer likely, log p(answer | reasoning) >= -0.5 (*posterior*), or with
+both. Every step is a command of `mdsample`, printed before it runs; the script goes on where it was cut off. Accuracy
+on held-out problems; 95 % intervals by a bootstrap over problems and seeds, differences paired on problems.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=600)
-    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--policy", default="med")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=300, help="held-out problems")
     parser.add_argument("--learning-rate", default="5e-4")
@@ -72,8 +72,8 @@ def main() -> None:
         write_problems(gold, options.problems)
     torch = ("--backend", "torch", "--dtype", "bfloat16", "--batch-size", "32")
     mdsample(
-        "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", str(options.samples),
-        "--keep", "best:1", "--output", posterior, *torch,
+        "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", "1",
+        "--min-score", "-0.5", "-p", options.policy, "--output", posterior, *torch,
     )  # fmt: skip
     models = {"nothing": [options.base]}
     for seed in range(options.seeds):
