@@ -20,8 +20,9 @@ from typing import Any
 
 from mdsample.tasks import TASKS
 
-LAYOUT = "Question: {prompt}\nReasoning:{reasoning:24}\nAnswer:{answer:4}"
+LAYOUT = "Question: {prompt}\nReasoning:{reasoning:16}\nAnswer:{answer:4}"
 MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
+PROBLEMS = 12
 ROUNDED = ("error_bound", "tv_bound", "scores", "tokens_per_forward")
 
 
@@ -30,7 +31,7 @@ def commands(problems: Path) -> dict[str, list[str]]:
     return {
         "run": ["run", "--input", str(problems), "-p", "med", *shared],
         "traces": ["traces", "--input", str(problems), "-n", "2", "--answer-as", " {}", *shared],
-        "bench": ["bench", "--limit", "24", "-p", "steps(12)", "-p", "med", *shared],
+        "bench": ["bench", "--limit", str(PROBLEMS), "-p", "steps(10)", "-p", "med", *shared],
     }
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         problems = Path(folder) / "problems.jsonl"
-        some = TASKS["tiny-gsm"].read()[:24]
+        some = TASKS["tiny-gsm"].read()[:PROBLEMS]
         problems.write_text("".join(json.dumps({"id": p.id, **p.texts, "answer": p.answer}) + "\n" for p in some))
         for name, command in commands(problems).items():
             whole = Path(folder) / f"{name}.jsonl"
