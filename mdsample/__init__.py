@@ -33,7 +33,25 @@ from mdsample.order import (
 )
 from mdsample.part import Part
 from mdsample.policy import Policy, PolicyError
-from mdsample.presets import ar_med, dream, dus, eb, fast_dllm, klass, llada, med, one_by_one, p2, remdm, top_k_margin
+from mdsample.presets import (
+    ar_med,
+    dparallel,
+    dream,
+    dream_entropy,
+    dus,
+    eb,
+    fast_dllm,
+    fast_dllm_factor,
+    fast_dllm_pp,
+    klass,
+    llada,
+    med,
+    one_by_one,
+    p2,
+    remdm,
+    top_k_margin,
+    top_k_probability,
+)
 from mdsample.result import Commit, Result, Row
 from mdsample.revise import BelowConfidence, Never, P2Remask, RandomRevise, RemdmRemask, Revise
 from mdsample.sampler import Sampler
@@ -147,11 +165,15 @@ __all__ = [
     "Window",
     "ar_med",
     "chat",
+    "dparallel",
     "dream",
+    "dream_entropy",
     "dus",
     "eb",
     "exact",
     "fast_dllm",
+    "fast_dllm_factor",
+    "fast_dllm_pp",
     "inspect",
     "klass",
     "llada",
@@ -163,4 +185,5 @@ __all__ = [
     "remdm",
     "score",
     "top_k_margin",
+    "top_k_probability",
 ]

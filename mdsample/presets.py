@@ -15,6 +15,8 @@ from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
     EntropyBound,
+    Factor,
+    Frechet,
     LinearTime,
     P2Reveal,
     RemdmReveal,
@@ -50,6 +52,24 @@ def fast_dllm(probability: float = 0.9) -> Policy:
     return Confidence() + AboveConfidence(probability)
 
 
+def fast_dllm_factor(factor: float = 0.75) -> Policy:
+    """Fast-dLLM's factor rule: highest confidences while (n + 1)(1 − c_n) < `factor` (arXiv 2505.22618).
+
+    Default as in Fast-dLLM++ (2606.02955), where it is the baseline.
+    """
+    return Confidence() + Factor(factor)
+
+
+def fast_dllm_pp(margin: float = 0.25) -> Policy:
+    """Fast-dLLM++: highest confidences while Fréchet's bound on them stays ahead by `margin` (arXiv 2606.02955)."""
+    return Confidence() + Frechet(margin)
+
+
+def dparallel(entropy: float = 0.5) -> Policy:
+    """dParallel's decoding, for models that it distilled: every position below `entropy` nats (arXiv 2509.26488)."""
+    return Entropy() + BelowEntropy(entropy)
+
+
 def klass(probability: float = 0.9, *, shift: float = 0.01, looks: int = 2, size: int = 64) -> Policy:
     """KLASS: all confident positions whose marginals stand still, in blocks of `size`; else one (arXiv 2511.05664).
 
@@ -63,6 +83,14 @@ def dream(steps: int = 512) -> Policy:
     return Whole() + Random() + LinearTime(steps)
 
 
+def dream_entropy(steps: int = 512) -> Policy:
+    """Dream's `entropy`, as its README runs it: lowest entropies, an even split over `steps` (arXiv 2508.15487).
+
+    The temperature of 0.2 and top-p of 0.95 are for the draw alone; Dream takes the entropy after them.
+    """
+    return Whole() + Entropy() + Steps(steps) + Temperature(0.2, top_p=0.95)
+
+
 def dus(size: int = 32) -> Policy:
     """Dilated unmasking: a block of `size` in ⌈log2 size⌉ rounds of places far apart (arXiv 2506.19037)."""
     return Dilated(size) + Steps(1)
@@ -74,6 +102,14 @@ def top_k_margin(steps: int = 50, *, noise: float = 0.5) -> Policy:
     Defaults are those of its puzzles (appendix D.2).
     """
     return Whole() + Margin(noise=noise) + Steps(steps) + Temperature(1.0)
+
+
+def top_k_probability(steps: int = 50, *, noise: float = 0.5) -> Policy:
+    """Top-K probability, the rival of `top-k-margin`: highest top probabilities, with Gumbel noise (arXiv 2502.06768).
+
+    Defaults are those of its puzzles (appendix D.2).
+    """
+    return Whole() + Confidence(noise=noise) + Steps(steps) + Temperature(1.0)
 
 
 def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> Policy:
@@ -105,10 +141,15 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "ar-med": ar_med,
     "eb": eb,
     "fast-dllm": fast_dllm,
+    "fast-dllm-factor": fast_dllm_factor,
+    "fast-dllm-pp": fast_dllm_pp,
+    "dparallel": dparallel,
     "klass": klass,
     "dream": dream,
+    "dream-entropy": dream_entropy,
     "dus": dus,
     "top-k-margin": top_k_margin,
+    "top-k-probability": top_k_probability,
     "remdm": remdm,
     "p2": p2,
     "one-by-one": one_by_one,

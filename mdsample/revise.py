@@ -141,8 +141,8 @@ class P2Remask(Revise):
     For use with `confidence` and `p2-reveal` of the same settings, as the preset `p2` has them. Blanks score the
     log-probability of their most probable token, tokens that stand `eta` times theirs in this look: 0 keeps all, 1 as
     published, more masks more. `steps` (512) as the clock of `p2-reveal`; `limit` (4096 a row) ends it in any case. At
-    temperature 0 it is the published rule; above, that scores drawn tokens, and its code draws one for the score of a
-    token that stands too. What is asked is what the model puts out where the token stands, having seen it.
+    temperature 0 it is the paper's rule; above, the paper scores drawn tokens. (The authors' code scores, where a token
+    stands, the one that would be drawn there now.) A model is asked for its output there, having seen the token.
     """
 
     name: ClassVar[str] = "p2-remask"
