@@ -45,6 +45,28 @@ class Answered:
 
 
 _FIELDS = tuple(field.name for field in attrs.fields(Answered))
+_Key = tuple[object, ...]
+
+
+def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, bool]:
+    """Whether each of these problems was solved, for those that a file answers; `expected`: right answers by id.
+
+    Raises `RecordError` if that is no file of answers, has answers of several models, policies or templates, or to
+    other problems.
+    """
+    try:
+        found, _, _ = _read(path)
+    except OSError as fault:
+        raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
+    if len(found) != 1:
+        differ = [name for name, values in zip(KEY, zip(*found, strict=True), strict=False) if len(set(values)) > 1]
+        several = f"answers of {len(found)} comparisons, which differ in {', '.join(differ)}" if found else "no answers"
+        raise RecordError(
+            f"{path} holds {several}; which problems were solved is asked of one: give a file that `bench --output` "
+            "wrote for it alone"
+        )
+    there = _to(path, next(iter(found.values())), expected)
+    return {name: answered.solved for name, answered in there.items()}
 
 
 class Answers:
@@ -53,25 +75,20 @@ class Answers:
     def __init__(self, path: Path) -> None:
         """Reads what is there; raises `RecordError` if that is no file of answers."""
         self._path = path
-        self._found: dict[tuple[object, ...], dict[int | str, Answered]] = {}
+        self._found: dict[_Key, dict[int | str, Answered]] = {}
         self._synced = time.monotonic()
         try:
             if path.is_file():
-                self._read()
+                self._found, lines, cut = _read(path)
+                if cut:
+                    replace(path, b"".join(raw + b"\n" for raw in lines))
             self._file = path.open("ab")
         except OSError as fault:
             raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
 
     def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
         """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""
-        there = self._found.get(tuple(key[name] for name in KEY), {})
-        for name, answered in there.items():
-            if name in expected and answered.expected != expected[name]:
-                raise RecordError(
-                    f"{self._path} answers problem {name!r} of other data: {answered.expected!r} is right there, "
-                    f"{expected[name]!r} here; give another --output"
-                )
-        return {name: answered for name, answered in there.items() if name in expected}
+        return _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
@@ -96,21 +113,36 @@ class Answers:
             os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
-    def _read(self) -> None:
-        *lines, last = self._path.read_bytes().split(b"\n")
-        for number, raw in enumerate(lines, 1):
-            record = _parsed(raw)
-            if record is None:
-                raise RecordError(f"line {number} of {self._path} is no answer of a benchmark; give another --output")
-            key = tuple(record[name] for name in KEY)
-            answered = Answered(**{name: record[name] for name in _FIELDS})
-            if record["error_bound"] is None:
-                answered = attrs.evolve(answered, error_bound=math.inf)
-            self._found.setdefault(key, {})[answered.id] = answered
-        if last and not (last.startswith(_OPENING) or _OPENING.startswith(last)):
-            raise RecordError(f"{self._path} is not a file of answers, and is left alone; give another --output")
-        if last:
-            replace(self._path, b"".join(raw + b"\n" for raw in lines))
+
+def _read(path: Path) -> tuple[dict[_Key, dict[int | str, Answered]], list[bytes], bytes]:
+    """Answers by what decides them and by id; all whole lines; and a last one that a kill cut off."""
+    *lines, last = path.read_bytes().split(b"\n")
+    found: dict[_Key, dict[int | str, Answered]] = {}
+    for number, raw in enumerate(lines, 1):
+        record = _parsed(raw)
+        if record is None:
+            raise RecordError(f"line {number} of {path} is no answer of a benchmark; give another file")
+        key = tuple(record[name] for name in KEY)
+        answered = Answered(**{name: record[name] for name in _FIELDS})
+        if record["error_bound"] is None:
+            answered = attrs.evolve(answered, error_bound=math.inf)
+        found.setdefault(key, {})[answered.id] = answered
+    if last and not (last.startswith(_OPENING) or _OPENING.startswith(last)):
+        raise RecordError(f"{path} is not a file of answers, and is left alone; give another file")
+    return found, lines, last
+
+
+def _to(
+    path: Path, there: Mapping[int | str, Answered], expected: Mapping[int | str, str]
+) -> dict[int | str, Answered]:
+    """The answers to these problems; `RecordError` if one was judged by another right answer."""
+    for name, answered in there.items():
+        if name in expected and answered.expected != expected[name]:
+            raise RecordError(
+                f"{path} answers problem {name!r} of other data: {answered.expected!r} is right there, "
+                f"{expected[name]!r} here; give another file"
+            )
+    return {name: answered for name, answered in there.items() if name in expected}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:

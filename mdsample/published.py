@@ -14,9 +14,11 @@ from mdsample.result import Row
 from mdsample.tasks import Problem, Task
 from mdsample.template import Template
 
-#: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990
+#: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990; the whole run: docs/llada.md
 _GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
 _MATH500 = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:24}}}."
+#: what a calculator was asked while GSM8K's solutions were written, as in `9 + 9 = <<9+9=18>>18`
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
 
 
@@ -24,7 +26,8 @@ def gsm8k(path: Path) -> Task:
     """GSM8K: JSON lines `question`, `answer` with the right number after `####`.
 
     The answer is the number in the slot `answer`; without such a slot, the one after the last `####`, else in the last
-    `\\boxed{}`, else the last one in the text. Numbers are compared as numbers, without commas and currency.
+    `\\boxed{}`, else the last one in the text. Numbers are compared as numbers, without commas and currency. A
+    problem's `reasoning` is the solution before `####`, without the calculator's marks (`<<9+9=18>>`).
     """
 
     def problems() -> Iterator[Problem]:
@@ -32,10 +35,11 @@ def gsm8k(path: Path) -> Task:
             question, answer = _text(row, "question", where), _text(row, "answer", where)
             if "####" not in answer:
                 raise RecordError(f"{where}: 'answer' holds no ####, after which GSM8K's files have the right number")
-            right = answer.rpartition("####")[2].strip()
+            solution, _, right = (part.strip() for part in answer.rpartition("####"))
             if _value(right) is None:
                 raise RecordError(f"{where}: what follows #### is no number: {right!r:.40}")
-            yield Problem(row.get("id", where.number), {"prompt": question}, right)
+            written = _CALCULATOR.sub("", solution).strip()
+            yield Problem(row.get("id", where.number), {"prompt": question}, right, reasoning=written)
 
     about = "Grade-school word problems (GSM8K)."
     return Task("gsm8k", about, _GSM8K, _reader(problems), _number, (), _same_number)

@@ -18,12 +18,14 @@ from mdsample.result import Row
 
 @attrs.frozen
 class Problem:
-    """One problem: what goes into the template's fields, the answer, and slots that are given."""
+    """One problem: what goes into the template's fields, the answer, slots that are given, and a person's solution."""
 
     id: int | str
     texts: dict[str, str]
     answer: str
     given: dict[str, str] = attrs.field(factory=dict[str, str])
+    #: text of the slot `reasoning` as a person wrote it; empty where the data has none
+    reasoning: str = ""
 
 
 @attrs.frozen
@@ -47,6 +49,17 @@ class Task:
     def correct(self, row: Row, problem: Problem) -> bool:
         """Whether a finished row solves the problem."""
         return self.same(self.answer(row), problem.answer)
+
+
+def as_row(problem: Problem, answer_as: str = "{}") -> dict[str, object]:
+    """The problem as a row of a file, as `run`, `traces`, `score` and `finetune` read them.
+
+    Fields and slots stand under their names, the right answer under `answer`, written as `answer_as` says, `{}` being
+    the answer, as in `" {}"`.
+    """
+    worked = {"reasoning": problem.reasoning} if problem.reasoning else {}
+    answer = answer_as.replace("{}", problem.answer)
+    return {"id": problem.id, **problem.texts, **problem.given, **worked, "answer": answer}
 
 
 def in_answer(row: Row) -> str:

@@ -131,6 +131,68 @@ def write_checkpoint(
     return folder
 
 
+#: LLaDA-8B-Instruct's special tokens by id, and its number of logits
+LLADA_TOKENS = {
+    **{126080: START, 126081: END, 126336: MASK},
+    **{126346: "<|start_header_id|>", 126347: "<|end_header_id|>", 126348: "<|eot_id|>"},
+}
+LLADA_LOGITS = 126464
+#: its chat template, shortened to what a conversation without tools goes through
+LLADA_CHAT = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim "
+    "+ '<|eot_id|>' %}"
+    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+_PLAIN = 63000
+
+
+def llada_tokenizer_json() -> str:
+    """Every id of LLaDA's tokenizer. Its ordinary text is that of `tokenizer_json`, then numbers, each with a space
+    before it and, `_PLAIN` and above, without, so that what these tokens spell is read as the same tokens.
+    """
+    made = json.loads(tokenizer_json())
+    words = [word for word in made["model"]["vocab"] if word not in (START, END, MASK)]
+    first = min(LLADA_TOKENS)
+    words += [f"\u0120{number}" for number in range(1000, 1000 + _PLAIN - len(words))]
+    words += [f"{number}" for number in range(1000, 1000 + first - len(words))]
+    made["model"]["ignore_merges"] = True
+    names = LLADA_TOKENS | {
+        number: f"<|reserved_token_{number - first}|>"
+        for number in range(first, 1 + max(LLADA_TOKENS))
+        if number not in LLADA_TOKENS
+    }
+    made["model"]["vocab"] = {word: number for number, word in enumerate(words)} | {
+        name: number for number, name in sorted(names.items())
+    }
+    kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    made["added_tokens"] = [{"id": number, "content": name, **kind} for number, name in sorted(names.items())]
+    return json.dumps(made)
+
+
+def write_llada(folder: Path, *, chat: bool = True, seed: int = 0) -> Path:
+    """A folder as LLaDA-8B's, but for its sizes: ids, logits and chat template are the real ones.
+
+    It writes a thousand numbers with a space, and end tokens. Many places are certain, and not all.
+    """
+    config = {
+        **{"n_kv_heads": 4, "vocab_size": LLADA_LOGITS, "embedding_size": LLADA_LOGITS, "max_sequence_length": 4096},
+        **{"rope_theta": 500000.0, "bos_token_id": None, "eos_token_id": 126081, "mask_token_id": 126336},
+    }
+    weights = random_weights({**CONFIG, **config}, seed)
+    head = weights["model.transformer.ff_out.weight"]
+    written = np.isin(np.arange(LLADA_LOGITS), [*range(400, 1400), 126081])
+    head *= 12 * written[:, None]
+    write_checkpoint(folder, config=config, weights=weights, dtype="BF16")
+    (folder / "tokenizer.json").write_text(llada_tokenizer_json())
+    roles = {"bos_token": START, "eos_token": END, "pad_token": END}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles | ({"chat_template": LLADA_CHAT} if chat else {})))
+    return folder
+
+
 # every family: a tiny configuration in the published fields, and the published names and shapes, spelled out here
 
 _QWEN: dict[str, object] = {

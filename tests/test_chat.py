@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import END, MASK, START, tokenizer_json, write_checkpoint
+from checkpoints import END, LLADA_CHAT, MASK, START, tokenizer_json, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
@@ -26,14 +26,6 @@ from mdsample.tokenizer import FileTokenizer
 
 # published chat templates, shortened to what a conversation without tools goes through
 
-#: LLaDA-8B-Instruct, LLaDA-1.5
-LLADA = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}"
-    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim "
-    "+ '<|eot_id|>' %}"
-    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
 #: Dream-v0-Instruct-7B, as Qwen2.5
 DREAM = """\
 {%- if messages[0]['role'] == 'system' %}
@@ -104,7 +96,7 @@ LLADA2 = """\
 #: source, added tokens, those among them that the tokenizer's file does not call special, and the chat of a question
 CHATS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
     "llada": (
-        LLADA,
+        LLADA_CHAT,
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         (),
         f"{START}<|start_header_id|>user<|end_header_id|>\n\n{{q}}<|eot_id|>"

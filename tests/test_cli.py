@@ -178,6 +178,12 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             ["bench", "--model", model, "--limit", 1001],
             "limit must lie between 1 and 1000, the problems of tiny-gsm; got 1001",
         ),
+        (["rows", "--answer-as", "{} {}"], "--answer-as needs {} once, where the answer goes; got '{} {}'"),
+        (["rows", "--wrong", absent], f"cannot read {absent}: No such file or directory"),
+        (
+            ["rows", "-t", "{q}{a:1}"],
+            "--template says which fields a .jsonl file of yours has; other tasks have their own, leave it out",
+        ),
         (["replay", absent], f"cannot read {absent}: No such file or directory"),
         (
             ["replay", __file__],
@@ -593,6 +599,47 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
     assert mdsample("bench", "--task", "gsm8k", "--problems", mine).err.startswith(f"error: {mine}, line 1: 'question'")
 
 
+def test_rows(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    school, kept = tmp_path / "train.jsonl", tmp_path / "answers.jsonl"
+    data = [
+        {"question": f"{i} and 2?", "answer": f"{i} + 2 = <<{i}+2={i + 2}>>{i + 2}\n#### {i + 2}"} for i in range(4)
+    ]
+    school.write_text("".join(json.dumps(row) + "\n" for row in data))
+    rows = ("rows", "--task", "gsm8k", "--problems", school)
+    told = mdsample(*rows, "--answer-as", "{}}.", "--limit", 2)
+    assert (told.code, told.err) == (0, "")
+    assert told.rows == [
+        {"id": 0, "prompt": "0 and 2?", "reasoning": "0 + 2 = 2", "answer": "2}."},
+        {"id": 1, "prompt": "1 and 2?", "reasoning": "1 + 2 = 3", "answer": "3}."},
+    ]
+    # what a row says can be sampled, given, scored and, if it has a solution, trained on
+    again = mdsample("traces", "--input", "-", "--model", model, "-t", SHORT + "{more:2}", stdin=told.out.encode())
+    assert [row["given"] for row in again.rows] == [{"answer": "2}."}, {"answer": "3}."}]
+    sudoku = mdsample("rows", "--task", "sudoku6", "--limit", 1).rows[0]
+    assert len(sudoku["answer"]) == 36 and len(sudoku["A6"]) == 1
+
+    bench = ("bench", "--task", "gsm8k", "--problems", school, "--model", model, "-t", SHORT, "--output", kept)
+    assert mdsample(*bench, "--limit", 3, "-p", "med").code == 0
+    answers = [json.loads(text) for text in kept.read_text().splitlines()]
+    answers = [answer | {"solved": answer["id"] == 1} for answer in answers]
+    kept.write_text("".join(json.dumps(answer) + "\n" for answer in answers) + '{"id": 3, "answ')
+    wrong = mdsample(*rows, "--wrong", kept)
+    assert wrong.err == "3 of 4 problems answered, 1 of them right\n"
+    assert [row["id"] for row in wrong.rows] == [0, 2]
+    assert [row["id"] for row in mdsample(*rows, "--wrong", kept, "--limit", 1).rows] == [0]
+    assert kept.read_text().endswith('{"id": 3, "answ')  # read, not repaired
+
+    assert mdsample(*bench, "--limit", 3, "-p", "steps(2)", "--seed", 1).code == 0
+    assert mdsample(*rows, "--wrong", kept).err == (
+        f"error: {kept} holds answers of 2 comparisons, which differ in policy, seed; which problems were solved is "
+        "asked of one: give a file that `bench --output` wrote for it alone\n"
+    )
+    kept.write_text("")
+    assert "holds no answers" in mdsample(*rows, "--wrong", kept).err
+    kept.write_text("".join(json.dumps(answer | {"expected": "x"}) + "\n" for answer in answers))
+    assert "answers problem 0 of other data" in mdsample(*rows, "--wrong", kept).err
+
+
 def test_calibrate(mdsample: Command, model: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     mine.write_text("".join(json.dumps({"id": i, "q": "the cat " * i}) + "\n" for i in range(1, 4)))
@@ -645,7 +692,7 @@ def test_version_and_help(mdsample: Command) -> None:
     assert mdsample("--version").out == f"mdsample {library.__version__}\n"
     bare, helped = mdsample(), mdsample("--help")
     assert bare.code == helped.code == 0
-    for command in ("run", "policies", "explain", "models", "audit", "replay", "bench"):
+    for command in ("run", "policies", "explain", "models", "audit", "replay", "bench", "rows"):
         assert command in helped.out
         assert mdsample(command, "--help").code == 0
 

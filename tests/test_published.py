@@ -58,6 +58,7 @@ def test_where_the_number_is_found(school: Task, text: str, slots: dict[str, str
 def test_gsm8k(school: Task) -> None:
     (problem,) = school.read()
     assert (problem.id, problem.texts, problem.answer) == (0, {"prompt": "q?"}, "1,018")
+    assert problem.reasoning == "9 + 9 = 18"
     for answer, right in (("1018", True), ("$1,018.00", True), ("1019", False), ("", False), ("18", False)):
         assert school.same(answer, problem.answer) is right
     assert Template.parse(school.template).fields == ("prompt",)

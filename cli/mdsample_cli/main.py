@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, calibrate, convert, finetune, menu, models, replay, run, score, traces
+from mdsample_cli import audit, bench, calibrate, convert, finetune, menu, models, replay, rows, run, score, traces
 from mdsample_cli.shared import Interrupted, Wrong
 
 _INTERRUPTED = 130
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("score")(score.score)
 app.command("traces")(traces.traces)
+app.command("rows")(rows.rows)
 app.command("finetune")(finetune.finetune)
 app.command("policies")(menu.policies)
 app.command("explain")(menu.explain)
