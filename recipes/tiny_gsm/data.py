@@ -96,24 +96,28 @@ def batches(tokenizer: Tokenizer, size: int, seed: int, easy: bool) -> Iterator[
             buckets[len(tokens)] = []
 
 
-def corrupt(batch: Batch, rng: np.random.Generator) -> np.ndarray:
+def corrupt(batch: Batch, rng: np.random.Generator, given: float = 0.0) -> np.ndarray:
     """Which slot positions to mask, `[B, L]` bool; the share that is masked is stratified over the rows.
 
     A third of the rows masks uniformly, a third leans to the right, a third masks block by block, as decoding in
     windows of 32 does. The exact conditionals are the same under any of these; leaning only spends more of a small
-    model's capacity on states that decoding really visits.
+    model's capacity on states that decoding really visits. In a share `given` of the rows the answer is never masked, so
+    that reasoning towards a known answer is practised too; without it that is all but never seen.
     """
     size, length = batch.tokens.shape
+    rank = np.cumsum(batch.slot[:, ::-1], 1)[:, ::-1]
+    kept = (rng.random(size) < given)[:, None] & (rank <= ANSWER) if given else False
+    slot = batch.slot & ~np.asarray(kept)
     rate = (rng.permutation(size) + rng.random(size)) / size
     kind = rng.integers(3, size=size)[:, None]
     lean = rng.uniform(0.3, 0.95, (size, 1))
-    place = np.cumsum(batch.slot, 1)
-    total = batch.slot.sum(1, keepdims=True)
+    place = np.cumsum(slot, 1)
+    total = slot.sum(1, keepdims=True)
     chance = rng.random((size, length))
     blocks = (place - 1) // BLOCK + 0.999 * chance
     key = np.select([kind == 0, kind == 1], [chance, lean * place / total + (1 - lean) * chance], blocks)
-    key = np.where(batch.slot, key, -1.0)
-    count = np.maximum(1, np.round(rate * batch.slot.sum(1))).astype(int)
+    key = np.where(slot, key, -1.0)
+    count = np.maximum(1, np.round(rate * slot.sum(1))).astype(int)
     order = np.argsort(-key, axis=1)
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(length)[None].repeat(size, 0), 1)

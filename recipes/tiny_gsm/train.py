@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--easy-steps", type=int, default=1500, help="first steps use problems of 1 to 3 steps")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--peak", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--given", type=float, default=0.0, help="share of rows whose answer is never masked")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ def main() -> None:
         while True:
             easy = step < options.easy_steps
             for batch in data.batches(words, options.batch, options.seed * 1_000_003 + step, easy):
-                yield torch.from_numpy(batch.tokens), torch.from_numpy(data.corrupt(batch, rng))
+                yield torch.from_numpy(batch.tokens), torch.from_numpy(data.corrupt(batch, rng, options.given))
                 step += 1
                 if easy and step >= options.easy_steps:
                     break
