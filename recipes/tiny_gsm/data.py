@@ -101,8 +101,8 @@ def corrupt(batch: Batch, rng: np.random.Generator, given: float = 0.0) -> np.nd
 
     A third of the rows masks uniformly, a third leans to the right, a third masks block by block, as decoding in
     windows of 32 does. The exact conditionals are the same under any of these; leaning only spends more of a small
-    model's capacity on states that decoding really visits. In a share `given` of the rows the answer is never masked, so
-    that reasoning towards a known answer is practised too; without it that is all but never seen.
+    model's capacity on states that decoding really visits. In a share `given` of the rows the answer is never masked,
+    so that reasoning towards a known answer is practised too; without it that is all but never seen.
     """
     size, length = batch.tokens.shape
     rank = np.cumsum(batch.slot[:, ::-1], 1)[:, ::-1]
