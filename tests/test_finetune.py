@@ -24,10 +24,12 @@ from mdsample_torch import finetune as training  # noqa: E402
 from mdsample_torch.finetune import LEAST, FinetuneError, Settings, corrupt, finetune  # noqa: E402
 from mdsample_torch.trainable import TrainableTrunk  # noqa: E402
 
-from mdsample.examples import Example  # noqa: E402
+import mdsample  # noqa: E402
+from mdsample.examples import Example, read_examples  # noqa: E402
 from mdsample.families.trunk import Trunk  # noqa: E402
 from mdsample.loading import load  # noqa: E402
 from mdsample.reference.trunk import NumpyTrunk  # noqa: E402
+from mdsample.template import Template  # noqa: E402
 
 EXAMPLES = [Example([0, 5 + i, 7, 8 + i, 1, 1], [-1, -1, 0, 0, 0, 1]) for i in range(12)]
 QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, save_every=2, seed=3)
@@ -145,6 +147,18 @@ def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     assert told["last_loss"] == report.last_loss
     assert told["examples"] == 2
+
+
+def test_every_step_of_a_reasoning_is_trained(folder: Path, tmp_path: Path) -> None:
+    template = Template.parse("{prompt}\nStep 1:{step1:4}\nStep 2:{step2:4}\nAnswer:{answer:2}")
+    tokenizer: Any = load(folder, "reference").tokenizer
+    row = {"prompt": "the cat", "step1": "cat", "step2": "mat", "answer": "1"}
+    [example] = read_examples(json.dumps(row).encode(), template, tokenizer).examples
+    assert np.bincount(np.array(example.slot) + 1).tolist()[1:] == [4, 4, 2]
+    run(folder, tmp_path / "out", Settings(epochs=150, batch_size=8, learning_rate=3e-2), None, [example] * 8)
+    canvas = template.canvas(tokenizer, [{"prompt": "the cat"}])
+    [found] = mdsample.Sampler(mdsample.parse("entropy+top(1)")).run(load(tmp_path / "out", "reference"), canvas).rows
+    assert found.slots == {"step1": "cat", "step2": "mat", "answer": "1"}
 
 
 @pytest.mark.parametrize("family", [*FAMILIES])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from checkpoints import END, MASK, START, tokenizer_json
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Engine
 
 from mdsample.result import read
 from mdsample.template import Field, Slot, Template, TemplateError, Text
 from mdsample.testing import Symbols
+from mdsample.tokenizer import FileTokenizer
 
 LETTERS = Symbols(6)
 WORD = st.text("abcdef", max_size=6)
@@ -72,6 +77,77 @@ def test_what_is_written_into_slots_is_read_back(template: Template, data: st.Da
         tokens[places] = written + [LETTERS.letters] * (len(places) - len(written))
     _, slots = read(LETTERS, tokens, canvas.blank[0] & False, canvas.slot[0], canvas.names)
     assert slots == contents
+
+
+#: a tokenizer as checkpoints have it, and texts that a careless one would take for something else
+BYTES = FileTokenizer(Engine.from_str(tokenizer_json()), mask_id=2, end_id=1, start_id=0)
+SPECIAL = st.sampled_from([START, END, MASK])
+TRICKY = st.sampled_from(
+    [MASK, END, START, "<|mdm_", "mask|>", "{", "}", "{{answer:4}}", "{prompt}", "Step 1:", "\n", " "]
+)
+ANY = st.lists(TRICKY | st.text(max_size=6), max_size=4).map("".join)
+
+
+@st.composite
+def filled(draw: st.DrawFn) -> tuple[Template, dict[str, str], dict[str, str]]:
+    """A template with special tokens and literal braces in its text, texts of its fields, and what some slots hold."""
+    pieces: list[Text | Field | Slot] = []
+    fields: dict[str, str] = {}
+    slots: dict[str, str] = {}
+    names = draw(st.lists(NAME, min_size=1, max_size=6, unique=True))
+    first = draw(st.sampled_from(names))
+    for name in names:
+        between = "".join(draw(st.lists(SPECIAL | TRICKY | st.text(max_size=6), max_size=3)))
+        pieces += [Text(between)] if between else []
+        text = draw(ANY)
+        if name != first and draw(st.booleans()):
+            fields[name] = text
+            pieces.append(Field(name))
+            continue
+        pieces.append(Slot(name, max(1, len(BYTES.encode(text)) + draw(st.integers(0, 3)))))
+        if draw(st.booleans()):
+            slots[name] = text
+    return Template(tuple(pieces)), fields, slots
+
+
+@given(filled())
+@example((Template.parse("<|mdm_{a}{b:16}"), {"a": "mask|>"}, {"b": END}))
+@example((Template.parse(f"{{{{{MASK}}}}}{{a:1}}{START}{{b:1}}{{c}}"), {"c": MASK + "{a:1}"}, {}))
+def test_any_text_goes_to_the_canvas_and_back(case: tuple[Template, dict[str, str], dict[str, str]]) -> None:
+    template, fields, brought = case
+    assert Template.parse(str(template)) == template
+    canvas = template.canvas(BYTES, [fields], given=[brought])
+    tokens, blank, slot = canvas.tokens[0], canvas.blank[0], canvas.slot[0]
+    lengths = {piece.name: piece.length for piece in template.pieces if isinstance(piece, Slot)}
+    assert [int((slot == number).sum()) for number in range(len(canvas.names))] == [*lengths.values()]
+    assert int(blank.sum()) == sum(length for name, length in lengths.items() if name not in brought)
+
+    text, slots = read(BYTES, tokens, blank, slot, canvas.names)
+    assert slots == {name: brought.get(name, "").strip() for name in lengths}
+    said = [
+        "".join(part for part in _parts(piece.text) if part not in BYTES.special)
+        if isinstance(piece, Text)
+        else (fields | brought).get(piece.name, "")
+        for piece in template.pieces
+    ]
+    begin = next(number for number, piece in enumerate(template.pieces) if isinstance(piece, Slot))
+    assert BYTES.decode(tokens[: int((slot >= 0).argmax())].tolist()) == "".join(said[:begin])
+    assert text == "".join(said[begin:]).strip()
+    # special tokens are those that the template's own text names, and one to start with
+    named = [
+        BYTES.special_id(part)
+        for piece in template.pieces
+        if isinstance(piece, Text)
+        for part in _parts(piece.text)
+        if part in BYTES.special
+    ]
+    fixed = [token for token in tokens[slot < 0].tolist() if token in (0, 1, 2)]
+    assert fixed in (named, [0, *named])
+
+
+def _parts(text: str) -> list[str]:
+    """Special tokens, and what is between them."""
+    return re.split("(" + "|".join(map(re.escape, BYTES.special)) + ")", text)
 
 
 def test_special_tokens_mean_tokens_in_the_template_and_text_in_a_field() -> None:
