@@ -28,7 +28,7 @@ MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 
 #: one by one in several orders and windows
 ONE = {
-    "tiny-gsm": ("entropy", "margin", "confidence", "left-to-right", "random", "whole+entropy", "blocks(8)+entropy"),
+    "tiny-gsm": ("entropy", "margin", "left-to-right", "random", "whole+entropy"),
     "sudoku": ("entropy", "margin", "confidence", "left-to-right", "random", "whole+entropy", "whole+margin"),
 }
 #: rules by name, each with settings from the most careful on
@@ -36,17 +36,15 @@ RULES = {
     "tiny-gsm": {
         "MED": [f"med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
         "steps": ["entropy+steps(67)", "entropy+steps(50)", "entropy+steps(25)"],
-        "EB": [f"eb({x})" for x in (0.02, 0.1, 0.4, 1.2)],
-        "EB, by margin": [f"margin+entropy-bound({x})" for x in (0.02, 0.1, 0.4, 1.2)],
-        "threshold": [f"fast-dllm({x})" for x in (0.99, 0.9, 0.7, 0.4)],
-        "factor": [f"confidence+factor({x})" for x in (0.1, 0.4, 1.0, 1.8)],
-        "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.5, 0.0, -0.6)],
-        "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.8, 0.4, 0.1)],
-        "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 1.5, 5, 15)],
-        "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.6,shift=0.05", "0.3,shift=0.5")],
-        "AR-MED": [f"ar-med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
+        "EB": [f"eb({x})" for x in (0.02, 0.1, 0.5)],
+        "threshold": [f"fast-dllm({x})" for x in (0.98, 0.85, 0.5)],
+        "factor": [f"confidence+factor({x})" for x in (0.1, 0.5, 1.5)],
+        "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.3, -0.5)],
+        "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.7, 0.2)],
+        "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8)],
+        "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
+        "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6)],
         "MED, whole": ["med(0.2)+whole"],
-        "MED, blocks of 8": ["med(0.2)+blocks(8)", "med(0.8)+blocks(8)"],
         "early exit": ["entropy+top(1)+early-exit"],
         "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
         "MED 0.8, early exit": ["med(0.8)+early-exit"],

@@ -95,19 +95,21 @@ def bench(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     answers: Answers | None = None,
+    revision: str | None = None,
     watch: Callable[[Policy, int], None] | None = None,
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
     `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
     any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
-    again, and every new answer is written there. `watch` is told after every row which policy is at work and how many
-    of its rows are done. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError`
-    where `answers` are to other problems, before the first forward pass.
+    again, and every new answer is written there; `revision`, of a model on the hub, is part of the model's name in it.
+    `watch` is told after every row which policy is at work and how many of its rows are done. Raises `BenchError`,
+    `PolicyError` where a policy does not fit the task, and `RecordError` where `answers` are to other problems, before
+    the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers)
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision)
     jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
@@ -132,6 +134,8 @@ class Runs:
     seed: int
     batch_size: int
     answers: Answers | None
+    #: the model, with its revision if one was asked for
+    model: str
 
     @staticmethod
     def of(
@@ -142,6 +146,7 @@ class Runs:
         seed: int = 0,
         batch_size: int = BATCH_SIZE,
         answers: Answers | None = None,
+        revision: str | None = None,
     ) -> Runs:
         """Arguments and `BenchError` as for `bench`."""
         problems = task.read()[:limit]
@@ -157,7 +162,8 @@ class Runs:
                 f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
             )
         rows = [prepare(denoiser, chosen, problem.id, problem.texts, problem.given) for problem in problems]
-        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers)
+        model = denoiser.name if revision is None else f"{denoiser.name}@{revision}"
+        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers, model)
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
         """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
@@ -166,7 +172,7 @@ class Runs:
         Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
         key: dict[str, object] = {
             "task": self.task.name,
-            "model": self.denoiser.name,
+            "model": self.model,
             "backend": self.denoiser.backend,
             "cache": cache_text(self.denoiser.cache),
             "policy": policy.in_full(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import cast
 
 import attrs
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdsample import sudoku
+from mdsample.answers import Answers
 from mdsample.bench import BenchError, Interval, PolicyScore, bench, mean, paired_difference, share
 from mdsample.denoiser import Denoiser
 from mdsample.loading import load
@@ -94,6 +96,14 @@ def test_watch_and_limit(model: Denoiser) -> None:
     [score] = bench(model, TASK, POLICIES[:1], limit=3, watch=lambda *told: seen.append(told))
     assert seen == [(POLICIES[0], 1), (POLICIES[0], 2), (POLICIES[0], 3)]
     assert score.limit == 3
+
+
+def test_revisions_of_a_model_do_not_share_answers(model: Denoiser, tmp_path: Path) -> None:
+    for revision, name in ((None, "tiny"), ("v2", "tiny@v2"), ("v2", "tiny@v2")):
+        with Answers(tmp_path / "answers.jsonl") as answers:
+            [score] = bench(model, TASK, POLICIES[:1], limit=3, answers=answers, revision=revision)
+        assert score.model == name
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 6
 
 
 def test_what_cannot_be_compared_is_refused_at_once(model: Denoiser) -> None:

@@ -131,6 +131,7 @@ def bench(
                         seed=seed,
                         batch_size=batch_size,
                         answers=answers,
+                        revision=revision,
                         watch=watch,
                     ):
                         found.append(score)

@@ -109,7 +109,7 @@ def calibrate(
     found: list[Tried] = []
     with ExitStack() as stack:
         answers = None if output is None else stack.enter_context(Answers(output))
-        runs = Runs.of(denoiser, chosen, layout, limit, seed, batch_size, answers)
+        runs = Runs.of(denoiser, chosen, layout, limit, seed, batch_size, answers, revision)
         progress = stack.enter_context(bar())
         track = progress.add_task(reference, total=len(runs.problems))
 
