@@ -35,7 +35,7 @@ SHARED, SWAPPED = 5, 3
 #: where rules are compared, from everything at once (0) to one at a time (1)
 SHARES = np.linspace(0.05, 0.95, 19)
 #: settings per rule: of each joint, of each toy, for all joints at once, and where orders are swapped
-VALUES, VALUES_OF_TOYS, VALUES_SHARED, VALUES_SWAPPED = 24, 64, 20, 12
+VALUES, VALUES_OF_TOYS, VALUES_SHARED, VALUES_SWAPPED = 24, 128, 20, 12
 #: rules within this of the best count as best, nats
 TIE = 1e-6
 #: toys in the picture

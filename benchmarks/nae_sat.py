@@ -15,7 +15,7 @@ temperature 1, the same number of tokens a step for every order, so passes are e
 
 Forward, uniform and one round are formulas, not learned. The paper's model has 19 million parameters. Everything comes
 from fixed seeds. Writes docs/data/nae_sat.jsonl and prints the tables of docs/choosing-a-policy.md. Needs torch. About
-four minutes on one core.
+two minutes on one core.
 """
 
 from __future__ import annotations
