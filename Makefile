@@ -11,3 +11,5 @@ bench: ## cost of a policy step, and of the reference model's forward pass
 
 docs: ## tables and pictures that the documentation shows
 	python benchmarks/exact_study.py
+	python benchmarks/error_budget.py
+	python benchmarks/nae_sat.py

@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample import EntropyBound, ErrorBudget, Selection, Temperature, Whole
+from mdsample import BelowEntropy, EntropyBound, ErrorBudget, Selection, Temperature, Whole
 from mdsample.arrays import Doubles, Ints, upto
 from mdsample.exact import RULES, TOYS, Law, Point, Toy, at_equal_nfe, coupled, kl, law
 from mdsample.exact.audit import settings
@@ -29,7 +29,7 @@ JOINTS = 4
 SHARES = np.linspace(0.05, 0.95, 19)
 #: nats that a run may spend, where the cost of a guarantee is compared
 TOTALS = (0.1, 0.3, 1.0)
-VALUES = 48
+VALUES = 32
 
 
 @final
@@ -55,7 +55,8 @@ BUDGETS: dict[str, RULE] = {
     "root of the share": lambda total: Paced(total, power=0.5),
     "all of the rest": lambda total: Paced(total, power=0.0),
 }
-NAMES = ("entropy-bound", *BUDGETS)
+STEPWISE = ("entropy-bound", "below-entropy")
+NAMES = (*STEPWISE, *BUDGETS)
 
 
 def exactly(selection: Selection, toy: Toy) -> Law:
@@ -63,35 +64,48 @@ def exactly(selection: Selection, toy: Toy) -> Law:
 
 
 def compared(toy: Toy) -> tuple[Doubles, Doubles]:
-    """KL of each rule at equal expected NFE, `[rule, share]`, and NFE for a guaranteed total, `[rule, total]`."""
+    """KL of each rule at equal expected NFE, `[rule, share]`; NFE, KL and Σ b of a guarantee, `[rule, total, 3]`."""
     blanks = int(toy.canvas().blank.sum())
     most = blanks * math.log(toy.size)
     totals = np.concatenate([np.geomspace(0.01, most, VALUES // 3), np.linspace(0.05, most, 2 * VALUES // 3)])
-    [eb] = (rule for rule in RULES if rule.name == "EB")
-    swept: dict[str, list[Selection]] = {"entropy-bound": [EntropyBound(x) for x in settings(eb, toy, values=VALUES)]}
+    eb, med = (next(rule for rule in RULES if rule.name == name) for name in ("EB", "MED"))
+    swept: dict[str, list[Selection]] = {
+        "entropy-bound": [EntropyBound(x) for x in settings(eb, toy, values=VALUES)],
+        "below-entropy": [BelowEntropy(x) for x in settings(med, toy, values=VALUES)],
+    }
     swept |= {name: [make(float(total)) for total in totals] for name, make in BUDGETS.items()}
     points: list[Point] = []
     for name, selections in swept.items():
         for selection in selections:
             found = exactly(selection, toy)
-            points.append(Point(name, 0.0, found.expected_nfe, kl(toy, found), 0.0))
+            points.append(Point(name, str(selection), found.expected_nfe, kl(toy, found), 0.0))
     reached = at_equal_nfe(points, 1 + SHARES * (blanks - 1))
-    # a bound per step guarantees a total only if it holds for the most steps of more than one blank that there can be
-    promises: list[RULE] = [lambda total: EntropyBound(total / (blanks // 2)), *BUDGETS.values()]
-    nfe = [[exactly(make(total), toy).expected_nfe for total in TOTALS] for make in promises]
-    return np.array([reached[name] for name in NAMES]), np.array(nfe)
+    # a bound per step guarantees a total only if it holds for the most steps of more than one blank that there can be;
+    # a bound per blank, only if it holds for all blanks but the one that a step has free
+    promises: list[RULE] = [
+        lambda total: EntropyBound(total / (blanks // 2)),
+        lambda total: BelowEntropy(total / (blanks - 1)),
+        *BUDGETS.values(),
+    ]
+    cost = [[paid(exactly(make(total), toy), toy) for total in TOTALS] for make in promises]
+    return np.array([reached[name] for name in NAMES]), np.array(cost)
+
+
+def paid(found: Law, toy: Toy) -> tuple[float, float, float]:
+    """Expected NFE, and in nats KL and its bound, E Σ b over the joint's visits."""
+    return found.expected_nfe, kl(toy, found), found.kl_bound
 
 
 def table(title: str, worlds: list[Toy]) -> None:
-    curves, nfe = (np.array(found) for found in zip(*map(compared, worlds), strict=True))
+    curves, cost = (np.array(found) for found in zip(*map(compared, worlds), strict=True))
     more = 1000 * (curves - curves[:, :1]).mean(2)
-    print(f"{title}\n")
-    print("| selection | KL minus EB's, mnat | " + " | ".join(f"NFE for {total:g} nats" for total in TOTALS) + " |")
+    print(f"{title}; at a guarantee of T nats: NFE, and KL of at most Σ b, both mnat\n")
+    print("| selection | KL minus EB's, mnat | " + " | ".join(f"T = {total:g}" for total in TOTALS) + " |")
     print("| --- | --- | " + " | ".join("---" for _ in TOTALS) + " |")
     for i, name in enumerate(NAMES):
         error = f" ± {2 * more[:, i].std(ddof=1) / math.sqrt(len(more)):.1f}" if len(more) > 1 and i else ""
-        cost = " | ".join(f"{x:.2f}" for x in nfe[:, i].mean(0))
-        print(f"| {name} | {more[:, i].mean():+.1f}{error} | {cost} |")
+        cells = " | ".join(f"{n:.2f}: {1000 * e:.1f} of {1000 * b:.1f}" for n, e, b in cost[:, i].mean(0))
+        print(f"| {name} | {more[:, i].mean():+.1f}{error} | {cells} |")
     print(flush=True)
 
 

@@ -1,6 +1,6 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
-    python benchmarks/training.py BASE --out runs/t4 [--problems 500] [--policy med] [--seeds 3] [--limit 300]
+    python benchmarks/training.py BASE --out runs/t4 [--problems 300] [--seeds 3] [--limit 200]
 
 `BASE` is a folder with a weaker tiny-gsm. Fresh problems of the generator, none of them held out, are trained on with
 the generator's own solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one
@@ -59,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--policy", default="med")
+    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--policy", default="left-to-right+top(1)")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=300, help="held-out problems")
+    parser.add_argument("--limit", type=int, default=200, help="held-out problems")
     parser.add_argument("--learning-rate", default="5e-4")
     options = parser.parse_args()
     out: Path = options.out

@@ -519,10 +519,11 @@ def test_audit_frontier_and_plot(mdsample: Command, tmp_path: Path) -> None:
     ran = mdsample(*run, tmp_path / "x.svg", "--frontier")
     assert (ran.code, ran.err) == (0, "")
     assert all(
-        re.search(rf"^{rule}  ", ran.out, re.MULTILINE) for rule in ("MED", "EB", "threshold", "factor", "top-k")
+        re.search(rf"^{rule}  ", ran.out, re.MULTILINE)
+        for rule in ("MED", "EB", "threshold", "factor", "KLASS", "top-k")
     )
     rows = mdsample(*run, tmp_path / "x.png", "--frontier", "--json").rows
-    assert {"policy", "kl", "tv"} <= rows[0].keys() and {"rule", "setting", "expected_nfe", "kl"} <= rows[1].keys()
+    assert {"policy", "kl", "tv"} <= rows[0].keys() and {"rule", "policy", "expected_nfe", "kl"} <= rows[1].keys()
     assert (tmp_path / "x.svg").read_text().startswith("<?xml") and (tmp_path / "x.png").read_bytes()[1:4] == b"PNG"
     assert mdsample(*run, tmp_path / "none" / "x.png").code == 2
 

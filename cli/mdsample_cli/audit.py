@@ -35,7 +35,9 @@ def audit(
     toy: Annotated[str, typer.Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
     frontier: Annotated[
         bool,
-        typer.Option("--frontier", metavar="", help="Also every published rule, at equal expected forward passes."),
+        typer.Option(
+            "--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes."
+        ),
     ] = False,
     plot: Annotated[
         Path | None,
@@ -76,7 +78,7 @@ def audit(
     if plot is not None:
         from mdsample_cli.plot import draw
 
-        draw(plot, toy, rows, points)
+        draw(plot, toy, int(world.canvas().blank.sum()), rows, points)
     if json:
         for row in rows:
             typer.echo(line({"toy": toy, **_json(attrs.asdict(row))}))

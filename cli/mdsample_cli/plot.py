@@ -12,31 +12,35 @@ from matplotlib.figure import Figure
 from mdsample.exact.audit import Audit, Point, hull
 from mdsample_cli.shared import Wrong
 
-#: rules often reach the same numbers: told apart by dashes and, on top of one another, by width
-_DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+#: Okabe and Ito's colours without yellow. Seven colours and five dashes: 35 rules differ, and no two by colour alone
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = "os^Dv*PX"
 
 
-def draw(path: Path, title: str, rows: Sequence[Audit], points: Sequence[Point]) -> None:
-    """KL over expected forward passes: policies as dots, what each rule can reach as a line."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Sequence[Point]) -> None:
+    """KL over expected forward passes: policies as dots, what each rule can reach as a line; 1 to `blanks` passes."""
+    figure = Figure(figsize=(9 if points else 7, 4.8), layout="constrained")
     axes = figure.add_subplot()
     rules: dict[str, list[Point]] = {}
     for point in points:
         rules.setdefault(point.rule, []).append(point)
     for number, (rule, curve) in enumerate(rules.items()):
         x, y = hull([point.expected_nfe for point in curve], [point.kl for point in curve])
-        width = max(1.2, 4 - 0.6 * number)
-        axes.plot(x, y, linestyle=_DASHES[number % len(_DASHES)], label=rule, linewidth=width)
+        colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
+        # rules often reach the same numbers: seen on top of one another by width
+        axes.plot(x, y, color=colour, linestyle=dash, label=rule, linewidth=max(1.2, 4 - 0.3 * number))
     for number, row in enumerate(rows):
         if math.isfinite(row.kl):
             marker, size = _MARKERS[number % len(_MARKERS)], max(4, 13 - 2.5 * number)
-            axes.plot(
-                row.expected_nfe, row.kl, marker, label=row.policy, markersize=size, color=f"C{len(rules) + number}"
-            )
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot(row.expected_nfe, row.kl, marker, label=row.policy, markersize=size, color=colour)
+    if points:  # a rule that counts several passes a step goes far beyond what one at a time costs
+        most = max([blanks, *(row.expected_nfe for row in rows)])
+        axes.set_xlim(1 - 0.04 * most, 1.04 * most)
     axes.set(title=title, xlabel="expected forward passes", ylabel="KL(joint ‖ law), nats")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper", frameon=False)
     try:
         figure.savefig(path)
     except OSError as fault:

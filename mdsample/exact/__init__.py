@@ -12,7 +12,17 @@ from mdsample.exact.chains import HiddenMarkov, MarkovChain
 from mdsample.exact.divergence import kl, tv
 from mdsample.exact.joint import Joint, Listed
 from mdsample.exact.law import Law, law
-from mdsample.exact.puzzles import coupled, mixture, nae_sat, product, reasoning, same_word, sudoku4
+from mdsample.exact.puzzles import (
+    coupled,
+    mixture,
+    nae_sat,
+    nae_triples,
+    not_all_equal,
+    product,
+    reasoning,
+    same_word,
+    sudoku4,
+)
 from mdsample.exact.states import LawTooLarge
 from mdsample.exact.toy import Toy
 from mdsample.exact.toys import TOYS
@@ -39,6 +49,8 @@ __all__ = [
     "law",
     "mixture",
     "nae_sat",
+    "nae_triples",
+    "not_all_equal",
     "product",
     "reasoning",
     "same_word",

@@ -8,7 +8,9 @@ Hence a rule can reach everything on the lower convex hull of its points (NFE, K
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import attrs
@@ -22,13 +24,24 @@ from mdsample.exact.divergence import kl, tv
 from mdsample.exact.law import law, visits
 from mdsample.exact.states import pooled
 from mdsample.exact.toy import Toy
-from mdsample.order import Confidence, Entropy, Order, Random
+from mdsample.order import Confidence, Entropy, LeftToRight, Lookahead, Margin, Order, Random
 from mdsample.part import Part
 from mdsample.policy import Policy
 from mdsample.sampler import rank, ranked
-from mdsample.selection import AboveConfidence, BelowEntropy, EntropyBound, Factor, Frechet, Selection, Top
+from mdsample.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    CumulativeConfidence,
+    EntropyBound,
+    ErrorBudget,
+    Factor,
+    Frechet,
+    Selection,
+    Stable,
+    Top,
+)
 from mdsample.spec import parse
-from mdsample.view import Ranked, bounds, entropies
+from mdsample.view import Ranked, View, bounds, entropies
 from mdsample.window import Whole
 
 
@@ -59,15 +72,19 @@ def audit(
     return rows
 
 
+#: what a selection compares with its setting, for each prefix of the ranking, `[B, N]`
+Test = Callable[[View, Ranked], Doubles]
+
+
 @attrs.frozen
 class Rule:
-    """A family of selections with one setting."""
+    """An order and a selection with one setting. Rules of one name are one family that has further settings."""
 
     name: str
     order: Order
     selection: Callable[[float], Selection]
-    #: what the selection compares with its setting, for each prefix of the ranking, `[B, N]`; `None` if it counts
-    test: Callable[[Ranked], Doubles] | None = None
+    #: `None` if it counts
+    test: Test | None = None
     #: the settings that there are
     limits: tuple[float, float] = (1e-9, math.inf)
 
@@ -76,28 +93,68 @@ class Rule:
         return Whole() + self.order + self.selection(setting) + Temperature(1.0)
 
 
-def _least_confidence(ranked: Ranked) -> Doubles:
-    return np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
-
-
 def _length(ranked: Ranked) -> Doubles:
     return np.arange(1, ranked.position.shape[1] + 1, dtype=np.float64)
 
 
-def _profile(ranked: Ranked) -> Doubles:
+def _largest_entropy(view: View, ranked: Ranked) -> Doubles:
+    return np.maximum.accumulate(entropies(ranked), 1)
+
+
+def _bound(view: View, ranked: Ranked) -> Doubles:
+    return bounds(ranked)
+
+
+def _total(view: View, ranked: Ranked) -> Doubles:
+    """The budget that pays for a prefix if nothing was spent before."""
+    blanks = view.board.open.sum(1)[:, None]
+    return bounds(ranked) * blanks / np.minimum(blanks - view.board.blank.sum(1)[:, None] + _length(ranked), blanks)
+
+
+def _least_confidence(view: View, ranked: Ranked) -> Doubles:
+    return np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
+
+
+def _factor(view: View, ranked: Ranked) -> Doubles:
+    return (_length(ranked) + 1) * (1 - _least_confidence(view, ranked))
+
+
+def _profile(view: View, ranked: Ranked) -> Doubles:
     c = ranked.confidence.astype(np.float64)
-    return np.cumsum(c, 1) - _length(ranked) + _least_confidence(ranked)
+    return np.cumsum(c, 1) - _length(ranked) + _least_confidence(view, ranked)
 
 
-#: the rules that reviewers of MED (arXiv 2510.19990) asked to see side by side, and plain counts
+def _together(view: View, ranked: Ranked) -> Doubles:
+    return np.cumprod(ranked.confidence, 1, np.float64).astype(np.float64, copy=False)
+
+
+def _first(k: float) -> Top:
+    return Top(round(k))
+
+
+#: KLASS's second setting, nats: the published one, a tenth, and one that lets nearly everything pass as still
+_SHIFTS = (0.01, 0.1, 10.0)
+
+#: every rule with a setting, in the order that it was published with, and plain counts. MED, EB, threshold, factor,
+#: Fréchet and KLASS are those that reviewers of MED (arXiv 2510.19990) asked to see side by side
 RULES: tuple[Rule, ...] = (
-    Rule("MED", Entropy(), BelowEntropy, lambda r: np.maximum.accumulate(entropies(r), 1)),
-    Rule("EB", Entropy(), EntropyBound, bounds, (0.0, math.inf)),
+    Rule("MED", Entropy(), BelowEntropy, _largest_entropy),
+    Rule("AR-MED", LeftToRight(), BelowEntropy, _largest_entropy),
+    Rule("EB", Entropy(), EntropyBound, _bound, (0.0, math.inf)),
+    Rule("budget", Entropy(), ErrorBudget, _total, (0.0, math.inf)),
     Rule("threshold", Confidence(), AboveConfidence, _least_confidence, (1e-9, 1.0)),
-    Rule("factor", Confidence(), Factor, lambda r: (_length(r) + 1) * (1 - _least_confidence(r))),
+    Rule("factor", Confidence(), Factor, _factor),
     Rule("Fréchet", Confidence(), Frechet, _profile, (-math.inf, math.inf)),
-    Rule("top-k", Entropy(), lambda k: Top(round(k))),
-    Rule("random-k", Random(), lambda k: Top(round(k))),
+    Rule("cumulative", Confidence(), CumulativeConfidence, _together, (1e-9, 1.0)),
+    *(
+        Rule("KLASS", Confidence(), partial(Stable, shift=shift, looks=looks), _least_confidence, (1e-9, 1.0))
+        for looks in (1, 2)
+        for shift in _SHIFTS
+    ),
+    Rule("top-k", Entropy(), _first),
+    Rule("margin-k", Margin(), _first),
+    Rule("random-k", Random(), _first),
+    *(Rule("lookahead-k", Lookahead(tries), _first) for tries in (2, 4)),
 )
 
 
@@ -105,7 +162,7 @@ class Point(NamedTuple):
     """One setting of one rule on one toy."""
 
     rule: str
-    setting: float
+    policy: str
     expected_nfe: float
     kl: float
     tv: float
@@ -119,12 +176,18 @@ def frontier(
     values: int = 24,
     limit: int = 5_000_000,
 ) -> list[Point]:
-    """Points (expected NFE, KL, TV) of each rule at about `values` settings (every one, for a rule that counts)."""
+    """Points (expected NFE, KL, TV) of each rule at about `values` settings (every one, for a rule that counts).
+
+    A family of m rules gets `values` · √m in all: a search in more directions needs more points.
+    """
     points: list[Point] = []
+    family = Counter(rule.name for rule in rules)
     for rule in rules:
-        for setting in settings(rule, toy, canvas, values=values, limit=limit):
-            found = law(rule.policy(setting), toy, canvas, limit=limit)
-            points.append(Point(rule.name, setting, found.expected_nfe, kl(toy, found), tv(toy, found)))
+        share = max(2, round(values / math.sqrt(family[rule.name])))
+        for setting in settings(rule, toy, canvas, values=share, limit=limit):
+            policy = rule.policy(setting)
+            found = law(policy, toy, canvas, limit=limit)
+            points.append(Point(rule.name, str(policy), found.expected_nfe, kl(toy, found), tv(toy, found)))
     return points
 
 
@@ -146,7 +209,7 @@ def settings(
         order = ranked(view, rank(one_by_one.completed(), view))
         # the first of the ranking is committed whatever its test says
         row, column = np.nonzero(order.position[:, 1:] >= 0)
-        tests.append(rule.test(order)[row, column + 1])
+        tests.append(rule.test(view, order)[row, column + 1])
         weights.append(weight[row])
     if not any(map(len, tests)):
         return [0.5]  # there is never a choice, so every setting is like any other

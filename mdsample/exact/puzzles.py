@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdsample.arrays import Doubles
+from mdsample.arrays import Doubles, Ints
 from mdsample.exact.joint import Joint, Listed
 from mdsample.exact.toy import distribution, every_row
 
@@ -36,20 +36,28 @@ def nae_sat(n: int, p: int, seed: int = 0) -> Listed:
     """Latents and observations, not all equal (L&O-NAE-SAT of arXiv 2502.06768): V = 2, length `n + p`.
 
     The first `n` tokens are latent: independent fair bits x. The other `p` are observed: o_j = 1 if x_a, x_b, x_c are
-    not all equal, else 0, where (a, b, c) is a triple of different latents that `seed` draws once for each j. So
-    observations given their latents are certain, and latents given observations are a hard puzzle. Conditionals go
-    through all 2^n latent rows; `n` at most 16. Latents stand before observations; in which order positions are filled
-    is the policy's business.
+    not all equal, else 0, where (a, b, c) is a triple of different latents that `seed` draws once for each j
+    (`nae_triples`). So observations given their latents are certain, and latents given observations are a hard puzzle.
+    Conditionals go through all 2^n latent rows; `n` at most 16. Latents stand before observations; in which order
+    positions are filled is the policy's business.
     """
     if not (3 <= n <= 16 and p >= 0):
         raise ValueError(f"nae_sat: needs 3 to 16 latents and no negative number of observations; got n={n}, p={p}")
-    draw = np.random.default_rng(seed)
     latent = every_row(n, 2)
-    columns = [latent]
-    for _ in range(p):
-        seen = latent[:, draw.choice(n, 3, replace=False)]
-        columns.append((seen.min(1) != seen.max(1)).astype(np.int32)[:, None])
-    return Listed(np.concatenate(columns, 1), 2, name="nae-sat", slots={"latent": n, **({"observed": p} if p else {})})
+    rows = np.concatenate([latent, not_all_equal(latent, nae_triples(n, p, seed))], 1)
+    return Listed(rows, 2, name="nae-sat", slots={"latent": n, **({"observed": p} if p else {})})
+
+
+def nae_triples(n: int, p: int, seed: int = 0) -> Ints:
+    """Which three latents each observation of `nae_sat` tests, `[p, 3]`."""
+    draw = np.random.default_rng(seed)
+    return np.array([draw.choice(n, 3, replace=False) for _ in range(p)], np.int32).reshape(p, 3)
+
+
+def not_all_equal(latent: Ints, triples: Ints) -> Ints:
+    """The observations `[B, p]` that belong to bits `latent [B, n]`."""
+    seen = latent[:, triples]
+    return (seen.min(2) != seen.max(2)).astype(np.int32)
 
 
 def same_word(words: int = 4, length: int = 4) -> Listed:
