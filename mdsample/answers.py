@@ -45,6 +45,17 @@ class Answered:
 
 
 _FIELDS = tuple(field.name for field in attrs.fields(Answered))
+#: the types of JSON that a line has; an infinite bound is null
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(KEY, (str,)),
+    "seed": (int,),
+    "id": (int, str),
+    **dict.fromkeys(("answer", "expected", "text"), (str,)),
+    "solved": (bool,),
+    **dict.fromkeys(("nfe", "steps", "filled"), (int,)),
+    "error_bound": (int, float, type(None)),
+    **dict.fromkeys(("tv_bound", "seconds"), (int, float)),
+}
 _Key = tuple[object, ...]
 
 
@@ -66,6 +77,8 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
             "wrote for it alone"
         )
     there = _to(path, next(iter(found.values())), expected)
+    if not there:
+        raise RecordError(f"{path} answers none of these {len(expected)} problems; give a file of answers to them")
     return {name: answered.solved for name, answered in there.items()}
 
 
@@ -151,4 +164,4 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     found = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
-    return found if found.keys() >= {*KEY, *_FIELDS} and type(found["id"]) in (int, str) else None
+    return found if all(name in found and type(found[name]) in kinds for name, kinds in _TYPES.items()) else None

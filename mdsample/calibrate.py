@@ -89,11 +89,12 @@ def _values(text: str) -> tuple[float, ...]:
             continue
     if len(found) < 2:
         parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
-        raise BenchError(f"no settings are known for the ? of {text!r}; list them, safest first")
+        raise BenchError(f"no settings are known for the ? of {text!r}; give them, safest first (--values 0.1,0.2)")
     differ = [one.name for one, other in zip(found[0], found[1], strict=True) if one != other]
     if len(differ) != 1 or differ[0] not in VALUES:
         raise BenchError(
-            f"no settings are known for the ? of {text!r} (known: {', '.join(VALUES)}); list them, safest first"
+            f"no settings are known for the ? of {text!r} (known: {', '.join(VALUES)}); "
+            "give them, safest first (--values 0.1,0.2)"
         )
     return VALUES[differ[0]]
 

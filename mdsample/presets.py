@@ -121,7 +121,8 @@ def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> 
 def p2(eta: float = 1.0, *, steps: int = 512) -> Policy:
     """P2, self-planning: the best of what stands and what could, a share that grows with time (arXiv 2502.03540).
 
-    `eta` above 1 masks more of what stands, 0 nothing. Defaults as published for LLaDA, at temperature 0.
+    `eta` above 1 masks more of what stands, 0 nothing. A run takes nearly `steps` passes, however few blanks it has.
+    Defaults as published for LLaDA, at temperature 0.
     """
     return Whole() + Confidence() + P2Reveal(eta, steps=steps) + P2Remask(eta, steps=steps)
 

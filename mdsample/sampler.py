@@ -21,11 +21,14 @@ from mdsample.guide import Cfg
 from mdsample.part import Part
 from mdsample.policy import CompletePolicy, Policy, PolicyError
 from mdsample.result import Result
+from mdsample.revise import P2Remask
+from mdsample.selection import P2Reveal
 from mdsample.shift import Glance, glances_of, shifts_of
 from mdsample.state import FILLED, Event, Outcome, State
 from mdsample.stopping import Ended
 from mdsample.uniforms import Uniforms, row_key
 from mdsample.view import Board, Ranked, View
+from mdsample.written import part_text
 
 
 @attrs.frozen(eq=False)
@@ -97,6 +100,7 @@ class Sampler:
         try:
             for part in self.policy.parts():
                 part.check(canvas, tokenizer)
+            _one_plan(policy)
             _one_choice_a_slot(policy.constraints)
             _no_choice_cut_off(policy, tokenizer)
             for constraint in sorted(policy.constraints, key=lambda c: not c.lasting):
@@ -423,6 +427,16 @@ def close(policy: CompletePolicy, board: Board) -> tuple[Ints, dict[int, Outcome
             over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
     over.update({row: FILLED for row in np.flatnonzero(~somewhere(board.blank)).tolist()})
     return fill, over
+
+
+def _one_plan(policy: CompletePolicy) -> None:
+    """P2's two halves plan together: whatever another selection writes against the plan is masked again at once."""
+    again, reveal = policy.revise, policy.selection
+    if isinstance(again, P2Remask) and reveal != P2Reveal(again.eta, steps=again.steps):
+        raise PolicyError(
+            f"{part_text(again)} plans together with {part_text(P2Reveal(again.eta, steps=again.steps))}, not with "
+            f"{part_text(reveal)}; take the preset p2, or another revision"
+        )
 
 
 def _one_choice_a_slot(constraints: tuple[Constraint, ...]) -> None:

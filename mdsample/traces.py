@@ -8,6 +8,7 @@ each quarter and after.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -42,6 +43,14 @@ class Keep:
     best: int | None = None
     #: nats; log p(answer | reasoning) must be at least this
     min_score: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """`TracesError` for limits that are none."""
+        if self.best is not None and self.best < 1:
+            raise TracesError(f"at least one trace is kept; got best={self.best}")
+        # unequal to itself, a NaN would also keep a file from being gone on with
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise TracesError(f"the least score to be kept is a finite number of nats, as -0.1; got {self.min_score}")
 
     def choose(self, traces: Sequence[PosteriorTrace]) -> list[bool]:
         """For each trace whether it is kept; the earlier one of equals."""

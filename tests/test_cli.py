@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -600,6 +601,16 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
     assert mdsample("bench", "--task", "gsm8k", "--problems", mine).err.startswith(f"error: {mine}, line 1: 'question'")
 
 
+def test_bench_refuses_a_policy_twice_and_leaves_early_exit_out_of_boards(mdsample: Command) -> None:
+    refused = mdsample("bench", "-p", "fast-dllm-factor", "-p", "confidence+factor(0.75)", "--limit", 1)
+    assert (refused.code, refused.err) == (
+        2,
+        "error: confidence+factor is there twice, perhaps by another name; leave one --policy out\n",
+    )
+    ran = mdsample("bench", "--task", "sudoku6", "--limit", 1, "--json")
+    assert [row["policy"].split("+")[2] for row in ran.rows] == ["top(k=1)", "below-entropy(entropy=0.2,k=none)"]
+
+
 def test_rows(mdsample: Command, model: Path, tmp_path: Path) -> None:
     school, kept = tmp_path / "train.jsonl", tmp_path / "answers.jsonl"
     data = [
@@ -637,6 +648,15 @@ def test_rows(mdsample: Command, model: Path, tmp_path: Path) -> None:
     )
     kept.write_text("")
     assert "holds no answers" in mdsample(*rows, "--wrong", kept).err
+    kept.write_text(json.dumps(answers[0] | {"id": 99}) + "\n")
+    assert f"{kept} answers none of these 4 problems" in mdsample(*rows, "--wrong", kept).err
+    for told in ({"seed": [1]}, {"solved": "yes"}, {"error_bound": "x"}, {"nfe": None}, {"expected": 5}, {"id": True}):
+        kept.write_text(json.dumps(answers[0] | told) + "\n")
+        refused = mdsample(*rows, "--wrong", kept)
+        assert (refused.code, refused.err) == (
+            2,
+            f"error: line 1 of {kept} is no answer of a benchmark; give another file\n",
+        )
     kept.write_text("".join(json.dumps(answer | {"expected": "x"}) + "\n" for answer in answers))
     assert "answers problem 0 of other data" in mdsample(*rows, "--wrong", kept).err
 
@@ -654,6 +674,7 @@ def test_calibrate(mdsample: Command, model: Path, tmp_path: Path) -> None:
     assert nothing.out.endswith("no setting keeps it: give more problems, or allow more\n")
     [one] = mdsample(*run, "--disagreement", 0.1, "--json").rows
     assert one | {"policy": "top", "value": 1.0, "kept": False} == one
+    assert "--accuracy-loss" in mdsample(*run, "--accuracy-loss", 2).err  # a share, not per cent
     refused = mdsample(*run, "--accuracy-loss", 0.1)  # needs right answers, which the file has not
     assert refused.code == 2 and "'answer' must be text or a whole number; it is not there" in refused.err
 
@@ -673,6 +694,8 @@ def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (("--by", "word"), "--by takes one of sentence, step, token; got 'word'"),
         (("--slot", "x"), "the trace has no slot 'x'; slots there: r, answer"),
         (("--choices", "a,b"), "--trace is judged by itself; leave out the prompt, --input and choices"),
+        (("-t", SHORT, "--fill", "r=a"), "--trace brings its own template and slots; leave out --fill, --template"),
+        (("--method", "bound"), "--trace is judged by the chain rule from left to right; leave out --method"),
         (("--answer", "the cat sat on the mat the cat sat"), "tokens; the slot has 3"),
     ):
         refused = mdsample("score", "--trace", kept, "--model", model, *more)
@@ -682,6 +705,23 @@ def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
         mdsample("score", "x", "--answer", "y").err
         == "error: --answer goes with --trace; texts to score are --choices\n"
     )
+
+
+def test_audit_shows_what_it_knows_before_it_fails(mdsample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mdsample.exact.states import LawTooLarge
+
+    computed = importlib.import_module("mdsample.exact.audit")
+    whole = computed.audit
+
+    def small(policies: Any, *more: Any) -> Any:
+        if "p2" in str(policies[0]):
+            raise LawTooLarge("too many branches")
+        return whole(policies, *more)
+
+    monkeypatch.setattr(computed, "audit", small)
+    ran = mdsample("audit", "-p", "med", "-p", "p2", "--toy", "coupled")
+    assert ran.code == 2 and ran.err == "error: too many branches\n"
+    assert "entropy+below-entropy+temperature" in ran.out
 
 
 # the rest

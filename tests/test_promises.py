@@ -125,6 +125,8 @@ def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int,
 def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, total: float, policy: Policy) -> None:
     # stop rules spend on top, so only the one that never fills by itself is here
     rest = attrs.evolve(policy, stops=tuple(stop for stop in policy.stops if isinstance(stop, mdsample.Ended)))
+    if isinstance(rest.revise, mdsample.P2Remask):  # which has a selection of its own
+        rest = attrs.evolve(rest, revise=mdsample.BelowConfidence(0.5, limit=rest.revise.limit))
     result = testing.run(attrs.evolve(rest, selection=mdsample.ErrorBudget(total)), model, canvas)
     assert (result.state.error_bound <= total).all()
     for row, again in zip(result.rows, result.state.remasked.tolist(), strict=True):
@@ -209,14 +211,8 @@ def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
             {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 1.0], "steps": [2, 30], "limit": [1]},
         ),
         "below-confidence": (law + mdsample.Top(3), {"probability": [0.01, 1.0], "limit": [1]}),
-        "p2-reveal": (
-            law + mdsample.Confidence() + mdsample.P2Remask(2.0, steps=6),
-            {"eta": [0.0, 9.0], "steps": [2, 30]},
-        ),
-        "p2-remask": (
-            law + mdsample.Confidence() + mdsample.P2Reveal(2.0, steps=6),
-            {"eta": [0.0, 9.0], "steps": [2, 30], "limit": [1]},
-        ),
+        "p2-reveal": (law + mdsample.Confidence(), {"eta": [0.0, 9.0], "steps": [2, 30]}),
+        "p2-remask": (law + mdsample.Confidence(), {"eta": [0.0, 9.0], "steps": [2, 30], "limit": [1]}),
         "temperature": (
             mdsample.Whole() + mdsample.Top(1),
             {"t": [9.0], "top_p": [0.05], "top_k": [1], "min_p": [0.99]},
@@ -274,6 +270,8 @@ def test_every_setting_matters(name: str) -> None:
 
     def results(value: mdsample.Part) -> list[Any]:
         seats = attrs.evolve(around, **({value.seat: None} if hasattr(around, value.seat) else {}))
+        if isinstance(value, mdsample.P2Remask):
+            seats = attrs.evolve(seats, selection=mdsample.P2Reveal(value.eta, steps=value.steps))
         runs = [testing.run(seats + value, toy, canvas) for toy in toys]
         return [(row.tokens.tolist(), [c.step for c in row.commits]) for run in runs for row in run.rows]
 

@@ -296,6 +296,21 @@ def test_wrong_settings(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("p2-remask", r"p2-remask plans together with p2-reveal, not with top; take the preset p2"),
+        ("med+p2-remask(2)", r"p2-remask\(2\) plans together with p2-reveal\(2\), not with below-entropy"),
+        ("confidence+p2-reveal(steps=9)+p2-remask", r"together with p2-reveal, not with p2-reveal\(steps=9\)"),
+    ],
+)
+def test_half_of_p2_is_refused(text: str, message: str) -> None:
+    model = ScriptedDenoiser(Symbols(5), 1, 2.0)
+    canvas = mdsample.Template.parse("{text:4}").canvas(model.tokenizer, [{}])
+    with pytest.raises(mdsample.PolicyError, match=message):
+        Sampler(mdsample.parse(text)).plan(model, canvas)
+
+
 def test_the_preset_as_text() -> None:
     text = "p2(2,steps=32)"
     assert mdsample.parse(text) == mdsample.p2(2.0, steps=32)

@@ -143,6 +143,7 @@ def test_equal_traces_are_told_once(problems: Path, capsys: pytest.CaptureFixtur
     [
         (["--keep", "best"], "--keep takes all, or best:K as in best:1; got 'best'"),
         (["--keep", "best:0"], "--keep takes all, or best:K"),
+        (["--min-score", "nan"], "the least score to be kept is a finite number of nats, as -0.1; got nan"),
         (["--answer-as", "18"], "--answer-as needs {} once"),
         (["--slot", "anwser"], "'anwser' cannot be given"),
         (["-n", "0"], "-n"),

@@ -70,10 +70,14 @@ def audit(
     world = TOYS[toy]()
     policies = [parse(text) for text in policy or POLICIES]
     policies = [p if p.draw is not None else p + Temperature(1.0) for p in policies]
+    rows: list[Audit] = []
     try:
-        rows = audited(policies, world)
+        for one in policies:
+            rows += audited([one], world)
         points = all_rules(world) if frontier else []
     except LawTooLarge as fault:
+        if rows and not json:  # what is known already took its time
+            _show(toy, world, rows, [])
         raise Wrong(str(fault)) from fault
     if plot is not None:
         from mdsample_cli.plot import draw

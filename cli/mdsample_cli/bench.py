@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdsample_cli import shared
+from mdsample_cli.shared import Wrong
 from mdsample_cli.task import OWN, AnswerField, Problems, Task, open_task
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def bench(
             "--policy",
             "-p",
             metavar="POLICY",
-            help=f"May be repeated; others are compared with the first. Default: {', '.join(POLICIES)}.",
+            help="May be repeated; others are compared with the first. "
+            f"Default: {', '.join(POLICIES)} (if there is a slot 'answer').",
             show_default=False,
         ),
     ] = None,
@@ -93,17 +95,22 @@ def bench(
     from mdsample.loading import load
     from mdsample.records import line
     from mdsample.spec import parse
+    from mdsample.template import Template
     from mdsample_cli import render
     from mdsample_cli.picture import check, draw
     from mdsample_cli.screens import bar
 
     chosen = open_task(task, problems, template, answer_field)
-    policies = [parse(text) for text in policy or POLICIES]
     models = model or [OWN.get(chosen.name, shared.MODEL)]
     shared.apart(problems=problems, output=output, plot=plot)
     if plot is not None:
         check(plot)
     layouts = [shared.open_template(template, name, revision, chat, system, chosen.template) for name in models]
+    # early-exit waits for an answer; boards have none
+    answers_in_all = all("answer" in (layout or Template.parse(chosen.template)).slots for layout in layouts)
+    policies = [parse(text) for text in policy or (POLICIES if answers_in_all else POLICIES[:-1])]
+    if twice := [str(p) or "defaults" for p in policies if policies.count(p) > 1]:
+        raise Wrong(f"{twice[0]} is there twice, perhaps by another name; leave one --policy out")
     total = len(chosen.read()) if limit is None else limit
     found: list[PolicyScore] = []
     told = [str(p) or "defaults" for p in policies]

@@ -25,11 +25,13 @@ def calibrate(
     ],
     accuracy_loss: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SHARE", help="At most so much less accurate, as 0.02.", show_default=False),
+        typer.Option(min=0, max=1, metavar="SHARE", help="At most so much less accurate, as 0.02.", show_default=False),
     ] = None,
     disagreement: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SHARE", help="At most so many answers differ, as 0.05.", show_default=False),
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="At most so many answers differ, as 0.05.", show_default=False
+        ),
     ] = None,
     error_bound: Annotated[
         float | None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdsample.template import Template
 
 METHODS = ("chain", "marginals", "bound")
+SAMPLES = 128
 #: columns of a bar for a share of 1
 _BAR = 24
 
@@ -59,7 +60,7 @@ def score(
     order: Annotated[
         str, typer.Option(metavar="ORDER", help="Of the chain rule: an order as in a policy.")
     ] = "left-to-right",
-    samples: Annotated[int, typer.Option(min=2, metavar="N", help="Of the bound.")] = 128,
+    samples: Annotated[int, typer.Option(min=2, metavar="N", help="Of the bound.")] = SAMPLES,
     input: Annotated[
         str | None, typer.Option("--input", "-i", metavar="FILE", help="Rows, as for run; - is stdin.")
     ] = None,
@@ -86,10 +87,23 @@ def score(
     if trace is not None:
         if prompt is not None or input is not None or choices is not None or choices_from is not None:
             raise Wrong("--trace is judged by itself; leave out the prompt, --input and choices")
+        said = {"--fill": fill, "--fill-from": fill_from, "--template": template, "--chat": chat, "--system": system}
+        if unread := [name for name, value in said.items() if value is not None and value != []]:
+            raise Wrong(f"--trace brings its own template and slots; leave out {', '.join(unread)}")
+        if (method, order, samples) != ("chain", "left-to-right", SAMPLES):
+            raise Wrong(
+                "--trace is judged by the chain rule from left to right; leave out --method, --order, --samples"
+            )
         judge_trace(trace, answer, by, slot, model, revision, backend, device, dtype, cache, batch_size, json)
         return 0
     if answer is not None:
         raise Wrong("--answer goes with --trace; texts to score are --choices")
+    if by != "sentence":
+        raise Wrong(f"--by {by} parts the reasoning of a --trace; leave it out")
+    if method != "chain" and order != "left-to-right":
+        raise Wrong(f"--order is that of the chain rule; with --method {method} leave it out")
+    if method != "bound" and samples != SAMPLES:
+        raise Wrong(f"--samples are those of the bound; with --method {method} leave it out")
     if (prompt is None) == (input is None):
         raise Wrong("give a PROMPT, or --input with rows; one of them")
     if (choices is None) == (choices_from is None):

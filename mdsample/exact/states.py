@@ -103,7 +103,8 @@ class Walk:
         if self.spent > self.limit:
             raise LawTooLarge(
                 f"the law of {self.policy} on {self.denoiser.name} has more than {self.limit} branches; "
-                "take fewer blanks or tokens, a narrower window, an order without noise, or a higher limit"
+                "take fewer blanks or tokens, a narrower window, an order without noise, fewer steps of a rule that "
+                "masks tokens again, or a higher limit"
             )
 
     def board(self, states: States, step: int) -> Board:

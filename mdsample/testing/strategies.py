@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
+import attrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -99,7 +100,15 @@ def policies(
     )
     held = {seat: st.lists(seated(seat), max_size=2 if seat in MANY else 1) for seat in SEATS}
     held["constraint"] = constraints
-    return st.tuples(*held.values()).map(lambda groups: Policy.of(*chain(*groups)))
+    return st.tuples(*held.values()).map(lambda groups: _planned_together(Policy.of(*chain(*groups))))
+
+
+def _planned_together(policy: Policy) -> Policy:
+    """P2's revision goes with P2's selection of the same settings only."""
+    again = policy.revise
+    if not isinstance(again, P2Remask):
+        return policy
+    return attrs.evolve(policy, selection=P2Reveal(again.eta, steps=again.steps))
 
 
 def _slot(part: Part) -> str:
