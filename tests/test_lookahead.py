@@ -48,6 +48,18 @@ def test_what_is_tried_is_the_best_token_of_the_most_certain_places() -> None:
         assert (looked == (expected == SYMBOLS.mask_id)).all()
 
 
+@pytest.mark.parametrize("own", [0, 1, 5])
+def test_the_first_place_is_that_of_least_own_and_mean_remaining_entropy(own: int) -> None:
+    toy = ScriptedDenoiser(SYMBOLS, 4, 1.0)
+    for row in range(len(CANVAS)):
+        result, asks = asks_of(f"whole+lookahead(3,own={own})", CANVAS.take([row]))
+        first, tried = toy.look(asks[0]).marginals, toy.look(asks[1]).marginals
+        places = np.sort(np.argsort(first.entropy[0])[:3])
+        left = [tried.entropy[i][asks[1].looked[i]].mean() for i in range(3)]
+        best = places[np.argmin(own * first.entropy[0, places] + left)]
+        assert result.rows[0].commits[0].position == best
+
+
 def test_rows_that_are_tried_have_names_of_their_own() -> None:
     _, asks = asks_of("whole+lookahead(4)")
     rows, tried = set(asks[0].rows.keys), asks[1].rows.keys
