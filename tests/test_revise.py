@@ -311,6 +311,13 @@ def test_half_of_p2_is_refused(text: str, message: str) -> None:
         Sampler(mdsample.parse(text)).plan(model, canvas)
 
 
+def test_among_equals_p2_keeps_what_stands() -> None:
+    model = ScriptedDenoiser(Symbols(5), 1, 1e4)  # certain of every blank, so with eta 0 all scores are 0
+    canvas = mdsample.Template.parse("{text:6}").canvas(model.tokenizer, [{}])
+    result = promises.run(mdsample.p2(0.0, steps=6), model, canvas)
+    assert result.rows[0].steps == 6 and not result.state.remasked.any()
+
+
 def test_the_preset_as_text() -> None:
     text = "p2(2,steps=32)"
     assert mdsample.parse(text) == mdsample.p2(2.0, steps=32)
