@@ -28,14 +28,17 @@ MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 
 #: one by one in several orders and windows
 ONE = {
-    "tiny-gsm": ("entropy", "margin", "left-to-right", "random", "whole+entropy"),
-    "sudoku": ("entropy", "margin", "confidence", "left-to-right", "random", "whole+entropy", "whole+margin"),
+    "tiny-gsm": ("entropy", "whole+entropy", "left-to-right", "random", "margin"),
+    "sudoku": ("whole+margin", "whole+entropy", "entropy", "left-to-right"),
 }
 #: rules by name, each with settings from the most careful on
 RULES = {
     "tiny-gsm": {
         "MED": [f"med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
-        "steps": ["entropy+steps(67)", "entropy+steps(50)", "entropy+steps(25)"],
+        "steps": ["entropy+steps(50)", "entropy+steps(25)"],
+        "early exit": ["entropy+top(1)+early-exit"],
+        "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
+        "MED 0.8, early exit": ["med(0.8)+early-exit"],
         "EB": [f"eb({x})" for x in (0.02, 0.1, 0.5)],
         "threshold": [f"fast-dllm({x})" for x in (0.98, 0.85, 0.5)],
         "factor": [f"confidence+factor({x})" for x in (0.1, 0.5, 1.5)],
@@ -45,9 +48,6 @@ RULES = {
         "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
         "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6)],
         "MED, whole": ["med(0.2)+whole"],
-        "early exit": ["entropy+top(1)+early-exit"],
-        "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
-        "MED 0.8, early exit": ["med(0.8)+early-exit"],
     },
     "sudoku": {
         "MED": [f"med({x})+whole" for x in (0.01, 0.05, 0.2, 0.5)],

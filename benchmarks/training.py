@@ -1,6 +1,6 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
-    python benchmarks/training.py BASE --out runs/t4 [--problems 300] [--seeds 3] [--limit 200]
+    python benchmarks/training.py BASE --out runs/t4 [--problems 300] [--seeds 3] [--limit 120]
 
 `BASE` is a folder with a weaker tiny-gsm. Fresh problems of the generator, none of them held out, are trained on with
 the generator's own solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--policy", default="left-to-right+top(1)")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=200, help="held-out problems")
-    parser.add_argument("--learning-rate", default="5e-4")
+    parser.add_argument("--limit", type=int, default=120, help="held-out problems")
+    parser.add_argument("--learning-rate", default="1e-4")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
