@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from mdsample.loading import embedded_folder
 from mdsample.tasks import TASKS
 from recipes.tiny_gsm.data import draw_problem
+from recipes.tiny_gsm.problems import Problem, correct_steps
 
 MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 #: of the problems to train on; held-out ones have another
@@ -41,18 +42,35 @@ def mdsample(*words: str | Path) -> None:
         raise SystemExit(f"mdsample {said[0]} ended with {done.returncode}")
 
 
-def write_problems(path: Path, count: int) -> None:
+def draw_problems(count: int) -> list[tuple[Problem, str]]:
+    """Problems, none of them held out, and a solution of each."""
     tokenizer = Tokenizer.from_file(str(embedded_folder("tiny-gsm") / "tokenizer.json"))
     seen = {problem.texts["prompt"] for problem in TASKS["tiny-gsm"].read()}
-    rng, lines = random.Random(SEED), list[str]()
-    while len(lines) < count:
+    rng, found = random.Random(SEED), list[tuple[Problem, str]]()
+    while len(found) < count:
         problem, reasoning = draw_problem(rng, tokenizer)
-        if problem.question in seen:
-            continue
-        seen.add(problem.question)
-        row = {"id": len(lines), "prompt": problem.question, "reasoning": reasoning.strip(), "answer": problem.answer}
-        lines.append(json.dumps(row) + "\n")
-    path.write_text("".join(lines))
+        if problem.question not in seen:
+            seen.add(problem.question)
+            found.append((problem, reasoning.strip()))
+    return found
+
+
+def write_problems(path: Path, problems: list[tuple[Problem, str]]) -> None:
+    rows = [
+        {"id": number, "prompt": problem.question, "reasoning": reasoning, "answer": problem.answer}
+        for number, (problem, reasoning) in enumerate(problems)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def judge(path: Path, problems: list[tuple[Problem, str]]) -> None:
+    """How many traces are correct, step by step, of all and of those that were kept."""
+    traces = [(record["id"], *record["traces"]) for record in map(json.loads, path.read_text().splitlines())]
+    right = [(correct_steps(problems[i][0], trace["slots"]["reasoning"]), trace["kept"]) for i, trace in traces]
+    kept = [correct for correct, kept in right if kept]
+    print(
+        f"{sum(c for c, _ in right)} of {len(right)} posterior traces are correct, {sum(kept)} of {len(kept)} kept ones"
+    )
 
 
 def main() -> None:
@@ -68,13 +86,15 @@ def main() -> None:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     gold, posterior, answers = out / "gold.jsonl", out / "posterior.jsonl", out / "answers.jsonl"
+    problems = draw_problems(options.problems)
     if not gold.exists():
-        write_problems(gold, options.problems)
+        write_problems(gold, problems)
     torch = ("--backend", "torch", "--dtype", "bfloat16", "--batch-size", "32")
     mdsample(
         "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", "1",
         "--min-score", "-0.5", "-p", options.policy, "--output", posterior, *torch,
     )  # fmt: skip
+    judge(posterior, problems)
     models = {"nothing": [options.base]}
     for seed in range(options.seeds):
         for arm, files in ARMS.items():
