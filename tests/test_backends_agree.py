@@ -143,7 +143,10 @@ PRESET_TEXTS = [
         name + warm
         for name, make in sorted(PRESETS.items())
         for warm in ("", "+temperature(1)")[: 2 - bool(make().draw)]
+        if name != "p2"  # as published it takes hundreds of passes for a canvas of any size
     ),
+    "p2(steps=16)",
+    "p2(steps=16)+temperature(1)",
     "whole+random+top(1)",
 ]
 
