@@ -58,6 +58,7 @@ def parts() -> SearchStrategy[Part]:
         natural=st.integers(1, 2**31 - 1),
         slot=_TEXT,
         token=st.integers(min_value=0) | _TEXT,
+        allowed=_few(st.integers(min_value=0) | _TEXT),
         permutation=st.integers(1, 8).map(range).flatmap(st.permutations),
         end=_TEXT,
         choice=_TEXT,
@@ -84,6 +85,10 @@ def policies(
         natural=st.integers(1, 64),
         slot=st.sampled_from(slots) if slots else st.nothing(),
         token=st.integers(0, vocab // 2 - 1) if vocab and vocab > 1 else st.nothing(),
+        # one of two may be the mask, which is never written
+        allowed=st.sets(st.integers(0, vocab // 2 - 1), min_size=2, max_size=3).map(tuple)
+        if vocab and vocab > 3
+        else st.nothing(),
         permutation=st.permutations(range(blanks)) if blanks else st.nothing(),
         end=st.just("end") if end else st.nothing(),
         choice=st.sampled_from(texts) if texts else st.nothing(),
@@ -127,6 +132,7 @@ def _table(
     natural: SearchStrategy[int],
     slot: SearchStrategy[str],
     token: SearchStrategy[int | str],
+    allowed: SearchStrategy[tuple[int | str, ...]],
     permutation: SearchStrategy[Sequence[int]],
     end: SearchStrategy[str],
     choice: SearchStrategy[str],
@@ -174,7 +180,7 @@ def _table(
         "budget": st.builds(Budget, natural),
         "ended": st.builds(Ended, end),
         "ban": st.builds(Ban, _few(token)),
-        "allow": st.builds(Allow, _few(token), slot=slot),
+        "allow": st.builds(Allow, allowed, slot=slot),
         "characters": st.builds(Characters, choice, slot=slot),
         "choices": st.builds(Choices, _few(choice), slot=slot),
         "never": st.just(Never()),
