@@ -174,7 +174,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, 
 
 @pytest.mark.parametrize("method", ["chain", "marginals", "bound"])
 def test_the_command_says_what_the_library_says(method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = told(capsys, PROMPT, "--choices", " 7, 12", "--method", method, "--samples", "20")
+    samples = ("--samples", "20") if method == "bound" else ()
+    (row,) = told(capsys, PROMPT, "--choices", " 7, 12", "--method", method, *samples)
     model = mdsample.load("tiny-gsm")
     how = {"chain": ChainRule(), "marginals": MarginalProduct(), "bound": MonteCarloBound(20)}[method]
     (found,) = score(model, Template.parse(model.template), [{"prompt": PROMPT}], "answer", [" 7", " 12"], method=how)
