@@ -105,9 +105,10 @@ def corrupt(batch: Batch, rng: np.random.Generator, given: float = 0.0) -> np.nd
     so that reasoning towards a known answer is practised too; without it that is all but never seen.
     """
     size, length = batch.tokens.shape
-    rank = np.cumsum(batch.slot[:, ::-1], 1)[:, ::-1]
-    kept = (rng.random(size) < given)[:, None] & (rank <= ANSWER) if given else False
-    slot = batch.slot & ~np.asarray(kept)
+    slot = batch.slot
+    if given:
+        in_answer = np.cumsum(slot[:, ::-1], 1)[:, ::-1] <= ANSWER
+        slot = slot & ~((rng.random(size) < given)[:, None] & in_answer)
     rate = (rng.permutation(size) + rng.random(size)) / size
     kind = rng.integers(3, size=size)[:, None]
     lean = rng.uniform(0.3, 0.95, (size, 1))
