@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Protocol, final
 
 import attrs
 import numpy as np
@@ -12,6 +12,9 @@ from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Restriction, Tokenizer, token_id
 from mdsample.part import Part, Seat, items, text
+
+if TYPE_CHECKING:
+    from mdsample.policy import CompletePolicy
 
 
 class Rule(Protocol):
@@ -166,6 +169,14 @@ class Choices(Constraint):
     name: ClassVar[str] = "choices"
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
     slot: str = text("answer", kw_only=True)
+
+    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:
+        """One list a slot."""
+        lists = [part for part in policy.constraints if isinstance(part, Choices) and part.slot == self.slot]
+        if len(lists) > 1:
+            raise ValueError(
+                f"two lists of choices for slot {self.slot!r}; keep the texts that are in both, in one list"
+            )
 
     @property
     def lasting(self) -> bool:

@@ -12,7 +12,7 @@ import attrs
 if TYPE_CHECKING:
     from mdsample.canvas import Canvas
     from mdsample.denoiser import Tokenizer
-    from mdsample.policy import Policy
+    from mdsample.policy import CompletePolicy, Policy
 
 Seat = Literal["window", "order", "selection", "draw", "stop", "constraint", "revise", "guide"]
 #: the seats in the order in which a policy is written
@@ -44,6 +44,9 @@ class Part(abc.ABC):
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""
+
+    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts go with any
+        """Raises `ValueError`, with the remedy, if the part does not go with the others of the policy."""
 
     def __add__(self, other: Part | Policy) -> Policy:
         """The policy that has both parts; raises `PolicyError` if they want the same single seat."""

@@ -6,48 +6,23 @@ within n steps (plus a revise part's budget). Fixed text is never written. Rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Floats, Ints, somewhere, upto
-from mdsample.cache import Rows, cache_text
+from mdsample.cache import cache_text
 from mdsample.canvas import Canvas
-from mdsample.constraint import Choices, Constraint, Rule
-from mdsample.denoiser import Ask, Denoiser, Look, Restriction, Tokenizer
+from mdsample.denoiser import Denoiser, Look
 from mdsample.draw import Greedy
-from mdsample.guide import Cfg
+from mdsample.looking import look_ahead, noted, recall, restrict, see
 from mdsample.part import Part
-from mdsample.policy import CompletePolicy, Policy, PolicyError
+from mdsample.plan import Plan, make_plan
+from mdsample.policy import CompletePolicy, Policy
 from mdsample.result import Result
-from mdsample.revise import P2Remask
-from mdsample.selection import P2Reveal
-from mdsample.shift import Glance, glances_of, shifts_of
 from mdsample.state import FILLED, Event, Outcome, State
-from mdsample.stopping import Ended
-from mdsample.uniforms import Uniforms, row_key
 from mdsample.view import Board, Ranked, View
-from mdsample.written import part_text
-
-
-@attrs.frozen(eq=False)
-class Plan:
-    """A policy made ready for one model and one canvas: what `start` checks once and `step` uses."""
-
-    policy: CompletePolicy
-    #: mask and unused ids banned, lasting constraints folded in; over the whole canvas
-    restriction: Restriction
-    #: constraints that depend on what has been committed
-    live: tuple[Rule, ...]
-    #: Philox keys of the rows
-    keys: tuple[tuple[int, int], ...]
-    #: forward passes per step
-    price: int
-    #: how many of the last looks are compared with the one before each, for parts that ask
-    shifts: int
-    #: whether a part asks what a look says of the tokens that stand
-    rereads: bool
 
 
 def _policy(given: Policy | Part) -> Policy:
@@ -84,43 +59,7 @@ class Sampler:
 
     def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
         """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
-        policy, tokenizer = self.policy.completed(), denoiser.tokenizer
-        longest = int(canvas.valid.sum(1).max(initial=0))
-        if longest > denoiser.max_length:
-            raise PolicyError(f"a row has {longest} tokens; {denoiser.name} takes at most {denoiser.max_length}")
-        if (canvas.tokens[canvas.blank] != tokenizer.mask_id).any():
-            raise PolicyError(f"the canvas was made for another model: its blanks are not token {tokenizer.mask_id}")
-        if ((canvas.tokens < 0) | (canvas.tokens >= denoiser.vocab_size)).any():
-            raise PolicyError(f"the canvas has token ids outside 0..{denoiser.vocab_size - 1}")
-        allowed = np.arange(denoiser.vocab_size) < tokenizer.size
-        allowed[tokenizer.mask_id] = False
-        shape = canvas.tokens.shape
-        restriction = Restriction(allowed[None], np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
-        live: list[Rule] = []
-        try:
-            for part in self.policy.parts():
-                part.check(canvas, tokenizer)
-            _one_plan(policy)
-            _one_choice_a_slot(policy.constraints)
-            _no_choice_cut_off(policy, tokenizer)
-            for constraint in sorted(policy.constraints, key=lambda c: not c.lasting):
-                rule = constraint.bind(tokenizer, canvas, restriction)
-                if constraint.lasting:
-                    restriction = restriction & rule.restrict(canvas.tokens, canvas.blank, canvas.slot)
-                else:
-                    live.append(rule)
-        except PolicyError:
-            raise
-        except ValueError as fault:
-            raise PolicyError(str(fault)) from fault
-        _feasible(restriction, canvas)
-        keys = tuple(row_key(self.seed, row) for row in canvas.ids)
-        price = (1 + policy.order.tries) * (2 if isinstance(policy.guide, Cfg) else 1)
-        # more looks than this no row ever has
-        most = int(canvas.blank.sum(1).max(initial=0)) + policy.revise.budget
-        shifts = min(most, max((part.shifts for part in self.policy.parts()), default=0))
-        rereads = any(part.rereads for part in self.policy.parts())
-        return Plan(policy, restriction, tuple(live), keys, price, shifts, rereads)
+        return make_plan(self.policy, self.seed, denoiser, canvas)
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
         """The first state. Rows without blanks have left already."""
@@ -162,105 +101,7 @@ class Sampler:
             outcomes,
         )
         after, event = settle(plan, denoiser, state, rows, event)
-        return attrs.evolve(after, glances=_noted(plan, denoiser, view, look, rows, glances, after)), event
-
-
-def see(
-    plan: Plan, denoiser: Denoiser, board: Board, rows: Ints, glances: Sequence[Glance | None]
-) -> tuple[View, Look]:
-    """One forward pass over a board; `rows` are its rows' places in the canvas, `glances` their looks before."""
-    eligible = plan.policy.window.eligible(board) & board.blank
-    none = ~somewhere(eligible)
-    if none.any():
-        eligible = eligible | (board.blank & none[:, None])
-    looked = eligible
-    for stop in plan.policy.stops:
-        looked = looked | (stop.ahead(board).watch & board.blank)
-    written = board.open & ~board.blank if plan.rereads else np.zeros_like(looked)
-    looked = looked | written
-    fixed = board.valid & ~board.open
-    restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
-    keys = [plan.keys[int(row)] for row in rows]
-    guide = plan.policy.guide
-    look = denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, guide, Rows(keys, board.step)))
-    uniforms = Uniforms(keys, board.step, board.tokens.shape[1])
-    shifts = shifts_of(look, eligible, glances, plan.shifts)
-    untried = np.full(eligible.shape, np.inf)
-    return View(board, look.marginals, eligible, uniforms, shifts, untried, standing(look, board, written)), look
-
-
-def standing(look: Look, board: Board, written: Bools) -> Floats:
-    """What a look says of the tokens that stand where `written [B, L]`: log-probabilities `[B, L]`, NaN elsewhere."""
-    out = np.full(written.shape, np.nan, np.float32)
-    if written.any():
-        row, position = (index.astype(np.int32) for index in np.nonzero(written))
-        out[row, position] = look.log_probabilities(row, position, board.tokens[row, position])
-    return out
-
-
-def look_ahead(plan: Plan, denoiser: Denoiser, view: View, rows: Ints) -> View:
-    """The view with what would remain after each position that the order tries: one look, with a row for each."""
-    tried = plan.policy.order.tried(view) & view.eligible
-    line, position = np.nonzero(tried & (tried.sum(1) > 1)[:, None])
-    if not len(line):
-        return view
-    board, here = view.board, upto(len(line))
-    tokens, blank, slot = board.tokens[line], board.blank[line], board.slot[line]
-    tokens[here, position], blank[here, position] = view.marginals.token[line, position], False
-    valid = board.valid[line]
-    restriction = restrict(plan, rows[line], tokens, blank, slot)
-    # names of their own: a cache must not take them for their row, nor for one another
-    names = [
-        (plan.keys[int(row)][0] ^ (1 + int(place)), plan.keys[int(row)][1])
-        for row, place in zip(rows[line], position, strict=True)
-    ]
-    told = Rows(names, board.step[line])
-    look = denoiser.look(Ask(tokens, valid, blank, valid & ~board.open[line], restriction, plan.policy.guide, told))
-    # a running sum: it does not depend on how wide the batch is
-    total = np.cumsum(np.where(blank, look.marginals.entropy, 0), 1, dtype=np.float64)[:, -1]
-    remaining = view.remaining.copy()
-    remaining[line, position] = total / blank.sum(1)
-    return attrs.evolve(view, remaining=remaining)
-
-
-def recall(plan: Plan, denoiser: Denoiser, state: State, rows: Ints) -> Mapping[int, Glance]:
-    """The glances of a state's running rows; `rows` are about to be looked at.
-
-    Those that it lacks, in a run that was taken up or moved to another model, are looked at again as they stood in
-    their last `plan.shifts` steps. What was paid for once is not counted again.
-    """
-    if not plan.shifts:
-        return {}
-    known = {row: glance for row, glance in state.glances.items() if glance.denoiser is denoiser}
-    lost = np.array([row for row in rows.tolist() if state.step[row] and row not in known], np.int32)
-    past = State.begin(state.canvas)
-    for event in state.events if len(lost) else ():
-        again = lost[np.isin(lost, event.rows) & (past.step[lost] >= state.step[lost] - plan.shifts)]
-        if len(again):
-            board = past.board(again, plan.price, denoiser.tokenizer)
-            view, look = see(plan, denoiser, board, again, [known.get(row) for row in again.tolist()])
-            known |= zip(again.tolist(), glances_of(denoiser, look, view.eligible, view.shifts), strict=True)
-        past = past.apply(event, denoiser.tokenizer.mask_id)
-    return known
-
-
-def _noted(
-    plan: Plan, denoiser: Denoiser, view: View, look: Look, rows: Ints, glances: Mapping[int, Glance], after: State
-) -> dict[int, Glance]:
-    """The glances after a step: its own for its rows, and none for rows that have left."""
-    if not plan.shifts:
-        return {}
-    now = dict(zip(rows.tolist(), glances_of(denoiser, look, view.eligible, view.shifts), strict=True))
-    return {row: glance for row, glance in {**glances, **now}.items() if after.active[row]}
-
-
-def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools, slot: Ints) -> Restriction:
-    """Which tokens may stand where, as the rows stand now."""
-    lasting, width = plan.restriction, tokens.shape[1]
-    restriction = Restriction(lasting.sets, lasting.index[rows, :width], lasting.group[rows, :width])
-    for rule in plan.live:
-        restriction = restriction & rule.restrict(tokens, blank, slot)
-    return restriction
+        return attrs.evolve(after, glances=noted(plan, denoiser, view, look, rows, glances, after)), event
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:
@@ -427,42 +268,3 @@ def close(policy: CompletePolicy, board: Board) -> tuple[Ints, dict[int, Outcome
             over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
     over.update({row: FILLED for row in np.flatnonzero(~somewhere(board.blank)).tolist()})
     return fill, over
-
-
-def _one_plan(policy: CompletePolicy) -> None:
-    """P2's two halves plan together: whatever another selection writes against the plan is masked again at once."""
-    again, reveal = policy.revise, policy.selection
-    if isinstance(again, P2Remask) and reveal != P2Reveal(again.eta, steps=again.steps):
-        raise PolicyError(
-            f"{part_text(again)} plans together with {part_text(P2Reveal(again.eta, steps=again.steps))}, not with "
-            f"{part_text(reveal)}; take the preset p2, or another revision"
-        )
-
-
-def _one_choice_a_slot(constraints: tuple[Constraint, ...]) -> None:
-    slots = [constraint.slot for constraint in constraints if isinstance(constraint, Choices)]
-    if twice := [slot for slot in slots if slots.count(slot) > 1]:
-        raise PolicyError(f"two lists of choices for slot {twice[0]!r}; keep the texts that are in both, in one list")
-
-
-def _no_choice_cut_off(policy: CompletePolicy, tokenizer: Tokenizer) -> None:
-    for stop in policy.stops:
-        for constraint in policy.constraints:
-            if not (isinstance(stop, Ended) and isinstance(constraint, Choices)):
-                continue
-            for text in constraint.texts:
-                if stop.ending(tokenizer) in tokenizer.encode(text)[:-1]:
-                    raise PolicyError(
-                        f"ended({stop.token!r}) would cut off {text!r}, a choice for slot {constraint.slot!r}; "
-                        "leave one of them out"
-                    )
-
-
-def _feasible(restriction: Restriction, canvas: Canvas) -> None:
-    empty = ~somewhere(restriction.sets)
-    bad = np.argwhere(canvas.blank & empty[restriction.index])
-    if len(bad):
-        row, position = bad[0].tolist()
-        raise PolicyError(
-            f"the constraints leave no token for position {position} of row {canvas.ids[row]!r}; loosen one of them"
-        )

@@ -20,9 +20,11 @@ from mdsample.canvas import Canvas
 from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import BATCH_SIZE
 from mdsample.guide import NoGuide
+from mdsample.looking import restrict
 from mdsample.order import LeftToRight, Order
+from mdsample.plan import Plan
 from mdsample.policy import Policy
-from mdsample.sampler import Plan, Sampler, rank, restrict
+from mdsample.sampler import Sampler, rank
 from mdsample.selection import Top
 from mdsample.state import Event, State
 from mdsample.template import Template, TemplateError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample import testing
 from mdsample.engine import Prepared, fill
-from mdsample.sampler import see
+from mdsample.looking import see
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

@@ -16,8 +16,9 @@ from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.denoiser import Look, Restriction
 from mdsample.draw import Draw, Temperature
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
+from mdsample.looking import restrict
 from mdsample.revise import RandomRevise
-from mdsample.sampler import in_order, prefix, rank, ranked, restrict, revisable, waves_of
+from mdsample.sampler import in_order, prefix, rank, ranked, revisable, waves_of
 from mdsample.selection import RandomSelection, Selection
 from mdsample.view import Ranked, View
 

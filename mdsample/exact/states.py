@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
+from mdsample.looking import look_ahead, see
+from mdsample.plan import Plan
 from mdsample.policy import Policy
-from mdsample.sampler import Plan, look_ahead, see
 from mdsample.shift import Glance
 from mdsample.uniforms import Purpose, Uniforms
 from mdsample.view import Board, View
