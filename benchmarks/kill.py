@@ -21,7 +21,6 @@ from typing import Any
 from mdsample.tasks import TASKS
 
 LAYOUT = "Question: {prompt}\nReasoning:{reasoning:16}\nAnswer:{answer:4}"
-MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 PROBLEMS = 12
 ROUNDED = ("error_bound", "tv_bound", "scores", "tokens_per_forward")
 
@@ -36,7 +35,7 @@ def commands(problems: Path) -> dict[str, list[str]]:
 
 
 def start(command: list[str], output: Path) -> subprocess.Popen[bytes]:
-    said = [sys.executable, "-c", MAIN, *command, "--output", str(output)]
+    said = [sys.executable, "-m", "mdsample_cli", *command, "--output", str(output)]
     return subprocess.Popen(said, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

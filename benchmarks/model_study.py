@@ -24,7 +24,6 @@ import numpy as np
 import mdsample
 
 DOCS = Path(__file__).parents[1] / "docs"
-MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 
 #: one by one in several orders and windows
 ONE = {
@@ -86,7 +85,7 @@ def main() -> None:
     words += ["--backend", "torch", "--dtype", "bfloat16", "--batch-size", "40", "--json"]
     words += ["--output", str(options.answers), "--plot", str(DOCS / "pictures" / f"study_{options.task}.svg")]
     print("mdsample", shlex.join(words), flush=True)
-    done = subprocess.run([sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-m", "mdsample_cli", *words], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"mdsample bench ended with {done.returncode}")
     scores = [json.loads(line) for line in done.stdout.splitlines()]

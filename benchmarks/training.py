@@ -27,7 +27,6 @@ from mdsample.tasks import TASKS
 from recipes.tiny_gsm.data import draw_problem
 from recipes.tiny_gsm.problems import Problem, correct_steps
 
-MAIN = "import sys; from mdsample_cli.main import main; sys.exit(main())"
 #: of the problems to train on; held-out ones have another
 SEED = 4
 ARMS = {"gold": ("gold.jsonl",), "posterior": ("posterior.jsonl",), "both": ("gold.jsonl", "posterior.jsonl")}
@@ -37,7 +36,7 @@ PAPER = {"nothing": 51.2, "gold": 64.6, "posterior": 66.1, "both": 67.3}
 def mdsample(*words: str | Path) -> None:
     said = [str(word) for word in words]
     print("mdsample", shlex.join(said), flush=True)
-    done = subprocess.run([sys.executable, "-c", MAIN, *said], stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-m", "mdsample_cli", *said], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(f"mdsample {said[0]} ended with {done.returncode}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,20 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(folder: Path, tm
     assert not (tmp_path / "cut" / "checkpoints").exists()
     with pytest.raises(FinetuneError, match="is a finished training"):
         run(folder, tmp_path / "cut", chosen)
+
+
+def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
+    # what each of twelve rows is, and a training of two processes with three rows each: two steps an epoch
+    rows = [{"prompt": "a", "reasoning": "b c", "answer": str(i)} for i in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--module", "mdsample_cli"]
+    command += ["finetune", "tiny-gsm", "--data", "rows.jsonl", "--out", "out", "--batch-size", "3", "--epochs", "2"]
+    command += ["--learning-rate", "1e-3", "--device", "cpu", "--json", "--template", "{prompt}{reasoning:4}{answer:2}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (told,) = done.stdout.splitlines()  # one of them speaks
+    assert (json.loads(told)["steps"], len(losses(tmp_path / "out"))) == (4, 4)
+    load(tmp_path / "out")
 
 
 def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import attrs
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState  # pyright: ignore[reportMissingTypeStubs]
 from huggingface_hub import save_torch_state_dict
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
@@ -112,7 +113,8 @@ def finetune(
     `out` gets the layout of the source, safetensors and configuration, so that every backend reads it; besides,
     `loss.jsonl` and `report.json`. Adapters are merged into the weights. Called again with the same model, examples
     and settings after it was cut off, it goes on from the last checkpoint. `watch` is told steps, all steps and loss.
-    Under `torchrun` or `accelerate launch` it trains on several devices; `batch_size` is that of each.
+    Under `torchrun` or `accelerate launch` it trains on several devices; `batch_size` is that of each, and all get
+    the same report.
 
     Raises `ModelError`; as `FinetuneError` if `out` holds something else or the model cannot be trained.
     """
@@ -124,10 +126,14 @@ def finetune(
     if any(isinstance(piece, Packed) for pieces in checkpoint.pieces.values() for piece in pieces):
         raise FinetuneError(f"{source.name} is quantised, which cannot be trained; take the model it was made from")
     where = choose_device(device)
+    if where.type == "cuda" and device is not None and where.index:
+        raise FinetuneError(f"training takes the first device it sees; show it {device} only: CUDA_VISIBLE_DEVICES")
     half = settings.bfloat16 and settings.lora is not None
     dtype = torch.bfloat16 if half else torch.float32
     checkpoint.check_memory(dtype.itemsize if settings.lora is not None else _TRAINED_BYTES, free_memory(where))
-    _begin(out, source, examples, settings)
+    processes = PartialState(cpu=where.type == "cpu")
+    with processes.main_process_first():
+        _begin(out, source, examples, settings)
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     model = TrainableTrunk(checkpoint.trunk).to(dtype)
     model.load(read_parts(checkpoint, torch.device("cpu"), dtype))
@@ -137,12 +143,23 @@ def finetune(
     report = _train(model, checkpoint, examples, out, settings, where, watch)
     report = attrs.evolve(report, trained=trained)
     whole = cast("TrainableTrunk", model.merge_and_unload() if isinstance(model, PeftModel) else model)
-    _write(out, source, checkpoint, whole)
-    told = {"model": str(name), "examples": len(examples), **report.record(), **attrs.asdict(settings)}
+    if first_process():
+        _write(out, source, checkpoint, whole)
+        _tell(out, name, len(examples), report, settings)
+    processes.wait_for_everyone()
+    return report
+
+
+def _tell(out: Path, name: str | Path, examples: int, report: Report, settings: Settings) -> None:
+    told = {"model": str(name), "examples": examples, **report.record(), **attrs.asdict(settings)}
     told |= {"versions": versions()}
     (out / _REPORT).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
-    return report
+
+
+def first_process() -> bool:
+    """Whether this process is the only one of a training, or the one that writes and speaks for all."""
+    return PartialState().is_main_process
 
 
 def _folder(name: str | Path, revision: str | None) -> Path:
@@ -295,7 +312,10 @@ def _train(
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",
         average_tokens_across_devices=False,
+        # of experts nobody may have been chosen in a step
+        ddp_find_unused_parameters=checkpoint.trunk.experts is not None,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage]; several only as several processes
     trainer = _Trainer(
         checkpoint.trunk,
         model=model,
@@ -307,9 +327,12 @@ def _train(
     trainer.remove_callback(PrinterCallback)
     began = time.perf_counter()
     last = cast("str | None", get_last_checkpoint(str(out / _CHECKPOINTS)) if (out / _CHECKPOINTS).is_dir() else None)
-    if last is not None:
+    # the order of rows comes from the seed alone, masks from here: other ones on every device
+    torch.manual_seed(settings.seed + arguments.process_index)  # pyright: ignore[reportUnknownMemberType]
+    if last is not None and first_process():
         _forget(out / _LOSSES, int(last.rpartition("-")[2]))
     trainer.train(resume_from_checkpoint=last)  # pyright: ignore[reportUnknownMemberType]
+    trainer.accelerator.wait_for_everyone()
     losses = [json.loads(line)["loss"] for line in (out / _LOSSES).read_text(encoding="utf-8").splitlines()]
     tenth = -(-len(losses) // 10)
     means = [sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:])]

@@ -57,7 +57,7 @@ def finetune(
 ) -> None:
     """Train a model on finished texts: masked-diffusion loss on the template's slots; end tokens fill them up.
 
-    For several devices: accelerate launch --module mdsample_cli.main finetune …
+    For several devices: accelerate launch --module mdsample_cli finetune …
     """
     from mdsample.examples import Examples, read_examples
     from mdsample.families import read_config
@@ -118,6 +118,8 @@ def finetune(
             )
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on from the last checkpoint") from None
+    if not training.first_process():
+        return
     if json:
         typer.echo(line({"examples": len(found.examples), "left_out": len(found.faults), **made.record()}))
         return
