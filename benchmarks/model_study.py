@@ -46,7 +46,12 @@ RULES = {
         "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8)],
         "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
         "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6)],
-        "MED, whole": ["med(0.2)+whole"],
+        "AR-MED, early exit": [f"ar-med({x})+early-exit" for x in (0.2, 0.8, 1.6)],
+        "EB, left to right": [f"whole+left-to-right+entropy-bound({x})" for x in (0.02, 0.1, 0.5, 2)],
+        "threshold, left to right": [f"whole+left-to-right+above-confidence({x})" for x in (0.9, 0.5, 0.3)],
+        "error-budget, left to right": [f"whole+left-to-right+error-budget({x})" for x in (0.3, 2, 8)],
+        "MED, blocks of 8": [f"med({x})+blocks(8)" for x in (0.2, 0.8)],
+        "MED, whole": [f"med({x})+whole" for x in (0.2, 0.8)],
     },
     "sudoku": {
         "MED": [f"med({x})+whole" for x in (0.01, 0.05, 0.2, 0.5)],

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Literal, get_args
 
 import attrs
 import numpy as np
@@ -31,35 +33,44 @@ STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LEAST = -1e4
 
 
+By = Literal["last", "mean"]
+
+
 class TracesError(ValueError):
     """Traces that cannot be drawn."""
 
 
 @attrs.frozen
 class Keep:
-    """Which traces of a problem are kept: the best ones by their last score, and not those below a limit."""
+    """Which traces of a problem are kept: the best ones by their score, and not those below a limit.
+
+    By `last` the score is log p(answer | the whole reasoning), by `mean` its mean over `STAGES`: a reasoning that jumps
+    to its answer in the end makes it likely at last, but not on the way.
+    """
 
     #: how many; `None`: all
     best: int | None = None
-    #: nats; log p(answer | reasoning) must be at least this
+    #: nats; the score must be at least this
     min_score: float | None = None
+    by: By = "last"
 
     def __attrs_post_init__(self) -> None:
         """`TracesError` for limits that are none."""
         if self.best is not None and self.best < 1:
             raise TracesError(f"at least one trace is kept; got best={self.best}")
+        if self.by not in get_args(By):
+            raise TracesError(f"traces are kept by {' or '.join(get_args(By))}; got {self.by!r}")
         # unequal to itself, a NaN would also keep a file from being gone on with
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise TracesError(f"the least score to be kept is a finite number of nats, as -0.1; got {self.min_score}")
 
     def choose(self, traces: Sequence[PosteriorTrace]) -> list[bool]:
         """For each trace whether it is kept; the earlier one of equals."""
-        order = sorted(range(len(traces)), key=lambda number: -traces[number].scores[-1])
+        scores = [trace.scores[-1] if self.by == "last" else fmean(trace.scores) for trace in traces]
+        order = sorted(range(len(traces)), key=lambda number: -scores[number])
         best = set(order if self.best is None else order[: self.best])
-        return [
-            number in best and (self.min_score is None or trace.scores[-1] >= self.min_score)
-            for number, trace in enumerate(traces)
-        ]
+        least = -math.inf if self.min_score is None else self.min_score
+        return [number in best and score >= least for number, score in enumerate(scores)]
 
 
 @attrs.frozen
@@ -107,7 +118,7 @@ class Tracer:
             "template": str(self.template),
             "seed": self.sampler.seed,
             "n": self.n,
-            "keep": {"best": self.keep.best, "min_score": self.keep.min_score},
+            "keep": attrs.asdict(self.keep),
         }
 
     def prepare(self, request: Request) -> list[Prepared]:

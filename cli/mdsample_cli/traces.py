@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from mdsample_cli import shared
 from mdsample_cli.shared import Interrupted, Wrong
 
 if TYPE_CHECKING:
-    from mdsample.traces import Keep
+    from mdsample.traces import By, Keep
 
 #: sampled, or all traces of a problem were the same
 POLICY = "med+temperature(1)"
@@ -41,11 +41,13 @@ def traces(
     ] = "{}",
     slot: Annotated[str, typer.Option(metavar="NAME", help="The slot that it goes into.")] = "answer",
     number: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Traces of each problem.")] = 8,
-    keep: Annotated[str, typer.Option(metavar="WHICH", help="all, or best:K by log p(answer | trace).")] = "all",
+    keep: Annotated[str, typer.Option(metavar="WHICH", help="all, or best:K by their score.")] = "all",
     min_score: Annotated[
-        float | None,
-        typer.Option(metavar="NATS", help="Keep no trace whose log p(answer | trace) is below.", show_default=False),
+        float | None, typer.Option(metavar="NATS", help="Keep no trace whose score is below.", show_default=False)
     ] = None,
+    keep_by: Annotated[
+        str, typer.Option(metavar="last|mean", help="The score: log p(answer) after the trace, or its mean along it.")
+    ] = "last",
     policy: Annotated[str, typer.Option("--policy", "-p", metavar="POLICY", help="How they are written.")] = POLICY,
     template: shared.Layout = None,
     chat: shared.Chat = None,
@@ -65,7 +67,7 @@ def traces(
     A record per problem: its different traces, with log p(answer | reasoning so far) before, at each quarter and after,
     and which are kept. Exit code 1 if a row of the input could not be used.
     """
-    which = _keep(keep, min_score)
+    which = _keep(keep, min_score, keep_by)
     if answer_as.count("{}") != 1:
         raise Wrong(f"--answer-as needs {{}} once, where the answer goes; got {answer_as!r}")
     shared.apart(input=input, output=output)
@@ -124,10 +126,10 @@ def traces(
     return int(failed)
 
 
-def _keep(text: str, min_score: float | None) -> Keep:
+def _keep(text: str, min_score: float | None, by: str) -> Keep:
     from mdsample.traces import Keep
 
     found = re.fullmatch(r"all|best:([1-9]\d{0,8})", text)
     if found is None:
         raise Wrong(f"--keep takes all, or best:K as in best:1; got {text!r}")
-    return Keep(None if found[1] is None else int(found[1]), min_score)
+    return Keep(None if found[1] is None else int(found[1]), min_score, cast("By", by))
