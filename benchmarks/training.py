@@ -1,12 +1,14 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
-    python benchmarks/training.py BASE --out runs/t4 [--problems 300] [--seeds 3] [--limit 120]
+    python benchmarks/training.py BASE --out runs/t4 [--problems 2000] [--seeds 3] [--limit 300]
 
 `BASE` is a folder with a weaker tiny-gsm. Fresh problems of the generator, none of them held out, are trained on with
 the generator's own solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one
-each, of which those are kept that make the answer likely, log p(answer | reasoning) >= -0.5 (*posterior*), or with
-both. Every step is a command of `mdsample`, printed before it runs; the script goes on where it was cut off. Accuracy
-on held-out problems; 95 % intervals by a bootstrap over problems and seeds, differences paired on problems.
+each, of which those are kept that make the answer likely all along: log p(answer | reasoning so far) of at least -1.5
+in the mean of five stages (*posterior*), or with both. Every model is trained on equally many examples, so fewer of
+them are seen more often. Every step is a command of `mdsample`, printed before it runs; the script goes on where it was
+cut off. Accuracy on held-out problems; 95 % intervals by a bootstrap over problems and seeds, differences paired on
+problems.
 """
 
 from __future__ import annotations
@@ -62,25 +64,27 @@ def write_problems(path: Path, problems: list[tuple[Problem, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def judge(path: Path, problems: list[tuple[Problem, str]]) -> None:
-    """How many traces are correct, step by step, of all and of those that were kept."""
+def judge(path: Path, problems: list[tuple[Problem, str]]) -> int:
+    """Prints how many traces are correct, step by step, of all and of those that were kept; returns how many were."""
     traces = [(record["id"], *record["traces"]) for record in map(json.loads, path.read_text().splitlines())]
     right = [(correct_steps(problems[i][0], trace["slots"]["reasoning"]), trace["kept"]) for i, trace in traces]
     kept = [correct for correct, kept in right if kept]
     print(
         f"{sum(c for c, _ in right)} of {len(right)} posterior traces are correct, {sum(kept)} of {len(kept)} kept ones"
     )
+    return len(kept)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=300)
-    parser.add_argument("--policy", default="left-to-right+top(1)")
+    parser.add_argument("--problems", type=int, default=2000)
+    parser.add_argument("--policy", default="med")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=120, help="held-out problems")
-    parser.add_argument("--learning-rate", default="1e-4")
+    parser.add_argument("--limit", type=int, default=300, help="held-out problems")
+    parser.add_argument("--examples", type=int, default=8000, help="that a model is trained on, repeated ones counted")
+    parser.add_argument("--learning-rate", default="1e-3")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -91,9 +95,10 @@ def main() -> None:
     torch = ("--backend", "torch", "--dtype", "bfloat16", "--batch-size", "32")
     mdsample(
         "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", "1",
-        "--min-score", "-0.5", "-p", options.policy, "--output", posterior, *torch,
+        "--min-score", "-1.5", "--keep-by", "mean", "-p", options.policy, "--output", posterior, *torch,
     )  # fmt: skip
-    judge(posterior, problems)
+    kept = judge(posterior, problems)
+    count = {gold: len(problems), posterior: kept}
     models = {"nothing": [options.base]}
     for seed in range(options.seeds):
         for arm, files in ARMS.items():
@@ -102,9 +107,11 @@ def main() -> None:
             if (folder / "report.json").exists():
                 continue
             data = [word for file in files for word in ("--data", out / file)]
+            epochs = options.examples / sum(count[out / file] for file in files)
             mdsample(
-                "finetune", options.base, *data, "--out", folder, "--write-as", "reasoning= {}", "--write-as",
-                "answer= {}", "--learning-rate", options.learning_rate, "--seed", str(seed), "--bfloat16",
+                "finetune", options.base, *data, "--out", folder, "--write-as", "reasoning= {}",
+                "--write-as", "answer= {}", "--epochs", f"{epochs:.3f}", "--batch-size", "32",
+                "--learning-rate", options.learning_rate, "--seed", str(seed), "--bfloat16",
             )  # fmt: skip
     every = [folder for folders in models.values() for folder in folders]
     named = [word for folder in every for word in ("--model", folder)]

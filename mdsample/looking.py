@@ -28,8 +28,9 @@ def see(
     looked = eligible
     for stop in plan.policy.stops:
         looked = looked | (stop.ahead(board).watch & board.blank)
-    written = board.open & ~board.blank if plan.rereads else np.zeros_like(looked)
-    looked = looked | written
+    written = board.open & ~board.blank
+    if plan.rereads:
+        looked = looked | written
     fixed = board.valid & ~board.open
     restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
     keys = [plan.keys[int(row)] for row in rows]
@@ -38,7 +39,8 @@ def see(
     uniforms = Uniforms(keys, board.step, board.tokens.shape[1])
     shifts = shifts_of(look, eligible, glances, plan.shifts)
     untried = np.full(eligible.shape, np.inf)
-    return View(board, look.marginals, eligible, uniforms, shifts, untried, standing(look, board, written)), look
+    reread = standing(look, board, written) if plan.rereads else None
+    return View(board, look.marginals, eligible, uniforms, shifts, untried, reread), look
 
 
 def standing(look: Look, board: Board, written: Bools) -> Floats:

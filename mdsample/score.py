@@ -250,8 +250,7 @@ class _Scorer:
                 look = _look(self.denoiser, plan, rows, state, eligible, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], board.step, width)
                 unmoved, untried = np.zeros((len(rows), 0, width), np.float32), np.full(eligible.shape, np.inf)
-                unread = np.full(eligible.shape, np.nan, np.float32)
-                view = View(board, look.marginals, eligible, uniforms, unmoved, untried, unread)
+                view = View(board, look.marginals, eligible, uniforms, unmoved, untried, None)
                 position = rank(plan.policy, view)[:, 0]
                 token = self.full.tokens[pairs[rows], position]
                 here = np.arange(len(rows), dtype=np.int32)

@@ -82,10 +82,19 @@ class View:
     #: mean entropy of the blanks that would remain if a position that the order tries held its most probable token,
     #: `[B, L]` float64, nats; +inf where nothing was tried
     remaining: Doubles
-    #: log-probability of the token that stands at each written position in this look, `[B, L]` float32, nats; NaN in
-    #: blanks and fixed text, and everywhere unless a part asks (`Part.rereads`). It is what the model puts out there,
-    #: under the guide and the constraints as elsewhere; a network has seen the token, it is not left out
-    standing: Floats
+    #: `standing`, or `None`: no part asks
+    reread: Floats | None
+
+    @property
+    def standing(self) -> Floats:
+        """Log-probability of the token that stands at each written position in this look, `[B, L]` float32, nats.
+
+        NaN in blanks and fixed text. It is what the model puts out there, under the guide and the constraints as
+        elsewhere; a network has seen the token, it is not left out. `ValueError` unless a part asks (`Part.rereads`).
+        """
+        if self.reread is None:
+            raise ValueError("a part reads view.standing without saying so; give its class `rereads = True`")
+        return self.reread
 
 
 @attrs.frozen(eq=False)

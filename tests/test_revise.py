@@ -251,7 +251,8 @@ def test_a_toy_leaves_out_the_token_that_stands(number: int) -> None:
                 assert value == pytest.approx(expected[i], abs=1e-6) if i in expected else math.isnan(value)
     assert seen > 20
     for _, view in visits(mdsample.Whole() + mdsample.Temperature(1.0), toy):
-        assert np.isnan(view.standing).all()  # nobody asked
+        with pytest.raises(ValueError, match="give its class `rereads = True`"):
+            _ = view.standing
 
 
 def test_what_stands_is_seen_under_constraints() -> None:

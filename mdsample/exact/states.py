@@ -149,7 +149,7 @@ class Walk:
             view.uniforms,
             view.shifts[index],
             view.remaining[index],
-            view.standing[index],
+            None if view.reread is None else view.reread[index],
         )
 
 
