@@ -5,8 +5,9 @@
 
 runs one `mdsample bench` (printed first; every answer is kept, so it goes on where it was cut off), then compares the
 rules: a rule's accuracy at a number of passes is read off the line between its two settings around it (a run that takes
-either by a coin reaches it), with 95 % intervals and differences from MED by a bootstrap over problems. Writes
-docs/data/study_TASK.jsonl (a score for every setting) and docs/pictures/study_TASK.svg.
+either by a coin reaches it), with 95 % intervals and differences from MED by a bootstrap over problems; so are the
+fewest passes at which it is within two points of the first policy, one at a time. Writes docs/data/study_TASK.jsonl (a
+score for every setting) and docs/pictures/study_TASK.svg.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl  # noqa: TID251
 import numpy as np
+from matplotlib.figure import Figure  # noqa: TID251
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
 
 import mdsample
 
@@ -38,18 +42,18 @@ RULES = {
         "early exit": ["entropy+top(1)+early-exit"],
         "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
         "MED 0.8, early exit": ["med(0.8)+early-exit"],
-        "EB": [f"eb({x})" for x in (0.02, 0.1, 0.5)],
+        "EB": [f"eb({x})" for x in (0.02, 0.1, 0.5, 1.5)],
         "threshold": [f"fast-dllm({x})" for x in (0.98, 0.85, 0.5)],
         "factor": [f"confidence+factor({x})" for x in (0.1, 0.5, 1.5)],
         "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.3, -0.5)],
         "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.7, 0.2)],
-        "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8)],
+        "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8, 20)],
         "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
-        "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6)],
-        "AR-MED, early exit": [f"ar-med({x})+early-exit" for x in (0.2, 0.8, 1.6)],
-        "EB, left to right": [f"whole+left-to-right+entropy-bound({x})" for x in (0.02, 0.1, 0.5, 2)],
+        "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6, 2.4)],
+        "AR-MED, early exit": [f"ar-med({x})+early-exit" for x in (0.2, 0.8, 1.6, 2.4)],
+        "EB, left to right": [f"whole+left-to-right+entropy-bound({x})" for x in (0.02, 0.1, 0.5, 2, 4)],
         "threshold, left to right": [f"whole+left-to-right+above-confidence({x})" for x in (0.9, 0.5, 0.3)],
-        "error-budget, left to right": [f"whole+left-to-right+error-budget({x})" for x in (0.3, 2, 8)],
+        "error-budget, left to right": [f"whole+left-to-right+error-budget({x})" for x in (0.3, 2, 8, 20)],
         "MED, blocks of 8": [f"med({x})+blocks(8)" for x in (0.2, 0.8)],
         "MED, whole": [f"med({x})+whole" for x in (0.2, 0.8)],
     },
@@ -88,7 +92,7 @@ def main() -> None:
     words += [word for text in policies for word in ("-p", text)]
     words += ["--model", options.model] if options.model else []
     words += ["--backend", "torch", "--dtype", "bfloat16", "--batch-size", "40", "--json"]
-    words += ["--output", str(options.answers), "--plot", str(DOCS / "pictures" / f"study_{options.task}.svg")]
+    words += ["--output", str(options.answers)]
     print("mdsample", shlex.join(words), flush=True)
     done = subprocess.run([sys.executable, "-m", "mdsample_cli", *words], stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -97,8 +101,50 @@ def main() -> None:
     told = [{"text": text, **score} for text, score in zip(policies, scores, strict=True)]
     kept = DOCS / "data" / f"study_{options.task}.jsonl"
     kept.write_text("".join(json.dumps(score, ensure_ascii=False) + "\n" for score in told))
+    draw(one, rules, told, DOCS / "pictures" / f"study_{options.task}.svg")
     show(policies, scores)
-    compare(rules, Answers(options.answers, scores[0]), options.at)
+    answers = Answers(options.answers, scores[0])
+    compare(rules, answers, options.at)
+    fewest(one[0], rules, answers)
+
+
+def panels(rules: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The pictures' rules: the most certain first, and from left to right where there are any."""
+    text = {rule: texts[0] for rule, texts in rules.items() if len(texts) > 1}
+    onward = [rule for rule in text if "ar-med" in text[rule] or "left-to-right" in text[rule]]
+    some = {"most certain first": [rule for rule in text if rule not in onward]}
+    return some | ({"left to right": ["MED", *onward]} if onward else {})
+
+
+def draw(one: list[str], rules: dict[str, list[str]], told: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against forward passes: a curve for each rule, stars for one at a time."""
+    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "study"})
+    score = {line["text"]: (line["nfe"], 100 * line["accuracy"]) for line in told}
+    some = panels(rules)
+    figure: Any = Figure(figsize=(9.0, 4.2 * len(some)), layout="constrained")
+    for axes, (title, names) in zip(
+        np.ravel(figure.subplots(len(some), sharex=True, sharey=True)), some.items(), strict=True
+    ):
+        for number, rule in enumerate(names):
+            x, y = np.array(sorted(score[text] for text in rules[rule])).T
+            mark = "osD^v<>P*X"[number % 10]
+            axes.plot(
+                x, y, marker=mark, ms=5, lw=1.4, ls="-" if number < 10 else "--", color=f"C{number % 10}", label=rule
+            )
+        for text in one:
+            axes.plot(*score[text], "*", color="0.35", ms=8)
+            axes.annotate(
+                text, score[text], xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=7
+            )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(2, (1.0, 1.5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(title=title, xlabel="forward passes a row", ylabel="accuracy, %")
+        axes.grid(alpha=0.25)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.suptitle(f"{told[0]['task']}, {told[0]['limit']} problems", x=0.01, ha="left")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def show(policies: list[str], scores: list[dict[str, Any]]) -> None:
@@ -158,6 +204,26 @@ def compare(rules: dict[str, list[str]], answers: Answers, points: list[float]) 
                 low, high = np.nanquantile(gap, [0.025, 0.975])
                 cells.append(f"{100 * values[0, k]:.1f} ({100 * gap[0]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}])")
         print(f"| {rule} | " + " | ".join(cells) + " |")
+
+
+def fewest(reference: str, rules: dict[str, list[str]], answers: Answers) -> None:
+    """The fewest passes at which a rule loses at most two points against `reference`."""
+    grid = np.linspace(1, 128, 1271)
+    wanted = answers.of(reference)[0]
+    rng = np.random.default_rng(0)
+    picks = [np.arange(len(wanted)), *(rng.integers(0, len(wanted), len(wanted)) for _ in range(2000))]
+    print(f"\n| rule | passes within two points of `{reference}` |\n| --- | --- |")
+    for rule, texts in rules.items():
+        table, found = [answers.of(text) for text in texts], list[float]()
+        for pick in picks:
+            curve = sorted((nfe[pick].mean(), solved[pick].mean()) for solved, nfe in table)
+            x, y = np.array(curve).T
+            inside = (grid >= x[0]) & (grid <= x[-1]) | (np.abs(grid - x[0]) < 0.05)
+            good = inside & (np.interp(grid, x, y) >= wanted[pick].mean() - 0.02)
+            found.append(float(grid[good][0]) if good.any() else np.inf)
+        low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+        told = [f"{value:.1f}" if np.isfinite(value) else "never" for value in (found[0], low, high)]
+        print(f"| {rule} | {told[0]} [{told[1]}, {told[2]}] |")
 
 
 if __name__ == "__main__":
