@@ -132,7 +132,13 @@ def finetune(
     dtype = torch.bfloat16 if half else torch.float32
     checkpoint.check_memory(dtype.itemsize if settings.lora is not None else _TRAINED_BYTES, free_memory(where))
     processes = PartialState(cpu=where.type == "cpu")
-    with processes.main_process_first():
+    # the first process makes the folder, the others find it; if it fails they fail alike
+    try:
+        if first_process():
+            _begin(out, source, examples, settings)
+    finally:
+        processes.wait_for_everyone()
+    if not first_process():
         _begin(out, source, examples, settings)
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     model = TrainableTrunk(checkpoint.trunk).to(dtype)
