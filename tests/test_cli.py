@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -687,6 +688,10 @@ def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
     ran = mdsample("score", "--trace", kept, "--model", model)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("log p(answer = ") and "(nothing)" in ran.out
+    other = shutil.copytree(model, tmp_path / "other")
+    judged = mdsample("score", "--trace", kept, "--model", other)
+    assert (judged.code, judged.err) == (0, f"{kept} was written by {model.name}; other judges it\n")
+    assert judged.out == ran.out
     [row] = mdsample("score", "--trace", kept, "--model", model, "--by", "token", "--answer", "12", "--json").rows
     assert row["answer"] == "12" and 1 <= len(row["parts"]) == row["nfe"] - 1 <= 5
     assert abs(row["before"] + sum(p["change"] for p in row["parts"]) - row["parts"][-1]["log_probability"]) < 1e-9

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from mdsample_cli.shared import Wrong
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def judge_trace(
     except OSError as fault:
         raise Wrong(f"cannot read {trace}: {fault.strerror or fault}") from fault
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
+    if record.model != denoiser.name:
+        typer.echo(f"{trace} was written by {record.model}; {denoiser.name} judges it", err=True)
     answers = None if answer is None else dict.fromkeys(record.canvas.ids, answer)
     out = render.console()
     for judged in judge(denoiser, record, slot, answers, by, batch_size):
