@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from along import area
 from tokenizers import Tokenizer
 
 from mdsample.loading import embedded_folder
@@ -69,6 +70,12 @@ def judge(path: Path, problems: list[tuple[Problem, str]]) -> int:
     traces = [(record["id"], *record["traces"]) for record in map(json.loads, path.read_text().splitlines())]
     right = [(correct_steps(problems[i][0], trace["slots"]["reasoning"]), trace["kept"]) for i, trace in traces]
     kept = [correct for correct, kept in right if kept]
+    scores = np.array([trace["scores"] for _, trace in traces])
+    for name, score in (("mean", scores.mean(1)), ("last", scores[:, -1])):
+        sound = np.array([correct for correct, _ in right])
+        picks = np.random.default_rng(0).integers(0, len(sound), (1000, len(sound)))
+        low, high = np.quantile([area(score[pick], sound[pick]) for pick in picks], [0.025, 0.975])
+        print(f"the {name} score tells correct ones: area {area(score, sound):.2f} [{low:.2f}, {high:.2f}]")
     print(
         f"{sum(c for c, _ in right)} of {len(right)} posterior traces are correct, {sum(kept)} of {len(kept)} kept ones"
     )
@@ -95,7 +102,7 @@ def main() -> None:
     torch = ("--backend", "torch", "--dtype", "bfloat16", "--batch-size", "32")
     mdsample(
         "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", "1",
-        "--min-score", "-1.5", "--keep-by", "mean", "-p", options.policy, "--output", posterior, *torch,
+        "--min-score", "-1.5", "-p", options.policy, "--output", posterior, *torch,
     )  # fmt: skip
     kept = judge(posterior, problems)
     count = {gold: len(problems), posterior: kept}

@@ -33,7 +33,7 @@ STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LEAST = -1e4
 
 
-By = Literal["last", "mean"]
+By = Literal["mean", "last"]
 
 
 class TracesError(ValueError):
@@ -44,15 +44,15 @@ class TracesError(ValueError):
 class Keep:
     """Which traces of a problem are kept: the best ones by their score, and not those below a limit.
 
-    By `last` the score is log p(answer | the whole reasoning), by `mean` its mean over `STAGES`: a reasoning that jumps
-    to its answer in the end makes it likely at last, but not on the way.
+    By `mean` the score is the mean over `STAGES` of log p(answer | the reasoning so far), by `last` that after the
+    whole reasoning. One that jumps to its answer in the end makes it likely at last, but not on the way.
     """
 
     #: how many; `None`: all
     best: int | None = None
     #: nats; the score must be at least this
     min_score: float | None = None
-    by: By = "last"
+    by: By = "mean"
 
     def __attrs_post_init__(self) -> None:
         """`TracesError` for limits that are none."""

@@ -64,14 +64,14 @@ def test_keep() -> None:
 
     some: Any = [Scored(0.0, score) for score in (-3.0, -1.0, -1.0, -9.0)]
     assert Keep().choose(some) == [True] * 4
-    assert Keep(1).choose(some) == [False, True, False, False]
-    assert Keep(3, -2.0).choose(some) == [False, True, True, False]
-    assert Keep(None, -3.0).choose(some) == [True, True, True, False]
+    assert Keep(1, by="last").choose(some) == [False, True, False, False]
+    assert Keep(3, -2.0, "last").choose(some) == [False, True, True, False]
+    assert Keep(None, -3.0, "last").choose(some) == [True, True, True, False]
     # the first jumps to its answer in the end, the second makes it likely all along
     jump: Any = [Scored(-8.0, 0.0), Scored(-2.0, -0.2), Scored(-2.0, -2.0)]
-    assert Keep(1).choose(jump) == [True, False, False]
-    assert Keep(1, by="mean").choose(jump) == [False, True, False]
-    assert Keep(None, -2.0, "mean").choose(jump) == [False, True, True]
+    assert Keep(1, by="last").choose(jump) == [True, False, False]
+    assert Keep(1).choose(jump) == [False, True, False]
+    assert Keep(None, -2.0).choose(jump) == [False, True, True]
 
 
 def test_refusals() -> None:
@@ -156,7 +156,7 @@ def test_equal_traces_are_told_once(problems: Path, capsys: pytest.CaptureFixtur
     ("more", "message"),
     [
         (["--keep", "best"], "--keep takes all, or best:K as in best:1; got 'best'"),
-        (["--keep-by", "sum"], "traces are kept by last or mean; got 'sum'"),
+        (["--keep-by", "sum"], "traces are kept by mean or last; got 'sum'"),
         (["--keep", "best:0"], "--keep takes all, or best:K"),
         (["--min-score", "nan"], "the least score to be kept is a finite number of nats, as -0.1; got nan"),
         (["--answer-as", "18"], "--answer-as needs {} once"),

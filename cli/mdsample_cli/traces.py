@@ -46,8 +46,9 @@ def traces(
         float | None, typer.Option(metavar="NATS", help="Keep no trace whose score is below.", show_default=False)
     ] = None,
     keep_by: Annotated[
-        str, typer.Option(metavar="last|mean", help="The score: log p(answer) after the trace, or its mean along it.")
-    ] = "last",
+        str,
+        typer.Option(metavar="mean|last", help="The score: log p(answer), in the mean along a trace or after it."),
+    ] = "mean",
     policy: Annotated[str, typer.Option("--policy", "-p", metavar="POLICY", help="How they are written.")] = POLICY,
     template: shared.Layout = None,
     chat: shared.Chat = None,
