@@ -6,8 +6,8 @@
 sampled by `--policy`: *ordinary* ones, given the question, and *posterior* ones, given question and answer.
 A reasoning is correct if every equation in it holds and every amount that the problem needs is derived, by the
 generator's own arithmetic (the answer alone does not make it so, and one wrong letter undoes it). *Derived* asks only
-that every amount stands behind an equals sign. *Best* is the one of a problem's posterior traces
-with the highest log p(answer | reasoning). Shares with 95 % bootstrap intervals over problems. The paper (arXiv
+that every amount stands behind an equals sign. *Best* is the one of a problem's posterior traces whose mean of log
+p(answer | reasoning so far) is the highest. Shares with 95 % bootstrap intervals over problems. The paper (arXiv
 2510.19990) found 31 to 43 % of posterior traces correct on GSM8K, by language models as judges.
 """
 
@@ -87,7 +87,7 @@ def main() -> None:
         posterior[record["id"]] = right
         problem = arithmetic[record["id"]]
         posterior_derived[record["id"]] = [derived(problem, trace["slots"]["reasoning"]) for trace in traces]
-        best[record["id"]] = [right[int(np.argmax([trace["scores"][-1] for trace in traces]))]]
+        best[record["id"]] = [right[int(np.argmax([np.mean(trace["scores"]) for trace in traces]))]]
     if not options.json:
         print(f"{len(asked)} problems, {len(wrong)} of them wrong by med; {options.samples} of each, {options.policy}")
     rng = np.random.default_rng(0)
