@@ -37,16 +37,16 @@ ONE = {
 #: rules by name, each with settings from the most careful on
 RULES = {
     "tiny-gsm": {
-        "MED": [f"med({x})" for x in (0.05, 0.2, 0.8, 1.6)],
+        "MED": [f"med({x})" for x in (0.05, 0.2, 0.4, 0.8, 1.6)],
         "steps": ["entropy+steps(50)", "entropy+steps(25)"],
         "early exit": ["entropy+top(1)+early-exit"],
         "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
         "MED 0.8, early exit": ["med(0.8)+early-exit"],
         "EB": [f"eb({x})" for x in (0.02, 0.1, 0.5, 1.5)],
-        "threshold": [f"fast-dllm({x})" for x in (0.98, 0.85, 0.5)],
-        "factor": [f"confidence+factor({x})" for x in (0.1, 0.5, 1.5)],
-        "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.3, -0.5)],
-        "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.7, 0.2)],
+        "threshold": [f"fast-dllm({x})" for x in (0.98, 0.85, 0.7, 0.5)],
+        "factor": [f"confidence+factor({x})" for x in (0.1, 0.5, 1, 1.5)],
+        "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.3, 0, -0.5)],
+        "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.7, 0.4, 0.2)],
         "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8, 20)],
         "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
         "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6, 2.4)],
