@@ -214,12 +214,13 @@ def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
     """Numbers under headings; the first column is text and may wrap."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan")
+    made, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
+    numbers = sum(2 + max(map(len, column)) for column in zip(headings, *(row[1:] for row in rows), strict=True))
     made.add_column(first, overflow="fold")
     for heading in headings:
         made.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(policy(row[0], _FIRST), *(plain(cell) for cell in row[1:]))
+        made.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
     return made
 
 
