@@ -37,7 +37,7 @@ ONE = {
 #: rules by name, each with settings from the most careful on
 RULES = {
     "tiny-gsm": {
-        "MED": [f"med({x})" for x in (0.05, 0.2, 0.4, 0.8, 1.6)],
+        "MED": [f"med({x})" for x in (0.05, 0.2, 0.4, 0.8, 1.2, 1.6)],
         "steps": ["entropy+steps(50)", "entropy+steps(25)"],
         "early exit": ["entropy+top(1)+early-exit"],
         "MED, early exit": [f"med+early-exit({x})" for x in (0.02, 0.1, 0.5, 1.5)],
@@ -48,7 +48,7 @@ RULES = {
         "Fréchet": [f"confidence+frechet({x})" for x in (0.9, 0.3, 0, -0.5)],
         "cumulative": [f"confidence+cumulative-confidence({x})" for x in (0.95, 0.7, 0.4, 0.2)],
         "error-budget": [f"entropy+error-budget({x})" for x in (0.3, 2, 8, 20)],
-        "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.5,shift=0.1")],
+        "KLASS": [f"blocks(32)+confidence+stable({x})" for x in ("0.9", "0.7,shift=0.1", "0.5,shift=0.1")],
         "AR-MED": [f"ar-med({x})" for x in (0.2, 0.8, 1.6, 2.4)],
         "AR-MED, early exit": [f"ar-med({x})+early-exit" for x in (0.2, 0.8, 1.6, 2.4)],
         "EB, left to right": [f"whole+left-to-right+entropy-bound({x})" for x in (0.02, 0.1, 0.5, 2, 4)],
@@ -66,7 +66,7 @@ RULES = {
         "Fréchet": [f"whole+confidence+frechet({x})" for x in (0.995, 0.95, 0.8, 0.5)],
         "cumulative": [f"whole+confidence+cumulative-confidence({x})" for x in (0.998, 0.98, 0.9, 0.6)],
         "error-budget": [f"whole+entropy+error-budget({x})" for x in (0.02, 0.1, 0.5, 2)],
-        "KLASS": [f"whole+confidence+stable({x})" for x in ("0.95", "0.8,shift=0.05")],
+        "KLASS": [f"whole+confidence+stable({x})" for x in ("0.995", "0.95", "0.8,shift=0.05")],
         "MED, blocks of 32": ["med(0.05)", "med(0.2)"],
     },
 }
@@ -131,10 +131,14 @@ def draw(one: list[str], rules: dict[str, list[str]], told: list[dict[str, Any]]
             axes.plot(
                 x, y, marker=mark, ms=5, lw=1.4, ls="-" if number < 10 else "--", color=f"C{number % 10}", label=rule
             )
-        for text in one:
-            axes.plot(*score[text], "*", color="0.35", ms=8)
+        height = np.inf
+        apart = 0.04 * np.ptp([y for _, y in score.values()])
+        for text in sorted(one, key=lambda text: -score[text][1]):
+            x, y = score[text]
+            height = min(y, height - apart)
+            axes.plot(x, y, "*", color="0.35", ms=8)
             axes.annotate(
-                text, score[text], xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=7
+                text, (x, height), xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=7
             )
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(LogLocator(2, (1.0, 1.5)))

@@ -1,14 +1,15 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
     python benchmarks/training.py BASE --out runs/t4 [--problems 2000] [--seeds 3] [--limit 300]
+    python benchmarks/training.py tiny-gsm --steps 8 --out runs/t4-8 --problems 1000 --examples 4000 --limit 200
 
-`BASE` is a folder with a weaker tiny-gsm. Fresh problems of the generator, none of them held out, are trained on with
-the generator's own solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one
-each, of which those are kept that make the answer likely all along: log p(answer | reasoning so far) of at least -1.5
-in the mean of five stages (*posterior*), or with both. Every model is trained on equally many examples, so fewer of
-them are seen more often. Every step is a command of `mdsample`, printed before it runs; the script goes on where it was
-cut off. Accuracy on held-out problems; 95 % intervals by a bootstrap over problems and seeds, differences paired on
-problems.
+`BASE` is a folder with a weaker tiny-gsm; or, with `--steps`, tiny-gsm itself on problems of more steps than the 3 to 7
+that it was trained on. Fresh problems of the generator, none of them held out, are trained on with the generator's own
+solutions (*gold*), with the base's own reasonings given question and answer by `--policy`, one each, of which those are
+kept that make the answer likely all along: log p(answer | reasoning so far) of at least -1.5 in the mean of five stages
+(*posterior*), or with both. Every model is trained on equally many examples, so fewer of them are seen more often.
+Every step is a command of `mdsample`, printed before it runs; the script goes on where it was cut off. Accuracy on
+held-out problems; 95 % intervals by a bootstrap over problems and seeds, differences paired on problems.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from tokenizers import Tokenizer
 from mdsample.loading import embedded_folder
 from mdsample.tasks import TASKS
 from recipes.tiny_gsm.data import draw_problem
-from recipes.tiny_gsm.problems import Problem, correct_steps
+from recipes.tiny_gsm.problems import Problem, correct_steps, sample_problem, write_reasoning
+from recipes.tiny_gsm.tokenizer import TEMPLATE
 
 #: of the problems to train on; held-out ones have another
 SEED = 4
+#: the reasoning slot with `--steps`
+LONG = 144
 ARMS = {"gold": ("gold.jsonl",), "posterior": ("posterior.jsonl",), "both": ("gold.jsonl", "posterior.jsonl")}
 PAPER = {"nothing": 51.2, "gold": 64.6, "posterior": 66.1, "both": 67.3}
 
@@ -44,13 +48,19 @@ def mdsample(*words: str | Path) -> None:
         raise SystemExit(f"mdsample {said[0]} ended with {done.returncode}")
 
 
-def draw_problems(count: int) -> list[tuple[Problem, str]]:
-    """Problems, none of them held out, and a solution of each."""
+def draw_problems(count: int, steps: int | None = None) -> list[tuple[Problem, str]]:
+    """Problems, none of them held out, and a solution of each; of `steps` steps, or of as many as tiny-gsm's."""
     tokenizer = Tokenizer.from_file(str(embedded_folder("tiny-gsm") / "tokenizer.json"))
     seen = {problem.texts["prompt"] for problem in TASKS["tiny-gsm"].read()}
     rng, found = random.Random(SEED), list[tuple[Problem, str]]()
     while len(found) < count:
-        problem, reasoning = draw_problem(rng, tokenizer)
+        if steps is None:
+            problem, reasoning = draw_problem(rng, tokenizer)
+        else:
+            problem = sample_problem(rng, steps)
+            reasoning = write_reasoning(problem, rng)
+            if len(tokenizer.encode(reasoning).ids) >= LONG:
+                continue
         if problem.question not in seen:
             seen.add(problem.question)
             found.append((problem, reasoning.strip()))
@@ -90,19 +100,27 @@ def main() -> None:
     parser.add_argument("--policy", default="med")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=300, help="held-out problems")
+    parser.add_argument("--steps", type=int, help="of a problem, 8 say; default: as in tiny-gsm, 3 to 7")
     parser.add_argument("--examples", type=int, default=8000, help="that a model is trained on, repeated ones counted")
     parser.add_argument("--learning-rate", default="1e-3")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     gold, posterior, answers = out / "gold.jsonl", out / "posterior.jsonl", out / "answers.jsonl"
-    problems = draw_problems(options.problems)
+    if options.steps is None:
+        problems, template = draw_problems(options.problems), TEMPLATE
+        task = ["--task", "tiny-gsm"]
+    else:
+        drawn = draw_problems(options.problems + options.limit, options.steps)
+        problems, test, template = drawn[options.limit :], out / "test.jsonl", TEMPLATE.replace(":96", f":{LONG}")
+        write_problems(test, drawn[: options.limit])
+        task = ["--task", test, "--template", template]
     if not gold.exists():
         write_problems(gold, problems)
     torch = ("--backend", "torch", "--dtype", "bfloat16", "--batch-size", "32")
     mdsample(
         "traces", "--model", options.base, "--input", gold, "--answer-as", " {}", "-n", "1",
-        "--min-score", "-1.5", "-p", options.policy, "--output", posterior, *torch,
+        "--min-score", "-1.5", "-p", options.policy, "--template", template, "--output", posterior, *torch,
     )  # fmt: skip
     kept = judge(posterior, problems)
     count = {gold: len(problems), posterior: kept}
@@ -118,12 +136,12 @@ def main() -> None:
             mdsample(
                 "finetune", options.base, *data, "--out", folder, "--write-as", "reasoning= {}",
                 "--write-as", "answer= {}", "--epochs", f"{epochs:.3f}", "--batch-size", "32",
-                "--learning-rate", options.learning_rate, "--seed", str(seed), "--bfloat16",
+                "--learning-rate", options.learning_rate, "--seed", str(seed), "--bfloat16", "--template", template,
             )  # fmt: skip
     every = [folder for folders in models.values() for folder in folders]
     named = [word for folder in every for word in ("--model", folder)]
     mdsample(
-        "bench", "--task", "tiny-gsm", "--limit", str(options.limit), "-p", "med+early-exit", *named,
+        "bench", *task, "--limit", str(options.limit), "-p", "med+early-exit", *named,
         "--output", answers, *torch,
     )  # fmt: skip
     show(models, [json.loads(line) for line in answers.read_text().splitlines()])
