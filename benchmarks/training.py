@@ -1,7 +1,8 @@
 """Training on posterior traces against training on gold ones (arXiv 2510.19990, table 4), at the scale of `tiny-gsm`.
 
     python benchmarks/training.py BASE --out runs/t4 [--problems 2000] [--seeds 3] [--limit 300]
-    python benchmarks/training.py tiny-gsm --steps 8 --out runs/t4-8 --problems 1000 --examples 4000 --limit 200
+    python benchmarks/training.py tiny-gsm --steps 8 --out runs/t4-8 --problems 1000 --examples 4000 --limit 200 \\
+        --policy ar-med --learning-rate 3e-4
 
 `BASE` is a folder with a weaker tiny-gsm; or, with `--steps`, tiny-gsm itself on problems of more steps than the 3 to 7
 that it was trained on. Fresh problems of the generator, none of them held out, are trained on with the generator's own
