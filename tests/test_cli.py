@@ -71,6 +71,8 @@ def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-c",
+        # a shell that starts jobs in the background has their interrupts ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from mdsample_cli.main import main; raise SystemExit(main())",
         *map(str, arguments),
     ]
