@@ -132,7 +132,7 @@ def best(brute: Brute, row: Row, eta: float, steps: int, step: int) -> list[int]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 999), shapes, st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.integers(1, 6), st.integers(1, 5))
+@given(st.integers(0, 999), shapes, st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.integers(1, 16), st.integers(1, 5))
 def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, steps: int, budget: int) -> None:
     toy, joint = random_joint(seed, shape)
     plain = Brute(joint, toy.size, whole, ORDERS["confidence"], top(1))
