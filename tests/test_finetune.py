@@ -22,6 +22,7 @@ import interpreted  # noqa: E402, F401 - what comes next imports Triton
 pytest.importorskip("peft")
 pytest.importorskip("accelerate")
 
+from mdsample_cli.main import main  # noqa: E402
 from mdsample_torch import finetune as training  # noqa: E402
 from mdsample_torch.finetune import LEAST, FinetuneError, Settings, corrupt, finetune  # noqa: E402
 from mdsample_torch.trainable import TrainableTrunk  # noqa: E402
@@ -142,18 +143,23 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(folder: Path, tm
         run(folder, tmp_path / "cut", chosen)
 
 
-def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
-    # what each of twelve rows is, and a training of two processes with three rows each: two steps an epoch
-    rows = [{"prompt": "a", "reasoning": "b c", "answer": str(i)} for i in range(12)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--module", "mdsample_cli"]
-    command += ["finetune", "tiny-gsm", "--data", "rows.jsonl", "--out", "out", "--batch-size", "3", "--epochs", "2"]
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    # twelve equal rows, three in each process: two steps an epoch
+    row = {"prompt": "a", "reasoning": "b c", "answer": "3"}
+    (tmp_path / "rows.jsonl").write_text(12 * (json.dumps(row) + "\n"))
+    command = ["finetune", "tiny-gsm", "--data", str(tmp_path / "rows.jsonl"), "--batch-size", "3", "--epochs", "2"]
     command += ["--learning-rate", "1e-3", "--device", "cpu", "--json", "--template", "{prompt}{reasoning:4}{answer:2}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    several = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--module", "mdsample_cli"]
+    done = subprocess.run(
+        [*several, *command, "--out", str(tmp_path / "two")], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     (told,) = done.stdout.splitlines()  # one of them speaks
-    assert (json.loads(told)["steps"], len(losses(tmp_path / "out"))) == (4, 4)
-    load(tmp_path / "out")
+    assert (json.loads(told)["steps"], len(losses(tmp_path / "two"))) == (4, 4)
+    load(tmp_path / "two")
+    # the mean over processes of a first loss that depends on the masks only, which differ
+    assert main([*command, "--out", str(tmp_path / "one")]) == 0
+    assert losses(tmp_path / "one")[0]["loss"] != pytest.approx(losses(tmp_path / "two")[0]["loss"], rel=1e-4)
 
 
 def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:
