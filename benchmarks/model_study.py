@@ -180,16 +180,25 @@ class Answers:
         return solved, nfe
 
 
+def resamples(count: int) -> list[np.ndarray]:
+    """All problems as they are, then 2,000 bootstrap draws of them, the same ones at every call."""
+    rng = np.random.default_rng(0)
+    return [np.arange(count), *(rng.integers(0, count, count) for _ in range(2000))]
+
+
+def frontier(table: list[tuple[np.ndarray, np.ndarray]], pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean passes, rising, and accuracies of a rule's settings on some problems."""
+    x, y = np.array(sorted((nfe[pick].mean(), solved[pick].mean()) for solved, nfe in table)).T
+    return x, y
+
+
 def compare(rules: dict[str, list[str]], answers: Answers, points: list[float]) -> None:
     """Rules at equal NFE: accuracy, and the difference from MED."""
     tables = {rule: [answers.of(text) for text in texts] for rule, texts in rules.items() if len(texts) > 1}
-    count = len(next(iter(tables.values()))[0][0])
-    rng = np.random.default_rng(0)
-    picks = [np.arange(count), *(rng.integers(0, count, count) for _ in range(2000))]
+    picks = resamples(len(tables["MED"][0][0]))
 
     def reached(rule: str, pick: np.ndarray) -> np.ndarray:
-        curve = sorted((nfe[pick].mean(), solved[pick].mean()) for solved, nfe in tables[rule])
-        x, y = np.array(curve).T
+        x, y = frontier(tables[rule], pick)
         return np.where((np.array(points) < x[0]) | (np.array(points) > x[-1]), np.nan, np.interp(points, x, y))
 
     found = {rule: np.array([reached(rule, pick) for pick in picks]) for rule in tables}
@@ -214,14 +223,12 @@ def fewest(reference: str, rules: dict[str, list[str]], answers: Answers) -> Non
     """The fewest passes at which a rule loses at most two points against `reference`."""
     grid = np.linspace(1, 128, 1271)
     wanted = answers.of(reference)[0]
-    rng = np.random.default_rng(0)
-    picks = [np.arange(len(wanted)), *(rng.integers(0, len(wanted), len(wanted)) for _ in range(2000))]
+    picks = resamples(len(wanted))
     print(f"\n| rule | passes within two points of `{reference}` |\n| --- | --- |")
     for rule, texts in rules.items():
         table, found = [answers.of(text) for text in texts], list[float]()
         for pick in picks:
-            curve = sorted((nfe[pick].mean(), solved[pick].mean()) for solved, nfe in table)
-            x, y = np.array(curve).T
+            x, y = frontier(table, pick)
             inside = (grid >= x[0]) & (grid <= x[-1]) | (np.abs(grid - x[0]) < 0.05)
             good = inside & (np.interp(grid, x, y) >= wanted[pick].mean() - 0.02)
             found.append(float(grid[good][0]) if good.any() else np.inf)
