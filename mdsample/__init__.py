@@ -11,13 +11,15 @@ print(result.rows[0].slots["answer"], result.rows[0].nfe)
 """
 
 from mdsample import exact
+from mdsample._version import __version__
 from mdsample.canvas import Canvas
 from mdsample.chat import chat
 from mdsample.constraint import Allow, Ban, Characters, Choices, Constraint
 from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.errors import ModelError, PolicyError, ScoreError, SpecError, TemplateError, TraceError
 from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
-from mdsample.loading import ModelError, load
+from mdsample.loading import load
 from mdsample.marginals import Marginals
 from mdsample.order import (
     Confidence,
@@ -32,7 +34,7 @@ from mdsample.order import (
     RightToLeft,
 )
 from mdsample.part import Part
-from mdsample.policy import Policy, PolicyError
+from mdsample.policy import Policy
 from mdsample.presets import (
     ar_med,
     dparallel,
@@ -55,7 +57,7 @@ from mdsample.presets import (
 from mdsample.result import Commit, Result, Row
 from mdsample.revise import BelowConfidence, Never, P2Remask, RandomRevise, RemdmRemask, Revise
 from mdsample.sampler import Sampler
-from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, ScoreError, Scores, score
+from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
 from mdsample.selection import (
     AboveConfidence,
     BelowEntropy,
@@ -73,15 +75,13 @@ from mdsample.selection import (
     Steps,
     Top,
 )
-from mdsample.spec import SpecError, parse
+from mdsample.spec import parse
 from mdsample.state import Event, Outcome, State
 from mdsample.stopping import Ahead, Budget, EarlyExit, Ended, Leave, Stop
-from mdsample.template import Template, TemplateError
-from mdsample.trace import Trace, TraceError
+from mdsample.template import Template
+from mdsample.trace import Trace
 from mdsample.view import Board, Ranked, View
 from mdsample.window import Blocks, Dilated, Whole, Window
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AboveConfidence",
@@ -163,6 +163,7 @@ __all__ = [
     "View",
     "Whole",
     "Window",
+    "__version__",
     "ar_med",
     "chat",
     "dparallel",

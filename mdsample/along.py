@@ -19,13 +19,10 @@ from mdsample.arrays import Longs
 from mdsample.cache import Cache, Key
 from mdsample.denoiser import Ask, Denoiser, Look, Tokenizer
 from mdsample.engine import Prepared
+from mdsample.errors import WatchError
 from mdsample.result import until_end
 from mdsample.template import Template
 from mdsample.uniforms import row_key
-
-
-class AlongError(ValueError):
-    """A slot that cannot be watched."""
 
 
 @attrs.frozen
@@ -67,15 +64,15 @@ class Along:
     """A denoiser that watches a slot: every look sees the slot's blanks too, and what it says of them is taken down.
 
     It is as good as the denoiser inside, so results stay what they are. With an approximate cache they would not, as
-    such caches keep what nobody looks at: `AlongError`.
+    such caches keep what nobody looks at: `WatchError`.
     """
 
     def __init__(self, inner: Denoiser, template: Template, slot: str, seed: int) -> None:
-        """`seed`: of the sampler that will ask. Raises `AlongError` if the template has no such slot."""
+        """`seed`: of the sampler that will ask. Raises `WatchError` if the template has no such slot."""
         if slot not in template.slots:
-            raise AlongError(f"there is no slot {slot!r} to watch; slots here: {', '.join(template.slots)}")
+            raise WatchError(f"there is no slot {slot!r} to watch; slots here: {', '.join(template.slots)}")
         if inner.cache is not None and inner.cache.approximate:
-            raise AlongError(
+            raise WatchError(
                 f"to watch a slot would change what the cache {str(inner.cache)!r} keeps, and so the results; "
                 "leave one of them out"
             )

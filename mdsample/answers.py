@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import attrs
 
-from mdsample.records import Record, RecordError, finite, line, replace
+from mdsample.errors import RecordError
+from mdsample.records import Record, finite, line, replace
 
 #: what decides an answer besides its problem
 KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")

@@ -14,24 +14,21 @@ from typing import Any
 import attrs
 import numpy as np
 
+from mdsample._version import versions
 from mdsample.answers import Answered, Answers
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.errors import BenchError
 from mdsample.policy import Policy
 from mdsample.records import finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.tasks import Problem, Task
 from mdsample.template import Template
-from mdsample.trace import versions
 
 #: two-sided 95 % of the normal distribution
 Z = 1.959963984540054
-
-
-class BenchError(ValueError):
-    """The comparison asked for cannot be made."""
 
 
 @attrs.frozen

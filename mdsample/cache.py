@@ -17,13 +17,10 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Ints, Longs, upto
+from mdsample.errors import CacheError
 
 #: what names a row from look to look
 Key = tuple[int, int]
-
-
-class CacheError(ValueError):
-    """A cache that does not exist, or that does not suit a model."""
 
 
 def _refresh(_: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:

@@ -18,10 +18,11 @@ import attrs
 import numpy as np
 
 from mdsample.answers import Answered
-from mdsample.bench import BenchError, Interval, Runs, mean
+from mdsample.bench import Interval, Runs, mean
+from mdsample.errors import BenchError, PolicyError, SpecError
 from mdsample.part import Part
-from mdsample.policy import Policy, PolicyError
-from mdsample.spec import SpecError, parse
+from mdsample.policy import Policy
+from mdsample.spec import parse
 
 #: what stands in policy text for the setting to be found
 HOLE = "?"

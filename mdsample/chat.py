@@ -14,8 +14,9 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.families.special import read_object, read_roles
-from mdsample.loading import CARD, ModelError, facts_folder, read_card
+from mdsample.loading import CARD, facts_folder, read_card
 from mdsample.template import Slot, Template, Text
 
 #: the file that holds a chat template, and the one that may hold it under the name `chat_template`
@@ -84,7 +85,8 @@ class ChatTemplate:
 
     def _rendered(self, system: str | None, user: str, remedy: str) -> str:
         # imported here: most checkpoints that are opened need no Jinja
-        from mdsample.sandbox import RenderError, render
+        from mdsample.errors import RenderError
+        from mdsample.sandbox import render
 
         messages = [{"role": "user", "content": user}]
         if system is not None:

@@ -15,10 +15,10 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.families.trunk import Rows, Source, Stack, Trunk, Whole
 from mdsample.files import Files, FolderFiles
 from mdsample.headers import SIZES, Stored, is_name, parse_object, read_header
-from mdsample.loading import ModelError
 from mdsample.quantised import Packing, packings, parts
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

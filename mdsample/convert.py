@@ -11,12 +11,13 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-import mdsample
+from mdsample._version import __version__
 from mdsample.arrays import Floats
 from mdsample.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
+from mdsample.errors import ModelError
 from mdsample.families import read_config
 from mdsample.headers import SIZES
-from mdsample.loading import ModelError, find, read_card
+from mdsample.loading import find, read_card
 from mdsample.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
 from mdsample.reference.weights import read_piece
 
@@ -221,7 +222,7 @@ def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | No
         f"# {card.name}, quantised\n\n"
         f"- source: {card.name}{f' at revision {commit}' if commit else ''}\n"
         f"- matrices: {packing}, affine; what is not packed stays as it was\n"
-        f"- made with mdsample {mdsample.__version__}: `mdsample convert {name} OUT --bits {packing.bits} "
+        f"- made with mdsample {__version__}: `mdsample convert {name} OUT --bits {packing.bits} "
         f"--group-size {packing.group_size}{f' --revision {revision}' if revision else ''}`\n\n"
         f"Run it with `mdsample run --model THIS_FOLDER`, or read it with anything that reads MLX's quantised "
         f"safetensors. The source's licence holds for this copy too.\n",

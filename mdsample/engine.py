@@ -15,10 +15,11 @@ import numpy as np
 
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
+from mdsample.errors import TemplateError
 from mdsample.result import Ledger, Row
 from mdsample.sampler import Sampler
 from mdsample.state import State
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 
 #: rows in flight, unless said otherwise
 BATCH_SIZE = 16

@@ -13,8 +13,8 @@ from typing import Any, cast
 import attrs
 
 from mdsample.denoiser import Tokenizer
-from mdsample.records import RecordError
-from mdsample.template import Template, TemplateError
+from mdsample.errors import RecordError, TemplateError
+from mdsample.template import Template
 
 
 @attrs.frozen

@@ -13,8 +13,8 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.files import Files
-from mdsample.loading import ModelError
 
 #: bytes of one value, by the format's name of the type; sub-byte types are left out, their ranges are not checked
 SIZES = {

@@ -10,8 +10,9 @@ from typing import final
 import huggingface_hub
 from huggingface_hub import constants, errors, utils
 
+from mdsample.errors import ModelError
 from mdsample.files import Files, FolderFiles
-from mdsample.loading import CARD, ModelError
+from mdsample.loading import CARD
 
 #: what says what a model is
 FACTS = ("*.json", CARD, "chat_template.jinja")

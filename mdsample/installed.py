@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.facts import Facts
-from mdsample.loading import ModelError, choose_backend, entries, imported, missing
+from mdsample.loading import choose_backend, entries, imported, missing
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from mdsample.along import Along, Moment, plain
 from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.errors import TemplateError
 from mdsample.policy import Policy
 from mdsample.records import Record, Request
 from mdsample.result import Result, Row
@@ -19,7 +20,7 @@ from mdsample.sampler import Sampler
 from mdsample.spec import parse
 from mdsample.state import State
 from mdsample.tasks import task_for
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 from mdsample.trace import Trace, versions
 
 

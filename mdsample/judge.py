@@ -16,8 +16,9 @@ import numpy as np
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Tokenizer
 from mdsample.engine import BATCH_SIZE
+from mdsample.errors import ScoreError
 from mdsample.result import pieces, until_end
-from mdsample.score import ScoreError, marginal_scores
+from mdsample.score import marginal_scores
 from mdsample.state import State
 from mdsample.trace import Trace
 

@@ -12,8 +12,9 @@ from typing import Protocol, cast
 
 import attrs
 
-from mdsample.cache import Cache, CacheError, read_cache
+from mdsample.cache import Cache, read_cache
 from mdsample.denoiser import Denoiser
+from mdsample.errors import ModelError
 
 #: entry points `name = "module:function"`; the function is an `Opener`
 GROUP = "mdsample.backends"
@@ -27,10 +28,6 @@ TEMPLATE = "{prompt}{answer:128}"
 CARD = "mdsample.toml"
 
 _EMBEDDED = Path(__file__).parent / "models"
-
-
-class ModelError(ValueError):
-    """A model cannot be found, read, run or trained; the message says what was wrong, what was found and what to do."""
 
 
 class Opener(Protocol):
@@ -86,10 +83,7 @@ def load(
     The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
     `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
     """
-    try:
-        kept = read_cache(cache) if isinstance(cache, str) else cache
-    except CacheError as fault:
-        raise ModelError(str(fault)) from fault
+    kept = read_cache(cache) if isinstance(cache, str) else cache
     opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept, compile=compile))
     found = find(name, revision)
     if isinstance(found, str):

@@ -9,8 +9,9 @@ from mdsample.arrays import somewhere
 from mdsample.canvas import Canvas
 from mdsample.constraint import Rule
 from mdsample.denoiser import Denoiser, Restriction
+from mdsample.errors import PolicyError
 from mdsample.guide import Cfg
-from mdsample.policy import CompletePolicy, Policy, PolicyError
+from mdsample.policy import CompletePolicy, Policy
 from mdsample.uniforms import row_key
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from mdsample.constraint import Constraint
 from mdsample.draw import Draw, Greedy
+from mdsample.errors import PolicyError
 from mdsample.guide import Guide, NoGuide
 from mdsample.order import Entropy, Order
 from mdsample.part import Part
@@ -17,11 +18,6 @@ from mdsample.selection import Selection, Top
 from mdsample.stopping import Stop
 from mdsample.window import Blocks, Window
 from mdsample.written import part_text, policy_text
-
-
-class PolicyError(ValueError):
-    """Two parts want the same single seat, or a part does not fit what it is used on."""
-
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, cast
 
-from mdsample.records import RecordError
+from mdsample.errors import RecordError
 from mdsample.result import Row
 from mdsample.tasks import Problem, Task
 from mdsample.template import Template

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 
 import attrs
 
+from mdsample.errors import RecordError
 from mdsample.template import Template
 
 Record = dict[str, Any]
@@ -30,10 +31,6 @@ Record = dict[str, Any]
 FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
 #: what a record's line begins with
 _OPENING = b'{"id": '
-
-
-class RecordError(ValueError):
-    """A file of requests or records that cannot be used."""
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 
 class Limits(Protocol):

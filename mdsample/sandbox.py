@@ -17,6 +17,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from mdsample.errors import RenderError
+
 #: rounds of loops, and calls of macros and blocks; a chat template takes a few per message
 STEPS = 10_000
 #: characters; instructions to a model and descriptions of tools fill a few thousand
@@ -24,10 +26,6 @@ LONGEST = 100_000
 
 #: the filter that counts steps; with a space, so that it hides no filter that a template calls by name
 _STEP = "a step"
-
-
-class RenderError(ValueError):
-    """A template that cannot be rendered; the message is one line."""
 
 
 def render(source: str, values: Mapping[str, object]) -> str:

@@ -19,6 +19,7 @@ from mdsample.cache import Rows
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import BATCH_SIZE
+from mdsample.errors import ScoreError, TemplateError
 from mdsample.guide import NoGuide
 from mdsample.looking import restrict
 from mdsample.order import LeftToRight, Order
@@ -27,13 +28,9 @@ from mdsample.policy import Policy
 from mdsample.sampler import Sampler, rank
 from mdsample.selection import Top
 from mdsample.state import Event, State
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 from mdsample.uniforms import Uniforms, row_key
 from mdsample.view import View
-
-
-class ScoreError(ValueError):
-    """Candidates that cannot be scored."""
 
 
 def _refuse_tries(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:

@@ -24,32 +24,10 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from mdsample.catalog import PARTS
+from mdsample.errors import PolicyError, SpecError
 from mdsample.part import Part
-from mdsample.policy import Policy, PolicyError
+from mdsample.policy import Policy
 from mdsample.presets import PRESETS
-
-
-class SpecError(ValueError):
-    """Text that is no policy.
-
-    `message` says what is wrong, `text` is what was read and `column` the offset in it (from 0), or `None` where there
-    is no single place; `str()` is the message and, if there is a place, the text with a caret under it.
-    """
-
-    def __init__(self, message: str, text: str = "", column: int | None = None) -> None:
-        """Without `column` the error has no caret."""
-        super().__init__(message, text, column)
-        self.message = message
-        self.text = text
-        self.column = column
-
-    def __str__(self) -> str:
-        """The message, the text, the caret."""
-        if self.column is None:
-            return self.message
-        # one column per character, so that the caret stands where it should
-        shown = "".join(c if c.isprintable() else " " for c in self.text)
-        return f"{self.message}\n  {shown}\n  {' ' * self.column}^"
 
 
 class Fail(Protocol):

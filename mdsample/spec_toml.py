@@ -9,9 +9,10 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import SpecError
 from mdsample.part import MANY, SEATS, Part
 from mdsample.policy import Policy
-from mdsample.spec import SpecError, make, parse
+from mdsample.spec import make, parse
 from mdsample.written import part_text, written
 
 #: key in the `[policy]` table -> seat; a seat that holds many has a plural key and an array

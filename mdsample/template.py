@@ -22,10 +22,7 @@ import attrs
 
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Tokenizer
-
-
-class TemplateError(ValueError):
-    """A template that cannot be read, or a row that does not fit it."""
+from mdsample.errors import TemplateError
 
 
 @attrs.frozen

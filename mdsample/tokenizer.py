@@ -9,7 +9,7 @@ from typing import Protocol, final
 from tokenizers import Tokenizer as Engine
 
 from mdsample.chat import read_sources
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 
 class Named(Protocol):

@@ -13,22 +13,13 @@ from typing import Any, cast
 import attrs
 import numpy as np
 
+from mdsample._version import versions
 from mdsample.canvas import Canvas
+from mdsample.errors import TraceError
 from mdsample.result import Result
 from mdsample.state import Event, Outcome, State
 
 FORMAT = 1
-
-
-class TraceError(ValueError):
-    """A file that is not a whole trace."""
-
-
-def versions() -> dict[str, str]:
-    """What makes a record: the versions of mdsample and NumPy."""
-    import mdsample  # the package imports this module
-
-    return {"mdsample": mdsample.__version__, "numpy": np.__version__}
 
 
 @attrs.frozen(eq=False)

@@ -16,16 +16,17 @@ from typing import Literal, get_args
 import attrs
 import numpy as np
 
+from mdsample._version import versions
 from mdsample.cache import cache_text
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.errors import TemplateError, TracesError
 from mdsample.records import Record, Request, asked, finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.score import marginal_scores
-from mdsample.template import Template, TemplateError
-from mdsample.trace import versions
+from mdsample.template import Template
 
 #: shares of a reasoning's commits after which the answer is scored
 STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -34,10 +35,6 @@ _LEAST = -1e4
 
 
 By = Literal["mean", "last"]
-
-
-class TracesError(ValueError):
-    """Traces that cannot be drawn."""
 
 
 @attrs.frozen

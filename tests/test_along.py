@@ -16,11 +16,12 @@ from test_template import LETTERS
 
 import mdsample
 from mdsample import exact, testing
-from mdsample.along import Along, AlongError
+from mdsample.along import Along
 from mdsample.cache import Dual
 from mdsample.engine import fill, prepare
+from mdsample.errors import TemplateError, WatchError
 from mdsample.policy import Policy
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)
@@ -125,10 +126,10 @@ def test_a_given_slot_says_nothing(given_: dict[str, str]) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(AlongError, match="there is no slot 'anwser' to watch; slots here: reasoning, answer"):
+    with pytest.raises(WatchError, match="there is no slot 'anwser' to watch; slots here: reasoning, answer"):
         Along(MODEL, TEMPLATE, "anwser", 0)
     cached = ScriptedDenoiser(LETTERS, max_length=200, cache=Dual())
-    with pytest.raises(AlongError, match="would change what the cache 'dual' keeps"):
+    with pytest.raises(WatchError, match="would change what the cache 'dual' keeps"):
         Along(cached, TEMPLATE, "answer", 0)
     with pytest.raises(TemplateError, match="slot 'answer' has 3 positions"):
         Along(MODEL, TEMPLATE, "answer", 0).expect(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from mdsample import sudoku
 from mdsample.answers import Answers
-from mdsample.bench import BenchError, Interval, PolicyScore, bench, mean, paired_difference, share
+from mdsample.bench import Interval, PolicyScore, bench, mean, paired_difference, share
 from mdsample.denoiser import Denoiser
+from mdsample.errors import BenchError, PolicyError
 from mdsample.loading import load
-from mdsample.policy import Policy, PolicyError
+from mdsample.policy import Policy
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.spec import parse

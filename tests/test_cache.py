@@ -16,8 +16,9 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, CacheError, Dual, Exact, Memory, Prefix, Rows, read_cache
+from mdsample.cache import Cache, Dual, Exact, Memory, Prefix, Rows, read_cache
 from mdsample.denoiser import Denoiser
+from mdsample.errors import CacheError
 from mdsample.policy import Policy
 
 CACHES = [None, Exact(), Prefix(), Prefix(3), Dual(), Dual(1)]

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdsample.answers import Answered
-from mdsample.bench import BenchError, Runs
+from mdsample.bench import Runs
 from mdsample.calibrate import VALUES, Loss, Tried, calibrate, exact_limit, settings
 from mdsample.denoiser import Denoiser
+from mdsample.errors import BenchError, PolicyError, SpecError
 from mdsample.loading import load
-from mdsample.policy import Policy, PolicyError
-from mdsample.spec import SpecError, parse
+from mdsample.policy import Policy
+from mdsample.spec import parse
 from mdsample.tasks import Problem, Task, in_answer
 
 PROBLEMS = tuple(Problem(i, {"prompt": "the cat " * (i % 3)}, "x") for i in range(20))

@@ -18,10 +18,11 @@ from tokenizers import Tokenizer as Engine
 
 import mdsample
 from mdsample.chat import ChatTemplate, read_chat_template
+from mdsample.errors import ModelError, RenderError, TemplateError
 from mdsample.families import read_config
-from mdsample.loading import TEMPLATE, ModelError, read_card
-from mdsample.sandbox import LONGEST, RenderError, render
-from mdsample.template import Template, TemplateError
+from mdsample.loading import TEMPLATE, read_card
+from mdsample.sandbox import LONGEST, render
+from mdsample.template import Template
 from mdsample.tokenizer import FileTokenizer
 
 # published chat templates, shortened to what a conversation without tools goes through

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample import checkpoint
 from mdsample.checkpoint import Checkpoint, available_memory, open_checkpoint
+from mdsample.errors import ModelError
 from mdsample.families import llada, read_config
-from mdsample.loading import ModelError
 from mdsample.reference.weights import Tensors
 
 SPEC = llada.read(CONFIG)

@@ -715,7 +715,7 @@ def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
 
 
 def test_audit_shows_what_it_knows_before_it_fails(mdsample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mdsample.exact.states import LawTooLarge
+    from mdsample.errors import LawTooLarge
 
     computed = importlib.import_module("mdsample.exact.audit")
     whole = computed.audit

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from mdsample_cli.main import main  # noqa: E402
-from mdsample_torch import compiled, recorded  # noqa: E402
-from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
-from mdsample_torch.compiled import Compiled  # noqa: E402
-from mdsample_torch.recorded import Recorder  # noqa: E402
+from mdsample_cli.main import main
+from mdsample_torch import compiled, recorded
+from mdsample_torch.backend import TorchDenoiser, open_model
+from mdsample_torch.compiled import Compiled
+from mdsample_torch.recorded import Recorder
 
-import mdsample  # noqa: E402
-from mdsample import testing  # noqa: E402
-from mdsample.cache import Cache, Dual, Exact, Prefix  # noqa: E402
-from mdsample.engine import fill, prepare  # noqa: E402
-from mdsample.families import read_config  # noqa: E402
-from mdsample.loading import ModelError  # noqa: E402
-from mdsample.places import rounded, static_places  # noqa: E402
-from mdsample.policy import Policy  # noqa: E402
+import mdsample
+from mdsample import testing
+from mdsample.cache import Cache, Dual, Exact, Prefix
+from mdsample.engine import fill, prepare
+from mdsample.errors import ModelError
+from mdsample.families import read_config
+from mdsample.places import rounded, static_places
+from mdsample.policy import Policy
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]

@@ -17,8 +17,8 @@ import mdsample
 from mdsample import convert as converting
 from mdsample.checkpoint import Packed, open_checkpoint
 from mdsample.convert import convert
+from mdsample.errors import ModelError
 from mdsample.families import read_config
-from mdsample.loading import ModelError
 from mdsample.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
 from mdsample.reference.weights import Tensors
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import Prepared, fill, prepare
+from mdsample.errors import PolicyError, TemplateError
 from mdsample.loading import load
-from mdsample.policy import PolicyError
 from mdsample.result import Row, pieces
 from mdsample.sampler import Sampler
 from mdsample.spec import parse
 from mdsample.state import State
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdsample.denoiser import Tokenizer
+from mdsample.errors import RecordError, TemplateError
 from mdsample.examples import read_examples
 from mdsample.loading import load
-from mdsample.records import RecordError
 from mdsample.result import read
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 
 TEMPLATE = Template.parse("{prompt}:{reasoning:20} so{answer:4}")
 

@@ -12,11 +12,11 @@ from checkpoints import CONFIG, FAMILIES, write_family
 
 import mdsample
 from mdsample.checkpoint import open_checkpoint
+from mdsample.errors import ModelError
 from mdsample.families import FAMILIES as READERS
 from mdsample.families import read_config
 from mdsample.families.special import Special, read_special
 from mdsample.families.trunk import Experts, Rows, Stack, Trunk, Whole
-from mdsample.loading import ModelError
 
 # Qwen's added tokens, as in the tokenizer files of SDAR-4B-Chat; dllm adds <|mask|> after those of Qwen3
 QWEN3 = Special({"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151669}, {"mask_token": "<|mask|>"})

@@ -17,22 +17,22 @@ from hypothesis import strategies as st
 from trunks import V, descriptions, weights
 
 torch = pytest.importorskip("torch")
-import interpreted  # noqa: E402, F401 - what comes next imports Triton
 
 pytest.importorskip("peft")
 pytest.importorskip("accelerate")
 
-from mdsample_cli.main import main  # noqa: E402
-from mdsample_torch import finetune as training  # noqa: E402
-from mdsample_torch.finetune import LEAST, FinetuneError, Settings, corrupt, finetune  # noqa: E402
-from mdsample_torch.trainable import TrainableTrunk  # noqa: E402
+from mdsample_cli.main import main
+from mdsample_torch import finetune as training
+from mdsample_torch.finetune import LEAST, Settings, corrupt, finetune
+from mdsample_torch.trainable import TrainableTrunk
 
-import mdsample  # noqa: E402
-from mdsample.examples import Example, read_examples  # noqa: E402
-from mdsample.families.trunk import Trunk  # noqa: E402
-from mdsample.loading import load  # noqa: E402
-from mdsample.reference.trunk import NumpyTrunk  # noqa: E402
-from mdsample.template import Template  # noqa: E402
+import mdsample
+from mdsample.errors import FinetuneError
+from mdsample.examples import Example, read_examples
+from mdsample.families.trunk import Trunk
+from mdsample.loading import load
+from mdsample.reference.trunk import NumpyTrunk
+from mdsample.template import Template
 
 EXAMPLES = [Example([0, 5 + i, 7, 8 + i, 1, 1], [-1, -1, 0, 0, 0, 1]) for i in range(12)]
 QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, save_every=2, seed=3)

@@ -16,10 +16,11 @@ from test_template import LETTERS, WORD, templates
 import mdsample
 from mdsample import testing
 from mdsample.engine import fill, prepare
+from mdsample.errors import TemplateError
 from mdsample.exact.toy import ToyTokenizer
 from mdsample.policy import Policy
 from mdsample.result import read
-from mdsample.template import Slot, Template, TemplateError
+from mdsample.template import Slot, Template
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)

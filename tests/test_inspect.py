@@ -26,12 +26,13 @@ from test_families import PUBLISHED
 import mdsample
 from mdsample import hub, installed, loading
 from mdsample.denoiser import Denoiser
+from mdsample.errors import ModelError
 from mdsample.facts import Facts, File, Token
 from mdsample.families import FAMILIES as READERS
 from mdsample.families import published, read_config
 from mdsample.families.special import Special
 from mdsample.installed import Backend, Choice, Device, Run, installed_backends, runs
-from mdsample.loading import GROUP, ModelError
+from mdsample.loading import GROUP
 from mdsample.menu import families_menu
 from mdsample.reference.backend import open_model
 

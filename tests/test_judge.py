@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample.denoiser import Denoiser
+from mdsample.errors import ScoreError
 from mdsample.exact.joint import Joint
 from mdsample.judge import WAYS, By, judge
 from mdsample.loading import load
 from mdsample.sampler import Sampler
-from mdsample.score import MarginalProduct, ScoreError, score
+from mdsample.score import MarginalProduct, score
 from mdsample.template import Template
 from mdsample.trace import Trace
 

@@ -22,17 +22,16 @@ import pytest
 from checkpoints import write_llada
 
 torch = pytest.importorskip("torch")
-import interpreted  # noqa: E402, F401 - what comes next imports Triton
 
 for needed in ("peft", "accelerate", "math_verify"):
     pytest.importorskip(needed)
 
-from mdsample_cli.main import main  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from mdsample_cli.main import main
+from safetensors.torch import load_file
 
-import mdsample  # noqa: E402
-from mdsample.loading import load  # noqa: E402
-from mdsample.template import Template  # noqa: E402
+import mdsample
+from mdsample.loading import load
+from mdsample.template import Template
 
 PAGE = Path(__file__).parent.parent / "docs" / "llada.md"
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)

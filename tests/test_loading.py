@@ -22,9 +22,10 @@ from tokenizers import processors
 from mdsample import loading
 from mdsample.cache import Cache, Dual
 from mdsample.denoiser import Denoiser, Tokenizer
+from mdsample.errors import ModelError
 from mdsample.families import llada, read_config
 from mdsample.families.trunk import Whole
-from mdsample.loading import GROUP, TEMPLATE, ModelError, backends, choose_backend, embedded_models, load, read_card
+from mdsample.loading import GROUP, TEMPLATE, backends, choose_backend, embedded_models, load, read_card
 from mdsample.reference.backend import open_model
 from mdsample.tokenizer import FileTokenizer
 

@@ -10,7 +10,8 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.denoiser import Ask
-from mdsample.score import ChainRule, ScoreError
+from mdsample.errors import ScoreError
+from mdsample.score import ChainRule
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from looks import BLOCK, DRAWS, REAL, LookAt, few, looks, off_edges, places, reference, restrict, sets, tables
 
 from mdsample.draw import Draw, Greedy, Temperature
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 
 @settings(max_examples=80, deadline=None)

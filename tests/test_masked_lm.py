@@ -16,18 +16,18 @@ from hypothesis import given, settings
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from mdsample_cli.main import main  # noqa: E402
-from mdsample_torch import from_module, masked_lm, module  # noqa: E402
-from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
-from mdsample_torch.module import ModuleBody  # noqa: E402
+from mdsample_cli.main import main
+from mdsample_torch import from_module, masked_lm, module
+from mdsample_torch.backend import TorchDenoiser, open_model
+from mdsample_torch.module import ModuleBody
 
-import mdsample  # noqa: E402
-from mdsample import testing  # noqa: E402
-from mdsample.cache import CacheError, Dual, Rows  # noqa: E402
-from mdsample.denoiser import Ask, Denoiser, Restriction  # noqa: E402
-from mdsample.guide import Cfg, NoGuide  # noqa: E402
-from mdsample.loading import ModelError  # noqa: E402
-from mdsample.policy import Policy  # noqa: E402
+import mdsample
+from mdsample import testing
+from mdsample.cache import Dual, Rows
+from mdsample.denoiser import Ask, Denoiser, Restriction
+from mdsample.errors import CacheError, ModelError
+from mdsample.guide import Cfg, NoGuide
+from mdsample.policy import Policy
 
 VOCAB = 320
 _SMALL: dict[str, Any] = {

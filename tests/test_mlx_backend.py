@@ -15,18 +15,18 @@ from test_backends_agree import ask
 
 mx: Any = pytest.importorskip("mlx.core")
 
-from mdsample_cli.main import main  # noqa: E402
-from mdsample_mlx import backend, device, trunk, weights  # noqa: E402
-from mdsample_mlx.backend import MlxDenoiser, open_model  # noqa: E402
+from mdsample_cli.main import main
+from mdsample_mlx import backend, device, trunk, weights
+from mdsample_mlx.backend import MlxDenoiser, open_model
 
-import mdsample  # noqa: E402
-from mdsample import testing  # noqa: E402
-from mdsample.cache import Cache, Dual, Exact  # noqa: E402
-from mdsample.denoiser import Denoiser  # noqa: E402
-from mdsample.guide import NoGuide  # noqa: E402
-from mdsample.installed import installed_backends, runs  # noqa: E402
-from mdsample.loading import ModelError  # noqa: E402
-from mdsample.policy import Policy  # noqa: E402
+import mdsample
+from mdsample import testing
+from mdsample.cache import Cache, Dual, Exact
+from mdsample.denoiser import Denoiser
+from mdsample.errors import ModelError
+from mdsample.guide import NoGuide
+from mdsample.installed import installed_backends, runs
+from mdsample.policy import Policy
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 mx: Any = pytest.importorskip("mlx.core")
 
-from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables  # noqa: E402
-from looks import mlx_look_at as look_at  # noqa: E402
-from mdsample_mlx import draw, weights  # noqa: E402
-from mdsample_mlx import look as looking  # noqa: E402
-from mdsample_mlx.backend import guided as mlx_guided  # noqa: E402
-from mdsample_mlx.draw import _amounts, _share, split  # noqa: E402
-from mdsample_mlx.look import MlxLook  # noqa: E402
-from mdsample_mlx.reduce import reduce  # noqa: E402
+from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
+from looks import mlx_look_at as look_at
+from mdsample_mlx import draw, weights
+from mdsample_mlx import look as looking
+from mdsample_mlx.backend import guided as mlx_guided
+from mdsample_mlx.draw import _amounts, _share, split
+from mdsample_mlx.look import MlxLook
+from mdsample_mlx.reduce import reduce
 
-from mdsample.draw import Greedy, Temperature  # noqa: E402
-from mdsample.reference.look import guided  # noqa: E402
+from mdsample.draw import Greedy, Temperature
+from mdsample.reference.look import guided
 
 CPU = mx.Device(mx.cpu)
 

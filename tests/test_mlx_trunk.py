@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 mx: Any = pytest.importorskip("mlx.core")
 
-from mdsample_mlx.matrix import Affine, Dense  # noqa: E402
-from mdsample_mlx.trunk import MlxTrunk  # noqa: E402
-from mdsample_mlx.weights import from_arrays, read_weights  # noqa: E402
-from trunks import MIXED, V, batches, descriptions, few, trunk, weights  # noqa: E402
+from mdsample_mlx.matrix import Affine, Dense
+from mdsample_mlx.trunk import MlxTrunk
+from mdsample_mlx.weights import from_arrays, read_weights
+from trunks import MIXED, V, batches, descriptions, few, trunk, weights
 
-from mdsample.checkpoint import open_checkpoint  # noqa: E402
-from mdsample.families import read_config  # noqa: E402
-from mdsample.families.trunk import Trunk  # noqa: E402
-from mdsample.reference.trunk import NumpyTrunk  # noqa: E402
-from mdsample.reference.weights import Tensors  # noqa: E402
+from mdsample.checkpoint import open_checkpoint
+from mdsample.families import read_config
+from mdsample.families.trunk import Trunk
+from mdsample.reference.trunk import NumpyTrunk
+from mdsample.reference.weights import Tensors
 
 CPU = mx.Device(mx.cpu)
 

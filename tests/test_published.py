@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdsample.errors import RecordError
 from mdsample.published import gsm8k, math500, own
-from mdsample.records import RecordError
 from mdsample.result import Row
 from mdsample.tasks import Task
 from mdsample.template import Template

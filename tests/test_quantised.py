@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample.checkpoint import open_checkpoint
+from mdsample.errors import ModelError
 from mdsample.families import read_config
-from mdsample.loading import ModelError
 from mdsample.quantised import BITS, GROUP_SIZES, Packing, dequantise
 from mdsample.reference.weights import Tensors
 

@@ -11,13 +11,13 @@ from checkpoints import write_checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mdsample.errors import PolicyError, RecordError, TemplateError
 from mdsample.jobs import Answer, Job, default_policy, in_order
 from mdsample.loading import load
-from mdsample.policy import PolicyError
-from mdsample.records import Output, Record, RecordError, Request, line, read_requests
+from mdsample.records import Output, Record, Request, line, read_requests
 from mdsample.sampler import Sampler
 from mdsample.spec import parse
-from mdsample.template import Template, TemplateError
+from mdsample.template import Template
 
 TEMPLATE = Template.parse("Q {prompt} A{answer:3}")
 #: fields in which the rounding of a model's arithmetic shows, which depends on who shares a forward pass

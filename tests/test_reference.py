@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from mdsample.cache import Rows
 from mdsample.denoiser import Ask, Denoiser, Look, Restriction
 from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.errors import ModelError
 from mdsample.families.llada import read
 from mdsample.families.trunk import Trunk, Whole
 from mdsample.guide import Cfg, Guide, NoGuide
-from mdsample.loading import ModelError
 from mdsample.reference.backend import ReferenceDenoiser, open_model
 from mdsample.reference.look import NumpyLook, guided, reduce
 from mdsample.reference.trunk import NumpyTrunk

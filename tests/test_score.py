@@ -15,9 +15,10 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import exact
+from mdsample.errors import ScoreError, TemplateError
 from mdsample.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random
-from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, ScoreError, score
-from mdsample.template import Template, TemplateError
+from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, score
+from mdsample.template import Template
 
 few = settings(max_examples=25, deadline=None)
 V, BEFORE, N = 3, 2, 3

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from mdsample import presets, testing
 from mdsample.catalog import PARTS
 from mdsample.constraint import Ban, Choices
+from mdsample.errors import PolicyError, SpecError
 from mdsample.guide import NoGuide
 from mdsample.order import Confidence, Entropy, Fixed, Order
 from mdsample.part import SEATS, Part
-from mdsample.policy import Policy, PolicyError
+from mdsample.policy import Policy
 from mdsample.presets import PRESETS
 from mdsample.selection import BelowEntropy, EntropyBound, Frechet, Top
-from mdsample.spec import SpecError, parse
+from mdsample.spec import parse
 from mdsample.spec_toml import from_toml, policy_from_toml_value, to_toml
 from mdsample.stopping import EarlyExit, Ended
 from mdsample.window import Blocks, Whole

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 
+from mdsample.errors import TemplateError
 from mdsample.result import read
-from mdsample.template import Field, Slot, Template, TemplateError, Text
+from mdsample.template import Field, Slot, Template, Text
 from mdsample.testing import Symbols
 from mdsample.tokenizer import FileTokenizer
 

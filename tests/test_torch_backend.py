@@ -12,17 +12,17 @@ from hypothesis import given, settings
 
 torch = pytest.importorskip("torch")
 
-from mdsample_torch import backend, device, weights  # noqa: E402
-from mdsample_torch.backend import TorchDenoiser, open_model  # noqa: E402
+from mdsample_torch import backend, device, weights
+from mdsample_torch.backend import TorchDenoiser, open_model
 
-import mdsample  # noqa: E402
-from mdsample import testing  # noqa: E402
-from mdsample.cache import Rows  # noqa: E402
-from mdsample.denoiser import Ask, Denoiser, Restriction  # noqa: E402
-from mdsample.draw import Temperature  # noqa: E402
-from mdsample.guide import Cfg, NoGuide  # noqa: E402
-from mdsample.loading import ModelError  # noqa: E402
-from mdsample.policy import Policy  # noqa: E402
+import mdsample
+from mdsample import testing
+from mdsample.cache import Rows
+from mdsample.denoiser import Ask, Denoiser, Restriction
+from mdsample.draw import Temperature
+from mdsample.errors import ModelError
+from mdsample.guide import Cfg, NoGuide
+from mdsample.policy import Policy
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
 

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables  # noqa: E402
-from looks import torch_look_at as look_at  # noqa: E402
-from mdsample_torch import look as looking  # noqa: E402
-from mdsample_torch.backend import guide_  # noqa: E402
-from mdsample_torch.draw import _share, split  # noqa: E402
-from mdsample_torch.look import TorchLook  # noqa: E402
-from mdsample_torch.reduce import reduce_  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
+from looks import torch_look_at as look_at
+from mdsample_torch import look as looking
+from mdsample_torch.backend import guide_
+from mdsample_torch.draw import _share, split
+from mdsample_torch.look import TorchLook
+from mdsample_torch.reduce import reduce_
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdsample.draw import Greedy, Temperature  # noqa: E402
-from mdsample.reference.look import guided  # noqa: E402
+from mdsample.draw import Greedy, Temperature
+from mdsample.reference.look import guided
 
 
 @few

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
-from mdsample_torch import experts as mixture  # noqa: E402
-from mdsample_torch.trunk import TorchTrunk  # noqa: E402
-from mdsample_torch.weights import from_arrays  # noqa: E402
-from trunks import MIXED, V, batches, descriptions, few, trunk, weights  # noqa: E402
+from mdsample_torch import experts as mixture
+from mdsample_torch.trunk import TorchTrunk
+from mdsample_torch.weights import from_arrays
+from trunks import MIXED, V, batches, descriptions, few, trunk, weights
 
-from mdsample.families.trunk import Trunk  # noqa: E402
-from mdsample.reference.trunk import NumpyTrunk  # noqa: E402
+from mdsample.families.trunk import Trunk
+from mdsample.reference.trunk import NumpyTrunk
 
 CPU = torch.device("cpu")
 

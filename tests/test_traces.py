@@ -15,9 +15,10 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import exact
+from mdsample.errors import TemplateError, TracesError
 from mdsample.records import Request
-from mdsample.template import Template, TemplateError
-from mdsample.traces import STAGES, Keep, Tracer, TracesError
+from mdsample.template import Template
+from mdsample.traces import STAGES, Keep, Tracer
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:10}\nAnswer:{answer:4}"
 

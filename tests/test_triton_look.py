@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from interpreted import DEVICE  # noqa: E402
+from interpreted import DEVICE
 
 pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch for CUDA")
-from mdsample_torch import look as looking  # noqa: E402
-from mdsample_torch import reduce as reducing  # noqa: E402
-from mdsample_torch import reduce_triton  # noqa: E402
-from mdsample_torch.look import TorchLook  # noqa: E402
-from mdsample_torch.reduce import Reduced, reduce_, statistics  # noqa: E402
-from mdsample_torch.weights import BLOCK  # noqa: E402
+from mdsample_torch import look as looking
+from mdsample_torch import reduce as reducing
+from mdsample_torch import reduce_triton
+from mdsample_torch.look import TorchLook
+from mdsample_torch.reduce import Reduced, reduce_, statistics
+from mdsample_torch.weights import BLOCK
 
-from mdsample.denoiser import Restriction  # noqa: E402
-from mdsample.loading import ModelError  # noqa: E402
+from mdsample.denoiser import Restriction
+from mdsample.errors import ModelError
 
 # the interpreter computes in NumPy, which warns of what a GPU does in silence
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")

@@ -10,13 +10,13 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.arrays import Ints
-from mdsample.cache import Cache, CacheError, suit
+from mdsample.cache import Cache, suit
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
-from mdsample.loading import ModelError, read_card
+from mdsample.loading import read_card
 from mdsample.tokenizer import FileTokenizer
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
 from mdsample_mlx.look import MlxLook
@@ -113,10 +113,7 @@ def open_model(
     if compile:
         refuse_uncompilable(where)
     spec = read_config(folder)
-    try:
-        suit(cache, spec.block)
-    except CacheError as fault:
-        raise ModelError(str(fault)) from fault
+    suit(cache, spec.block)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.checkpoint import available_memory
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

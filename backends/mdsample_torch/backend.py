@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mdsample.arrays import Bools, Ints
-from mdsample.cache import Cache, CacheError, Rows, suit
+from mdsample.cache import Cache, Rows, suit
 from mdsample.checkpoint import open_checkpoint
 from mdsample.denoiser import Ask, Tokenizer
 from mdsample.families import family_of, read_config, read_fields
 from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
-from mdsample.loading import ModelError, read_card
+from mdsample.loading import read_card
 from mdsample.refusals import Limits
 from mdsample.tokenizer import FileTokenizer
 from mdsample_torch.device import choose_device, choose_dtype, free_memory
@@ -172,10 +172,7 @@ def open_model(
 
         return open_masked_lm(folder, where, dtype, cache, compile)
     spec = read_config(folder)
-    try:
-        suit(cache, spec.block)
-    except CacheError as fault:
-        raise ModelError(str(fault)) from fault
+    suit(cache, spec.block)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import torch
 
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 #: shapes that are remembered; a run of ragged rows has a few dozen
 SHAPES = 256

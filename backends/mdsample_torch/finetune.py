@@ -32,14 +32,15 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers.utils import logging as transformers_logging
 
+from mdsample._version import versions
 from mdsample.checkpoint import Checkpoint, Packed, open_checkpoint
 from mdsample.convert import copy_rest
+from mdsample.errors import FinetuneError
 from mdsample.examples import Example
 from mdsample.families import read_config
 from mdsample.families.trunk import Trunk
-from mdsample.loading import ModelError, find
+from mdsample.loading import find
 from mdsample.part import integer, real
-from mdsample.trace import versions
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
 from mdsample_torch.weights import read_parts
@@ -50,10 +51,6 @@ LEAST = 1e-3
 _TRAINED_BYTES = 16
 _JOB, _CHECKPOINTS, _LOSSES, _REPORT = "job.json", "checkpoints", "loss.jsonl", "report.json"
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-
-
-class FinetuneError(ModelError):
-    """A training that cannot be done."""
 
 
 @attrs.frozen(kw_only=True)

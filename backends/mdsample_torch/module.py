@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mdsample.arrays import Bools, Ints
-from mdsample.cache import Cache, CacheError, Rows
+from mdsample.cache import Cache, Rows
 from mdsample.denoiser import Tokenizer
-from mdsample.loading import TEMPLATE, ModelError
+from mdsample.errors import CacheError, ModelError
+from mdsample.loading import TEMPLATE
 from mdsample.refusals import Limits, refuse_ask
 from mdsample_torch.backend import TorchDenoiser
 from mdsample_torch.device import upload

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mdsample.checkpoint import Checkpoint, Packed, Piece
+from mdsample.errors import ModelError
 from mdsample.families.trunk import Trunk
-from mdsample.loading import ModelError
 from mdsample.quantised import Packing, dequantise
 from mdsample_torch.device import free_memory, upload
 

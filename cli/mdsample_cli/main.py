@@ -86,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Wrong as fault:
         return _failed(str(fault), 2)
     except ValueError as fault:
-        return _failed(str(fault), 2 if _of_the_user(fault) else 1)
+        from mdsample.errors import MdsampleError
+
+        # an error of ours says that what was asked for is wrong, any other that it failed on the way
+        return _failed(str(fault), 2 if isinstance(fault, MdsampleError) else 1)
     except OSError as fault:
         return _failed(str(fault), 1)
 
@@ -95,23 +98,6 @@ def _pipe_closed() -> int:
     """Nobody reads on, so that nothing more need be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _of_the_user(fault: ValueError) -> bool:
-    """Whether what was asked for is wrong, rather than that it failed on the way."""
-    from mdsample.along import AlongError
-    from mdsample.bench import BenchError
-    from mdsample.loading import ModelError
-    from mdsample.policy import PolicyError
-    from mdsample.records import RecordError
-    from mdsample.score import ScoreError
-    from mdsample.spec import SpecError
-    from mdsample.template import TemplateError
-    from mdsample.trace import TraceError
-    from mdsample.traces import TracesError
-
-    of_models = AlongError | BenchError | ModelError | PolicyError | ScoreError
-    return isinstance(fault, of_models | RecordError | SpecError | TemplateError | TraceError | TracesError)
 
 
 def _failed(message: str, code: int) -> int:

@@ -65,7 +65,8 @@ def replay(
 
 
 def _tokenizer(record: Trace, model: str | None, revision: str | None) -> Tokenizer:
-    from mdsample.loading import ModelError, load
+    from mdsample.errors import ModelError
+    from mdsample.loading import load
 
     try:
         tokenizer = load(model or record.model, revision=revision).tokenizer

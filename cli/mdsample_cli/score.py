@@ -170,8 +170,8 @@ def _scored(
     denoiser: Denoiser, layout: Template, requests: Sequence[Request], slot: str, how: Method, batch_size: int
 ) -> Iterator[tuple[Request, Scores | str]]:
     """Each request with its scores, or with why there are none, in their order."""
-    from mdsample.score import ScoreError, score
-    from mdsample.template import TemplateError
+    from mdsample.errors import ScoreError, TemplateError
+    from mdsample.score import score
 
     good: list[Request] = []
 
@@ -221,9 +221,9 @@ def _check(denoiser: Denoiser, layout: Template, request: Request, slot: str) ->
 
 
 def _record(denoiser: Denoiser, layout: Template, request: Request, found: Scores, method: str, seed: int) -> Record:
+    from mdsample._version import versions
     from mdsample.cache import cache_text
     from mdsample.records import asked
-    from mdsample.trace import versions
 
     return {
         "id": request.id,

@@ -194,9 +194,10 @@ def open_template(
 
 def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:
     """The policy that the options say, or `None` if they say nothing."""
+    from mdsample.errors import SpecError
     from mdsample.policy import Policy
     from mdsample.selection import Steps
-    from mdsample.spec import SpecError, parse
+    from mdsample.spec import parse
     from mdsample.spec_toml import from_toml
 
     if text is not None and file is not None:

@@ -7,6 +7,7 @@ For example:
     law.expected_nfe, exact.kl(joint, law), law.kl_bound, exact.tv(joint, law), law.tv_bound
 """
 
+from mdsample.errors import LawTooLarge
 from mdsample.exact.audit import RULES, Audit, Point, Rule, at_equal_nfe, audit, frontier, hull, settings
 from mdsample.exact.chains import HiddenMarkov, MarkovChain
 from mdsample.exact.divergence import kl, tv
@@ -23,7 +24,6 @@ from mdsample.exact.puzzles import (
     same_word,
     sudoku4,
 )
-from mdsample.exact.states import LawTooLarge
 from mdsample.exact.toy import Toy
 from mdsample.exact.toys import TOYS
 

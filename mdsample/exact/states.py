@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
+from mdsample.errors import LawTooLarge
 from mdsample.looking import look_ahead, see
 from mdsample.plan import Plan
 from mdsample.policy import Policy
@@ -28,10 +29,6 @@ from mdsample.view import Board, View
 
 T = TypeVar("T")
 Index = NDArray[np.integer[Any]] | Bools
-
-
-class LawTooLarge(ValueError):
-    """The law has more branches than was allowed."""
 
 
 @attrs.frozen(eq=False)

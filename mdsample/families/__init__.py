@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+from mdsample.errors import ModelError
 from mdsample.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
 from mdsample.families.special import Special, read_special
 from mdsample.families.trunk import Trunk
-from mdsample.loading import ModelError
 
 #: `model_type` in `config.json`, and who reads it
 FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.errors import ModelError
 from mdsample.families.llama_like import Nature, layouts
 from mdsample.families.special import Special
 from mdsample.families.trunk import Fields, Trunk, Whole
-from mdsample.loading import ModelError
 
 #: by hub id: the fields of a published config.json that are read
 PUBLISHED: dict[str, dict[str, object]] = {

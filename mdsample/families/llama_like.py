@@ -7,9 +7,9 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.families.special import Special
 from mdsample.families.trunk import Experts, Fields, Source, Stack, Trunk, Whole
-from mdsample.loading import ModelError
 
 _ATTENTION = {
     "attention_norm": "input_layernorm.weight",

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from mdsample.errors import ModelError
 from mdsample.families.llama_like import Nature, read_trunk
 from mdsample.families.special import Special
 from mdsample.families.trunk import Experts, Fields, Trunk
-from mdsample.loading import ModelError
 
 _MASKS = ("<|MASK|>", "<MASK>")
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import attrs
 
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 
 @attrs.frozen

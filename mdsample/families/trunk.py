@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import numpy as np
 
 from mdsample.arrays import Floats
 from mdsample.checkpoint import Checkpoint, Packed, Piece
-from mdsample.loading import ModelError
+from mdsample.errors import ModelError
 from mdsample.quantised import dequantise
 
 # as the format stores them
