@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import torch  # noqa: TID251
 from look import llada_step
-from mdsample_torch.backend import TorchDenoiser
+from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import _empty
 

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure  # noqa: TID251
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
 
 import mdsample
+from mdsample.policy import in_full
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -175,7 +176,7 @@ class Answers:
                 self._found.setdefault(record["policy"], {})[record["id"]] = (record["solved"], record["nfe"])
 
     def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._found[mdsample.parse(text).in_full()]
+        rows = self._found[in_full(mdsample.parse(text))]
         solved, nfe = np.array([rows[name] for name in sorted(rows)], float).T
         return solved, nfe
 

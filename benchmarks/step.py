@@ -33,15 +33,17 @@ import numpy as np
 
 import mdsample
 from mdsample.arrays import Doubles, Floats, Ints
-from mdsample.cache import Rows
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Ask, Denoiser, Restriction, Tokenizer
+from mdsample.denoiser import Ask, Denoiser
 from mdsample.draw import Draw
 from mdsample.families.trunk import Trunk
 from mdsample.guide import NoGuide
 from mdsample.marginals import Marginals
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 from mdsample.state import State
 from mdsample.testing import Symbols
+from mdsample.tokens import Tokenizer
 
 POLICIES = ("med", "med+early-exit", "eb+whole", "fast-dllm", "llada", "one-by-one", "dream(40)+ended")
 
@@ -150,7 +152,7 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
         return ReferenceDenoiser("random", reference, tokenizer, ""), numpy_floor
     if backend == "torch":
         import torch  # noqa: TID251
-        from mdsample_torch.backend import TorchDenoiser
+        from mdsample_torch.denoiser import TorchDenoiser
         from mdsample_torch.trunk import TorchTrunk
         from mdsample_torch.weights import from_arrays
 

@@ -13,13 +13,13 @@ print(result.rows[0].slots["answer"], result.rows[0].nfe)
 from mdsample import exact
 from mdsample._version import __version__
 from mdsample.canvas import Canvas
-from mdsample.chat import chat
+from mdsample.chats import chat
 from mdsample.constraint import Allow, Ban, Characters, Choices, Constraint
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.errors import ModelError, PolicyError, ScoreError, SpecError, TemplateError, TraceError
 from mdsample.facts import Facts, inspect
 from mdsample.guide import Cfg, Guide, NoGuide
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.marginals import Marginals
 from mdsample.order import (
     Confidence,
@@ -33,8 +33,7 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.part import Part
-from mdsample.policy import Policy
+from mdsample.part import Part, Policy
 from mdsample.presets import (
     ar_med,
     dparallel,

@@ -16,12 +16,14 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Longs
-from mdsample.cache import Cache, Key
-from mdsample.denoiser import Ask, Denoiser, Look, Tokenizer
+from mdsample.cache import Cache
+from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import Prepared
 from mdsample.errors import WatchError
 from mdsample.result import until_end
+from mdsample.rows import Key
 from mdsample.template import Template
+from mdsample.tokens import Tokenizer
 from mdsample.uniforms import row_key
 
 

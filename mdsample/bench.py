@@ -6,13 +6,11 @@ Accuracies come with Wilson's score interval, differences in accuracy with Newco
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 
 from mdsample._version import versions
 from mdsample.answers import Answered, Answers
@@ -20,24 +18,14 @@ from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.errors import BenchError
-from mdsample.policy import Policy
+from mdsample.intervals import Interval, mean, paired_difference, share
+from mdsample.part import Policy
+from mdsample.policy import in_full
 from mdsample.records import finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.tasks import Problem, Task
 from mdsample.template import Template
-
-#: two-sided 95 % of the normal distribution
-Z = 1.959963984540054
-
-
-@attrs.frozen
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @attrs.frozen
@@ -172,7 +160,7 @@ class Runs:
             "model": self.model,
             "backend": self.denoiser.backend,
             "cache": cache_text(self.denoiser.cache),
-            "policy": policy.in_full(),
+            "policy": in_full(policy),
             "template": str(self.template),
             "seed": self.seed,
         }
@@ -233,41 +221,4 @@ def _score(key: Mapping[str, Any], mine: Sequence[Answered], first: Sequence[Ans
         error_bound=sum(answered.error_bound for answered in mine) / len(mine),
         tv_bound=sum(answered.tv_bound for answered in mine) / len(mine),
         seconds=sum(answered.seconds for answered in mine),
-    )
-
-
-def share(successes: int, trials: int) -> Interval:
-    """A proportion with Wilson's score interval."""
-    p, z = successes / trials, Z * Z / trials
-    centre, half = p + z / 2, math.sqrt(z * (p * (1 - p) + z / 4))
-    # at the ends rounding must not push the limit past the proportion itself
-    return Interval(p, min(p, max(0.0, (centre - half) / (1 + z))), max(p, min(1.0, (centre + half) / (1 + z))))
-
-
-def mean(values: Sequence[float]) -> Interval:
-    """A mean with its normal interval; of a single value the interval is the value."""
-    x = np.asarray(values, np.float64)
-    half = Z * float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else 0.0
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
-
-
-def paired_difference(mine: Sequence[bool], other: Sequence[bool]) -> Interval:
-    """Share of `mine` minus share of `other`, item by item the same problems, with Newcombe's interval (method 10)."""
-    a, b = np.asarray(mine, np.bool_), np.asarray(other, np.bool_)
-    n = len(a)
-    both, only_a, only_b, neither = (int(x.sum()) for x in (a & b, a & ~b, ~a & b, ~a & ~b))
-    p, q = share(both + only_a, n), share(both + only_b, n)
-    spread = math.sqrt((both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither))
-    odds = both * neither - only_a * only_b
-    # the correlation of the two answers, corrected for continuity where it is positive
-    phi = (max(0.0, odds - n / 2) if odds > 0 else odds) / spread if spread else 0.0
-
-    def reach(left: float, right: float) -> float:
-        return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
-
-    d = p.value - q.value
-    return Interval(
-        d,
-        max(-1.0, d - reach(p.value - p.low, q.high - q.value)),
-        min(1.0, d + reach(p.high - p.value, q.value - q.low)),
     )

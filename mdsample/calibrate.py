@@ -18,10 +18,10 @@ import attrs
 import numpy as np
 
 from mdsample.answers import Answered
-from mdsample.bench import Interval, Runs, mean
+from mdsample.bench import Runs
 from mdsample.errors import BenchError, PolicyError, SpecError
-from mdsample.part import Part
-from mdsample.policy import Policy
+from mdsample.intervals import Interval, mean
+from mdsample.part import Part, Policy
 from mdsample.spec import parse
 
 #: what stands in policy text for the setting to be found
@@ -85,7 +85,7 @@ def _values(text: str) -> tuple[float, ...]:
     found: list[list[Part]] = []
     for guess in (0.5, 0.25, 2, 3):
         try:
-            found.append(list(parse(text.replace(HOLE, f"{guess:g}")).parts()))
+            found.append(list(parse(text.replace(HOLE, f"{guess:g}")).parts))
         except (SpecError, PolicyError, ValueError):
             continue
     if len(found) < 2:

@@ -16,7 +16,7 @@ import attrs
 
 from mdsample.errors import ModelError
 from mdsample.families.special import read_object, read_roles
-from mdsample.loading import CARD, facts_folder, read_card
+from mdsample.files import CARD
 from mdsample.template import Slot, Template, Text
 
 #: the file that holds a chat template, and the one that may hold it under the name `chat_template`
@@ -26,29 +26,6 @@ CONFIG = "tokenizer_config.json"
 #: stands for a message while the chat template is rendered; letters only, of both cases, so that whatever is done to it
 #: but trimming shows
 _MARK = "MdsampleWritesTheMessageHere"
-
-
-def chat(
-    model: str | Path, template: str | None = None, *, system: str | None = None, revision: str | None = None
-) -> Template:
-    """A template in a model's chat template: the user says what stands before the first slot, the model the rest.
-
-    `model`, `revision`: as `load` takes them; of a model on the hub only small files are fetched. `template`: text of a
-    template; by default the model's own, as it is outside of a chat. `system`: text of a system message; like all text
-    of a template it may name special tokens, but its braces are literal.
-
-    What fields bring stands in the chat as it is: a chat template that trims messages does not trim it. Raises
-    `ModelError` if the model has no chat template or one that cannot be used, or none with a place for `system`, and
-    `TemplateError` for a wrong `template`.
-    """
-    folder = facts_folder(model, revision)
-    found = read_chat_template(folder)
-    if found is None:
-        raise ModelError(
-            f"{folder} has no chat template: there is no {FILE}, and no chat_template in {CONFIG}; leave out the chat "
-            "and the system message, and write all of the template yourself"
-        )
-    return found.around(Template.parse(read_card(folder).plain if template is None else template), system)
 
 
 @attrs.frozen

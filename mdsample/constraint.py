@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, Protocol, final
+from typing import ClassVar, Protocol, final
 
 import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Restriction, Tokenizer, token_id
-from mdsample.part import Part, Seat, items, text
-
-if TYPE_CHECKING:
-    from mdsample.policy import CompletePolicy
+from mdsample.part import Part, Seat
+from mdsample.restriction import Restriction
+from mdsample.settings import items, text
+from mdsample.tokens import Tokenizer, token_id
 
 
 class Rule(Protocol):
@@ -170,13 +169,11 @@ class Choices(Constraint):
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
     slot: str = text("answer", kw_only=True)
 
-    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """One list a slot."""
-        lists = [part for part in policy.constraints if isinstance(part, Choices) and part.slot == self.slot]
-        if len(lists) > 1:
-            raise ValueError(
-                f"two lists of choices for slot {self.slot!r}; keep the texts that are in both, in one list"
-            )
+        if isinstance(other, Choices) and other.slot == self.slot:
+            return f"two lists of choices for slot {self.slot!r}; keep the texts that are in both, in one list"
+        return ""
 
     @property
     def lasting(self) -> bool:

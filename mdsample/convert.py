@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from mdsample._version import __version__
 from mdsample.arrays import Floats
+from mdsample.card import read_card
 from mdsample.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
 from mdsample.errors import ModelError
 from mdsample.families import read_config
 from mdsample.headers import SIZES
-from mdsample.loading import find, read_card
+from mdsample.loading import find
+from mdsample.pieces import read_piece
 from mdsample.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
-from mdsample.reference.weights import read_piece
 
 #: bytes of weights in one file, at most, unless one tensor has more
 FILE_BYTES = 5 << 30

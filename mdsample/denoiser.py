@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
-import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.cache import Cache, Rows
+from mdsample.cache import Cache
 from mdsample.draw import Draw
 from mdsample.guide import Guide
 from mdsample.marginals import Marginals
-
-
-class Tokenizer(Protocol):
-    """Text to token ids and back, with the special tokens that sampling needs."""
-
-    @property
-    def size(self) -> int:
-        """Number of tokens; ids from here on exist in a padded embedding only and are never sampled."""
-        ...
-
-    @property
-    def mask_id(self) -> int:
-        """The mask token."""
-        ...
-
-    @property
-    def end_id(self) -> int | None:
-        """The token that ends and pads a text, if there is one."""
-        ...
-
-    @property
-    def start(self) -> tuple[int, ...]:
-        """Tokens that stand before every text; a template that begins with them does not get them twice."""
-        ...
-
-    @property
-    def special(self) -> Sequence[str]:
-        """Texts of the special tokens; they mean the token in a template and plain text in what users fill in."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; special tokens in it are spelled out like any other characters."""
-        ...
-
-    def special_id(self, text: str) -> int:
-        """The id of a special token."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; special tokens are left out."""
-        ...
-
-
-def token_id(token: int | str, tokenizer: Tokenizer, vocab_size: int, part: str) -> int:
-    """The id of one token given as id or text; `ValueError` if it is not exactly one token."""
-    if isinstance(token, int):
-        if token >= vocab_size:
-            raise ValueError(f"{part}: token id {token} does not exist; ids go from 0 to {vocab_size - 1}")
-        return token
-    if token in tokenizer.special:
-        return tokenizer.special_id(token)
-    found = tokenizer.encode(token)
-    if len(found) != 1:
-        raise ValueError(f"{part}: {token!r} is {len(found)} tokens ({found}); give the text of one token, or its id")
-    return found[0]
-
-
-@attrs.frozen(eq=False)
-class Restriction:
-    """Which tokens may stand where: position `[b, l]` may hold the tokens of `sets[index[b, l]]`.
-
-    `sets [K, V]` bool, `index [B, L]` int32. `group [B, L]` int32 is −1, or the number of a group of positions that
-    constrain one another: after one of them is drawn, the sets of the others are computed anew.
-    """
-
-    sets: Bools
-    index: Ints
-    group: Ints
-
-    def __and__(self, other: Restriction) -> Restriction:
-        """Both restrictions at once. A position is in the left group, else in the right one."""
-        pairs = self.index.astype(np.int64) * len(other.sets) + other.index
-        used, index = np.unique(pairs, return_inverse=True)
-        left, right = np.divmod(used, len(other.sets))
-        group = np.where(self.group >= 0, self.group, np.where(other.group >= 0, other.group + _GROUPS, -1))
-        return Restriction(
-            self.sets[left] & other.sets[right],
-            index.reshape(pairs.shape).astype(np.int32),
-            group.astype(np.int32),
-        )
-
-
-_GROUPS = 1 << 16  # keeps the group numbers of two restrictions apart
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
+from mdsample.tokens import Tokenizer
 
 
 @attrs.frozen(eq=False)

@@ -6,7 +6,8 @@ from typing import ClassVar, final
 
 import attrs
 
-from mdsample.part import Part, Seat, integer, real
+from mdsample.part import Part, Seat
+from mdsample.settings import integer, real
 
 
 class Draw(Part):

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import attrs
 
-from mdsample.denoiser import Tokenizer
 from mdsample.errors import RecordError, TemplateError
 from mdsample.template import Template
+from mdsample.tokens import Tokenizer
 
 
 @attrs.frozen

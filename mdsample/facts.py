@@ -9,12 +9,13 @@ from pathlib import Path
 
 import attrs
 
+from mdsample.card import read_card
 from mdsample.chat import chat_file
 from mdsample.checkpoint import open_checkpoint
 from mdsample.families import read_config
 from mdsample.families.trunk import Trunk
 from mdsample.files import Files, FolderFiles
-from mdsample.loading import find, read_card
+from mdsample.loading import find
 
 #: bytes of one weight in memory, by the names that `load` takes
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}

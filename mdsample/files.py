@@ -51,3 +51,7 @@ class FolderFiles:
         with (self.folder / name).open("rb") as opened:
             opened.seek(start)
             return opened.read(stop - start)
+
+
+#: the file in which a model folder may say something of itself
+CARD = "mdsample.toml"

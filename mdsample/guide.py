@@ -6,7 +6,8 @@ from typing import ClassVar, final
 
 import attrs
 
-from mdsample.part import Part, Seat, real
+from mdsample.part import Part, Seat
+from mdsample.settings import real
 
 
 class Guide(Part):

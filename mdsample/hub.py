@@ -11,8 +11,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors, utils
 
 from mdsample.errors import ModelError
-from mdsample.files import Files, FolderFiles
-from mdsample.loading import CARD
+from mdsample.files import CARD, Files, FolderFiles
 
 #: what says what a model is
 FACTS = ("*.json", CARD, "chat_template.jinja")

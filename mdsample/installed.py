@@ -14,7 +14,7 @@ import attrs
 
 from mdsample.errors import ModelError
 from mdsample.facts import Facts
-from mdsample.loading import choose_backend, entries, imported, missing
+from mdsample.load import choose_backend, entries, imported, missing
 
 
 @attrs.frozen

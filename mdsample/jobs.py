@@ -13,7 +13,8 @@ from mdsample.cache import cache_text
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.errors import TemplateError
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.policy import in_full
 from mdsample.records import Record, Request
 from mdsample.result import Result, Row
 from mdsample.sampler import Sampler
@@ -81,7 +82,7 @@ class Job:
             "model": self.denoiser.name,
             **({} if self.revision is None else {"revision": self.revision}),
             "cache": cache_text(self.denoiser.cache),
-            "policy": self.sampler.policy.in_full(),
+            "policy": in_full(self.sampler.policy),
             "template": str(self.template),
             "seed": self.sampler.seed,
             **({} if self.watch is None else {"watch": self.watch}),

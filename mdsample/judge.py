@@ -14,12 +14,13 @@ import attrs
 import numpy as np
 
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Denoiser, Tokenizer
+from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE
 from mdsample.errors import ScoreError
 from mdsample.result import pieces, until_end
 from mdsample.score import marginal_scores
 from mdsample.state import State
+from mdsample.tokens import Tokenizer
 from mdsample.trace import Trace
 
 By = Literal["sentence", "step", "token"]

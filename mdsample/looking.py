@@ -8,9 +8,10 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Floats, Ints, somewhere, upto
-from mdsample.cache import Rows
-from mdsample.denoiser import Ask, Denoiser, Look, Restriction
+from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.plan import Plan
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 from mdsample.shift import Glance, glances_of, shifts_of
 from mdsample.state import State
 from mdsample.uniforms import Uniforms

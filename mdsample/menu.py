@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 
 import attrs
 
 from mdsample.catalog import PARTS
-from mdsample.families import FAMILIES, published
-from mdsample.loading import embedded_folder, embedded_models, read_card
-from mdsample.part import MANY, SEATS, Part, Seat
-from mdsample.policy import Policy
+from mdsample.part import MANY, SEATS, Part, Policy, Seat, part_text
+from mdsample.policy import complete
 from mdsample.presets import PRESETS
-from mdsample.written import part_text, value_text
+from mdsample.written import value_text
 
 #: what each seat decides
 QUESTIONS: dict[Seat, str] = {
@@ -89,8 +86,8 @@ def presets_menu() -> tuple[Entry, ...]:
 
 def explain(policy: Policy) -> Iterator[Seated]:
     """Each part of the completed policy, in the order of the seats."""
-    given = set(policy.parts())
-    for part in Policy(*attrs.astuple(policy.completed(), recurse=False)).parts():
+    given = set(policy.parts)
+    for part in complete(policy).parts:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
         yield Seated(part.seat, part_text(part), part in given, settings, entry.about, entry.sources)
@@ -98,78 +95,8 @@ def explain(policy: Policy) -> Iterator[Seated]:
 
 def empty_seats(policy: Policy) -> list[Seat]:
     """The seats for any number of parts that hold none."""
-    taken = {part.seat for part in policy.parts()}
+    taken = {part.seat for part in policy.parts}
     return [seat for seat in SEATS if seat in MANY and seat not in taken]
-
-
-@attrs.frozen
-class ModelEntry:
-    """A model that comes with the package."""
-
-    name: str
-    #: one sentence for people
-    description: str
-    #: text of the template that suits it
-    template: str
-    #: size on disk
-    bytes: int
-
-
-def models_menu() -> tuple[ModelEntry, ...]:
-    """Every embedded model."""
-    entries: list[ModelEntry] = []
-    for name in embedded_models():
-        folder = embedded_folder(name)
-        card = read_card(folder)
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        entries.append(ModelEntry(name, card.description, card.template, size))
-    return tuple(entries)
-
-
-@attrs.frozen
-class PublishedEntry:
-    """A well-known checkpoint on the hub."""
-
-    #: hub id
-    name: str
-    parameters: int
-    #: weights that one token meets
-    active_parameters: int
-    #: bytes of memory that its weights alone take in bfloat16
-    memory: int
-
-    def quantised(self, bits: int) -> int:
-        """Bytes that they take packed in groups of 64, each with a scale and a bias of 16 bits."""
-        return self.parameters * (2 * bits + 1) // 16
-
-
-@attrs.frozen
-class FamilyEntry:
-    """Models that are read by one file of `families/`."""
-
-    #: `model_type` in their config.json; llada_moe stands for a llada with experts
-    types: tuple[str, ...]
-    #: which models these are
-    about: str
-    #: some of them, with the sizes that follow from their published configurations
-    published: tuple[PublishedEntry, ...]
-
-
-def families_menu() -> tuple[FamilyEntry, ...]:
-    """Every family; what it is stands in the first line of its file."""
-    known, types = published(), dict[str, list[str]]()
-    for kind, read in FAMILIES.items():
-        types.setdefault(read.__module__, []).append(kind)
-    entries: list[FamilyEntry] = []
-    for module, kinds in types.items():
-        first = (sys.modules[module].__doc__ or "").partition("\n")[0]
-        members = tuple(
-            PublishedEntry(name, trunk.parameters, trunk.active_parameters, 2 * trunk.parameters)
-            for name, trunk in known.items()
-            if trunk.family in kinds
-        )
-        entries.append(FamilyEntry(tuple(kinds), re.sub(r" \([^()]*`model_type`[^()]*\)", "", first), members))
-    return tuple(entries)
 
 
 def _entry(name: str, maker: Callable[..., Part | Policy], parts: str = "") -> Entry:

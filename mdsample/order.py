@@ -15,8 +15,9 @@ import numpy as np
 
 from mdsample.arrays import Bools, Doubles
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Tokenizer
-from mdsample.part import Part, Seat, integer, items, real
+from mdsample.part import Part, Seat
+from mdsample.settings import integer, items, real
+from mdsample.tokens import Tokenizer
 from mdsample.view import View
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdsample.arrays import Bools
-from mdsample.part import integer, real
+from mdsample.settings import integer, real
 from mdsample.view import View
 
 #: what stands for −inf, which η = 0 could not scale

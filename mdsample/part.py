@@ -1,25 +1,23 @@
-"""What every part of a policy shares: it is a frozen value, it has a name, it fills a seat, and parts add up."""
+"""Parts and policies: a part is a frozen value with a name and a seat; a policy is a sum of parts."""
 
 from __future__ import annotations
 
 import abc
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar, Literal, final
 
 import attrs
 
-if TYPE_CHECKING:
-    from mdsample.canvas import Canvas
-    from mdsample.denoiser import Tokenizer
-    from mdsample.policy import CompletePolicy, Policy
+from mdsample.canvas import Canvas
+from mdsample.errors import PolicyError
+from mdsample.tokens import Tokenizer
+from mdsample.written import value_text
 
 Seat = Literal["window", "order", "selection", "draw", "stop", "constraint", "revise", "guide"]
 #: the seats in the order in which a policy is written
 SEATS: tuple[Seat, ...] = ("window", "order", "selection", "draw", "stop", "constraint", "revise", "guide")
 #: seats that hold any number of parts
 MANY: frozenset[Seat] = frozenset({"stop", "constraint"})
-_LARGEST = 2**31 - 1  # counts meet int32 arrays
 
 
 class Part(abc.ABC):
@@ -45,139 +43,91 @@ class Part(abc.ABC):
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""
 
-    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts go with any
-        """Raises `ValueError`, with the remedy, if the part does not go with the others of the policy."""
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
+        """Why it does not go together with another part of the policy, with the remedy; empty if it does."""
+        return ""
 
     def __add__(self, other: Part | Policy) -> Policy:
         """The policy that has both parts; raises `PolicyError` if they want the same single seat."""
-        from mdsample.policy import Policy
-
         return Policy.of(self) + other
 
 
-def real(
-    default: Any = attrs.NOTHING,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    optional: bool = False,
-    kw_only: bool = False,
-) -> Any:
-    """An attrs field for a finite real number within stated limits."""
-
-    def convert(value: Any) -> Any:
-        try:
-            return value if isinstance(value, (bool, str, bytes)) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            return value  # the validator says what is wrong with it
-
-    limits = _limits(above=above, at_least=at_least, at_most=at_most, below=below)
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, float) and math.isfinite(value) and limits.hold(value)
-
-    return _field(default, convert, fits, f"a number{limits.words}", optional, kw_only)
+def _by_seat(parts: Iterable[Part]) -> tuple[Part, ...]:
+    return tuple(sorted(dict.fromkeys(parts), key=lambda part: SEATS.index(part.seat)))
 
 
-def integer(
-    default: Any = attrs.NOTHING,
-    *,
-    at_least: int | None = None,
-    at_most: int | None = None,
-    optional: bool = False,
-    kw_only: bool = False,
-) -> Any:
-    """An attrs field for an integer within stated limits, below 2^31."""
-
-    def convert(value: Any) -> Any:
-        # numpy integers are welcome; 2.0 is not, it is more likely a slip than a count
-        index = getattr(value, "__index__", None)
-        return value if isinstance(value, bool) or index is None else index()
-
-    limits = _limits(above=None, at_least=at_least, at_most=at_most, below=None)
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and limits.hold(value) and value <= _LARGEST
-
-    return _field(default, convert, fits, f"a whole number{limits.words}", optional, kw_only)
-
-
-def text(default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty string."""
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, str) and bool(value)
-
-    return _field(default, lambda value: value, fits, "a text that is not empty", False, kw_only)
-
-
-def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty tuple (given as list or tuple) whose members pass `accepts`."""
-
-    def convert(value: Any) -> Any:
-        return tuple(value) if isinstance(value, (list, tuple)) else value  # type: ignore[arg-type]
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, tuple) and bool(value) and all(accepts(v) for v in value)  # type: ignore[misc]
-
-    return _field(attrs.NOTHING, convert, fits, f"a list of {kind}", False, kw_only)
-
-
+@final
 @attrs.frozen
-class _Limits:
-    above: float | None
-    at_least: float | None
-    at_most: float | None
-    below: float | None
+class Policy:
+    """A sum of parts: one at most in each single seat, any number of stops and constraints.
 
-    def hold(self, value: float) -> bool:
-        return (
-            (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
+    `a + b` has the parts of both; two different parts for one single seat are refused (the same part twice is one
+    part). `+` is associative, and `Policy()` is its identity.
+    """
 
-    @property
-    def words(self) -> str:
-        said = [
-            f"{word} {limit:g}"
-            for word, limit in (
-                ("above", self.above),
-                ("at least", self.at_least),
-                ("at most", self.at_most),
-                ("below", self.below),
-            )
-            if limit is not None
-        ]
-        return f", {' and '.join(said)}" if said else ""
+    #: sorted by seat, within a seat as they were added
+    parts: tuple[Part, ...] = attrs.field(default=(), converter=_by_seat)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses two parts for one single seat."""
+        for one, other in zip(self.parts, self.parts[1:], strict=False):
+            if fault := clash(one, other):
+                raise PolicyError(f"{fault}; keep one, or swap them with policy.replace")
+
+    @staticmethod
+    def of(*parts: Part) -> Policy:
+        """The sum of parts."""
+        return Policy(parts)
+
+    def __add__(self, other: Part | Policy) -> Policy:
+        """The policy that has the parts of both."""
+        match other:
+            case Policy():
+                return Policy((*self.parts, *other.parts))
+            case Part():
+                return Policy((*self.parts, other))
+            case _:
+                return NotImplemented
+
+    def at(self, *seats: Seat) -> tuple[Part, ...]:
+        """The parts in these seats."""
+        return tuple(part for part in self.parts if part.seat in seats)
+
+    def without(self, *seats: Seat) -> Policy:
+        """The policy with these seats free; `PolicyError` for a seat that does not exist."""
+        for seat in seats:
+            if seat not in SEATS:
+                raise PolicyError(f"there is no seat {seat!r}; seats: {', '.join(SEATS)}")
+        return Policy(part for part in self.parts if part.seat not in seats)
+
+    def replace(self, *parts: Part) -> Policy:
+        """The policy with these parts in place of those in their seats; of stops and constraints, of their names."""
+        new = {part.name if part.seat in MANY else part.seat for part in parts}
+        return Policy((*(p for p in self.parts if (p.name if p.seat in MANY else p.seat) not in new), *parts))
+
+    def __str__(self) -> str:
+        """The shortest text that parses back."""
+        return policy_text(self)
 
 
-def _limits(**limits: float | None) -> _Limits:
-    return _Limits(**limits)
+def clash(one: Part, other: Part) -> str:
+    """That two different parts want one single seat; empty if they do not."""
+    if one == other or one.seat != other.seat or one.seat in MANY:
+        return ""
+    return f"two parts want the {one.seat} seat: {part_text(one)} and {part_text(other)}"
 
 
-def _field(
-    default: Any,
-    convert: Callable[[Any], Any],
-    fits: Callable[[Any], bool],
-    wanted: str,
-    optional: bool,
-    kw_only: bool,
-) -> Any:
-    def check(part: Part, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if optional and value is None:
-            return
-        if not fits(value):
-            spare = ", or none" if optional else ""
-            most = f", at most {_LARGEST}" if type(value) is int and value > _LARGEST else ""
-            raise ValueError(f"{part.name}({attribute.name}=…) must be {wanted}{most}{spare}; got {value!r}")
+def policy_text(policy: Policy, full: bool = False) -> str:
+    """The shortest text that parses back to the policy; with `full`, every setting of its parts by name."""
+    return "+".join(part_text(part, full) for part in policy.parts)
 
-    return attrs.field(
-        default=default,
-        converter=(lambda value: None if optional and value is None else convert(value)),
-        validator=check,
-        kw_only=kw_only,
-    )
+
+def part_text(part: Part, full: bool = False) -> str:
+    """The shortest text of a part, without defaults; with `full`, every setting by name."""
+    settings: list[str] = []
+    for number, field in enumerate(attrs.fields(type(part))):
+        value = getattr(part, field.name)
+        if full or value != field.default:
+            name = f"{field.name}=" if number > 0 or field.kw_only or full else ""
+            settings.append(name + value_text(value))
+    return f"{part.name}({','.join(settings)})" if settings else part.name

@@ -8,10 +8,12 @@ import numpy as np
 from mdsample.arrays import somewhere
 from mdsample.canvas import Canvas
 from mdsample.constraint import Rule
-from mdsample.denoiser import Denoiser, Restriction
+from mdsample.denoiser import Denoiser
 from mdsample.errors import PolicyError
 from mdsample.guide import Cfg
-from mdsample.policy import CompletePolicy, Policy
+from mdsample.part import Policy
+from mdsample.policy import CompletePolicy, complete
+from mdsample.restriction import Restriction
 from mdsample.uniforms import row_key
 
 
@@ -36,7 +38,7 @@ class Plan:
 
 def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> Plan:
     """Checks policy, canvas and model together; raises `PolicyError`."""
-    whole, tokenizer = policy.completed(), denoiser.tokenizer
+    whole, tokenizer = complete(policy), denoiser.tokenizer
     longest = int(canvas.valid.sum(1).max(initial=0))
     if longest > denoiser.max_length:
         raise PolicyError(f"a row has {longest} tokens; {denoiser.name} takes at most {denoiser.max_length}")
@@ -50,9 +52,11 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
     restriction = Restriction(allowed[None], np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     live: list[Rule] = []
     try:
-        for part in policy.parts():
+        for part in policy.parts:
             part.check(canvas, tokenizer)
-            part.goes_with(whole, tokenizer)
+            for other in whole.parts:
+                if other is not part and (reason := part.conflict(other, tokenizer)):
+                    raise PolicyError(reason)
         for constraint in sorted(whole.constraints, key=lambda c: not c.lasting):
             rule = constraint.bind(tokenizer, canvas, restriction)
             if constraint.lasting:
@@ -68,8 +72,8 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
     price = (1 + whole.order.tries) * (2 if isinstance(whole.guide, Cfg) else 1)
     # more looks than this no row ever has
     most = int(canvas.blank.sum(1).max(initial=0)) + whole.revise.budget
-    shifts = min(most, max((part.shifts for part in policy.parts()), default=0))
-    rereads = any(part.rereads for part in policy.parts())
+    shifts = min(most, max((part.shifts for part in policy.parts), default=0))
+    rereads = any(part.rereads for part in policy.parts)
     return Plan(whole, restriction, tuple(live), keys, price, shifts, rereads)
 
 

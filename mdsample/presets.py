@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mdsample.draw import Temperature
 from mdsample.order import Confidence, Entropy, LeftToRight, Margin, Random
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.revise import P2Remask, RemdmRemask
 from mdsample.selection import (
     AboveConfidence,

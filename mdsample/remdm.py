@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import attrs
 
-from mdsample.part import Part, integer, real
+from mdsample.part import Part
+from mdsample.settings import integer, real
 
 KINDS = ("cap", "rescale", "conf", "loop")
 #: published η by kind, for 1,024 steps

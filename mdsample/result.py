@@ -12,9 +12,9 @@ import numpy as np
 from mdsample.arrays import Ints
 from mdsample.cache import read_cache
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Tokenizer
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.state import UNFINISHED, Event, Outcome, State
+from mdsample.tokens import Tokenizer
 
 
 @attrs.frozen

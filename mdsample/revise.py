@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
 
 import attrs
 import numpy as np
@@ -12,15 +12,12 @@ from mdsample.arrays import Bools, Doubles
 from mdsample.p2 import ETA as P2_ETA
 from mdsample.p2 import STEPS as P2_STEPS
 from mdsample.p2 import planned
-from mdsample.part import Part, Seat, integer, real
+from mdsample.part import Part, Seat, part_text
 from mdsample.remdm import ETA, KIND, STEPS, clock
 from mdsample.selection import P2Reveal
+from mdsample.settings import integer, real
+from mdsample.tokens import Tokenizer
 from mdsample.view import View
-from mdsample.written import part_text
-
-if TYPE_CHECKING:
-    from mdsample.denoiser import Tokenizer
-    from mdsample.policy import CompletePolicy
 
 
 class Revise(Part):
@@ -162,14 +159,15 @@ class P2Remask(Revise):
         """`limit`."""
         return self.limit
 
-    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """Only with its other half: what another selection writes against the plan would be masked again at once."""
         half = P2Reveal(self.eta, steps=self.steps)
-        if policy.selection != half:
-            raise ValueError(
-                f"{part_text(self)} plans together with {part_text(half)}, not with {part_text(policy.selection)}; "
+        if other.seat == "selection" and other != half:
+            return (
+                f"{part_text(self)} plans together with {part_text(half)}, not with {part_text(other)}; "
                 "take the preset p2, or another revision"
             )
+        return ""
 
     def remask(self, view: View) -> Bools:
         """What stands and is not planned to."""

@@ -17,9 +17,9 @@ from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
 from mdsample.draw import Greedy
 from mdsample.looking import look_ahead, noted, recall, restrict, see
-from mdsample.part import Part
+from mdsample.part import Part, Policy
 from mdsample.plan import Plan, make_plan
-from mdsample.policy import CompletePolicy, Policy
+from mdsample.policy import CompletePolicy
 from mdsample.result import Result
 from mdsample.state import FILLED, Event, Outcome, State
 from mdsample.view import Board, Ranked, View

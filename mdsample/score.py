@@ -15,7 +15,6 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Ints, Longs, upto
-from mdsample.cache import Rows
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import BATCH_SIZE
@@ -23,8 +22,9 @@ from mdsample.errors import ScoreError, TemplateError
 from mdsample.guide import NoGuide
 from mdsample.looking import restrict
 from mdsample.order import LeftToRight, Order
+from mdsample.part import Policy
 from mdsample.plan import Plan
-from mdsample.policy import Policy
+from mdsample.rows import Rows
 from mdsample.sampler import Sampler, rank
 from mdsample.selection import Top
 from mdsample.state import Event, State

@@ -34,8 +34,9 @@ from mdsample.arrays import Bools, Doubles, Ints, upto
 from mdsample.p2 import ETA as P2_ETA
 from mdsample.p2 import STEPS as P2_STEPS
 from mdsample.p2 import planned
-from mdsample.part import Part, Seat, integer, real
+from mdsample.part import Part, Seat
 from mdsample.remdm import ETA, KIND, STEPS, clock
+from mdsample.settings import integer, real
 from mdsample.view import Ranked, View, bounds, capped
 
 

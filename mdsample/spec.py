@@ -24,9 +24,8 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from mdsample.catalog import PARTS
-from mdsample.errors import PolicyError, SpecError
-from mdsample.part import Part
-from mdsample.policy import Policy
+from mdsample.errors import SpecError
+from mdsample.part import Part, Policy, clash
 from mdsample.presets import PRESETS
 
 
@@ -132,10 +131,11 @@ def parse(text: str) -> Policy:
     while True:
         column = scan.at
         term = _term(scan)
-        try:
-            policy = policy + term
-        except PolicyError as error:
-            raise scan.error(str(error), column) from None
+        added = term.parts if isinstance(term, Policy) else (term,)
+        for fault in (clash(part, other) for part in policy.parts for other in added):
+            if fault:
+                raise scan.error(f"{fault}; keep one, or swap them: {policy.replace(*added)}", column)
+        policy = policy + term
         if scan.over:
             return policy
         if not scan.sign("+"):

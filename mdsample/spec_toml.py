@@ -10,10 +10,9 @@ from typing import cast
 import attrs
 
 from mdsample.errors import SpecError
-from mdsample.part import MANY, SEATS, Part
-from mdsample.policy import Policy
+from mdsample.part import MANY, SEATS, Part, Policy, part_text
 from mdsample.spec import make, parse
-from mdsample.written import part_text, written
+from mdsample.written import written
 
 #: key in the `[policy]` table -> seat; a seat that holds many has a plural key and an array
 _KEYS = {f"{seat}s" if seat in MANY else seat: seat for seat in SEATS}
@@ -24,7 +23,7 @@ def to_toml(policy: Policy) -> str:
     """The policy as a TOML table `[policy]`, every setting written out; one that is `None` is left out."""
     lines = ["[policy]"]
     for key, seat in _KEYS.items():
-        tables = [_part_toml(part) for part in policy.parts() if part.seat == seat]
+        tables = [_part_toml(part) for part in policy.parts if part.seat == seat]
         if tables:
             lines.append(f"{key} = [{', '.join(tables)}]" if seat in MANY else f"{key} = {tables[0]}")
     return "\n".join(lines) + "\n"
@@ -88,7 +87,7 @@ def _part_from_toml(key: str, path: str, value: object) -> Part:
         policy = Policy() + make(name, given, fail)
     else:
         raise fail(f"expected one part, as in {_EXAMPLE}; got {brief(value)}")
-    match list(policy.parts()):
+    match list(policy.parts):
         case [part] if part.seat == _KEYS[key]:
             return part
         case [part]:

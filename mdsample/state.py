@@ -9,8 +9,8 @@ import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, upto
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Tokenizer
 from mdsample.shift import Glance
+from mdsample.tokens import Tokenizer
 from mdsample.view import Board
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
 
 import attrs
 import numpy as np
@@ -11,12 +11,10 @@ import numpy as np
 from mdsample.arrays import Bools, Ints, somewhere
 from mdsample.canvas import Canvas
 from mdsample.constraint import Choices
-from mdsample.denoiser import Tokenizer, token_id
-from mdsample.part import Part, Seat, integer, real, text
+from mdsample.part import Part, Seat
+from mdsample.settings import integer, real, text
+from mdsample.tokens import Tokenizer, token_id
 from mdsample.view import Board, View
-
-if TYPE_CHECKING:
-    from mdsample.policy import CompletePolicy
 
 
 @attrs.frozen(eq=False)
@@ -161,15 +159,16 @@ class Ended(Stop):
         """The token must exist."""
         self.ending(tokenizer)
 
-    def goes_with(self, policy: CompletePolicy, tokenizer: Tokenizer) -> None:
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """No choice for a slot may hold the token before its end."""
-        for choices in (part for part in policy.constraints if isinstance(part, Choices)):
-            for choice in choices.texts:
+        if isinstance(other, Choices):
+            for choice in other.texts:
                 if self.ending(tokenizer) in tokenizer.encode(choice)[:-1]:
-                    raise ValueError(
-                        f"ended({self.token!r}) would cut off {choice!r}, a choice for slot {choices.slot!r}; "
+                    return (
+                        f"ended({self.token!r}) would cut off {choice!r}, a choice for slot {other.slot!r}; "
                         "leave one of them out"
                     )
+        return ""
 
     def ending(self, tokenizer: Tokenizer) -> int:
         """The id of the ending token; `ValueError` if the model has none."""

@@ -21,8 +21,8 @@ from itertools import takewhile
 import attrs
 
 from mdsample.canvas import Canvas
-from mdsample.denoiser import Tokenizer
 from mdsample.errors import TemplateError
+from mdsample.tokens import Tokenizer
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ import numpy as np
 from mdsample._version import versions
 from mdsample.canvas import Canvas
 from mdsample.errors import TraceError
+from mdsample.policy import in_full
 from mdsample.result import Result
 from mdsample.state import Event, Outcome, State
 
@@ -42,7 +43,7 @@ class Trace:
     def of(result: Result) -> Trace:
         """The record of a finished run."""
         return Trace(
-            result.policy.in_full(),
+            in_full(result.policy),
             result.seed,
             result.model,
             result.backend,

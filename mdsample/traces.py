@@ -22,6 +22,7 @@ from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
 from mdsample.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.errors import TemplateError, TracesError
+from mdsample.policy import in_full
 from mdsample.records import Record, Request, asked, finite
 from mdsample.result import Row
 from mdsample.sampler import Sampler
@@ -111,7 +112,7 @@ class Tracer:
             "model": self.denoiser.name,
             **({} if self.revision is None else {"revision": self.revision}),
             "cache": cache_text(self.denoiser.cache),
-            "policy": self.sampler.policy.in_full(),
+            "policy": in_full(self.sampler.policy),
             "template": str(self.template),
             "seed": self.sampler.seed,
             "n": self.n,

@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, upto
-from mdsample.denoiser import Tokenizer
 from mdsample.marginals import Marginals
+from mdsample.tokens import Tokenizer
 from mdsample.uniforms import Uniforms
 
 

@@ -9,7 +9,8 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Ints
-from mdsample.part import Part, Seat, integer
+from mdsample.part import Part, Seat
+from mdsample.settings import integer
 from mdsample.view import Board
 
 

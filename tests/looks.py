@@ -12,9 +12,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from mdsample.denoiser import Look, Restriction
+from mdsample.denoiser import Look
 from mdsample.draw import Temperature
 from mdsample.reference.look import NumpyLook
+from mdsample.restriction import Restriction
 
 #: columns are padded to whole blocks of this many
 BLOCK = 512

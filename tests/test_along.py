@@ -20,7 +20,7 @@ from mdsample.along import Along
 from mdsample.cache import Dual
 from mdsample.engine import fill, prepare
 from mdsample.errors import TemplateError, WatchError
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.template import Template
 from mdsample.testing import ScriptedDenoiser
 

@@ -21,11 +21,13 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, Exact, Rows
-from mdsample.denoiser import Ask, Denoiser, Restriction
+from mdsample.cache import Cache, Exact
+from mdsample.denoiser import Ask, Denoiser
 from mdsample.guide import Cfg, NoGuide
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.presets import PRESETS
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 from mdsample.tasks import TASKS
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")

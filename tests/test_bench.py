@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from mdsample import sudoku
 from mdsample.answers import Answers
-from mdsample.bench import Interval, PolicyScore, bench, mean, paired_difference, share
+from mdsample.bench import PolicyScore, bench
 from mdsample.denoiser import Denoiser
 from mdsample.errors import BenchError, PolicyError
-from mdsample.loading import load
-from mdsample.policy import Policy
+from mdsample.intervals import Interval, mean, paired_difference, share
+from mdsample.load import load
+from mdsample.part import Policy
+from mdsample.policy import in_full
 from mdsample.result import Row
 from mdsample.sampler import Sampler
 from mdsample.spec import parse
@@ -73,7 +75,7 @@ def test_scores_are_those_of_the_plain_sampler(model: Denoiser, scores: list[Pol
     assert scores[0].difference == Interval(0, 0, 0)
     assert scores[1].difference == paired_difference(solved[1], solved[0])
     assert {score.limit for score in scores} == {7}
-    assert scores[2].policy == POLICIES[2].in_full()
+    assert scores[2].policy == in_full(POLICIES[2])
     assert scores[2].nfe.value == scores[2].nfe.low == 3
 
 

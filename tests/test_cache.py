@@ -16,10 +16,12 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, Dual, Exact, Memory, Prefix, Rows, read_cache
+from mdsample.cache import Cache, Dual, Exact, Prefix, read_cache
 from mdsample.denoiser import Denoiser
 from mdsample.errors import CacheError
-from mdsample.policy import Policy
+from mdsample.kv_plan import Memory
+from mdsample.part import Policy
+from mdsample.rows import Rows
 
 CACHES = [None, Exact(), Prefix(), Prefix(3), Dual(), Dual(1)]
 

@@ -15,8 +15,8 @@ from mdsample.bench import Runs
 from mdsample.calibrate import VALUES, Loss, Tried, calibrate, exact_limit, settings
 from mdsample.denoiser import Denoiser
 from mdsample.errors import BenchError, PolicyError, SpecError
-from mdsample.loading import load
-from mdsample.policy import Policy
+from mdsample.load import load
+from mdsample.part import Policy
 from mdsample.spec import parse
 from mdsample.tasks import Problem, Task, in_answer
 

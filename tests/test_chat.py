@@ -17,10 +17,10 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Engine
 
 import mdsample
+from mdsample.card import TEMPLATE, read_card
 from mdsample.chat import ChatTemplate, read_chat_template
 from mdsample.errors import ModelError, RenderError, TemplateError
 from mdsample.families import read_config
-from mdsample.loading import TEMPLATE, read_card
 from mdsample.sandbox import LONGEST, render
 from mdsample.template import Template
 from mdsample.tokenizer import FileTokenizer

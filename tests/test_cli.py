@@ -91,7 +91,8 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         ([*run, "-p", "mde"], "unknown policy 'mde'; did you mean 'med'?\n  mde\n  ^"),
         (
             [*run, "-p", "med+top(3)"],
-            "two parts want the selection seat: below-entropy and top(3); keep one\n  med+top(3)\n      ^",
+            "two parts want the selection seat: below-entropy and top(3); keep one, or swap them: entropy+top(3)"
+            "\n  med+top(3)\n      ^",
         ),
         (
             [*run, "-p", "early-exit(slot='x')"],
@@ -102,7 +103,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (
             [*run, "-p", "med", "--steps", 4],
             "--steps 4 is short for '+steps(4)': two parts want the selection seat: below-entropy and steps(4); "
-            "keep one",
+            "keep one, or swap them: entropy+steps(4)\n  entropy+below-entropy+steps(4)\n                        ^",
         ),
         (
             [*run, "-t", "Q {prompt} {a:3", "hi"],

@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch")
 
 from mdsample_cli.main import main
 from mdsample_torch import compiled, recorded
-from mdsample_torch.backend import TorchDenoiser, open_model
+from mdsample_torch.backend import open_model
 from mdsample_torch.compiled import Compiled
+from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.recorded import Recorder
 
 import mdsample
@@ -27,8 +28,8 @@ from mdsample.cache import Cache, Dual, Exact, Prefix
 from mdsample.engine import fill, prepare
 from mdsample.errors import ModelError
 from mdsample.families import read_config
+from mdsample.part import Policy
 from mdsample.places import rounded, static_places
-from mdsample.policy import Policy
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.engine import Prepared, fill, prepare
 from mdsample.errors import PolicyError, TemplateError
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.result import Row, pieces
 from mdsample.sampler import Sampler
 from mdsample.spec import parse

@@ -29,7 +29,8 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.policy import complete
 from mdsample.revise import Revise
 from mdsample.sampler import Sampler, choose, rank, ranked
 from mdsample.selection import (
@@ -197,7 +198,7 @@ PASSES = {
 @given(joints, st.sampled_from([rule for rule in exact.RULES if rule.name in PASSES]), st.data())
 def test_the_prefix_is_the_longest_that_passes(joint, rule, data):
     setting = data.draw(st.sampled_from(exact.settings(rule, joint)))
-    policy = rule.policy(setting).completed()
+    policy = complete(rule.policy(setting))
     for _, view in visits(rule.policy(setting), joint):
         ranking = rank(policy, view)
         order = ranked(view, ranking)
@@ -213,10 +214,10 @@ def test_what_was_not_spent_yet_buys_the_longest_prefix_that_the_budget_pays_for
     [rule] = (rule for rule in exact.RULES if rule.name == "budget")
     setting = data.draw(st.sampled_from(exact.settings(rule, joint)))
     _, view = next(visits(rule.policy(setting), joint))
-    order = ranked(view, rank(rule.policy(setting).completed(), view))
+    order = ranked(view, rank(complete(rule.policy(setting)), view))
     passes = rule.test(view, order)[0] <= setting
     law = exact.law(rule.policy(setting), joint)
-    chosen = choose(rule.policy(setting).completed(), view, rank(rule.policy(setting).completed(), view))[0]
+    chosen = choose(complete(rule.policy(setting)), view, rank(complete(rule.policy(setting)), view))[0]
     assert chosen.sum() == max(1, sum(itertools.takewhile(bool, passes.tolist())))
     assert law.kl_bound <= setting + 2e-6
 
@@ -244,7 +245,7 @@ def test_cumulative_confidence_bounds_the_joint_chance_of_the_most_probable(join
     policy = Whole() + order + CumulativeConfidence(probability) + ONE
     rows, mass = np.array(list(np.ndindex(joint.table().shape))), joint.table().ravel()
     for _, view in visits(policy, joint):
-        chosen = choose(policy.completed(), view, rank(policy.completed(), view))[0]
+        chosen = choose(complete(policy), view, rank(complete(policy), view))[0]
         for i in np.flatnonzero(chosen.sum(1) > 1):
             blank = view.board.blank[i]
             possible = (rows == view.board.tokens[i])[:, ~blank].all(1)

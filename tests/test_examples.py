@@ -10,12 +10,12 @@ from checkpoints import write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdsample.denoiser import Tokenizer
 from mdsample.errors import RecordError, TemplateError
 from mdsample.examples import read_examples
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.result import read
 from mdsample.template import Template
+from mdsample.tokens import Tokenizer
 
 TEMPLATE = Template.parse("{prompt}:{reasoning:20} so{answer:4}")
 

@@ -30,7 +30,7 @@ import mdsample
 from mdsample.errors import FinetuneError
 from mdsample.examples import Example, read_examples
 from mdsample.families.trunk import Trunk
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.reference.trunk import NumpyTrunk
 from mdsample.template import Template
 

@@ -18,7 +18,7 @@ from mdsample import testing
 from mdsample.engine import fill, prepare
 from mdsample.errors import TemplateError
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.result import read
 from mdsample.template import Slot, Template
 from mdsample.testing import ScriptedDenoiser

@@ -32,8 +32,8 @@ from mdsample.families import FAMILIES as READERS
 from mdsample.families import published, read_config
 from mdsample.families.special import Special
 from mdsample.installed import Backend, Choice, Device, Run, installed_backends, runs
-from mdsample.loading import GROUP
-from mdsample.menu import families_menu
+from mdsample.load import GROUP
+from mdsample.models_menu import families_menu
 from mdsample.reference.backend import open_model
 
 SINGLE = "model.safetensors"

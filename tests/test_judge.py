@@ -15,7 +15,7 @@ from mdsample.denoiser import Denoiser
 from mdsample.errors import ScoreError
 from mdsample.exact.joint import Joint
 from mdsample.judge import WAYS, By, judge
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.sampler import Sampler
 from mdsample.score import MarginalProduct, score
 from mdsample.template import Template

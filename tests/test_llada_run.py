@@ -30,7 +30,7 @@ from mdsample_cli.main import main
 from safetensors.torch import load_file
 
 import mdsample
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.template import Template
 
 PAGE = Path(__file__).parent.parent / "docs" / "llada.md"

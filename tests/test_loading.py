@@ -21,13 +21,16 @@ from tokenizers import processors
 
 from mdsample import loading
 from mdsample.cache import Cache, Dual
-from mdsample.denoiser import Denoiser, Tokenizer
+from mdsample.card import TEMPLATE, read_card
+from mdsample.denoiser import Denoiser
 from mdsample.errors import ModelError
 from mdsample.families import llada, read_config
 from mdsample.families.trunk import Whole
-from mdsample.loading import GROUP, TEMPLATE, backends, choose_backend, embedded_models, load, read_card
+from mdsample.load import GROUP, backends, choose_backend, load
+from mdsample.loading import embedded_models
 from mdsample.reference.backend import open_model
 from mdsample.tokenizer import FileTokenizer
+from mdsample.tokens import Tokenizer
 
 SPEC = llada.read(CONFIG)
 

@@ -18,16 +18,19 @@ transformers = pytest.importorskip("transformers")
 
 from mdsample_cli.main import main
 from mdsample_torch import from_module, masked_lm, module
-from mdsample_torch.backend import TorchDenoiser, open_model
+from mdsample_torch.backend import open_model
+from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.module import ModuleBody
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Dual, Rows
-from mdsample.denoiser import Ask, Denoiser, Restriction
+from mdsample.cache import Dual
+from mdsample.denoiser import Ask, Denoiser
 from mdsample.errors import CacheError, ModelError
 from mdsample.guide import Cfg, NoGuide
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 
 VOCAB = 320
 _SMALL: dict[str, Any] = {

@@ -26,7 +26,7 @@ from mdsample.denoiser import Denoiser
 from mdsample.errors import ModelError
 from mdsample.guide import NoGuide
 from mdsample.installed import installed_backends, runs
-from mdsample.policy import Policy
+from mdsample.part import Policy
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))

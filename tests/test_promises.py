@@ -15,7 +15,8 @@ import mdsample
 from mdsample import testing
 from mdsample.canvas import Canvas
 from mdsample.catalog import PARTS
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.policy import complete
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 LETTERS = 6
@@ -64,8 +65,8 @@ def test_it_ends_and_keeps_fixed_text_and_replays(
         assert row.filled + row.unfilled == canvas.blank[canvas.ids.index(row.id)].sum()
         assert row.unfilled == 0 or row.outcome.name == "early-exit"
         assert row.error_bound >= 0 and 0 <= row.tv_bound <= 1
-        guidance = 2 if isinstance(policy.guide, mdsample.Cfg) else 1
-        assert row.nfe == row.steps * guidance * (1 + (policy.order.tries if policy.order else 0))
+        guidance = 2 if isinstance(complete(policy).guide, mdsample.Cfg) else 1
+        assert row.nfe == row.steps * guidance * (1 + complete(policy).order.tries)
 
 
 @given(POLICIES, models(), canvases(), st.integers(0, 3))
@@ -95,7 +96,7 @@ def test_a_fixed_order_is_followed(data: st.DataObject, model: ScriptedDenoiser)
 def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canvas) -> None:
     symbols = model.tokenizer
     result = testing.run(policy, model, canvas)
-    for part in policy.constraints:
+    for part in policy.at("constraint"):
         for i, row in enumerate(result.rows):
             here = canvas.blank[i, : len(row.tokens)] & (row.tokens != symbols.mask_id)
             by_model = here.copy()
@@ -114,7 +115,7 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
 
 @given(models(), canvases(), st.integers(1, 12), POLICIES)
 def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int, policy: Policy) -> None:
-    rest = attrs.evolve(policy, stops=())
+    rest = policy.without("stop")
     price = mdsample.Sampler(policy).plan(model, canvas).price
     for row in testing.run(rest + mdsample.Budget(nfe), model, canvas).rows:
         assert row.nfe <= max(nfe, price)
@@ -124,10 +125,13 @@ def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int,
 @given(models(), canvases(), st.just(0.0) | st.floats(0.001, 20), POLICIES)
 def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, total: float, policy: Policy) -> None:
     # stop rules spend on top, so only the one that never fills by itself is here
-    rest = attrs.evolve(policy, stops=tuple(stop for stop in policy.stops if isinstance(stop, mdsample.Ended)))
-    if isinstance(rest.revise, mdsample.P2Remask):  # which has a selection of its own
-        rest = attrs.evolve(rest, revise=mdsample.BelowConfidence(0.5, limit=rest.revise.limit))
-    result = testing.run(attrs.evolve(rest, selection=mdsample.ErrorBudget(total)), model, canvas)
+    rest = policy.without("stop") + Policy(stop for stop in policy.at("stop") if isinstance(stop, mdsample.Ended))
+    match rest.at("revise"):
+        case [mdsample.P2Remask(limit=limit)]:  # which has a selection of its own
+            rest = rest.replace(mdsample.BelowConfidence(0.5, limit=limit))
+        case _:
+            pass
+    result = testing.run(rest.replace(mdsample.ErrorBudget(total)), model, canvas)
     assert (result.state.error_bound <= total).all()
     for row, again in zip(result.rows, result.state.remasked.tolist(), strict=True):
         assert row.error_bound <= total or again
@@ -150,8 +154,8 @@ def test_rounds_are_filled_one_a_step(model: ScriptedDenoiser, canvas: Canvas, s
 @given(models(), canvases(), st.integers(1, 16), POLICIES)
 def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: int, policy: Policy) -> None:
     # tokens that are masked again need steps beyond the split
-    rest = attrs.evolve(policy, stops=(), revise=None, selection=mdsample.Steps(n))
-    match rest.window or mdsample.Blocks():
+    rest = policy.without("stop", "revise").replace(mdsample.Steps(n))
+    match complete(rest).window:
         case mdsample.Blocks(size=size):
             rounds = 1
         case mdsample.Dilated(size=size):
@@ -166,7 +170,7 @@ def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: 
 @given(models(), canvases(), POLICIES)
 def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, canvas: Canvas, policy: Policy) -> None:
     # an end token that is masked again may leave behind what was filled on its account
-    ended = attrs.evolve(policy, stops=(mdsample.Ended(),), constraints=(), revise=None)
+    ended = policy.without("stop", "constraint", "revise") + mdsample.Ended()
     result = testing.run(ended, model, canvas)
     end = model.tokenizer.end_id
     for i, row in enumerate(result.rows):
@@ -269,10 +273,10 @@ def test_every_setting_matters(name: str) -> None:
     toys = [ScriptedDenoiser(symbols, seed, sharpness) for seed in (0, 1) for sharpness in (1.0, 4.0)]
 
     def results(value: mdsample.Part) -> list[Any]:
-        seats = attrs.evolve(around, **({value.seat: None} if hasattr(around, value.seat) else {}))
+        whole = around.replace(value)
         if isinstance(value, mdsample.P2Remask):
-            seats = attrs.evolve(seats, selection=mdsample.P2Reveal(value.eta, steps=value.steps))
-        runs = [testing.run(seats + value, toy, canvas) for toy in toys]
+            whole = whole.replace(mdsample.P2Reveal(value.eta, steps=value.steps))
+        runs = [testing.run(whole, toy, canvas) for toy in toys]
         return [(row.tokens.tolist(), [c.step for c in row.commits]) for run in runs for row in run.rows]
 
     base = part(**start_of(name))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdsample.errors import PolicyError, RecordError, TemplateError
 from mdsample.jobs import Answer, Job, default_policy, in_order
-from mdsample.loading import load
+from mdsample.load import load
 from mdsample.records import Output, Record, Request, line, read_requests
 from mdsample.sampler import Sampler
 from mdsample.spec import parse

@@ -15,8 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdsample.cache import Rows
-from mdsample.denoiser import Ask, Denoiser, Look, Restriction
+from mdsample.denoiser import Ask, Denoiser, Look
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.errors import ModelError
 from mdsample.families.llada import read
@@ -25,6 +24,8 @@ from mdsample.guide import Cfg, Guide, NoGuide
 from mdsample.reference.backend import ReferenceDenoiser, open_model
 from mdsample.reference.look import NumpyLook, guided, reduce
 from mdsample.reference.trunk import NumpyTrunk
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 
 V = 320
 few = settings(max_examples=30, deadline=None)

@@ -15,7 +15,7 @@ from mdsample.canvas import Canvas
 from mdsample.engine import Prepared, fill
 from mdsample.errors import PolicyError
 from mdsample.order import Order
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.result import Result
 from mdsample.revise import Revise
 from mdsample.sampler import Sampler

@@ -162,7 +162,7 @@ def test_wrong_settings(make: Any, message: str) -> None:
 def test_the_preset_as_text() -> None:
     text = "remdm('loop',eta=0.05,steps=32)"
     assert mdsample.parse(text) == mdsample.remdm("loop", eta=0.05, steps=32)
-    parts: list[Part] = list(mdsample.parse(text).parts())
+    parts: list[Part] = list(mdsample.parse(text).parts)
     assert [part.name for part in parts] == ["whole", "random", "remdm-reveal", "temperature", "remdm-remask"]
     assert mdsample.parse(str(mdsample.parse(text))) == mdsample.parse(text)
     assert Sampler(mdsample.parse(text))

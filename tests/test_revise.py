@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 from brute import ORDERS, Brute, Place, Row, above_confidence, filled, linear_time, top, whole
@@ -17,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
-from mdsample.cache import Rows
 from mdsample.denoiser import Ask
 from mdsample.exact import HiddenMarkov, Joint, Listed, law
 from mdsample.exact.law import visits
 from mdsample.guide import NoGuide
 from mdsample.p2 import planned
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.rows import Rows
 from mdsample.sampler import Sampler
 from mdsample.testing import ScriptedDenoiser, Symbols, policies, promises
 
@@ -147,7 +146,7 @@ def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, s
 
     policy = mdsample.p2(eta, steps=steps) + mdsample.Temperature(1.0)
     expected = brute_law(toy.size, toy.length, sets, again, budget)
-    same_law(attrs.evolve(policy, revise=mdsample.P2Remask(eta, steps=steps, limit=budget)), toy, expected)
+    same_law(policy.replace(mdsample.P2Remask(eta, steps=steps, limit=budget)), toy, expected)
 
 
 def ask(model: ScriptedDenoiser, plan: Any, tokens: Any, looked: Any) -> Any:
@@ -200,10 +199,10 @@ def test_p2_with_more_steps_than_blanks_ends_in_time(steps: int) -> None:
 def test_below_confidence_takes_no_more_steps_than_blanks(policy: Policy, seed: int, limit: float) -> None:
     model = ScriptedDenoiser(Symbols(5), seed, 2.0)
     canvas = mdsample.Template.parse("{text:9}").canvas(model.tokenizer, [{}] * 3)
-    whole = attrs.evolve(policy, revise=mdsample.BelowConfidence(limit))
+    whole = policy.replace(mdsample.BelowConfidence(limit))
     result = promises.run(whole, model, canvas)
     assert all(row.steps <= 9 for row in result.rows)
-    one = promises.run(attrs.evolve(whole, selection=mdsample.Top(1)), model, canvas)
+    one = promises.run(whole.replace(mdsample.Top(1)), model, canvas)
     assert not one.state.remasked.any() or any(c.ruled for row in one.rows for c in row.commits)
 
 
@@ -322,5 +321,5 @@ def test_among_equals_p2_keeps_what_stands() -> None:
 def test_the_preset_as_text() -> None:
     text = "p2(2,steps=32)"
     assert mdsample.parse(text) == mdsample.p2(2.0, steps=32)
-    assert [p.name for p in mdsample.parse(text).parts()] == ["whole", "confidence", "p2-reveal", "p2-remask"]
+    assert [p.name for p in mdsample.parse(text).parts] == ["whole", "confidence", "p2-reveal", "p2-remask"]
     assert mdsample.parse(str(mdsample.parse(text))) == mdsample.parse(text)

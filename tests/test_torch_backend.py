@@ -13,16 +13,18 @@ from hypothesis import given, settings
 torch = pytest.importorskip("torch")
 
 from mdsample_torch import backend, device, weights
-from mdsample_torch.backend import TorchDenoiser, open_model
+from mdsample_torch.backend import open_model
+from mdsample_torch.denoiser import TorchDenoiser
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Rows
-from mdsample.denoiser import Ask, Denoiser, Restriction
+from mdsample.denoiser import Ask, Denoiser
 from mdsample.draw import Temperature
 from mdsample.errors import ModelError
 from mdsample.guide import Cfg, NoGuide
-from mdsample.policy import Policy
+from mdsample.part import Policy
+from mdsample.restriction import Restriction
+from mdsample.rows import Rows
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
 

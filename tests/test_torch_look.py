@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
 from looks import torch_look_at as look_at
 from mdsample_torch import look as looking
-from mdsample_torch.backend import guide_
+from mdsample_torch.denoiser import guide_
 from mdsample_torch.draw import _share, split
 from mdsample_torch.look import TorchLook
 from mdsample_torch.reduce import reduce_

@@ -11,6 +11,7 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.errors import TraceError
+from mdsample.policy import complete
 from mdsample.testing import ScriptedDenoiser, Symbols
 from mdsample.trace import Trace
 
@@ -30,7 +31,7 @@ def saved(tmp_path: Path) -> Path:
 
 def test_the_record_names_what_made_it(saved: Path) -> None:
     trace = Trace.load(saved)
-    assert mdsample.parse(trace.policy).completed() == POLICY.completed()
+    assert complete(mdsample.parse(trace.policy)) == complete(POLICY)
     assert (trace.seed, trace.model, trace.backend) == (0, "scripted", "toy")
     assert trace.versions["mdsample"] == mdsample.__version__
     assert trace.canvas.ids == ("one", 2)

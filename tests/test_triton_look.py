@@ -23,11 +23,12 @@ from mdsample_torch import look as looking
 from mdsample_torch import reduce as reducing
 from mdsample_torch import reduce_triton
 from mdsample_torch.look import TorchLook
-from mdsample_torch.reduce import Reduced, reduce_, statistics
+from mdsample_torch.reduce import Reduced, reduce_
+from mdsample_torch.statistics import statistics
 from mdsample_torch.weights import BLOCK
 
-from mdsample.denoiser import Restriction
 from mdsample.errors import ModelError
+from mdsample.restriction import Restriction
 
 # the interpreter computes in NumPy, which warns of what a GPU does in silence
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")

@@ -11,13 +11,14 @@ import numpy as np
 
 from mdsample.arrays import Ints
 from mdsample.cache import Cache, suit
+from mdsample.card import read_card
 from mdsample.checkpoint import open_checkpoint
-from mdsample.denoiser import Ask, Tokenizer
+from mdsample.denoiser import Ask
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
-from mdsample.loading import read_card
 from mdsample.tokenizer import FileTokenizer
+from mdsample.tokens import Tokenizer
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
 from mdsample_mlx.look import MlxLook
 from mdsample_mlx.past import Past

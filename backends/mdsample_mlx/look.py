@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Look, Restriction
+from mdsample.denoiser import Look
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
 from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.restriction import Restriction
 from mdsample_mlx.device import evaluate, upload
 from mdsample_mlx.draw import inverse_cdf, split
 from mdsample_mlx.reduce import FLOOR, divergence, reduce

@@ -6,8 +6,10 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.arrays import Bools, Ints, Longs
-from mdsample.cache import Cache, Memory, Rows, Turn
+from mdsample.cache import Cache
 from mdsample.families.trunk import Trunk
+from mdsample.kv_plan import Memory, Turn
+from mdsample.rows import Rows
 from mdsample_mlx.device import upload_indices
 
 #: keys and values of every layer, `[B, L, kv heads, head_dim]`; a pass puts new ones in their place

@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.arrays import Ints, somewhere
-from mdsample.denoiser import Restriction
 from mdsample.refusals import refuse_empty
+from mdsample.restriction import Restriction
 from mdsample_mlx.device import upload, upload_indices
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.arrays import Bools, Ints, somewhere
-from mdsample.cache import Cache, Rows
+from mdsample.cache import Cache
 from mdsample.families.trunk import Trunk
 from mdsample.places import Places, Queries, asked_at, places, static_places
 from mdsample.refusals import refuse_ask
+from mdsample.rows import Rows
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
 from mdsample_mlx.past import Past, Stores

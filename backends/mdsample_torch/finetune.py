@@ -40,7 +40,7 @@ from mdsample.examples import Example
 from mdsample.families import read_config
 from mdsample.families.trunk import Trunk
 from mdsample.loading import find
-from mdsample.part import integer, real
+from mdsample.settings import integer, real
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
 from mdsample_torch.weights import read_parts

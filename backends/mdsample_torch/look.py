@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Look, Restriction
+from mdsample.denoiser import Look
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
 from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.restriction import Restriction
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
-from mdsample_torch.reduce import FLOOR, divergence_, reduce_, statistics
+from mdsample_torch.reduce import FLOOR, divergence_, reduce_
 from mdsample_torch.restrict import restrict_
+from mdsample_torch.statistics import statistics
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mdsample.cache import Cache
+from mdsample.card import read_card
 from mdsample.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.errors import ModelError
 from mdsample.families import read_fields, unsupported
@@ -26,10 +27,9 @@ from mdsample.families.special import read_special
 from mdsample.families.trunk import Fields
 from mdsample.files import FolderFiles
 from mdsample.headers import Stored
-from mdsample.loading import read_card
 from mdsample.template import Field, Slot, Template, Text
 from mdsample.tokenizer import FileTokenizer
-from mdsample_torch.backend import TorchDenoiser
+from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_dtype, free_memory
 from mdsample_torch.module import from_module
 

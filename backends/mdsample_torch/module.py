@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mdsample.arrays import Bools, Ints
-from mdsample.cache import Cache, Rows
-from mdsample.denoiser import Tokenizer
+from mdsample.cache import Cache
+from mdsample.card import TEMPLATE
 from mdsample.errors import CacheError, ModelError
-from mdsample.loading import TEMPLATE
 from mdsample.refusals import Limits, refuse_ask
-from mdsample_torch.backend import TorchDenoiser
+from mdsample.rows import Rows
+from mdsample.tokens import Tokenizer
+from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import upload
 from mdsample_torch.past import Past
 from mdsample_torch.weights import BLOCK

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from mdsample.arrays import Bools, Ints, Longs
-from mdsample.cache import Cache, Memory, Rows, Turn
+from mdsample.cache import Cache
 from mdsample.families.trunk import Trunk
+from mdsample.kv_plan import Memory, Turn
+from mdsample.rows import Rows
 from mdsample_torch.device import upload
 
 

@@ -6,9 +6,6 @@ Columns are taken in blocks: a maximum is quick to find and its place is not, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import attrs
 import torch
 from torch import Tensor
@@ -86,12 +83,6 @@ def reduce_(scores: Tensor, scratch: Tensor) -> Reduced:
     )
 
 
-def statistics(scores: Tensor, scratch: Tensor) -> Reduced:
-    """As `reduce_`, but `scores` may be left as they are: on a GPU that Triton knows, by its kernels."""
-    kernel = _kernel(scores.device) if scores.device.type == "cuda" else None
-    return reduce_(scores, scratch) if kernel is None else kernel(scores)
-
-
 def divergence_(scores: Tensor, scratch: Tensor, before: Tensor, spare: Tensor) -> Tensor:
     """KL(softmax of `scores` ‖ softmax of `before`) `[n]`, nats; arguments as two of `reduce_`, all overwritten.
 
@@ -103,16 +94,3 @@ def divergence_(scores: Tensor, scratch: Tensor, before: Tensor, spare: Tensor) 
     weight.mul_(scores.sub_(before))
     gap = weight.sum(1) * (-now.log_total).exp() - now.log_total + old.log_total
     return torch.where(widened, torch.inf, gap.clamp(min=0))
-
-
-@cache
-def _kernel(device: torch.device) -> Callable[[Tensor], Reduced] | None:
-    """`mdsample_torch.reduce_triton.reduce`, if it works on this GPU; tried once."""
-    try:
-        from mdsample_torch.reduce_triton import reduce
-
-        reduce(torch.zeros((1, BLOCK), device=device))
-    except Exception:
-        # no Triton, no C compiler or headers for it, a GPU that it does not know: each fails with errors of its own
-        return None
-    return reduce

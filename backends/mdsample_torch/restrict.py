@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mdsample.arrays import Ints, somewhere
-from mdsample.denoiser import Restriction
 from mdsample.refusals import refuse_empty
+from mdsample.restriction import Restriction
 from mdsample_torch.device import upload
 
 #: if all places share one set that lacks at most this many tokens (the mask, padding), only these are written

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.arrays import Bools, Ints, somewhere
-from mdsample.cache import Cache, Rows
+from mdsample.cache import Cache
 from mdsample.families.trunk import Trunk
 from mdsample.places import Places, Queries, asked_at, places, static_places
 from mdsample.refusals import refuse_ask
+from mdsample.rows import Rows
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route

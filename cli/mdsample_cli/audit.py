@@ -69,7 +69,7 @@ def audit(
             raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'")
     world = TOYS[toy]()
     policies = [parse(text) for text in policy or POLICIES]
-    policies = [p if p.draw is not None else p + Temperature(1.0) for p in policies]
+    policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
     rows: list[Audit] = []
     try:
         for one in policies:

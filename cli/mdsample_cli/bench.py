@@ -15,8 +15,9 @@ from mdsample_cli.task import OWN, AnswerField, Problems, Task, open_task
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mdsample.bench import Interval, PolicyScore
-    from mdsample.policy import Policy
+    from mdsample.bench import PolicyScore
+    from mdsample.intervals import Interval
+    from mdsample.part import Policy
 
 COLUMNS = ["accuracy, %", "difference", "passes", "fewer", "tokens/pass"]
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")
@@ -92,7 +93,7 @@ def bench(
     """
     from mdsample.answers import Answers
     from mdsample.bench import bench as scores_of
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import line
     from mdsample.spec import parse
     from mdsample.template import Template

@@ -14,7 +14,7 @@ from mdsample_cli.task import OWN, AnswerField, Problems, Task, open_task
 
 if TYPE_CHECKING:
     from mdsample.calibrate import Kind, Tried
-    from mdsample.policy import Policy
+    from mdsample.part import Policy
 
 _WORDS = {"accuracy": "accuracy lost, %", "agreement": "other answers, %", "error-bound": "error bound, nats"}
 
@@ -85,7 +85,7 @@ def calibrate(
     from mdsample.bench import Runs
     from mdsample.calibrate import Loss, settings
     from mdsample.calibrate import calibrate as tries
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import line
     from mdsample.spec import parse
     from mdsample_cli import render

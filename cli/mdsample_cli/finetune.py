@@ -59,9 +59,10 @@ def finetune(
 
     For several devices: accelerate launch --module mdsample_cli finetune …
     """
+    from mdsample.card import read_card
     from mdsample.examples import Examples, read_examples
     from mdsample.families import read_config
-    from mdsample.loading import facts_folder, read_card
+    from mdsample.loading import facts_folder
     from mdsample.records import line
     from mdsample.template import Template
     from mdsample.tokenizer import FileTokenizer

@@ -34,7 +34,7 @@ def judge_trace(
 ) -> None:
     """Judges every row of a trace; with `json` one object a row."""
     from mdsample.judge import WAYS, judge
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import line
     from mdsample.trace import Trace
     from mdsample_cli import render

@@ -39,6 +39,7 @@ def explain(
     from rich.text import Text
 
     from mdsample import menu
+    from mdsample.policy import in_full
     from mdsample.records import line
     from mdsample.spec import parse
     from mdsample_cli import render
@@ -46,7 +47,7 @@ def explain(
     value = parse(policy)
     seats = list(menu.explain(value))
     empty = menu.empty_seats(value)
-    texts = {"policy": str(value), "in_full": value.in_full()}
+    texts = {"policy": str(value), "in_full": in_full(value)}
     if json:
         typer.echo(line({**texts, "seats": [attrs.asdict(seat) for seat in seats], "empty": empty}))
         return

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from mdsample.facts import Facts, Token
     from mdsample.families.trunk import Trunk
     from mdsample.installed import Backend, Device, Run
-    from mdsample.menu import FamilyEntry
+    from mdsample.models_menu import FamilyEntry
 
 
 def models(json: shared.Json = False) -> None:
     """Models that come with the package, families that can be read, backends and devices."""
     from rich.text import Text
 
-    from mdsample import menu
+    from mdsample import models_menu as menu
     from mdsample.installed import installed_backends
     from mdsample.records import line
     from mdsample_cli import render

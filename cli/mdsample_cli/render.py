@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mdsample.along import Moment
-from mdsample.denoiser import Denoiser, Tokenizer
+from mdsample.denoiser import Denoiser
 from mdsample.jobs import Answer, Job
 from mdsample.menu import Entry
 from mdsample.result import Row, pieces
 from mdsample.state import State
+from mdsample.tokens import Tokenizer
 
 #: tokens of the first steps, …, tokens of the last steps
 RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")

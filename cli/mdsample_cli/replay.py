@@ -14,9 +14,9 @@ from mdsample_cli import shared
 from mdsample_cli.shared import Wrong
 
 if TYPE_CHECKING:
-    from mdsample.denoiser import Tokenizer
     from mdsample.result import Ledger
     from mdsample.state import Event, State
+    from mdsample.tokens import Tokenizer
     from mdsample.trace import Trace
 
 
@@ -66,7 +66,7 @@ def replay(
 
 def _tokenizer(record: Trace, model: str | None, revision: str | None) -> Tokenizer:
     from mdsample.errors import ModelError
-    from mdsample.loading import load
+    from mdsample.load import load
 
     try:
         tokenizer = load(model or record.model, revision=revision).tokenizer

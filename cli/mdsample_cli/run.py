@@ -116,7 +116,7 @@ def run(
     from attrs import evolve
 
     from mdsample.jobs import Job, default_policy
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import read_requests
     from mdsample.sampler import Sampler
     from mdsample.template import Template

@@ -115,7 +115,7 @@ def score(
     from attrs import evolve
 
     from mdsample.jobs import request_of
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import line, read_requests
     from mdsample.template import Template
     from mdsample_cli import render
@@ -149,15 +149,17 @@ def score(
 
 
 def _method(name: str, order: str, samples: int, seed: int) -> Method:
+    from mdsample.order import Order
     from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound
     from mdsample.spec import parse
 
     match name:
         case "chain":
-            policy = parse(order)
-            if policy.order is None or len(list(policy.parts())) > 1:
-                raise Wrong(f"--order takes one order, as in 'left-to-right', 'entropy' or 'random'; got {order!r}")
-            return ChainRule(policy.order, seed=seed)
+            match parse(order).parts:
+                case [Order() as part]:
+                    return ChainRule(part, seed=seed)
+                case _:
+                    raise Wrong(f"--order takes one order, as in 'left-to-right', 'entropy' or 'random'; got {order!r}")
         case "marginals":
             return MarginalProduct()
         case "bound":

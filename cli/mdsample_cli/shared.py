@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mdsample.policy import Policy
+    from mdsample.part import Policy
     from mdsample.template import Template
 
 MODEL = "tiny-gsm"
@@ -175,8 +175,9 @@ def open_template(
 
     `None` if nothing is asked for: the template is the one that suits the model.
     """
-    from mdsample.chat import chat as in_chat
-    from mdsample.loading import facts_folder, read_card
+    from mdsample.card import read_card
+    from mdsample.chats import chat as in_chat
+    from mdsample.loading import facts_folder
     from mdsample.template import Template
 
     if system is not None and chat is False:
@@ -195,8 +196,7 @@ def open_template(
 def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:
     """The policy that the options say, or `None` if they say nothing."""
     from mdsample.errors import SpecError
-    from mdsample.policy import Policy
-    from mdsample.selection import Steps
+    from mdsample.part import Policy
     from mdsample.spec import parse
     from mdsample.spec_toml import from_toml
 
@@ -209,6 +209,6 @@ def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy
     except SpecError as fault:
         raise Wrong(f"{file}: {fault}" if file is not None else str(fault)) from fault
     try:
-        return policy if steps is None else policy + Steps(steps)
-    except ValueError as fault:
+        return policy if steps is None else parse("+".join(filter(None, (str(policy), f"steps({steps})"))))
+    except SpecError as fault:
         raise Wrong(f"--steps {steps} is short for '+steps({steps})': {fault}") from fault

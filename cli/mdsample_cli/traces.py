@@ -74,7 +74,7 @@ def traces(
     shared.apart(input=input, output=output)
     from attrs import evolve
 
-    from mdsample.loading import load
+    from mdsample.load import load
     from mdsample.records import Output, line, read_requests
     from mdsample.sampler import Sampler
     from mdsample.spec import parse

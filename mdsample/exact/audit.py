@@ -25,8 +25,8 @@ from mdsample.exact.law import law, visits
 from mdsample.exact.states import pooled
 from mdsample.exact.toy import Toy
 from mdsample.order import Confidence, Entropy, LeftToRight, Lookahead, Margin, Order, Random
-from mdsample.part import Part
-from mdsample.policy import Policy
+from mdsample.part import Part, Policy
+from mdsample.policy import complete
 from mdsample.sampler import rank, ranked
 from mdsample.selection import (
     AboveConfidence,
@@ -206,7 +206,7 @@ def settings(
     tests: list[Doubles] = []
     weights: list[Doubles] = []
     for weight, view in visits(one_by_one, toy, canvas, limit=limit):
-        order = ranked(view, rank(one_by_one.completed(), view))
+        order = ranked(view, rank(complete(one_by_one), view))
         # the first of the ranking is committed whatever its test says
         row, column = np.nonzero(order.position[:, 1:] >= 0)
         tests.append(rule.test(view, order)[row, column + 1])

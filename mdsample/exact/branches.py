@@ -13,10 +13,11 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
-from mdsample.denoiser import Look, Restriction
+from mdsample.denoiser import Look
 from mdsample.draw import Draw, Temperature
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
 from mdsample.looking import restrict
+from mdsample.restriction import Restriction
 from mdsample.revise import RandomRevise
 from mdsample.sampler import in_order, prefix, rank, ranked, revisable, waves_of
 from mdsample.selection import RandomSelection, Selection

@@ -21,8 +21,8 @@ from mdsample.exact.branches import Commits, commits, draws, revisions, tables
 from mdsample.exact.states import States, Walk, at, distinct, joined, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
 from mdsample.guide import NoGuide
-from mdsample.part import Part
-from mdsample.policy import CompletePolicy, Policy
+from mdsample.part import Part, Policy
+from mdsample.policy import CompletePolicy
 from mdsample.revise import RandomRevise
 from mdsample.sampler import Sampler, close, in_order, remask
 from mdsample.shift import Glance, glances_of

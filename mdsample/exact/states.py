@@ -21,8 +21,8 @@ from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser, Look
 from mdsample.errors import LawTooLarge
 from mdsample.looking import look_ahead, see
+from mdsample.part import Policy
 from mdsample.plan import Plan
-from mdsample.policy import Policy
 from mdsample.shift import Glance
 from mdsample.uniforms import Purpose, Uniforms
 from mdsample.view import Board, View
@@ -93,7 +93,7 @@ class Walk:
 
     def __attrs_post_init__(self) -> None:
         """Asks the parts."""
-        self.remembers = any(part.remembers for part in self.policy.parts())
+        self.remembers = any(part.remembers for part in self.policy.parts)
 
     def spend(self, branches: int) -> None:
         """Counts branches before they are made; `LawTooLarge` if they are too many."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from mdsample.arrays import Floats, Ints
 from mdsample.cache import Cache
+from mdsample.card import read_card
 from mdsample.checkpoint import available_memory, open_checkpoint
 from mdsample.denoiser import Ask
 from mdsample.errors import ModelError
 from mdsample.families import read_config
 from mdsample.guide import Cfg, NoGuide
 from mdsample.installed import Choice, Device
-from mdsample.loading import read_card
 from mdsample.reference.look import NumpyLook, guided
 from mdsample.reference.trunk import NumpyTrunk
 from mdsample.reference.weights import Tensors

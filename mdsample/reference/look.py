@@ -12,10 +12,11 @@ import attrs
 import numpy as np
 
 from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
-from mdsample.denoiser import Look, Restriction
+from mdsample.denoiser import Look
 from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.marginals import Marginals
 from mdsample.refusals import refuse_empty, refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.restriction import Restriction
 
 Scores = Floats | Doubles
 

@@ -10,7 +10,7 @@ import numpy as np
 from mdsample.cache import cache_text
 from mdsample.canvas import Canvas
 from mdsample.denoiser import Denoiser
-from mdsample.policy import Policy
+from mdsample.part import Policy
 from mdsample.result import Result
 from mdsample.sampler import Sampler
 from mdsample.state import State

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
-import attrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -25,8 +24,7 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.part import MANY, SEATS, Part, Seat
-from mdsample.policy import Policy
+from mdsample.part import MANY, SEATS, Part, Policy, Seat
 from mdsample.remdm import KINDS
 from mdsample.revise import BelowConfidence, Never, P2Remask, RemdmRemask
 from mdsample.selection import (
@@ -110,10 +108,11 @@ def policies(
 
 def _planned_together(policy: Policy) -> Policy:
     """P2's revision goes with P2's selection of the same settings only."""
-    again = policy.revise
-    if not isinstance(again, P2Remask):
-        return policy
-    return attrs.evolve(policy, selection=P2Reveal(again.eta, steps=again.steps))
+    match policy.at("revise"):
+        case [P2Remask(eta=eta, steps=steps)]:
+            return policy.replace(P2Reveal(eta, steps=steps))
+        case _:
+            return policy
 
 
 def _slot(part: Part) -> str:

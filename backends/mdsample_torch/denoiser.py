@@ -1,0 +1,142 @@
+"""A model on Torch."""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdsample.arrays import Bools, Ints
+from mdsample.cache import Cache
+from mdsample.denoiser import Ask
+from mdsample.guide import Cfg, NoGuide
+from mdsample.refusals import Limits
+from mdsample.rows import Rows
+from mdsample.tokens import Tokenizer
+from mdsample_torch.look import TorchLook
+from mdsample_torch.past import Past
+
+#: with and without the fixed text go through the trunk together up to this many tokens; its matrices are then busy
+#: anyway, and one pass of more would only take more memory
+STACKED_TOKENS = 16384
+
+
+class Body(Protocol):
+    """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
+
+    @property
+    def spec(self) -> Limits:
+        """What it can be asked."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
+        ...
+
+    def past(self, cache: Cache) -> Past:
+        """Room for what is kept from look to look; `CacheError` if it does not keep this, or nothing."""
+        ...
+
+    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None, rows: Rows | None) -> Tensor:
+        """States `[N, d]` on the device, of the N places where `wanted [B, L]`, row by row; see `TorchTrunk.hidden`."""
+        ...
+
+    def logits(self, hidden: Tensor, out: Tensor) -> None:
+        """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; columns beyond the vocabulary are free."""
+        ...
+
+
+@final
+@attrs.frozen(eq=False)
+class TorchDenoiser:
+    """A model on Torch; see `mdsample.denoiser.Denoiser`."""
+
+    name: str
+    trunk: Body
+    tokenizer: Tokenizer
+    #: text of the template that suits the model
+    template: str
+    #: what is kept of a look for the next one, if anything; of the last look's rows only, so one job at a time
+    cache: Cache | None = None
+    #: keys and values with the fixed text, and with masks in its place
+    _pasts: tuple[Past, Past] | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Raises `CacheError` if the cache does not suit the model."""
+        made = None if self.cache is None else (self.trunk.past(self.cache), self.trunk.past(self.cache))
+        object.__setattr__(self, "_pasts", made)
+
+    @property
+    def backend(self) -> str:
+        """`torch`, with the dtype if it is not float32: answers in another one must not pass for the same."""
+        return "torch" if self.trunk.dtype == torch.float32 else f"torch {str(self.trunk.dtype).removeprefix('torch.')}"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self.trunk.spec.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        return self.trunk.spec.max_length
+
+    @torch.inference_mode()
+    def look(self, ask: Ask) -> TorchLook:
+        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+
+        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchLook` do.
+        """
+        match ask.guide:
+            case NoGuide():
+                past = None if self._pasts is None else self._pasts[0]
+                hidden, masked, scale = self._hidden(ask, ask.tokens, past), None, 0.0
+            case Cfg(scale=scale):
+                hidden, masked = self._both(ask)
+            case _:
+                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+
+        def logits(places: Tensor, out: Tensor) -> None:
+            self.trunk.logits(hidden[places], out)
+            if masked is not None:
+                unconditional = torch.empty_like(out)
+                self.trunk.logits(masked[places], unconditional)
+                guide_(out, unconditional, scale)
+
+        return TorchLook(logits, self.vocab_size, self.trunk.width, ask.looked, ask.restriction, self.trunk.device)
+
+    def _both(self, ask: Ask) -> tuple[Tensor, Tensor]:
+        """Hidden states `[N, d]` with the fixed text, and with masks in its place."""
+        bare = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+        if self._pasts is not None:
+            return self._hidden(ask, ask.tokens, self._pasts[0]), self._hidden(ask, bare, self._pasts[1])
+        if 2 * ask.tokens.size > STACKED_TOKENS:
+            return self._hidden(ask, ask.tokens, None), self._hidden(ask, bare, None)
+        valid, looked = np.concatenate([ask.valid] * 2), np.concatenate([ask.looked] * 2)
+        hidden, masked = self.trunk.hidden(np.concatenate([ask.tokens, bare]), valid, looked, None, None).chunk(2)
+        return hidden, masked
+
+    def _hidden(self, ask: Ask, tokens: Ints, past: Past | None) -> Tensor:
+        return self.trunk.hidden(tokens, ask.valid, ask.looked, past, ask.rows)
+
+
+def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
+    """Writes u + (`scale` + 1)(c − u) into c `[n, W]`, as `mdsample.reference.look.guided`; u is used up."""
+    impossible = conditional.isneginf() | unconditional.isneginf()
+    conditional.copy_(
+        torch.where(impossible, conditional, (conditional - unconditional).mul_(scale + 1).add_(unconditional))
+    )
