@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import numpy as np
 
 import mdsample
-from mdsample.along import Along, Moment
-from mdsample.arrays import Bools, Doubles
-from mdsample.engine import fill, prepare
-from mdsample.result import Row
-from mdsample.tasks import TASKS
+from mdsample.core.arrays import Bools, Doubles
+from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.result import Row
+from mdsample.scoring.watch import Along, Moment
+from mdsample.tasks.catalog import TASKS
 
 STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SCORES = ("expected", "certainty", "token confidence")
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--policy", default="med")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    task, model = TASKS["tiny-gsm"], mdsample.load("tiny-gsm")
+    task, model = TASKS["tiny-gsm"], mdsample.backend.load("tiny-gsm")
     template = mdsample.Template.parse(task.template)
     problems = {problem.id: problem for problem in task.read()[: options.limit]}
     rows = [prepare(model, template, problem.id, problem.texts) for problem in problems.values()]

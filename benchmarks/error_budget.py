@@ -16,11 +16,11 @@ import attrs
 import numpy as np
 
 from mdsample import BelowEntropy, EntropyBound, ErrorBudget, Selection, Temperature, Whole
-from mdsample.arrays import Doubles, Ints, upto
+from mdsample.core.arrays import Doubles, Ints, upto
 from mdsample.exact import RULES, TOYS, Law, Point, Toy, at_equal_nfe, coupled, kl, law
 from mdsample.exact.audit import settings
-from mdsample.order import Entropy
-from mdsample.view import Ranked, View, bounds
+from mdsample.policy.order import Entropy
+from mdsample.policy.view import Ranked, View, bounds
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 #: joints per strength, five positions of three tokens each

@@ -25,9 +25,9 @@ from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import _empty
 
 import mdsample
-from mdsample.cache import Cache, Dual
-from mdsample.canvas import Canvas
-from mdsample.families.trunk import Trunk
+from mdsample.core.canvas import Canvas
+from mdsample.models.cache import Cache, Dual
+from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
 BLOCK = 32

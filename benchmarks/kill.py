@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mdsample.tasks import TASKS
+from mdsample.tasks.catalog import TASKS
 
 LAYOUT = "Question: {prompt}\nReasoning:{reasoning:16}\nAnswer:{answer:4}"
 PROBLEMS = 12

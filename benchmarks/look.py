@@ -27,8 +27,8 @@ from mdsample_torch.weights import from_arrays
 from torch import Tensor  # noqa: TID251
 
 import mdsample
-from mdsample.canvas import Canvas
-from mdsample.families.trunk import Trunk
+from mdsample.core.canvas import Canvas
+from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
 BLANKS, BLOCK = 128, 32

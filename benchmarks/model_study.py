@@ -26,7 +26,7 @@ from matplotlib.figure import Figure  # noqa: TID251
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
 
 import mdsample
-from mdsample.policy import in_full
+from mdsample.policy.complete import in_full
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -33,12 +33,12 @@ from torch import nn  # noqa: TID251
 from torch.nn import functional as F  # noqa: TID251
 
 from mdsample import LeftToRight, Margin, Order, Random, Sampler, Temperature, Top, Whole
-from mdsample.arrays import Bools, Doubles, Ints
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Ask, Denoiser
+from mdsample.backend.reference.look import NumpyLook
+from mdsample.core.arrays import Bools, Doubles, Ints
+from mdsample.core.canvas import Canvas
 from mdsample.exact import kl, law, nae_sat, nae_triples, not_all_equal
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.reference.look import NumpyLook
+from mdsample.models.denoiser import Ask, Denoiser
 
 DATA = Path(__file__).parents[1] / "docs" / "data" / "nae_sat.jsonl"
 MASK = 2

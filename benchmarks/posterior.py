@@ -22,11 +22,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 import mdsample
-from mdsample.engine import fill, prepare
-from mdsample.loading import embedded_folder
-from mdsample.records import Request
-from mdsample.tasks import TASKS
-from mdsample.traces import Tracer
+from mdsample.jobs.posterior import Tracer
+from mdsample.jobs.records import Request
+from mdsample.models.find import embedded_folder
+from mdsample.sampling.engine import fill, prepare
+from mdsample.tasks.catalog import TASKS
 from recipes.tiny_gsm.data import HELD_OUT_SEED, draw_problem
 from recipes.tiny_gsm.problems import Problem, correct_steps
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--backend", default="reference")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    task, model = TASKS["tiny-gsm"], mdsample.load(options.model, backend=options.backend)
+    task, model = TASKS["tiny-gsm"], mdsample.backend.load(options.model, backend=options.backend)
     template = mdsample.Template.parse(task.template)
     asked = task.read()[: options.limit]
     arithmetic = dict(zip((problem.id for problem in asked), problems(len(asked)), strict=True))

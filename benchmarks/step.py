@@ -32,18 +32,18 @@ import attrs
 import numpy as np
 
 import mdsample
-from mdsample.arrays import Doubles, Floats, Ints
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Ask, Denoiser
-from mdsample.draw import Draw
-from mdsample.families.trunk import Trunk
-from mdsample.guide import NoGuide
-from mdsample.marginals import Marginals
-from mdsample.restriction import Restriction
-from mdsample.rows import Rows
-from mdsample.state import State
+from mdsample.core.arrays import Doubles, Floats, Ints
+from mdsample.core.canvas import Canvas
+from mdsample.core.marginals import Marginals
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.core.tokens import Tokenizer
+from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.families.trunk import Trunk
+from mdsample.policy.draw import Draw
+from mdsample.policy.guide import NoGuide
+from mdsample.sampling.state import State
 from mdsample.testing import Symbols
-from mdsample.tokens import Tokenizer
 
 POLICIES = ("med", "med+early-exit", "eb+whole", "fast-dllm", "llada", "one-by-one", "dream(40)+ended")
 
@@ -141,8 +141,8 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
     }
     tokenizer = Symbols(VOCABULARY - 2)
     if backend == "reference":
-        from mdsample.reference.backend import ReferenceDenoiser
-        from mdsample.reference.trunk import NumpyTrunk
+        from mdsample.backend.reference.backend import ReferenceDenoiser
+        from mdsample.backend.reference.trunk import NumpyTrunk
 
         reference = NumpyTrunk(spec, arrays)
 
@@ -263,7 +263,7 @@ def main() -> None:
     if options.backends:
         backends(options.batch, options.length, options.json)
         return
-    model = mdsample.load("tiny-gsm")
+    model = mdsample.backend.load("tiny-gsm")
     whole = statistics.median(forward(model, options.batch, options.length))
     if not options.json:
         print(f"B={options.batch}, L={options.length}, one thread; forward pass of tiny-gsm: {whole:.1f} ms")

@@ -27,8 +27,8 @@ import numpy as np
 from along import area
 from tokenizers import Tokenizer
 
-from mdsample.loading import embedded_folder
-from mdsample.tasks import TASKS
+from mdsample.models.find import embedded_folder
+from mdsample.tasks.catalog import TASKS
 from recipes.tiny_gsm.data import draw_problem
 from recipes.tiny_gsm.problems import Problem, correct_steps, sample_problem, write_reasoning
 from recipes.tiny_gsm.tokenizer import TEMPLATE

@@ -2,7 +2,7 @@
 
 import mdsample
 
-model = mdsample.load("tiny-gsm")
+model = mdsample.backend.load("tiny-gsm")
 policy = mdsample.parse("med+early-exit")
 template = mdsample.Template.parse(model.template)
 canvas = template.canvas(model.tokenizer, [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many …"}])
@@ -12,16 +12,18 @@ print(result.rows[0].slots["answer"], result.rows[0].nfe)
 
 from mdsample import exact
 from mdsample._version import __version__
-from mdsample.canvas import Canvas
-from mdsample.chats import chat
-from mdsample.constraint import Allow, Ban, Characters, Choices, Constraint
-from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.backend.load import load
+from mdsample.core.canvas import Canvas
+from mdsample.core.marginals import Marginals
+from mdsample.core.template import Template
 from mdsample.errors import ModelError, PolicyError, ScoreError, SpecError, TemplateError, TraceError
-from mdsample.facts import Facts, inspect
-from mdsample.guide import Cfg, Guide, NoGuide
-from mdsample.load import load
-from mdsample.marginals import Marginals
-from mdsample.order import (
+from mdsample.models.chat import chat
+from mdsample.models.inspect import Facts, inspect
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.constraint import Allow, Ban, Characters, Choices, Constraint
+from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.guide import Cfg, Guide, NoGuide
+from mdsample.policy.order import (
     Confidence,
     Entropy,
     Fixed,
@@ -33,8 +35,8 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.part import Part, Policy
-from mdsample.presets import (
+from mdsample.policy.parsing import parse
+from mdsample.policy.presets import (
     ar_med,
     dparallel,
     dream,
@@ -53,11 +55,8 @@ from mdsample.presets import (
     top_k_margin,
     top_k_probability,
 )
-from mdsample.result import Commit, Result, Row
-from mdsample.revise import BelowConfidence, Never, P2Remask, RandomRevise, RemdmRemask, Revise
-from mdsample.sampler import Sampler
-from mdsample.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
-from mdsample.selection import (
+from mdsample.policy.revise import BelowConfidence, Never, P2Remask, RandomRevise, RemdmRemask, Revise
+from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
     CumulativeConfidence,
@@ -74,13 +73,14 @@ from mdsample.selection import (
     Steps,
     Top,
 )
-from mdsample.spec import parse
-from mdsample.state import Event, Outcome, State
-from mdsample.stopping import Ahead, Budget, EarlyExit, Ended, Leave, Stop
-from mdsample.template import Template
-from mdsample.trace import Trace
-from mdsample.view import Board, Ranked, View
-from mdsample.window import Blocks, Dilated, Whole, Window
+from mdsample.policy.stop import Ahead, Budget, EarlyExit, Ended, Leave, Stop
+from mdsample.policy.view import Board, Ranked, View
+from mdsample.policy.window import Blocks, Dilated, Whole, Window
+from mdsample.sampling.result import Commit, Result, Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import Event, Outcome, State
+from mdsample.sampling.trace import Trace
+from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
 
 __all__ = [
     "AboveConfidence",

@@ -1,7 +1,7 @@
 """An independent law: plain recursion over a joint given as a dict, written from the definitions alone.
 
-It shares no code with `mdsample.sampler` or `mdsample.exact`. A row is a tuple with `None` for a blank. Draws are at
-temperature 1. Statistics are rounded to float32 before anything is compared, as the library's are.
+It shares no code with `mdsample.sampling.sampler` or `mdsample.exact`. A row is a tuple with `None` for a blank. Draws
+are at temperature 1. Statistics are rounded to float32 before anything is compared, as the library's are.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from mdsample.denoiser import Look
-from mdsample.draw import Temperature
-from mdsample.reference.look import NumpyLook
-from mdsample.restriction import Restriction
+from mdsample.backend.reference.look import NumpyLook
+from mdsample.core.restriction import Restriction
+from mdsample.models.denoiser import Look
+from mdsample.policy.draw import Temperature
 
 #: columns are padded to whole blocks of this many
 BLOCK = 512

@@ -16,12 +16,12 @@ from test_template import LETTERS
 
 import mdsample
 from mdsample import exact, testing
-from mdsample.along import Along
-from mdsample.cache import Dual
-from mdsample.engine import fill, prepare
+from mdsample.core.template import Template
 from mdsample.errors import TemplateError, WatchError
-from mdsample.part import Policy
-from mdsample.template import Template
+from mdsample.models.cache import Dual
+from mdsample.policy.base import Policy
+from mdsample.sampling.engine import fill, prepare
+from mdsample.scoring.watch import Along
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)
@@ -78,7 +78,7 @@ def test_it_says_what_the_joint_says(seed: int) -> None:
 
 
 def test_a_text_and_the_same_after_a_space_are_one_answer() -> None:
-    model = mdsample.load("tiny-gsm")
+    model = mdsample.backend.load("tiny-gsm")
     template = Template.parse(model.template)
     row = prepare(model, template, 0, {"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many has Ben?"})
     said: list[float] = []

@@ -21,14 +21,14 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, Exact
-from mdsample.denoiser import Ask, Denoiser
-from mdsample.guide import Cfg, NoGuide
-from mdsample.part import Policy
-from mdsample.presets import PRESETS
-from mdsample.restriction import Restriction
-from mdsample.rows import Rows
-from mdsample.tasks import TASKS
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache, Exact
+from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.presets import PRESETS
+from mdsample.tasks.catalog import TASKS
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
 #: ragged, so that rows are padded; alone, nothing is
@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @functools.cache
 def opened(folder: Path, backend: str, cache: Cache | None = None) -> Denoiser:
     where = None if backend == "reference" else "cpu"
-    return mdsample.load(folder, backend, device=where, dtype="float32", cache=cache)
+    return mdsample.backend.load(folder, backend, device=where, dtype="float32", cache=cache)
 
 
 def same(policy: Policy, models: list[Denoiser], texts: list[dict[str, str]], seed: int) -> None:

@@ -13,20 +13,20 @@ from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdsample import sudoku
-from mdsample.answers import Answers
-from mdsample.bench import PolicyScore, bench
-from mdsample.denoiser import Denoiser
+from mdsample.backend.load import load
+from mdsample.core.template import Template
 from mdsample.errors import BenchError, PolicyError
-from mdsample.intervals import Interval, mean, paired_difference, share
-from mdsample.load import load
-from mdsample.part import Policy
-from mdsample.policy import in_full
-from mdsample.result import Row
-from mdsample.sampler import Sampler
-from mdsample.spec import parse
-from mdsample.tasks import TASKS, Problem, Task, task_for
-from mdsample.template import Template
+from mdsample.evaluation.answers import Answers
+from mdsample.evaluation.bench import PolicyScore, bench
+from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.complete import in_full
+from mdsample.policy.parsing import parse
+from mdsample.sampling.result import Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.tasks import sudoku
+from mdsample.tasks.catalog import TASKS, Problem, Task, task_for
 from recipes.tiny_sudoku.board import Board, singles, solutions, valid
 
 PROBLEMS = tuple(Problem(f"p{i}", {"prompt": "the cat " * (i % 3)}, str(i)) for i in range(7))

@@ -16,12 +16,12 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, Dual, Exact, Prefix, read_cache
-from mdsample.denoiser import Denoiser
+from mdsample.backend.kv_plan import Memory
+from mdsample.core.rows import Rows
 from mdsample.errors import CacheError
-from mdsample.kv_plan import Memory
-from mdsample.part import Policy
-from mdsample.rows import Rows
+from mdsample.models.cache import Cache, Dual, Exact, Prefix, read_cache
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
 
 CACHES = [None, Exact(), Prefix(), Prefix(3), Dual(), Dual(1)]
 
@@ -166,7 +166,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def opened(folder: Path, backend: str, cache: Cache | None = None) -> Any:
-    return mdsample.load(folder, backend, device="cpu", dtype="float32", cache=cache)
+    return mdsample.backend.load(folder, backend, device="cpu", dtype="float32", cache=cache)
 
 
 def result(policy: Policy, model: Denoiser) -> mdsample.Result:

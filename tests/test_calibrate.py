@@ -10,15 +10,15 @@ from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdsample.answers import Answered
-from mdsample.bench import Runs
-from mdsample.calibrate import VALUES, Loss, Tried, calibrate, exact_limit, settings
-from mdsample.denoiser import Denoiser
+from mdsample.backend.load import load
 from mdsample.errors import BenchError, PolicyError, SpecError
-from mdsample.load import load
-from mdsample.part import Policy
-from mdsample.spec import parse
-from mdsample.tasks import Problem, Task, in_answer
+from mdsample.evaluation.answers import Answered
+from mdsample.evaluation.bench import Runs
+from mdsample.evaluation.calibrate import VALUES, Loss, Tried, calibrate, exact_limit, settings
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.parsing import parse
+from mdsample.tasks.catalog import Problem, Task, in_answer
 
 PROBLEMS = tuple(Problem(i, {"prompt": "the cat " * (i % 3)}, "x") for i in range(20))
 TASK = Task("cats", "", "Q {prompt} R{reasoning:9} A{answer:2}", lambda: PROBLEMS, in_answer)
@@ -97,7 +97,7 @@ def test_the_exact_limit(events: int, trials: int, confidence: float) -> None:
 
 
 def test_limits_cover() -> None:
-    from mdsample.calibrate import _loss  # pyright: ignore[reportPrivateUsage]
+    from mdsample.evaluation.calibrate import _loss
 
     rng, held = np.random.default_rng(0), 0
     for _ in range(300):

@@ -17,13 +17,13 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Engine
 
 import mdsample
-from mdsample.card import TEMPLATE, read_card
-from mdsample.chat import ChatTemplate, read_chat_template
+from mdsample.core.template import Template
 from mdsample.errors import ModelError, RenderError, TemplateError
-from mdsample.families import read_config
-from mdsample.sandbox import LONGEST, render
-from mdsample.template import Template
-from mdsample.tokenizer import FileTokenizer
+from mdsample.models.card import TEMPLATE, read_card
+from mdsample.models.chat_template import ChatTemplate, read_chat_template
+from mdsample.models.families import read_config
+from mdsample.models.sandbox import LONGEST, render
+from mdsample.models.tokenizer import FileTokenizer
 
 # published chat templates, shortened to what a conversation without tools goes through
 
@@ -273,7 +273,7 @@ def test_the_default_template_of_a_folder(folders: dict[str, Path], tmp_path: Pa
     assert card.template == CHATS["dream"][3].replace("{q}{a:4}", "").replace("{q}", "{prompt}").replace(
         "{a:4}", "{answer:128}"
     )
-    assert mdsample.load(folders["dream"]).template == card.template
+    assert mdsample.backend.load(folders["dream"]).template == card.template
     write_tokenizer(tmp_path, PLAIN)
     assert read_card(tmp_path, "{x}{y:3}!").template == "[user: {x}][assistant: {y:3}!"
     (tmp_path / "mdsample.toml").write_text("template = 'Q {prompt} A{answer:3}'")
@@ -487,7 +487,7 @@ def test_usage_errors(command: Command, folders: dict[str, Path], tmp_path: Path
         (("run", "--model", none, "--chat", "hi"), f"{none} has no chat template: there is no chat_template.jinja, "),
         (("run", "--model", none, "--system", "x", "hi"), f"{none} has no chat template: "),
         (("bench", "--model", none, "--chat"), f"{none} has no chat template: "),
-        (("run", "--chat", "hi"), f"{mdsample.loading.embedded_folder('tiny-gsm')} has no chat template: "),
+        (("run", "--chat", "hi"), f"{mdsample.models.find.embedded_folder('tiny-gsm')} has no chat template: "),
         (("run", "--model", bad, "hi"), broken),
         (("run", "--model", bad, "--no-chat", "hi"), broken),
         (("inspect", bad), broken),

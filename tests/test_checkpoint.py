@@ -25,11 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
-from mdsample import checkpoint
-from mdsample.checkpoint import Checkpoint, available_memory, open_checkpoint
+from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError
-from mdsample.families import llada, read_config
-from mdsample.reference.weights import Tensors
+from mdsample.models import checkpoint
+from mdsample.models.checkpoint import Checkpoint, available_memory, open_checkpoint
+from mdsample.models.families import llada, read_config
 
 SPEC = llada.read(CONFIG)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -239,7 +239,7 @@ def test_damage_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     damage, said = DAMAGE[name]
     damage(folder)
     with pytest.raises(ModelError, match=said) as caught:
-        mdsample.load(folder, "reference")
+        mdsample.backend.load(folder, "reference")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
 
 
@@ -270,9 +270,9 @@ def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (available_memory() or 0) > 10**8
     monkeypatch.setattr(checkpoint, "available_memory", lambda: 1000)
     with pytest.raises(ModelError, match="weights, which take"):
-        mdsample.load(folder, "reference")
+        mdsample.backend.load(folder, "reference")
     monkeypatch.setattr(checkpoint, "available_memory", lambda: None)
-    assert mdsample.load(folder, "reference").vocab_size == 320
+    assert mdsample.backend.load(folder, "reference").vocab_size == 320
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -454,8 +454,8 @@ def test_a_trace_of_another_model_is_refused(mdsample: Command, model: Path, tmp
 
 
 def test_policies(mdsample: Command) -> None:
-    from mdsample.catalog import PARTS
-    from mdsample.presets import PRESETS
+    from mdsample.policy.catalog import PARTS
+    from mdsample.policy.presets import PRESETS
 
     ran = mdsample("policies")
     assert ran.code == 0 and max(map(len, ran.out.splitlines())) <= 80
@@ -491,8 +491,8 @@ def test_explain(mdsample: Command) -> None:
 
 
 def test_models(mdsample: Command) -> None:
-    from mdsample.families import FAMILIES
-    from mdsample.loading import embedded_models
+    from mdsample.models.families import FAMILIES
+    from mdsample.models.find import embedded_models
 
     ran, [told] = mdsample("models"), mdsample("models", "--json").rows
     assert ran.code == 0 and "a2d-llama, " in ran.out and "\nreference  cpu" in ran.out
@@ -534,7 +534,7 @@ def test_audit_frontier_and_plot(mdsample: Command, tmp_path: Path) -> None:
 
 
 def test_plot_without_matplotlib(mdsample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdsample_cli.audit.find_spec", lambda name: None)
+    monkeypatch.setattr("mdsample_cli.commands.audit.find_spec", lambda name: None)
     ran = mdsample("audit", "-p", "med", "--plot", "x.png")
     assert (ran.code, ran.err) == (2, "error: --plot needs matplotlib: pip install 'mdsample[plot]'\n")
 
@@ -750,9 +750,9 @@ def test_defaults_that_are_written_twice_agree() -> None:
     # the command must not import the library to know them
     from inspect import signature
 
-    from mdsample_cli import bench, run
+    from mdsample_cli.commands import bench, run
 
-    from mdsample.engine import BATCH_SIZE
+    from mdsample.sampling.engine import BATCH_SIZE
 
     assert {signature(f).parameters["batch_size"].default for f in (run.run, bench.bench)} == {BATCH_SIZE}
 

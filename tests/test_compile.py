@@ -24,12 +24,12 @@ from mdsample_torch.recorded import Recorder
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Cache, Dual, Exact, Prefix
-from mdsample.engine import fill, prepare
+from mdsample.backend.places import rounded, static_places
 from mdsample.errors import ModelError
-from mdsample.families import read_config
-from mdsample.part import Policy
-from mdsample.places import rounded, static_places
+from mdsample.models.cache import Cache, Dual, Exact, Prefix
+from mdsample.models.families import read_config
+from mdsample.policy.base import Policy
+from mdsample.sampling.engine import fill, prepare
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
@@ -198,7 +198,7 @@ def test_shapes_beyond_the_limit_are_compiled_anew(graphs: Graphs, monkeypatch: 
 
 def test_never_silently_ignored(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match="the reference backend compiles nothing; leave compile out, or use the torch"):
-        mdsample.load("tiny-gsm", "reference", compile=True)
+        mdsample.backend.load("tiny-gsm", "reference", compile=True)
     assert main(["run", "--compile", "--backend", "reference"]) == 2
     assert "error: the reference backend compiles nothing" in capsys.readouterr().err
 
@@ -207,4 +207,4 @@ def test_never_silently_ignored(tmp_path: Path, monkeypatch: Any, capsys: pytest
 
     monkeypatch.setattr(torch, "compile", old)
     with pytest.raises(ModelError, match=r"compile needs torch 2\.13 or later; this is "):
-        mdsample.load(write_checkpoint(tmp_path), "torch", device="cpu", compile=True)
+        mdsample.backend.load(write_checkpoint(tmp_path), "torch", device="cpu", compile=True)

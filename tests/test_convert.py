@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from mdsample_cli.main import main
 
 import mdsample
-from mdsample import convert as converting
-from mdsample.checkpoint import Packed, open_checkpoint
-from mdsample.convert import convert
+from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError
-from mdsample.families import read_config
-from mdsample.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
-from mdsample.reference.weights import Tensors
+from mdsample.models import convert as converting
+from mdsample.models.checkpoint import Packed, open_checkpoint
+from mdsample.models.convert import convert
+from mdsample.models.families import read_config
+from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
 
 
 def tensors(folder: Path) -> dict[str, Any]:
@@ -150,6 +150,6 @@ def test_refusals(tmp_path: Path, monkeypatch: Any) -> None:
 def test_the_copy_is_a_model_like_any_other(tmp_path: Path) -> None:
     source = write_family(tmp_path / "source", "llada2_moe", config=WIDE["llada2_moe"], dtype="F16")
     copy = convert(source, tmp_path / "copy", bits=4, group_size=32).folder
-    model = mdsample.load(copy, "reference")
+    model = mdsample.backend.load(copy, "reference")
     canvas = mdsample.Template.parse("{prompt}{answer:5}").canvas(model.tokenizer, [{"prompt": "Ann"}])
     assert mdsample.Sampler(mdsample.med()).run(model, canvas).rows[0].filled == 5

@@ -10,15 +10,15 @@ from checkpoints import write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdsample.denoiser import Ask, Denoiser, Look
-from mdsample.engine import Prepared, fill, prepare
+from mdsample.backend.load import load
+from mdsample.core.template import Template
 from mdsample.errors import PolicyError, TemplateError
-from mdsample.load import load
-from mdsample.result import Row, pieces
-from mdsample.sampler import Sampler
-from mdsample.spec import parse
-from mdsample.state import State
-from mdsample.template import Template
+from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.policy.parsing import parse
+from mdsample.sampling.engine import Prepared, fill, prepare
+from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")

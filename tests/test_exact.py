@@ -14,11 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdsample import exact
-from mdsample.constraint import Ban, Choices
-from mdsample.draw import Greedy, Temperature
+from mdsample.core.template import Template
 from mdsample.exact.law import visits
-from mdsample.guide import Cfg
-from mdsample.order import (
+from mdsample.policy.base import Policy
+from mdsample.policy.complete import complete
+from mdsample.policy.constraint import Ban, Choices
+from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Cfg
+from mdsample.policy.order import (
     Confidence,
     Entropy,
     Fixed,
@@ -29,11 +32,9 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.part import Policy
-from mdsample.policy import complete
-from mdsample.revise import Revise
-from mdsample.sampler import Sampler, choose, rank, ranked
-from mdsample.selection import (
+from mdsample.policy.parsing import parse
+from mdsample.policy.revise import Revise
+from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
     CumulativeConfidence,
@@ -47,11 +48,10 @@ from mdsample.selection import (
     Steps,
     Top,
 )
-from mdsample.spec import parse
-from mdsample.stopping import Budget, EarlyExit, Ended
-from mdsample.template import Template
-from mdsample.view import Ranked, View
-from mdsample.window import Blocks, Dilated, Whole
+from mdsample.policy.stop import Budget, EarlyExit, Ended
+from mdsample.policy.view import Ranked, View
+from mdsample.policy.window import Blocks, Dilated, Whole
+from mdsample.sampling.sampler import Sampler, choose, rank, ranked
 
 ONE = Temperature(1.0)
 CALM = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])

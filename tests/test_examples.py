@@ -10,12 +10,12 @@ from checkpoints import write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdsample.backend.load import load
+from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
-from mdsample.examples import read_examples
-from mdsample.load import load
-from mdsample.result import read
-from mdsample.template import Template
-from mdsample.tokens import Tokenizer
+from mdsample.jobs.examples import read_examples
+from mdsample.sampling.result import read
 
 TEMPLATE = Template.parse("{prompt}:{reasoning:20} so{answer:4}")
 

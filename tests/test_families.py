@@ -11,12 +11,12 @@ import pytest
 from checkpoints import CONFIG, FAMILIES, write_family
 
 import mdsample
-from mdsample.checkpoint import open_checkpoint
 from mdsample.errors import ModelError
-from mdsample.families import FAMILIES as READERS
-from mdsample.families import read_config
-from mdsample.families.special import Special, read_special
-from mdsample.families.trunk import Experts, Rows, Stack, Trunk, Whole
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families import read_config
+from mdsample.models.families.special import Special, read_special
+from mdsample.models.families.trunk import Experts, Rows, Stack, Trunk, Whole
 
 # Qwen's added tokens, as in the tokenizer files of SDAR-4B-Chat; dllm adds <|mask|> after those of Qwen3
 QWEN3 = Special({"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151669}, {"mask_token": "<|mask|>"})
@@ -338,7 +338,7 @@ def test_from_a_folder_to_text(family: str, tmp_path: Path) -> None:
     for shards in (1, 2):
         folder = write_family(tmp_path / str(shards), family, shards=shards)
         (folder / "modeling_anything.py").write_text("raise SystemExit('run')")
-        model = mdsample.load(folder, "reference")
+        model = mdsample.backend.load(folder, "reference")
         template = mdsample.Template.parse("Q {prompt} A{answer:9}")
         canvas = template.canvas(model.tokenizer, [{"prompt": "the cat"}, {"prompt": "Ben has 7"}])
         result = mdsample.Sampler(mdsample.parse("confidence+top(3)"), seed=1).run(model, canvas)

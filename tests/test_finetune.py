@@ -27,12 +27,12 @@ from mdsample_torch.finetune import LEAST, Settings, corrupt, finetune
 from mdsample_torch.trainable import TrainableTrunk
 
 import mdsample
+from mdsample.backend.load import load
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.core.template import Template
 from mdsample.errors import FinetuneError
-from mdsample.examples import Example, read_examples
-from mdsample.families.trunk import Trunk
-from mdsample.load import load
-from mdsample.reference.trunk import NumpyTrunk
-from mdsample.template import Template
+from mdsample.jobs.examples import Example, read_examples
+from mdsample.models.families.trunk import Trunk
 
 EXAMPLES = [Example([0, 5 + i, 7, 8 + i, 1, 1], [-1, -1, 0, 0, 0, 1]) for i in range(12)]
 QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, save_every=2, seed=3)
@@ -205,7 +205,7 @@ def test_wrong_inputs(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FinetuneError, match="cannot be written"):
         run(folder, tmp_path / "file" / "c")
-    from mdsample.convert import convert
+    from mdsample.models.convert import convert
 
     convert("tiny-gsm", tmp_path / "packed", bits=4)
     with pytest.raises(FinetuneError, match="is quantised, which cannot be trained"):

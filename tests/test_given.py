@@ -15,12 +15,12 @@ from test_template import LETTERS, WORD, templates
 
 import mdsample
 from mdsample import testing
-from mdsample.engine import fill, prepare
+from mdsample.core.template import Slot, Template
 from mdsample.errors import TemplateError
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.part import Policy
-from mdsample.result import read
-from mdsample.template import Slot, Template
+from mdsample.policy.base import Policy
+from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.result import read
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)

@@ -56,6 +56,6 @@ def test_the_core_imports_nothing_from_the_outer_rooms() -> None:
 
 
 def test_every_part_is_public() -> None:
-    from mdsample.catalog import PARTS
+    from mdsample.policy.catalog import PARTS
 
     assert {part.__name__ for part in PARTS.values()} <= set(mdsample.__all__)

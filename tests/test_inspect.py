@@ -24,17 +24,19 @@ from test_checkpoint import DAMAGE, write_header
 from test_families import PUBLISHED
 
 import mdsample
-from mdsample import hub, installed, loading
-from mdsample.denoiser import Denoiser
+from mdsample.backend import installed
+from mdsample.backend.installed import Backend, Choice, Device, Run, installed_backends, runs
+from mdsample.backend.load import GROUP
+from mdsample.backend.reference.backend import open_model
 from mdsample.errors import ModelError
-from mdsample.facts import Facts, File, Token
-from mdsample.families import FAMILIES as READERS
-from mdsample.families import published, read_config
-from mdsample.families.special import Special
-from mdsample.installed import Backend, Choice, Device, Run, installed_backends, runs
-from mdsample.load import GROUP
-from mdsample.models_menu import families_menu
-from mdsample.reference.backend import open_model
+from mdsample.models import find as loading
+from mdsample.models import hub
+from mdsample.models.denoiser import Denoiser
+from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families import published, read_config
+from mdsample.models.families.special import Special
+from mdsample.models.inspect import Facts, File, Token
+from mdsample.models.menu import families_menu
 
 SINGLE = "model.safetensors"
 
@@ -136,7 +138,7 @@ def test_damage_is_told_as_loading_tells_it(name: str, tmp_path: Path) -> None:
     damage, said = DAMAGE[name]
     damage(folder)
     told: list[str] = []
-    for look in (mdsample.load, mdsample.inspect):
+    for look in (mdsample.backend.load, mdsample.inspect):
         with pytest.raises(ModelError, match=said) as caught:
             look(folder)
         told.append(str(caught.value))

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
-from mdsample.denoiser import Denoiser
+from mdsample.backend.load import load
+from mdsample.core.template import Template
 from mdsample.errors import ScoreError
 from mdsample.exact.joint import Joint
-from mdsample.judge import WAYS, By, judge
-from mdsample.load import load
-from mdsample.sampler import Sampler
-from mdsample.score import MarginalProduct, score
-from mdsample.template import Template
-from mdsample.trace import Trace
+from mdsample.models.denoiser import Denoiser
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.trace import Trace
+from mdsample.scoring.judge import WAYS, By, judge
+from mdsample.scoring.score import MarginalProduct, score
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} so{answer:2}")
 
@@ -52,7 +52,7 @@ def test_first_and_last_are_plain_scores(model: Denoiser, by: By) -> None:
                 canvas = mdsample.Canvas(
                     tokens_now, canvas.blank & ~where, canvas.slot, canvas.valid, canvas.names, canvas.ids
                 )
-            from mdsample.score import marginal_scores
+            from mdsample.scoring.score import marginal_scores
 
             right = np.where(canvas.slot == 1, 0, canvas.tokens)
             right[canvas.slot == 1] = tokens
@@ -106,7 +106,7 @@ def test_sentences() -> None:
     trace = Trace.of(Sampler(mdsample.parse("top(4)")).run(model, done))
     with pytest.raises(ScoreError, match="nothing is written in the trace beside slot 'answer'"):
         judge(model, trace)
-    from mdsample.judge import _groups, _text  # pyright: ignore[reportPrivateUsage]
+    from mdsample.scoring.judge import _groups, _text
 
     opened = mdsample.Canvas(tokens, canvas.blank, canvas.slot, canvas.valid, canvas.names, canvas.ids)
     state = mdsample.State.begin(opened)

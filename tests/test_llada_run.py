@@ -30,8 +30,8 @@ from mdsample_cli.main import main
 from safetensors.torch import load_file
 
 import mdsample
-from mdsample.load import load
-from mdsample.template import Template
+from mdsample.backend.load import load
+from mdsample.core.template import Template
 
 PAGE = Path(__file__).parent.parent / "docs" / "llada.md"
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import processors
 
-from mdsample import loading
-from mdsample.cache import Cache, Dual
-from mdsample.card import TEMPLATE, read_card
-from mdsample.denoiser import Denoiser
+from mdsample.backend.load import GROUP, backends, choose_backend, load
+from mdsample.backend.reference.backend import open_model
+from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
-from mdsample.families import llada, read_config
-from mdsample.families.trunk import Whole
-from mdsample.load import GROUP, backends, choose_backend, load
-from mdsample.loading import embedded_models
-from mdsample.reference.backend import open_model
-from mdsample.tokenizer import FileTokenizer
-from mdsample.tokens import Tokenizer
+from mdsample.models import find as loading
+from mdsample.models.cache import Cache, Dual
+from mdsample.models.card import TEMPLATE, read_card
+from mdsample.models.denoiser import Denoiser
+from mdsample.models.families import llada, read_config
+from mdsample.models.families.trunk import Whole
+from mdsample.models.find import embedded_models
+from mdsample.models.tokenizer import FileTokenizer
 
 SPEC = llada.read(CONFIG)
 

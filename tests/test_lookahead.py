@@ -9,9 +9,9 @@ import pytest
 
 import mdsample
 from mdsample import testing
-from mdsample.denoiser import Ask
 from mdsample.errors import ScoreError
-from mdsample.score import ChainRule
+from mdsample.models.denoiser import Ask
+from mdsample.scoring.score import ChainRule
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from looks import BLOCK, DRAWS, REAL, LookAt, few, looks, off_edges, places, reference, restrict, sets, tables
 
-from mdsample.draw import Draw, Greedy, Temperature
 from mdsample.errors import ModelError
+from mdsample.policy.draw import Draw, Greedy, Temperature
 
 
 @settings(max_examples=80, deadline=None)

@@ -24,13 +24,13 @@ from mdsample_torch.module import ModuleBody
 
 import mdsample
 from mdsample import testing
-from mdsample.cache import Dual
-from mdsample.denoiser import Ask, Denoiser
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
 from mdsample.errors import CacheError, ModelError
-from mdsample.guide import Cfg, NoGuide
-from mdsample.part import Policy
-from mdsample.restriction import Restriction
-from mdsample.rows import Rows
+from mdsample.models.cache import Dual
+from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.guide import Cfg, NoGuide
 
 VOCAB = 320
 _SMALL: dict[str, Any] = {
@@ -143,7 +143,7 @@ def test_marginals_are_those_of_transformers(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_end_to_end(folders: dict[str, Path], kind: str) -> None:
-    model: Denoiser = mdsample.load(folders[kind], "torch", device="cpu")
+    model: Denoiser = mdsample.backend.load(folders[kind], "torch", device="cpu")
     start, end, _ = KINDS[kind][2]
     assert model.template == f"{{prompt}}{{answer:16}}{end}"
     assert model.tokenizer.start == (model.tokenizer.special_id(start),)

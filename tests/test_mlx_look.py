@@ -21,8 +21,8 @@ from mdsample_mlx.draw import _amounts, _share, split
 from mdsample_mlx.look import MlxLook
 from mdsample_mlx.reduce import reduce
 
-from mdsample.draw import Greedy, Temperature
-from mdsample.reference.look import guided
+from mdsample.backend.reference.look import guided
+from mdsample.policy.draw import Greedy, Temperature
 
 CPU = mx.Device(mx.cpu)
 

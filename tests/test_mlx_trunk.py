@@ -19,11 +19,11 @@ from mdsample_mlx.trunk import MlxTrunk
 from mdsample_mlx.weights import from_arrays, read_weights
 from trunks import MIXED, V, batches, descriptions, few, trunk, weights
 
-from mdsample.checkpoint import open_checkpoint
-from mdsample.families import read_config
-from mdsample.families.trunk import Trunk
-from mdsample.reference.trunk import NumpyTrunk
-from mdsample.reference.weights import Tensors
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.backend.reference.weights import Tensors
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import read_config
+from mdsample.models.families.trunk import Trunk
 
 CPU = mx.Device(mx.cpu)
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample import testing
-from mdsample.canvas import Canvas
-from mdsample.catalog import PARTS
-from mdsample.part import Policy
-from mdsample.policy import complete
+from mdsample.core.canvas import Canvas
+from mdsample.policy.base import Policy
+from mdsample.policy.catalog import PARTS
+from mdsample.policy.complete import complete
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 LETTERS = 6

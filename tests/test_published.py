@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdsample.core.template import Template
 from mdsample.errors import RecordError
-from mdsample.published import gsm8k, math500, own
-from mdsample.result import Row
-from mdsample.tasks import Task
-from mdsample.template import Template
+from mdsample.sampling.result import Row
+from mdsample.tasks.catalog import Task
+from mdsample.tasks.datasets import gsm8k, math500, own
 
 
 def row(text: str, **slots: str) -> Row:
@@ -66,7 +66,7 @@ def test_gsm8k(school: Task) -> None:
 
 @given(st.integers(-(10**9), 10**9))
 def test_numbers_are_compared_as_numbers(school_number: int) -> None:
-    from mdsample.published import _number, _same_number  # pyright: ignore[reportPrivateUsage]
+    from mdsample.tasks.datasets import _number, _same_number
 
     for written in (str(school_number), f"{school_number:,}", f"{school_number}.0"):
         found = _number(row(f"it is 5, then {written}"))

@@ -11,13 +11,13 @@ from checkpoints import write_checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mdsample.backend.load import load
+from mdsample.core.template import Template
 from mdsample.errors import PolicyError, RecordError, TemplateError
-from mdsample.jobs import Answer, Job, default_policy, in_order
-from mdsample.load import load
-from mdsample.records import Output, Record, Request, line, read_requests
-from mdsample.sampler import Sampler
-from mdsample.spec import parse
-from mdsample.template import Template
+from mdsample.jobs.job import Answer, Job, default_policy, in_order
+from mdsample.jobs.records import Output, Record, Request, line, read_requests
+from mdsample.policy.parsing import parse
+from mdsample.sampling.sampler import Sampler
 
 TEMPLATE = Template.parse("Q {prompt} A{answer:3}")
 #: fields in which the rounding of a model's arithmetic shows, which depends on who shares a forward pass

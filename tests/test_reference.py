@@ -15,17 +15,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdsample.denoiser import Ask, Denoiser, Look
-from mdsample.draw import Draw, Greedy, Temperature
+from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
+from mdsample.backend.reference.look import NumpyLook, guided, reduce
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
-from mdsample.families.llada import read
-from mdsample.families.trunk import Trunk, Whole
-from mdsample.guide import Cfg, Guide, NoGuide
-from mdsample.reference.backend import ReferenceDenoiser, open_model
-from mdsample.reference.look import NumpyLook, guided, reduce
-from mdsample.reference.trunk import NumpyTrunk
-from mdsample.restriction import Restriction
-from mdsample.rows import Rows
+from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.families.llada import read
+from mdsample.models.families.trunk import Trunk, Whole
+from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.guide import Cfg, Guide, NoGuide
 
 V = 320
 few = settings(max_examples=30, deadline=None)

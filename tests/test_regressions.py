@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 import mdsample
-from mdsample.arrays import Bools, Doubles
-from mdsample.canvas import Canvas
-from mdsample.engine import Prepared, fill
+from mdsample.core.arrays import Bools, Doubles
+from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError
-from mdsample.order import Order
-from mdsample.part import Policy
-from mdsample.result import Result
-from mdsample.revise import Revise
-from mdsample.sampler import Sampler
-from mdsample.spec import parse
+from mdsample.policy.base import Policy
+from mdsample.policy.order import Order
+from mdsample.policy.parsing import parse
+from mdsample.policy.revise import Revise
+from mdsample.policy.view import View
+from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.result import Result
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.trace import Trace
 from mdsample.testing import ScriptedDenoiser, Symbols
-from mdsample.trace import Trace
-from mdsample.view import View
 
 SYMBOLS = Symbols(4)
 MASK, END = SYMBOLS.mask_id, SYMBOLS.end_id

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample import testing
-from mdsample.engine import Prepared, fill
-from mdsample.looking import see
+from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.observe import see
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import Phase, example, find, given, settings
 from hypothesis import strategies as st
 
-from mdsample import presets, testing
-from mdsample.catalog import PARTS
-from mdsample.constraint import Ban, Choices
+from mdsample import testing
 from mdsample.errors import PolicyError, SpecError
-from mdsample.guide import NoGuide
-from mdsample.order import Confidence, Entropy, Fixed, Order
-from mdsample.part import SEATS, Part, Policy, part_text, policy_text
-from mdsample.policy import complete, in_full
-from mdsample.presets import PRESETS
-from mdsample.selection import BelowEntropy, EntropyBound, Frechet, Top
-from mdsample.spec import parse
-from mdsample.spec_toml import from_toml, policy_from_toml_value, to_toml
-from mdsample.stopping import EarlyExit, Ended
-from mdsample.window import Blocks, Whole
+from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
+from mdsample.policy.catalog import PARTS
+from mdsample.policy.complete import complete, in_full, presets
+from mdsample.policy.constraint import Ban, Choices
+from mdsample.policy.guide import NoGuide
+from mdsample.policy.order import Confidence, Entropy, Fixed, Order
+from mdsample.policy.parsing import parse
+from mdsample.policy.presets import PRESETS
+from mdsample.policy.selection import BelowEntropy, EntropyBound, Frechet, Top
+from mdsample.policy.stop import EarlyExit, Ended
+from mdsample.policy.toml import from_toml, policy_from_toml_value, to_toml
+from mdsample.policy.window import Blocks, Whole
 
 PARTS_ANY = testing.parts()
 POLICIES = testing.policies(("answer", "reasoning"), vocab=20, blanks=5, texts=("yes", "no", "it's\n"))

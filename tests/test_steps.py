@@ -12,11 +12,11 @@ from checkpoints import write_checkpoint
 from mdsample_cli.main import main
 
 import mdsample
-from mdsample.denoiser import Denoiser
-from mdsample.examples import read_examples
-from mdsample.judge import judge
-from mdsample.result import Row, read
-from mdsample.template import Template
+from mdsample.core.template import Template
+from mdsample.jobs.examples import read_examples
+from mdsample.models.denoiser import Denoiser
+from mdsample.sampling.result import Row, read
+from mdsample.scoring.judge import judge
 
 TEMPLATE = "Question: {prompt}\nStep 1:{step1:10}\nStep 2:{step2:10}\nAnswer:{answer:4}"
 LAYOUT = Template.parse(TEMPLATE)
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Denoiser:
-    return mdsample.load(folder, "reference")
+    return mdsample.backend.load(folder, "reference")
 
 
 def rows(model: Denoiser, policy: str, given: dict[str, str] | None = None) -> tuple[Row, ...]:
@@ -111,5 +111,5 @@ def test_a_recorded_reasoning_is_judged_step_by_step(
     on = ("--model", folder, "--backend", "reference")
     command(capsys, "run", "the cat", *on, "-t", TEMPLATE, "-p", "entropy+top(1)", "--trace", trace)
     assert command(capsys, "score", "--trace", trace, *on, "--by", "sentence")
-    [judged] = judge(mdsample.load(folder, "reference"), mdsample.Trace.load(trace))
+    [judged] = judge(mdsample.backend.load(folder, "reference"), mdsample.Trace.load(trace))
     assert len(judged.parts) >= 2  # a step's end is a part's end

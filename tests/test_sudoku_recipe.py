@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdsample import sudoku
+from mdsample.tasks.catalog import sudoku
 from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board, dig, dig_hard, random_grids, singles, solutions, transform, valid
 

@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 
+from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import TemplateError
-from mdsample.result import read
-from mdsample.template import Field, Slot, Template, Text
+from mdsample.models.tokenizer import FileTokenizer
+from mdsample.sampling.result import read
 from mdsample.testing import Symbols
-from mdsample.tokenizer import FileTokenizer
 
 LETTERS = Symbols(6)
 WORD = st.text("abcdef", max_size=6)

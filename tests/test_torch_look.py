@@ -21,8 +21,8 @@ from mdsample_torch.look import TorchLook
 from mdsample_torch.reduce import reduce_
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdsample.draw import Greedy, Temperature
-from mdsample.reference.look import guided
+from mdsample.backend.reference.look import guided
+from mdsample.policy.draw import Greedy, Temperature
 
 
 @few

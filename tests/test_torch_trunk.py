@@ -17,8 +17,8 @@ from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import from_arrays
 from trunks import MIXED, V, batches, descriptions, few, trunk, weights
 
-from mdsample.families.trunk import Trunk
-from mdsample.reference.trunk import NumpyTrunk
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.models.families.trunk import Trunk
 
 CPU = torch.device("cpu")
 

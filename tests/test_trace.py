@@ -11,9 +11,9 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.errors import TraceError
-from mdsample.policy import complete
+from mdsample.policy.complete import complete
+from mdsample.sampling.trace import Trace
 from mdsample.testing import ScriptedDenoiser, Symbols
-from mdsample.trace import Trace
 
 #: one token a step, so that a row has many events
 POLICY = mdsample.Top(1) + mdsample.EarlyExit(1e-6)

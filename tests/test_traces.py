@@ -15,10 +15,10 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import exact
+from mdsample.core.template import Template
 from mdsample.errors import TemplateError, TracesError
-from mdsample.records import Request
-from mdsample.template import Template
-from mdsample.traces import STAGES, Keep, Tracer
+from mdsample.jobs.posterior import STAGES, Keep, Tracer
+from mdsample.jobs.records import Request
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:10}\nAnswer:{answer:4}"
 
@@ -76,7 +76,7 @@ def test_keep() -> None:
 
 
 def test_refusals() -> None:
-    model = mdsample.load("tiny-gsm")
+    model = mdsample.backend.load("tiny-gsm")
     sampler = mdsample.Sampler(mdsample.parse("med+temperature(1)"))
     with pytest.raises(TracesError, match="a trace needs a slot beside 'answer'"):
         Tracer(model, Template.parse("{prompt}{answer:4}"), sampler)

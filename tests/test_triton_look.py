@@ -27,8 +27,8 @@ from mdsample_torch.reduce import Reduced, reduce_
 from mdsample_torch.statistics import statistics
 from mdsample_torch.weights import BLOCK
 
+from mdsample.core.restriction import Restriction
 from mdsample.errors import ModelError
-from mdsample.restriction import Restriction
 
 # the interpreter computes in NumPy, which warns of what a GPU does in silence
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")

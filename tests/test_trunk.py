@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdsample.checkpoint import open_checkpoint
-from mdsample.families import read_config
-from mdsample.families.trunk import Experts
-from mdsample.reference.experts import route
-from mdsample.reference.trunk import NumpyTrunk
-from mdsample.reference.weights import Tensors
+from mdsample.backend.reference.experts import route
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.backend.reference.weights import Tensors
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import read_config
+from mdsample.models.families.trunk import Experts
 
 few = settings(max_examples=25, deadline=None)
 ROWS = [[5, 0, 7, 7, 300, 2, 1, 44, 9, 2, 2], [2, 2, 9], [319]]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdsample.uniforms import Purpose, Uniforms, row_key
+from mdsample.core.uniforms import Purpose, Uniforms, row_key
 
 PURPOSES: list[Purpose] = ["draw", "order", "count", "revise"]
 SEEDS = st.integers(-(2**70), 2**70)

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdsample.families.trunk import Experts, Trunk
+from mdsample.models.families.trunk import Experts, Trunk
 
 V = 40
 

@@ -9,16 +9,16 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
-from mdsample.arrays import Ints
-from mdsample.cache import Cache, suit
-from mdsample.card import read_card
-from mdsample.checkpoint import open_checkpoint
-from mdsample.denoiser import Ask
-from mdsample.families import read_config
-from mdsample.guide import Cfg, NoGuide
-from mdsample.installed import Choice, Device
-from mdsample.tokenizer import FileTokenizer
-from mdsample.tokens import Tokenizer
+from mdsample.backend.installed import Choice, Device
+from mdsample.core.arrays import Ints
+from mdsample.core.tokens import Tokenizer
+from mdsample.models.cache import Cache, suit
+from mdsample.models.card import read_card
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.denoiser import Ask
+from mdsample.models.families import read_config
+from mdsample.models.tokenizer import FileTokenizer
+from mdsample.policy.guide import Cfg, NoGuide
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
 from mdsample_mlx.look import MlxLook
 from mdsample_mlx.past import Past
@@ -29,7 +29,7 @@ from mdsample_mlx.weights import read_weights
 @final
 @attrs.frozen(eq=False)
 class MlxDenoiser:
-    """A model on MLX; see `mdsample.denoiser.Denoiser`."""
+    """A model on MLX; see `mdsample.models.denoiser.Denoiser`."""
 
     name: str
     trunk: MlxTrunk
@@ -90,7 +90,7 @@ class MlxDenoiser:
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:
-    """u + (`scale` + 1)(c − u) of logits `[n, W]`, as `mdsample.reference.look.guided`."""
+    """u + (`scale` + 1)(c − u) of logits `[n, W]`, as `mdsample.backend.reference.look.guided`."""
     impossible = mx.isneginf(conditional) | mx.isneginf(unconditional)
     moved = unconditional + (scale + 1) * (conditional - unconditional)
     return mx.where(impossible, conditional, moved)
@@ -126,13 +126,13 @@ def open_model(
 
 
 def devices() -> tuple[Device, ...]:
-    """The devices that MLX has here, the default one first; see `mdsample.installed`."""
+    """The devices that MLX has here, the default one first; see `mdsample.backend.installed`."""
     first = choose_device(None)
     return (_device(first), _device(mx.Device(mx.cpu))) if is_gpu(first) else (_device(first),)
 
 
 def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
-    """Device and dtype as `open_model` takes them; see `mdsample.installed`."""
+    """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
     where = choose_device(device)
     return Choice(_device(where), choose_dtype(dtype, where, stored), packed=True)
 

@@ -9,8 +9,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.checkpoint import available_memory
 from mdsample.errors import ModelError
+from mdsample.models.checkpoint import available_memory
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mdsample.arrays import Doubles, Longs
-from mdsample.draw import Temperature
+from mdsample.core.arrays import Doubles, Longs
+from mdsample.policy.draw import Temperature
 from mdsample_mlx.device import upload
 from mdsample_mlx.reduce import first
 from mdsample_mlx.weights import BLOCK

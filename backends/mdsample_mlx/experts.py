@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 
-from mdsample.families.trunk import Experts
+from mdsample.models.families.trunk import Experts
 from mdsample_mlx.matrix import Matrix
 
 

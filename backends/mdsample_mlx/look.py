@@ -12,12 +12,12 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Look
-from mdsample.draw import Draw, Greedy, Temperature
-from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
-from mdsample.restriction import Restriction
+from mdsample.backend.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.marginals import Marginals
+from mdsample.core.restriction import Restriction
+from mdsample.models.denoiser import Look
+from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample_mlx.device import evaluate, upload
 from mdsample_mlx.draw import inverse_cdf, split
 from mdsample_mlx.reduce import FLOOR, divergence, reduce
@@ -32,7 +32,7 @@ Logits = Callable[[mx.array], mx.array]
 
 @final
 class MlxLook:
-    """One forward pass; see `mdsample.denoiser.Look`. Forward pass and statistics are one evaluation, if one chunk."""
+    """See `mdsample.models.denoiser.Look`. Forward pass and statistics are one evaluation, if one chunk."""
 
     def __init__(self, logits: Logits, width: int, looked: Bools, restriction: Restriction, device: mx.Device) -> None:
         """`logits`: of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.

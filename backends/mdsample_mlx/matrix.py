@@ -10,7 +10,7 @@ from typing import final
 import attrs
 import mlx.core as mx
 
-from mdsample.quantised import Packing
+from mdsample.models.quantised import Packing
 from mdsample_mlx.device import is_gpu
 
 
@@ -56,7 +56,7 @@ class Dense:
 @final
 @attrs.frozen(eq=False)
 class Affine:
-    """The same, packed as `mdsample.quantised` says: `words [..., out, n]`, `scales`, `biases` `[..., out, groups]`."""
+    """Packed as `mdsample.models.quantised` says: `words [..., out, n]`, `scales`, `biases` `[..., out, groups]`."""
 
     words: mx.array
     scales: mx.array

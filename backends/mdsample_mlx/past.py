@@ -5,11 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mdsample.arrays import Bools, Ints, Longs
-from mdsample.cache import Cache
-from mdsample.families.trunk import Trunk
-from mdsample.kv_plan import Memory, Turn
-from mdsample.rows import Rows
+from mdsample.backend.kv_plan import Memory, Turn
+from mdsample.core.arrays import Bools, Ints, Longs
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.device import upload_indices
 
 #: keys and values of every layer, `[B, L, kv heads, head_dim]`; a pass puts new ones in their place

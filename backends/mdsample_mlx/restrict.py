@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mdsample.arrays import Ints, somewhere
-from mdsample.refusals import refuse_empty
-from mdsample.restriction import Restriction
+from mdsample.backend.refusals import refuse_empty
+from mdsample.core.arrays import Ints, somewhere
+from mdsample.core.restriction import Restriction
 from mdsample_mlx.device import upload, upload_indices
 
 

@@ -13,12 +13,12 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.arrays import Bools, Ints, somewhere
-from mdsample.cache import Cache
-from mdsample.families.trunk import Trunk
-from mdsample.places import Places, Queries, asked_at, places, static_places
-from mdsample.refusals import refuse_ask
-from mdsample.rows import Rows
+from mdsample.backend.places import Places, Queries, asked_at, places, static_places
+from mdsample.backend.refusals import refuse_ask
+from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
 from mdsample_mlx.past import Past, Stores

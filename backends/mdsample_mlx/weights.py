@@ -10,9 +10,9 @@ import attrs
 import mlx.core as mx
 from numpy.typing import NDArray
 
-from mdsample.checkpoint import Checkpoint, Packed, Piece
 from mdsample.errors import ModelError
-from mdsample.families.trunk import Trunk
+from mdsample.models.checkpoint import Checkpoint, Packed, Piece
+from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.device import DTYPES, evaluate, free_memory, upload
 from mdsample_mlx.matrix import Affine, Dense, Matrix
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from mdsample.cache import Cache, suit
-from mdsample.card import read_card
-from mdsample.checkpoint import open_checkpoint
-from mdsample.families import family_of, read_config, read_fields
-from mdsample.installed import Choice, Device
-from mdsample.tokenizer import FileTokenizer
+from mdsample.backend.installed import Choice, Device
+from mdsample.models.cache import Cache, suit
+from mdsample.models.card import read_card
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import family_of, read_config, read_fields
+from mdsample.models.tokenizer import FileTokenizer
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_device, choose_dtype, free_memory
 from mdsample_torch.trunk import TorchTrunk
@@ -28,7 +28,7 @@ def open_model(
 ) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
-    A `model_type` that is none of `mdsample.families` is left to transformers, see `mdsample_torch.masked_lm`.
+    A `model_type` that is none of `mdsample.models.families` is left to transformers, see `mdsample_torch.masked_lm`.
 
     `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
     `float16`, or `None`: float32 on a CPU, elsewhere as stored. `cache`: `None`, or one that suits the model.
@@ -50,7 +50,7 @@ def open_model(
 
 
 def devices() -> tuple[Device, ...]:
-    """The devices that torch has here, the default one first; see `mdsample.installed`."""
+    """The devices that torch has here, the default one first; see `mdsample.backend.installed`."""
     found = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     found += [torch.device("mps")] * torch.backends.mps.is_available()
     found.append(torch.device("cpu"))
@@ -59,7 +59,7 @@ def devices() -> tuple[Device, ...]:
 
 
 def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
-    """Device and dtype as `open_model` takes them; see `mdsample.installed`."""
+    """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
     where = choose_device(device)
     return Choice(_device(where), str(choose_dtype(dtype, where, stored)).removeprefix("torch."))
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.arrays import Bools, Ints
-from mdsample.cache import Cache
-from mdsample.denoiser import Ask
-from mdsample.guide import Cfg, NoGuide
-from mdsample.refusals import Limits
-from mdsample.rows import Rows
-from mdsample.tokens import Tokenizer
+from mdsample.backend.refusals import Limits
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.rows import Rows
+from mdsample.core.tokens import Tokenizer
+from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Ask
+from mdsample.policy.guide import Cfg, NoGuide
 from mdsample_torch.look import TorchLook
 from mdsample_torch.past import Past
 
@@ -63,7 +63,7 @@ class Body(Protocol):
 @final
 @attrs.frozen(eq=False)
 class TorchDenoiser:
-    """A model on Torch; see `mdsample.denoiser.Denoiser`."""
+    """A model on Torch; see `mdsample.models.denoiser.Denoiser`."""
 
     name: str
     trunk: Body
@@ -135,7 +135,7 @@ class TorchDenoiser:
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
-    """Writes u + (`scale` + 1)(c − u) into c `[n, W]`, as `mdsample.reference.look.guided`; u is used up."""
+    """Writes u + (`scale` + 1)(c − u) into c `[n, W]`, as `mdsample.backend.reference.look.guided`; u is used up."""
     impossible = conditional.isneginf() | unconditional.isneginf()
     conditional.copy_(
         torch.where(impossible, conditional, (conditional - unconditional).mul_(scale + 1).add_(unconditional))

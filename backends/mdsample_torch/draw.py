@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.arrays import Doubles, Longs
-from mdsample.draw import Temperature
+from mdsample.core.arrays import Doubles, Longs
+from mdsample.policy.draw import Temperature
 from mdsample_torch.device import upload
 from mdsample_torch.reduce import first
 from mdsample_torch.weights import BLOCK

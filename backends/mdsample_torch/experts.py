@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdsample.families.trunk import Experts
+from mdsample.models.families.trunk import Experts
 
 
 def gated(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -33,14 +33,14 @@ from transformers.trainer_utils import get_last_checkpoint  # pyright: ignore[re
 from transformers.utils import logging as transformers_logging
 
 from mdsample._version import versions
-from mdsample.checkpoint import Checkpoint, Packed, open_checkpoint
-from mdsample.convert import copy_rest
 from mdsample.errors import FinetuneError
-from mdsample.examples import Example
-from mdsample.families import read_config
-from mdsample.families.trunk import Trunk
-from mdsample.loading import find
-from mdsample.settings import integer, real
+from mdsample.jobs.examples import Example
+from mdsample.models.checkpoint import Checkpoint, Packed, open_checkpoint
+from mdsample.models.convert import copy_rest
+from mdsample.models.families import read_config
+from mdsample.models.families.trunk import Trunk
+from mdsample.models.find import find
+from mdsample.policy.settings import integer, real
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
 from mdsample_torch.weights import read_parts
@@ -170,7 +170,7 @@ def _folder(name: str | Path, revision: str | None) -> Path:
     if isinstance(found, Path):
         return found
     # imported here, as in `load`
-    from mdsample.hub import FACTS, WEIGHTS, download
+    from mdsample.models.hub import FACTS, WEIGHTS, download
 
     return download(found, revision, (*FACTS, *WEIGHTS))
 

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints
-from mdsample.denoiser import Look
-from mdsample.draw import Draw, Greedy, Temperature
-from mdsample.marginals import Marginals
-from mdsample.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
-from mdsample.restriction import Restriction
+from mdsample.backend.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.marginals import Marginals
+from mdsample.core.restriction import Restriction
+from mdsample.models.denoiser import Look
+from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
 from mdsample_torch.reduce import FLOOR, divergence_, reduce_
@@ -36,7 +36,7 @@ Logits = Callable[[Tensor, Tensor], None]
 
 @final
 class TorchLook:
-    """One forward pass; see `mdsample.denoiser.Look`."""
+    """One forward pass; see `mdsample.models.denoiser.Look`."""
 
     @torch.inference_mode()
     def __init__(

@@ -18,17 +18,17 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from mdsample.cache import Cache
-from mdsample.card import read_card
-from mdsample.checkpoint import read_stored, refuse_other_types, refuse_too_large
+from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import ModelError
-from mdsample.families import read_fields, unsupported
-from mdsample.families.special import read_special
-from mdsample.families.trunk import Fields
-from mdsample.files import FolderFiles
-from mdsample.headers import Stored
-from mdsample.template import Field, Slot, Template, Text
-from mdsample.tokenizer import FileTokenizer
+from mdsample.models.cache import Cache
+from mdsample.models.card import read_card
+from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
+from mdsample.models.families import read_fields, unsupported
+from mdsample.models.families.special import read_special
+from mdsample.models.families.trunk import Fields
+from mdsample.models.files import FolderFiles
+from mdsample.models.headers import Stored
+from mdsample.models.tokenizer import FileTokenizer
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_dtype, free_memory
 from mdsample_torch.module import from_module
@@ -41,7 +41,7 @@ SHORT, LONG = 5, 24
 
 @attrs.frozen
 class Named:
-    """What `mdsample.tokenizer.Named` asks of a configuration."""
+    """What `mdsample.models.tokenizer.Named` asks of a configuration."""
 
     vocab_size: int
     mask_id: int

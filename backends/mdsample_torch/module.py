@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mdsample.arrays import Bools, Ints
-from mdsample.cache import Cache
-from mdsample.card import TEMPLATE
+from mdsample.backend.refusals import Limits, refuse_ask
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.rows import Rows
+from mdsample.core.tokens import Tokenizer
 from mdsample.errors import CacheError, ModelError
-from mdsample.refusals import Limits, refuse_ask
-from mdsample.rows import Rows
-from mdsample.tokens import Tokenizer
+from mdsample.models.cache import Cache
+from mdsample.models.card import TEMPLATE
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import upload
 from mdsample_torch.past import Past

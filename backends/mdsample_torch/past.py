@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.arrays import Bools, Ints, Longs
-from mdsample.cache import Cache
-from mdsample.families.trunk import Trunk
-from mdsample.kv_plan import Memory, Turn
-from mdsample.rows import Rows
+from mdsample.backend.kv_plan import Memory, Turn
+from mdsample.core.arrays import Bools, Ints, Longs
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
 from mdsample_torch.device import upload
 
 

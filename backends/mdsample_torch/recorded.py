@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mdsample.places import Places
+from mdsample.backend.places import Places
 
 #: keys and values of every layer; `None`: nothing is kept
 Stores = list[tuple[Tensor, Tensor]] | None

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.arrays import Ints, somewhere
-from mdsample.refusals import refuse_empty
-from mdsample.restriction import Restriction
+from mdsample.backend.refusals import refuse_empty
+from mdsample.core.arrays import Ints, somewhere
+from mdsample.core.restriction import Restriction
 from mdsample_torch.device import upload
 
 #: if all places share one set that lacks at most this many tokens (the mask, padding), only these are written

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from mdsample.families.trunk import Trunk
+from mdsample.models.families.trunk import Trunk
 from mdsample_torch.device import upload
 from mdsample_torch.experts import mix, route
 from mdsample_torch.trunk import rotate

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.arrays import Bools, Ints, somewhere
-from mdsample.cache import Cache
-from mdsample.families.trunk import Trunk
-from mdsample.places import Places, Queries, asked_at, places, static_places
-from mdsample.refusals import refuse_ask
-from mdsample.rows import Rows
+from mdsample.backend.places import Places, Queries, asked_at, places, static_places
+from mdsample.backend.refusals import refuse_ask
+from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mdsample.checkpoint import Checkpoint, Packed, Piece
 from mdsample.errors import ModelError
-from mdsample.families.trunk import Trunk
-from mdsample.quantised import Packing, dequantise
+from mdsample.models.checkpoint import Checkpoint, Packed, Piece
+from mdsample.models.families.trunk import Trunk
+from mdsample.models.quantised import Packing, dequantise
 from mdsample_torch.device import free_memory, upload
 
 #: the vocabulary is padded to a multiple of this many tokens; maxima and sums are taken in blocks of them

@@ -15,8 +15,21 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli import audit, bench, calibrate, convert, finetune, menu, models, replay, rows, run, score, traces
-from mdsample_cli.shared import Interrupted, Wrong
+from mdsample_cli.commands import (
+    audit,
+    bench,
+    calibrate,
+    convert,
+    finetune,
+    menu,
+    models,
+    replay,
+    rows,
+    run,
+    score,
+    traces,
+)
+from mdsample_cli.options import Interrupted, Wrong
 
 _INTERRUPTED = 130
 

@@ -17,18 +17,18 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdsample.arrays import Doubles
-from mdsample.canvas import Canvas
-from mdsample.draw import Temperature
+from mdsample.core.arrays import Doubles
+from mdsample.core.canvas import Canvas
 from mdsample.exact.divergence import kl, tv
 from mdsample.exact.law import law, visits
 from mdsample.exact.states import pooled
 from mdsample.exact.toy import Toy
-from mdsample.order import Confidence, Entropy, LeftToRight, Lookahead, Margin, Order, Random
-from mdsample.part import Part, Policy
-from mdsample.policy import complete
-from mdsample.sampler import rank, ranked
-from mdsample.selection import (
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.complete import complete
+from mdsample.policy.draw import Temperature
+from mdsample.policy.order import Confidence, Entropy, LeftToRight, Lookahead, Margin, Order, Random
+from mdsample.policy.parsing import parse
+from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
     CumulativeConfidence,
@@ -40,9 +40,9 @@ from mdsample.selection import (
     Stable,
     Top,
 )
-from mdsample.spec import parse
-from mdsample.view import Ranked, View, bounds, entropies
-from mdsample.window import Whole
+from mdsample.policy.view import Ranked, View, bounds, entropies
+from mdsample.policy.window import Whole
+from mdsample.sampling.sampler import rank, ranked
 
 
 @attrs.frozen

@@ -12,16 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints, somewhere
-from mdsample.denoiser import Look
-from mdsample.draw import Draw, Temperature
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
+from mdsample.core.restriction import Restriction
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
-from mdsample.looking import restrict
-from mdsample.restriction import Restriction
-from mdsample.revise import RandomRevise
-from mdsample.sampler import in_order, prefix, rank, ranked, revisable, waves_of
-from mdsample.selection import RandomSelection, Selection
-from mdsample.view import Ranked, View
+from mdsample.models.denoiser import Look
+from mdsample.policy.draw import Draw, Temperature
+from mdsample.policy.revise import RandomRevise
+from mdsample.policy.selection import RandomSelection, Selection
+from mdsample.policy.view import Ranked, View
+from mdsample.sampling.observe import restrict
+from mdsample.sampling.sampler import in_order, prefix, rank, ranked, revisable, waves_of
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class Choices:
 
     #: the state it is a choice in, `[M]`
     state: Index
-    #: `[M, L]`, as `mdsample.sampler.rank` gives it
+    #: `[M, L]`, as `mdsample.sampling.sampler.rank` gives it
     ranking: Ints
     #: how many of the ranking the selection takes, `[M]`
     count: Ints

@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdsample.arrays import Doubles, Ints
+from mdsample.core.arrays import Doubles, Ints
 from mdsample.exact.toy import Toy, distribution
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdsample.arrays import Doubles
+from mdsample.core.arrays import Doubles
 from mdsample.exact.law import Law
 from mdsample.exact.states import distinct, pooled
 from mdsample.exact.toy import Toy

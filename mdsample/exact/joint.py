@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdsample.arrays import Doubles, Ints
+from mdsample.core.arrays import Doubles, Ints
 from mdsample.exact.toy import Toy, distribution
 
 #: the most numbers that a batch of comparisons may take at once

@@ -1,7 +1,7 @@
 """Law: the exact distribution of what a policy makes of one row, by following everything that can happen.
 
-The walk runs the loop's own functions (`see`, `rank`, `prefix`, `remask`, `close` of `mdsample.sampler`) on all states
-of a step at once; only where the loop throws dice, all faces are followed instead.
+The walk runs the loop's own functions (`see`, `rank`, `prefix`, `remask`, `close` of `mdsample.sampling.sampler`) on
+all states of a step at once; only where the loop throws dice, all faces are followed instead.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from functools import cached_property
 import attrs
 import numpy as np
 
-from mdsample.arrays import Bools, Doubles, Ints, Longs
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Denoiser, Look
-from mdsample.draw import Temperature
+from mdsample.core.arrays import Bools, Doubles, Ints, Longs
+from mdsample.core.canvas import Canvas
 from mdsample.exact.branches import Commits, commits, draws, revisions, tables
 from mdsample.exact.states import States, Walk, at, distinct, joined, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
-from mdsample.guide import NoGuide
-from mdsample.part import Part, Policy
-from mdsample.policy import CompletePolicy
-from mdsample.revise import RandomRevise
-from mdsample.sampler import Sampler, close, in_order, remask
-from mdsample.shift import Glance, glances_of
-from mdsample.state import FILLED, parallel_bound
-from mdsample.view import View
+from mdsample.models.denoiser import Denoiser, Look
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.complete import CompletePolicy
+from mdsample.policy.draw import Temperature
+from mdsample.policy.guide import NoGuide
+from mdsample.policy.revise import RandomRevise
+from mdsample.policy.view import View
+from mdsample.sampling.previous import Glance, glances_of
+from mdsample.sampling.sampler import Sampler, close, in_order, remask
+from mdsample.sampling.state import FILLED, parallel_bound
 
 #: states that are looked at in one forward pass
 _CHUNK = 1024

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdsample.arrays import Doubles, Ints
+from mdsample.core.arrays import Doubles, Ints
 from mdsample.exact.joint import Joint, Listed
 from mdsample.exact.toy import distribution, every_row
 

@@ -16,16 +16,16 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.arrays import Bools, Doubles, Floats, Ints, Longs
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Denoiser, Look
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.canvas import Canvas
+from mdsample.core.uniforms import Purpose, Uniforms
 from mdsample.errors import LawTooLarge
-from mdsample.looking import look_ahead, see
-from mdsample.part import Policy
-from mdsample.plan import Plan
-from mdsample.shift import Glance
-from mdsample.uniforms import Purpose, Uniforms
-from mdsample.view import Board, View
+from mdsample.models.denoiser import Denoiser, Look
+from mdsample.policy.base import Policy
+from mdsample.policy.view import Board, View
+from mdsample.sampling.observe import look_ahead, see
+from mdsample.sampling.plan import Plan
+from mdsample.sampling.previous import Glance
 
 T = TypeVar("T")
 Index = NDArray[np.integer[Any]] | Bools

@@ -16,11 +16,11 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.arrays import Doubles, Ints
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Ask
-from mdsample.guide import Cfg, NoGuide
-from mdsample.reference.look import NumpyLook, guided
+from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.core.arrays import Doubles, Ints
+from mdsample.core.canvas import Canvas
+from mdsample.models.denoiser import Ask
+from mdsample.policy.guide import Cfg, NoGuide
 
 #: log-probability that stands for zero. Next to any real one its exponential is exactly 0; where a constraint leaves
 #: nothing else, all that is left has it, and the conditional is uniform instead of 0 / 0

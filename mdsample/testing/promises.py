@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mdsample.cache import cache_text
-from mdsample.canvas import Canvas
-from mdsample.denoiser import Denoiser
-from mdsample.part import Policy
-from mdsample.result import Result
-from mdsample.sampler import Sampler
-from mdsample.state import State
-from mdsample.trace import Trace
+from mdsample.core.canvas import Canvas
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.sampling.result import Result
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
+from mdsample.sampling.trace import Trace
 
 
 def run(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Result:

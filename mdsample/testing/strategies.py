@@ -9,11 +9,12 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from mdsample.catalog import PARTS
-from mdsample.constraint import Allow, Ban, Characters, Choices
-from mdsample.draw import Greedy, Temperature
-from mdsample.guide import Cfg, NoGuide
-from mdsample.order import (
+from mdsample.policy.base import MANY, SEATS, Part, Policy, Seat
+from mdsample.policy.catalog import PARTS
+from mdsample.policy.constraint import Allow, Ban, Characters, Choices
+from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.order import (
     Confidence,
     Entropy,
     Fixed,
@@ -24,10 +25,9 @@ from mdsample.order import (
     Random,
     RightToLeft,
 )
-from mdsample.part import MANY, SEATS, Part, Policy, Seat
-from mdsample.remdm import KINDS
-from mdsample.revise import BelowConfidence, Never, P2Remask, RemdmRemask
-from mdsample.selection import (
+from mdsample.policy.remdm import KINDS
+from mdsample.policy.revise import BelowConfidence, Never, P2Remask, RemdmRemask
+from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
     CumulativeConfidence,
@@ -42,8 +42,8 @@ from mdsample.selection import (
     Steps,
     Top,
 )
-from mdsample.stopping import Budget, EarlyExit, Ended
-from mdsample.window import Blocks, Dilated, Whole
+from mdsample.policy.stop import Budget, EarlyExit, Ended
+from mdsample.policy.window import Blocks, Dilated, Whole
 
 T = TypeVar("T")
 _TEXT = st.text(min_size=1)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from mdsample.arrays import Doubles, Ints, upto
-from mdsample.cache import Cache
-from mdsample.denoiser import Ask
-from mdsample.guide import Cfg
-from mdsample.reference.look import NumpyLook, guided
+from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.core.arrays import Doubles, Ints, upto
+from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Ask
+from mdsample.policy.guide import Cfg
 
 
 @attrs.frozen

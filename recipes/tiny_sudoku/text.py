@@ -1,4 +1,4 @@
-"""Tokens of a board as `mdsample.sudoku` writes it (` A1=5 A2=3 …`): each cell is a token for its name and a digit.
+"""Tokens of a board as `mdsample.tasks.sudoku` writes it (` A1=5 A2=3 …`): each cell is a name and a digit.
 
 The name before each cell is what lets a plain trunk see the board: its vector starts as the sum of a vector for the
 row, one for the column and one for the box, so cells that share a unit have similar names from the first step.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from mdsample.sudoku import cells
+from mdsample.tasks.sudoku import cells
 from recipes.llada import Transformer
 from recipes.tiny_sudoku.board import Board
 

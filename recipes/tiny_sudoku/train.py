@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mdsample import sudoku
+from mdsample.tasks import sudoku
 from recipes.fit import Plan, Weights, fit, write_model
 from recipes.llada import Size, Transformer
 from recipes.tiny_sudoku import data, text

@@ -1,0 +1,122 @@
+"""`mdsample audit`: what a policy does to a known distribution, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import attrs
+import typer
+
+from mdsample_cli import options
+from mdsample_cli.options import Wrong
+
+if TYPE_CHECKING:
+    from mdsample.exact import Toy
+    from mdsample.exact.audit import Audit, Point
+
+POLICIES = ("one-by-one", "med", "eb", "fast-dllm")
+
+
+def audit(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="POLICY",
+            help=f"May be repeated. Default: {', '.join(POLICIES)}.",
+            show_default=False,
+        ),
+    ] = None,
+    toy: Annotated[str, typer.Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="KL over forward passes, as .png or .svg.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Compute, not sample: how far a policy's law is from the distribution it samples, and what it costs.
+
+    A policy that does not say how tokens are drawn is given temperature(1): the question is about sampling.
+    """
+    from mdsample.exact import TOYS, LawTooLarge
+    from mdsample.exact.audit import audit as audited
+    from mdsample.exact.audit import frontier as all_rules
+    from mdsample.jobs.records import line
+    from mdsample.policy.draw import Temperature
+    from mdsample.policy.parsing import parse
+
+    if toy == "list":
+        typer.echo("\n".join(line({"toy": name}) if json else name for name in TOYS))
+        return
+    if toy not in TOYS:
+        raise Wrong(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise Wrong(f"--plot writes .png and .svg; got {plot}")
+    if plot is not None:
+        options.writable(plot, "--plot")
+        if find_spec("matplotlib") is None:
+            raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'")
+    world = TOYS[toy]()
+    policies = [parse(text) for text in policy or POLICIES]
+    policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
+    rows: list[Audit] = []
+    try:
+        for one in policies:
+            rows += audited([one], world)
+        points = all_rules(world) if frontier else []
+    except LawTooLarge as fault:
+        if rows and not json:  # what is known already took its time
+            _show(toy, world, rows, [])
+        raise Wrong(str(fault)) from fault
+    if plot is not None:
+        from mdsample_cli.show.plot import draw
+
+        draw(plot, toy, int(world.canvas().blank.sum()), rows, points)
+    if json:
+        for row in rows:
+            typer.echo(line({"toy": toy, **_json(attrs.asdict(row))}))
+        for point in points:
+            typer.echo(line({"toy": toy, **_json(point._asdict())}))
+        return
+    _show(toy, world, rows, points)
+
+
+def _json(values: Mapping[str, object]) -> dict[str, object]:
+    """JSON has no infinity: it becomes null."""
+    return {name: None if value == math.inf else value for name, value in values.items()}
+
+
+def _show(toy: str, world: Toy, rows: Sequence[Audit], points: Sequence[Point]) -> None:
+    import numpy as np
+
+    from mdsample.exact.audit import at_equal_nfe
+    from mdsample_cli.show import render
+
+    blanks = int(world.canvas().blank.sum())
+    out = render.console()
+    render.show(out, f"{toy}: {blanks} blanks, {world.size} tokens each; exact numbers, KL in nats\n")
+    numbers = [
+        [row.policy, *map(_number, (row.expected_nfe, row.kl, row.kl_bound, row.tv, row.tv_bound))] for row in rows
+    ]
+    render.show(out, render.table(["passes", "KL", "bound", "TV", "bound"], numbers))
+    if points:
+        grid = np.linspace(1, blanks, 5).tolist()
+        reached = at_equal_nfe(points, grid)
+        render.show(out, "\nKL that each rule reaches at the same expected forward passes:\n")
+        curves = [[rule, *map(_number, values.tolist())] for rule, values in reached.items()]
+        render.show(out, render.table([f"{nfe:g}" for nfe in grid], curves, first="passes"))
+
+
+def _number(value: float) -> str:
+    return "inf" if math.isinf(value) else "0" if abs(value) < 5e-10 else f"{value:.3g}"

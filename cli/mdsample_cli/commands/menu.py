@@ -1,0 +1,74 @@
+"""`mdsample policies` and `explain`: which policies there are, and what one means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+import typer
+
+from mdsample_cli import options
+
+
+def policies(json: options.Json = False) -> None:
+    """The menu: every part by the seat it fills, and the presets."""
+    from rich.text import Text
+
+    from mdsample.jobs.records import line
+    from mdsample.policy import menu
+    from mdsample_cli.show import render
+
+    parts, presets = menu.parts_menu(), menu.presets_menu()
+    if json:
+        seats = {seat: [attrs.asdict(entry) for entry in entries] for seat, entries in parts.items()}
+        typer.echo(line({"parts": seats, "presets": [attrs.asdict(entry) for entry in presets]}))
+        return
+    out = render.console()
+    render.show(out, "A policy is a sum of parts, as in 'med(0.2)+blocks(32)+early-exit'; each part fills a seat.")
+    for seat, entries in parts.items():
+        render.show(out, Text.assemble("\n", (seat, "bold"), f": {menu.QUESTIONS[seat]}"), render.entries(entries))
+    render.show(out, Text.assemble("\n", ("presets", "bold"), ": names for sums of parts"), render.entries(presets))
+
+
+def explain(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")],
+    json: options.Json = False,
+) -> None:
+    """What a policy does: every seat, every setting, given or default, and the papers."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from mdsample.jobs.records import line
+    from mdsample.policy import menu
+    from mdsample.policy.complete import in_full
+    from mdsample.policy.parsing import parse
+    from mdsample_cli.show import render
+
+    value = parse(policy)
+    seats = list(menu.explain(value))
+    empty = menu.empty_seats(value)
+    texts = {"policy": str(value), "in_full": in_full(value)}
+    if json:
+        typer.echo(line({**texts, "seats": [attrs.asdict(seat) for seat in seats], "empty": empty}))
+        return
+    out = render.console()
+    for seated in seats:
+        source = "" if seated.given else "   by default"
+        render.show(out, Text.assemble((f"{seated.seat:<12}", "bold"), (seated.part, "cyan"), (source, "dim")))
+        for name, setting, default in seated.settings:
+            note = "default" if setting == default else f"given; default {default}" if default else "given"
+            render.show(out, Text.assemble(" " * 14, f"{name} = {setting}", (f"   {note}", "dim")))
+        render.show(out, Padding(Text(seated.about), (0, 0, 1, 14)))
+    for seat in empty:
+        render.show(out, Text.assemble((f"{seat:<12}", "bold"), ("nothing", "dim")))
+    if empty:
+        render.show(out, "")
+    render.show(
+        out,
+        render.listing(
+            [
+                (label, render.policy(texts[key] or "''", 68))
+                for label, key in (("shortest", "policy"), ("in full", "in_full"))
+            ]
+        ),
+    )

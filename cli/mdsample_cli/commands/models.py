@@ -1,0 +1,182 @@
+"""`mdsample models` and `inspect`: which models there are and what they run on, and what one of them is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import attrs
+import typer
+
+from mdsample_cli import options
+
+if TYPE_CHECKING:
+    from mdsample.backend.installed import Backend, Device, Run
+    from mdsample.models.families.trunk import Trunk
+    from mdsample.models.inspect import Facts, Token
+    from mdsample.models.menu import FamilyEntry
+
+
+def models(json: options.Json = False) -> None:
+    """Models that come with the package, families that can be read, backends and devices."""
+    from rich.text import Text
+
+    from mdsample.backend.installed import installed_backends
+    from mdsample.jobs.records import line
+    from mdsample.models import menu
+    from mdsample_cli.show import render
+
+    embedded, families, backends = menu.models_menu(), menu.families_menu(), installed_backends()
+    if json:
+        sections = {"models": embedded, "families": families, "backends": backends}
+        typer.echo(line({name: [attrs.asdict(entry) for entry in found] for name, found in sections.items()}))
+        return
+    out = render.console()
+    render.show(
+        out,
+        render.listing(
+            [
+                *(
+                    (entry.name, render.plain(f"{entry.description}\n{render.size(entry.bytes)} on disk"))
+                    for entry in embedded
+                ),
+                ("also", "a folder in a published layout, or a hub id: --model organisation/model"),
+            ]
+        ),
+        Text.assemble("\n", ("families", "bold"), ": model_type in config.json, and which models have it"),
+        render.listing((", ".join(entry.types), entry.about) for entry in families),
+        Text.assemble("\n", ("memory", "bold"), ": what the weights take, as published and as convert packs them"),
+        render.table(["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub"),
+        Text.assemble("\n", ("backends", "bold"), ": what is installed, and what it finds here"),
+        render.listing((backend.name, render.plain(_devices(backend))) for backend in backends),
+    )
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
+    ],
+    revision: options.Revision = None,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="What it would run on; auto tells it of every backend.")
+    ] = "auto",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    json: options.Json = False,
+) -> None:
+    """What a checkpoint is, and whether it can run here; no weight is read, and none is fetched from the hub.
+
+    Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has.
+    """
+    from mdsample.backend.installed import runs
+    from mdsample.jobs.records import line
+    from mdsample.models import inspect as facts
+    from mdsample_cli.show import render
+
+    found = facts.inspect(model, revision=revision)
+    here = runs(found, model, backend, device=device, dtype=dtype)
+    if json:
+        # where every tensor lies is no fact for people
+        told = attrs.asdict(found, filter=attrs.filters.exclude("layouts", "spare"))
+        typer.echo(line({**told, "runs": [attrs.asdict(run) for run in here]}))
+        return
+    out = render.console()
+    rows = [*_sizes(found), *_tokens(found), *_storage(found), *(("here", _verdict(run)) for run in here)]
+    render.show(out, render.listing((label, render.plain(text)) for label, text in rows))
+
+
+def _sizes(facts: Facts) -> list[tuple[str, str]]:
+    trunk = facts.trunk
+    middle = f", gated middle {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
+    attention = "full" if trunk.block is None else f"block-causal, blocks of {trunk.block}"
+    heads = f"{trunk.heads} heads of {trunk.head_dim}, {trunk.kv_heads} for keys and values"
+    return [
+        ("model", f"{facts.name}\n{facts.description}".strip()),
+        ("family", trunk.family),
+        ("weights", f"{facts.parameters:,}"),
+        ("layers", f"{trunk.layers}, {trunk.d_model:,} wide{middle}"),
+        ("experts", _experts(trunk, facts.active_parameters)),
+        ("attention", f"{attention}; {heads}"),
+        ("length", f"{trunk.max_length:,} tokens at most"),
+        ("vocabulary", f"{trunk.vocab_size:,} tokens"),
+        ("logits", "shifted: read one position before their own" if trunk.shifted else "not shifted"),
+    ]
+
+
+def _experts(trunk: Trunk, active: int) -> str:
+    experts = trunk.experts
+    if experts is None:
+        return "none"
+    shared_one = f" and a shared one {experts.shared_size:,} wide" if experts.shared_size else ""
+    dense = f"; {experts.first} dense before them" if experts.first else ""
+    return (
+        f"{experts.count} a layer, {experts.size:,} wide{dense}; "
+        f"a token goes through {experts.chosen} of them{shared_one}, and meets {active:,} weights"
+    )
+
+
+def _tokens(facts: Facts) -> list[tuple[str, str]]:
+    def told(token: Token | None) -> str:
+        return "none" if token is None else f"{token.text}  {token.id}"
+
+    return [
+        ("mask", told(facts.mask)),
+        ("end", told(facts.end)),
+        ("start", told(facts.start)),
+        ("chat", f"template in {facts.chat}" if facts.chat else "none"),
+        ("template", facts.template),
+    ]
+
+
+def _storage(facts: Facts) -> list[tuple[str, str]]:
+    from mdsample_cli.show import render
+
+    kinds = facts.stored
+    types = next(iter(kinds)) if len(kinds) == 1 else ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items())
+    first, last = facts.files[0].name, facts.files[-1].name
+    files = first if len(facts.files) == 1 else f"{len(facts.files)} files, {first} to {last}"
+    memory = ", ".join(f"{render.size(needed)} in {dtype}" for dtype, needed in facts.memory.items())
+    return [
+        ("stored", f"{types}, {render.size(facts.bytes)}: {files}"),
+        ("memory", f"{memory}: the weights alone; a forward pass takes more"),
+    ]
+
+
+def _verdict(run: Run) -> str:
+    from mdsample_cli.show import render
+
+    if run.choice is None or run.memory is None:
+        return f"{run.backend}: {run.fault or 'installed; it does not say where it would run'}"
+    device = run.choice.device
+    memory = render.size(run.memory)
+    memory += "" if device.available is None else f" of {render.size(device.available)} available"
+    return f"{run.backend}: {run.fault or 'fits'}; {run.choice.dtype} on {_named(device)}, {memory}"
+
+
+def _published(families: tuple[FamilyEntry, ...]) -> list[tuple[str, ...]]:
+    from mdsample_cli.show import render
+
+    entries = sorted((entry for family in families for entry in family.published), key=lambda entry: entry.parameters)
+    return [
+        (
+            entry.name,
+            f"{entry.parameters / 1e9:.2f}e9",
+            *(render.size(memory) for memory in (entry.memory, entry.quantised(8), entry.quantised(4))),
+        )
+        for entry in entries
+    ]
+
+
+def _devices(backend: Backend) -> str:
+    from mdsample_cli.show import render
+
+    if backend.fault:
+        return f"not usable: {backend.fault}"
+    free = (
+        f"{_named(device)}{'' if device.available is None else f', {render.size(device.available)} available'}"
+        for device in backend.devices
+    )
+    return "; ".join(free) or "usable; it does not list its devices"
+
+
+def _named(device: Device) -> str:
+    return f"{device.name} ({device.about})" if device.about else device.name

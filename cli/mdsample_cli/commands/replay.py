@@ -1,0 +1,130 @@
+"""`mdsample replay`: a recorded run, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import attrs
+import typer
+
+from mdsample_cli import options
+from mdsample_cli.options import Wrong
+
+if TYPE_CHECKING:
+    from mdsample.core.tokens import Tokenizer
+    from mdsample.sampling.result import Ledger
+    from mdsample.sampling.state import Event, State
+    from mdsample.sampling.trace import Trace
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    row: Annotated[
+        str | None, typer.Option(metavar="ID", help="The row to show. Default: the first.", show_default=False)
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Whose tokens they are. Default: the model that the trace names.", show_default=False
+        ),
+    ] = None,
+    revision: options.Revision = None,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
+    ] = False,
+) -> None:
+    """Watch a run again: on a terminal the canvas fills itself, elsewhere one line a step."""
+    from mdsample.sampling.result import Ledger
+    from mdsample.sampling.trace import Trace
+
+    try:
+        record = Trace.load(trace)
+    except OSError as fault:
+        raise Wrong(f"cannot read {trace}: {fault.strerror or fault}") from fault
+    tokenizer = _tokenizer(record, model, revision)
+    ids = [str(name) for name in record.canvas.ids]
+    if row is not None and row not in ids:
+        raise Wrong(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
+    if json:
+        ledger = Ledger(record.canvas, tokenizer)
+        for event in record.events:
+            ledger.enter(event)
+        last = record.replay()
+        for number in range(len(ids)) if row is None else [ids.index(row)]:
+            _print_json(record, ledger, last, number, tokenizer)
+        return
+    number = 0 if row is None else ids.index(row)
+    if row is None and len(ids) > 1:
+        typer.echo(f"row {ids[0]} of {len(ids)}; --row ID shows another", err=True)
+    states = [state for state, event in _moments(record) if event is None or number in (*event.rows, *event.row)]
+    _play(record, states, number, tokenizer, speed)
+
+
+def _tokenizer(record: Trace, model: str | None, revision: str | None) -> Tokenizer:
+    from mdsample.backend.load import load
+    from mdsample.errors import ModelError
+
+    try:
+        tokenizer = load(model or record.model, revision=revision).tokenizer
+    except ModelError as fault:
+        if model is not None:
+            raise
+        raise Wrong(f"the trace holds token ids of {record.model!r}; say with --model where it is ({fault})") from fault
+    if tokenizer.mask_id != record.mask_id:
+        raise Wrong(f"the trace was made with {record.model!r}, whose tokens are others; give it with --model")
+    return tokenizer
+
+
+def _moments(record: Trace) -> Iterator[tuple[State, Event | None]]:
+    """The first state, and each later one with the event that led there."""
+    return zip(record.states(), (None, *record.events), strict=True)
+
+
+def _print_json(record: Trace, ledger: Ledger, last: State, number: int, tokenizer: Tokenizer) -> None:
+    from mdsample.jobs.records import line
+
+    row = ledger.row(last, number)
+    typer.echo(
+        line(
+            {
+                "id": row.id,
+                "text": row.text,
+                "slots": row.slots,
+                "nfe": row.nfe,
+                "steps": row.steps,
+                "unfilled": row.unfilled,
+                "outcome": row.outcome.name,
+                "commits": [{**attrs.asdict(c), "text": tokenizer.decode([c.token])} for c in row.commits],
+                "policy": record.policy,
+                "seed": record.seed,
+                "model": record.model,
+                "backend": record.backend,
+                "cache": record.cache,
+                "versions": record.versions,
+            }
+        )
+    )
+
+
+def _play(record: Trace, states: Sequence[State], number: int, tokenizer: Tokenizer, speed: float) -> None:
+    from rich.live import Live
+
+    from mdsample_cli.show import render
+
+    out = render.console()
+    if render.is_terminal(stderr=False):
+        with Live(console=out, auto_refresh=False) as moving:
+            for state in states:
+                moving.update(render.frame(state, number, tokenizer), refresh=True)
+                time.sleep(1 / speed)
+    else:
+        for state in states[1:]:
+            render.show(out, render.written(state, number, tokenizer))
+        render.show(out, render.frame(states[-1], number, tokenizer))
+    render.show(
+        out, render.listing([("policy", render.policy(record.policy, 64)), ("model", render.plain(record.model))])
+    )

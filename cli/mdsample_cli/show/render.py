@@ -1,0 +1,230 @@
+"""What values look like on a terminal. Texts of users and models never pass as markup or control codes."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from mdsample.core.tokens import Tokenizer
+from mdsample.jobs.job import Answer, Job
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.menu import Entry
+from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.state import State
+from mdsample.scoring.watch import Moment
+
+#: tokens of the first steps, …, tokens of the last steps
+RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")
+BLANK, END = "░", "·"
+WIDEST = 100
+#: width of a table's first column, before its text is broken
+_FIRST = 34
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `main`, where it is no failure."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises it again, where rich would exit with code 1."""
+        raise BrokenPipeError
+
+
+#: a term of policy text with the `+` after it; a `+` in quotes does not end it
+_TERM = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^+'"])+\+?""")
+
+
+def console(stderr: bool = False, width: int = 80) -> Console:
+    """A console that takes text as it is: a terminal's own width up to `WIDEST`; elsewhere `width`."""
+    made = _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made.width = min(made.width, WIDEST) if made.is_terminal else width
+    return made
+
+
+def show(out: Console, *things: RenderableType) -> None:
+    """Prints things; what is not for a terminal gets no spaces at the ends of its lines."""
+    if out.is_terminal:
+        out.print(*things, sep="\n")
+        return
+    with out.capture() as captured:
+        out.print(*things, sep="\n")
+    for text in captured.get().splitlines():
+        print(text.rstrip(), file=out.file)
+    out.file.flush()
+
+
+def plain(text: str, style: str | Style = "") -> Text:
+    """Somebody's text; control characters are spelled out."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
+
+
+def policy(text: str, width: int) -> Text:
+    """A policy's text, broken after a `+` where it is longer than `width`, so that no word is torn."""
+    lines = [""]
+    for term in _TERM.findall(text):
+        lines = [*lines[:-1], lines[-1] + term] if len(lines[-1] + term) <= width else [*lines, term]
+    return plain("\n".join(filter(None, lines)))
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    unit, name = next(((2**k, name) for k, name in ((30, "GiB"), (20, "MiB")) if count >= 2**k), (2**10, "KiB"))
+    return f"{count / unit:,.1f} {name}"
+
+
+def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Labels on the left, what they stand for on the right."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid
+
+
+def entries(menu: Iterable[Entry]) -> Table:
+    """Lines of the menu: how each is written, and what it does."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="cyan", width=28)
+    grid.add_column(ratio=1)
+    for entry in menu:
+        is_sum = f"{entry.parts}\n" if entry.parts else ""
+        grid.add_row(Padding(entry.signature, (0, 0, 0, 2)), Text.assemble((is_sum, "cyan"), entry.summary))
+    return grid
+
+
+def _bound(row: Row) -> str:
+    if not math.isfinite(row.error_bound):
+        return "none: tokens were masked again, of which nothing is promised"
+    return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
+
+
+def answer(job: Job, given: Answer, named: bool) -> RenderableType:
+    """An answer; `named` shows its id."""
+    request, row = given.request, given.row
+    rows: list[tuple[str, RenderableType]] = [("id", plain(str(request.id)))] if named else []
+    if row is None:
+        return listing([*rows, ("error", plain(request.error, "red")), ("", "")])
+    rows += [(name, plain(text.strip())) for name, text in request.texts.items()]
+    for number, name in enumerate(job.template.slots):
+        text = slot(row, number, job.denoiser.tokenizer)
+        if name == "answer" and request.expected is not None:
+            text += plain(f"   (expected: {request.expected})", "dim")
+        rows.append((name, text))
+    rows += [("along", moment) for moment in along(given.moments)]
+    blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
+    in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
+    sampler = job.sampler
+    where = f"{job.denoiser.name} on {job.denoiser.backend}{_cached(job.denoiser)}, seed {sampler.seed}"
+    return listing(
+        [
+            *rows,
+            ("", ""),
+            ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
+            ("outcome", plain(row.outcome.sentence)),
+            ("error bound", _bound(row)),
+            ("policy", policy(str(sampler.policy) or "the defaults", 64)),
+            (
+                "model",
+                plain(where),
+            ),
+            ("", ""),
+        ]
+    )
+
+
+def along(moments: Sequence[Moment]) -> list[Text]:
+    """The passes in which a watched slot's answer changed, and the last one."""
+    lines: list[Text] = []
+    for number, moment in enumerate(moments):
+        if 0 < number < len(moments) - 1 and moment.text == moments[number - 1].text:
+            continue
+        said = f"{100 * moment.written:3.0f} % written: {moment.text or '(nothing)'}  {moment.entropy:.2f} nats"
+        if moment.log_probability is not None:
+            said += f", expected answer {moment.log_probability:.2f}"
+        lines.append(plain(said))
+    return lines
+
+
+def _cached(denoiser: Denoiser) -> str:
+    kept = denoiser.cache
+    return "" if kept is None else f", cache {kept}, approximate" if kept.approximate else f", cache {kept}"
+
+
+def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
+    """What a slot holds up to its end token: tokens coloured by step, what was given plain, blanks shaded."""
+    step = {commit.position: commit.step for commit in row.commits}
+    places = [place for place, of in enumerate(row.slot.tolist()) if of == number]
+    ends = [place for place in places if row.tokens[place] == tokenizer.end_id]
+    text = Text()
+    blanks = {place for place in places if place not in step and row.tokens[place] == tokenizer.mask_id}
+    for blank, run in groupby(places[: places.index(ends[0])] if ends else places, blanks.__contains__):
+        here = list(run)
+        written = [BLANK] * len(here) if blank else pieces(tokenizer, [int(row.tokens[place]) for place in here])
+        for place, piece in zip(here, written, strict=True):
+            colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if place in step else "dim" if blank else ""
+            text.append_text(plain(piece if text else piece.lstrip(), colour))
+    return text
+
+
+def canvas(state: State, row: int, tokenizer: Tokenizer) -> Text:
+    """A row as it stands: fixed text dim, blanks shaded, what the last step wrote bold."""
+    text = Text()
+    length = int(state.canvas.valid[row].sum())
+    tokens, blank = state.tokens[row, :length].tolist(), state.blank[row, :length].tolist()
+    opened, written = state.canvas.blank[row, :length].tolist(), state.written[row, :length].tolist()
+    latest = int(state.step[row]) - 1
+    for empty, run in groupby(range(length), blank.__getitem__):
+        here = list(run)
+        if empty:
+            text.append(BLANK * len(here), "dim")
+            continue
+        for place, piece in zip(here, pieces(tokenizer, [tokens[place] for place in here]), strict=True):
+            ended = opened[place] and tokens[place] == tokenizer.end_id
+            style = "dim" if not opened[place] else "bold green" if written[place] == latest else ""
+            text.append_text(plain(END if ended else piece, style))
+    return text
+
+
+def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
+    """What the last step wrote in a row, as one line: step, then position and text of each token."""
+    latest = int(state.step[row]) - 1
+    places = (state.written[row] == latest).nonzero()[0].tolist()
+    tokens = [f"{place}:{tokenizer.decode([int(state.tokens[row, place])])!r}" for place in places]
+    return plain(f"step {latest + 1:<4}{'  '.join(tokens)}")
+
+
+def progress_line(state: State, row: int) -> str:
+    """How far a row is."""
+    total, left = int(state.canvas.blank[row].sum()), int(state.blank[row].sum())
+    return f"{state.nfe[row]} forward passes, {total - left} of {total} blanks filled"
+
+
+def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
+    """A moment of a run."""
+    return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
+    """Numbers under headings; the first column is text and may wrap."""
+    made, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
+    numbers = sum(2 + max(map(len, column)) for column in zip(headings, *(row[1:] for row in rows), strict=True))
+    made.add_column(first, overflow="fold")
+    for heading in headings:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
+    return made
+
+
+def is_terminal(stderr: bool) -> bool:
+    """Whether a person is looking."""
+    return (sys.stderr if stderr else sys.stdout).isatty()

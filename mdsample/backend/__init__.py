@@ -1,0 +1,1 @@
+"""What every backend needs, and the reference backend on NumPy."""

@@ -1,0 +1,130 @@
+"""Load: open a model on one of the installed backends, which are found by entry point."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol
+
+from mdsample.errors import ModelError
+from mdsample.models.cache import Cache, read_cache
+from mdsample.models.denoiser import Denoiser
+from mdsample.models.find import embedded_models, find
+
+#: entry points `name = "module:function"`; the function is an `Opener`
+GROUP = "mdsample.backends"
+
+
+#: the order in which `auto` tries backends, on Apple silicon and elsewhere; one whose framework is missing is passed
+#: over. Without Apple's GPU mlx is the slower one, and torch takes CUDA where there is one
+PREFERENCE = {True: ("mlx", "torch", "reference"), False: ("torch", "reference")}
+
+
+class Opener(Protocol):
+    """What a backend's entry point names."""
+
+    def __call__(
+        self, folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
+    ) -> Denoiser:
+        """Opens the model in a folder; `ModelError` for a device, dtype or cache that the backend does not have.
+
+        `None` leaves device and dtype to the backend, and means no cache. `compile` is one, too, to a backend that
+        compiles nothing.
+        """
+        ...
+
+
+def load(
+    name: str | Path,
+    backend: str = "auto",
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: str | Cache | None = None,
+    compile: bool = False,
+) -> Denoiser:
+    """Opens a model on a backend.
+
+    `name`: an embedded model (`embedded_models()`), a folder, or a hub id `organisation/model`, tried in this order;
+    write `./name` for a folder that is called like an embedded model. `backend`: a name among `backends()`, or
+    `auto`: the first of mlx (on Apple silicon), torch and reference that works here, for an embedded model the last.
+    `revision`: branch, tag or commit on the hub.
+    `device`: `cpu`, `cuda`, `cuda:1` or `mps`, with mlx `gpu` or `cpu`; by default the best that the backend has.
+    `dtype`: `float32`, `bfloat16` or `float16`, the type of the weights; by default float32 on a CPU, elsewhere as they
+    are stored.
+    `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.models.cache`);
+    by default nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which
+    takes some seconds for every new shape; results may round otherwise.
+    The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
+    `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
+    """
+    kept = read_cache(cache) if isinstance(cache, str) else cache
+    opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept, compile=compile))
+    found = find(name, revision)
+    if isinstance(found, str):
+        # imported here: it takes longer to import than an embedded model takes to load
+        from mdsample.models.hub import FACTS, WEIGHTS, download
+
+        found = download(found, revision, (*FACTS, *WEIGHTS))
+    return opener(found, device=device, dtype=dtype, cache=kept, compile=compile)
+
+
+def choose_backend(
+    name: str | Path,
+    backend: str = "auto",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+    compile: bool = False,
+) -> EntryPoint:
+    """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
+    found = entries()
+    plain = device is None and dtype is None and cache is None and not compile
+    if backend == "auto" and plain and os.fspath(name) in embedded_models():
+        backend = "reference"  # as fast on so small a model, and it starts a second sooner
+    elif backend == "auto":
+        apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")
+        backend = next((name for name in PREFERENCE[apple] if name in found and not missing(found[name])), backend)
+    if backend not in found:
+        raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(sorted(found))}, or 'auto' to choose")
+    return found[backend]
+
+
+def backends() -> list[str]:
+    """Names of the installed backends, sorted; a backend's own framework may still be missing."""
+    return sorted(entries())
+
+
+def entries() -> dict[str, EntryPoint]:
+    """Entry points of the installed backends by name."""
+    # the reference backend is there even when the package runs from a source tree that was never installed
+    own = EntryPoint("reference", "mdsample.backend.reference.backend:open_model", GROUP)
+    return {own.name: own} | {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def imported(entry: EntryPoint) -> Opener:
+    """A backend's opener; `ModelError` if it cannot be imported."""
+    try:
+        return entry.load()
+    except ImportError as error:
+        raise ModelError(f"backend {entry.name!r} cannot be imported ({error}); {_remedy(entry)}") from error
+
+
+def missing(entry: EntryPoint) -> str:
+    """Why a backend cannot be imported, and what to do; empty if it can."""
+    try:
+        entry.load()
+    except ImportError as error:
+        return f"{error}; {_remedy(entry)}"
+    return ""
+
+
+def _remedy(entry: EntryPoint) -> str:
+    # a backend's package may have an extra of the backend's name
+    package = entry.dist
+    extra = package is not None and entry.name in (package.metadata.get_all("Provides-Extra") or ())
+    return f"pip install '{package.name}[{entry.name}]'" if package and extra else "install what it needs"

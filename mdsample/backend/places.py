@@ -1,0 +1,166 @@
+"""One forward pass as a trunk on a device needs it: tokens, masks and indices, made on the host.
+
+Tokens of all rows are packed: T of them are computed, whatever state their rows are in. A backend takes these arrays to
+its device with `moved`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.core.arrays import Bools, Ints, Longs, upto
+from mdsample.models.families.trunk import Trunk
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@attrs.frozen(eq=False)
+class Queries(Generic[A]):
+    """N of the T tokens that are computed, as attention asks for them: B rows of M, short ones repeat their first."""
+
+    #: which of the N stands where, `[B, M]` int64; `None`: they are in rows of M already
+    grid: A | None
+    #: where the N are in the grid, flat, int64; `None`: they are the grid
+    back: A | None
+    #: which of the T tokens the N are, int64; `None`: all
+    chosen: A | None
+    #: rows
+    batch: int
+    #: what they see, bool, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same; `None`: everything
+    mask: A | None
+
+    def moved(self, to: Callable[[A], B]) -> Queries[B]:
+        """The same with every array as `to` makes it."""
+        grid, back, chosen, mask = (
+            None if x is None else to(x) for x in (self.grid, self.back, self.chosen, self.mask)
+        )
+        return Queries(grid, back, chosen, self.batch, mask)
+
+
+@attrs.frozen(eq=False)
+class Places(Generic[A]):
+    """T tokens of B rows of L positions are computed, row by row; N of them are wanted of the last layer."""
+
+    #: `[T]` int64
+    tokens: A
+    #: `[T]` int64
+    positions: A
+    #: B and L: keys and values are a grid of these
+    shape: tuple[int, int]
+    #: where the T are in that grid, flat, int64; `None`: they are the grid
+    spread: A | None
+    every: Queries[A]
+    last: Queries[A]
+
+    def moved(self, to: Callable[[A], B]) -> Places[B]:
+        """The same with every array as `to` makes it."""
+        return Places(
+            to(self.tokens),
+            to(self.positions),
+            self.shape,
+            None if self.spread is None else to(self.spread),
+            self.every.moved(to),
+            self.last.moved(to),
+        )
+
+
+def asked_at(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
+    """Rows and positions of the hidden states from which the wanted places' logits are read, `[N]`, row by row."""
+    rows, positions = np.nonzero(wanted)
+    return rows, _before(valid)[rows, positions] if trunk.shifted else positions
+
+
+def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
+    """Arrays `[B, L]`; every row has a wanted position, wanted ones are valid, the hidden states asked for active.
+
+    Positions that are valid and not active have their keys and values already.
+    """
+    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
+    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    rows, positions = np.nonzero(active)
+    order = np.cumsum(active).reshape(active.shape) - 1
+    asked_rows, asked = asked_at(trunk, valid, wanted)
+    everything = len(rows) == active.size
+    return Places(
+        tokens[active].astype(np.int64),
+        positions,
+        (len(valid), length),
+        None if everything else rows * length + positions,
+        _queries(trunk, valid, rows, positions, None),
+        _queries(trunk, valid, asked_rows, asked, order[asked_rows, asked]),
+    )
+
+
+def static_places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
+    """As `places`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
+
+    B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
+    more, and the batch with copies of its first row, at which nobody looks.
+    """
+    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
+    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    rows, positions = np.nonzero(active)
+    rank = np.cumsum(active, 1) - 1
+    most = rounded(int(active.sum(1).max()))
+    table = np.repeat(np.argmax(active, 1)[:, None], most, 1)
+    table[rows, rank[rows, positions]] = positions
+    asked_rows, asked = asked_at(trunk, valid, wanted)
+    batch, wide = rounded(len(valid)), rounded(length)
+    row = np.where(upto(batch) < len(valid), upto(batch), 0)[:, None]
+    seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
+    at = table[row[:, 0]]
+    return Places(
+        tokens[row, at].astype(np.int64).ravel(),
+        at.ravel(),
+        (batch, wide),
+        (upto(batch)[:, None] * wide + at).ravel(),
+        Queries(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
+        _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
+    )
+
+
+def rounded(count: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, …: so few sizes that each can be compiled, at most a third is idle."""
+    power = 1 << (count - 1).bit_length()
+    return power // 4 * 3 if count <= power // 4 * 3 else power
+
+
+def _queries(trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: Longs | None) -> Queries[NDArray[Any]]:
+    counts = np.bincount(rows, minlength=len(valid))
+    starts = np.cumsum(counts) - counts
+    most = int(counts.max())
+    columns = np.arange(len(rows)) - starts[rows]
+    # a row that asks nothing repeats some other's place
+    grid = np.repeat(np.minimum(starts, len(rows) - 1)[:, None], most, 1)
+    grid[rows, columns] = upto(len(rows))
+    block = _blocks(trunk, valid.shape[1])
+    everywhere = block is None and valid.all()
+    mask = None if everywhere else _seen(valid, positions[grid], block)
+    full = len(rows) == grid.size
+    return Queries(None if full else grid, None if full else rows * most + columns, chosen, len(valid), mask)
+
+
+def _blocks(trunk: Trunk, length: int) -> Longs | None:
+    """Number of each position's block; `None`: everything sees everything."""
+    return None if trunk.block is None else upto(length) // trunk.block
+
+
+def _before(valid: Bools) -> Longs:
+    """The position of the token before each, or its own if it is its row's first, `[B, L]`."""
+    own = upto(valid.shape[1])
+    latest = np.maximum.accumulate(np.where(valid, own, -1), axis=1)
+    before = np.concatenate([np.full((len(valid), 1), -1), latest[:, :-1]], axis=1)
+    return np.where(before < 0, own, before)
+
+
+def _seen(valid: Bools, queries: Longs, block: Longs | None) -> Bools:
+    """What queries at positions `[B, M]` see, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same."""
+    if block is None:
+        return np.ascontiguousarray(valid[:, None])
+    return (block[None, None] <= block[queries][:, :, None]) & valid[:, None]

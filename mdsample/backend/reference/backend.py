@@ -1,0 +1,118 @@
+"""The reference backend: a model folder as a denoiser on NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.backend.installed import Choice, Device
+from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.backend.reference.trunk import NumpyTrunk
+from mdsample.backend.reference.weights import Tensors
+from mdsample.core.arrays import Floats, Ints
+from mdsample.errors import ModelError
+from mdsample.models.cache import Cache
+from mdsample.models.card import read_card
+from mdsample.models.checkpoint import available_memory, open_checkpoint
+from mdsample.models.denoiser import Ask
+from mdsample.models.families import read_config
+from mdsample.models.tokenizer import FileTokenizer
+from mdsample.policy.guide import Cfg, NoGuide
+
+
+@final
+@attrs.frozen(eq=False)
+class ReferenceDenoiser:
+    """A model on NumPy in float32; see `mdsample.models.denoiser.Denoiser`."""
+
+    name: str
+    trunk: NumpyTrunk
+    tokenizer: FileTokenizer
+    #: text of the template that suits the model
+    template: str
+
+    @property
+    def backend(self) -> str:
+        """What it runs on."""
+        return "reference"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self.trunk.spec.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        return self.trunk.spec.max_length
+
+    @property
+    def cache(self) -> None:
+        """It keeps nothing."""
+        return None
+
+    def look(self, ask: Ask) -> NumpyLook:
+        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+
+        Raises `ValueError` for a guide it does not know, and as `NumpyTrunk.logits` and `NumpyLook` do.
+        """
+        match ask.guide:
+            case NoGuide():
+                logits = self._logits(ask.tokens, ask)
+            case Cfg(scale=scale):
+                hidden = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+                logits = guided(self._logits(ask.tokens, ask), self._logits(hidden, ask), scale)
+            case _:
+                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+        return NumpyLook(logits, ask.looked, ask.restriction)
+
+    def _logits(self, tokens: Ints, ask: Ask) -> Floats:
+        return self.trunk.logits(tokens, ask.valid, ask.looked)
+
+
+def open_model(
+    folder: Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+    compile: bool = False,
+) -> ReferenceDenoiser:
+    """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
+
+    There is one device, `cpu`, and one dtype, `float32`; there is no cache, and nothing is compiled.
+    """
+    _refuse(device, dtype)
+    if cache is not None:
+        raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
+    if compile:
+        raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
+    spec = read_config(folder)
+    card = read_card(folder)
+    tokenizer = FileTokenizer.read(folder, spec)
+    checkpoint = open_checkpoint(folder, spec)
+    checkpoint.check_memory(np.dtype(np.float32).itemsize)
+    return ReferenceDenoiser(card.name, NumpyTrunk(spec, Tensors(checkpoint)), tokenizer, card.template)
+
+
+def devices() -> tuple[Device, ...]:
+    """The one device there is; see `mdsample.backend.installed`."""
+    return (Device("cpu", available_memory()),)
+
+
+def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+    """The one device and the one dtype there is; see `mdsample.backend.installed`."""
+    _refuse(device, dtype)
+    return Choice(devices()[0], "float32")
+
+
+def _refuse(device: str | None, dtype: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
+    if dtype not in (None, "float32"):
+        raise ModelError(
+            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
+        )

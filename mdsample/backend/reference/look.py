@@ -1,0 +1,191 @@
+"""What a forward pass said, kept on the host: statistics for policies, and exact draws by inverse CDF.
+
+N is the number of places looked at (or drawn at), V the vocabulary. Scores are logits or log-probabilities, float32 or
+float64; they keep their type inside, so toy distributions are exact to float64 while what policies see is float32.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.backend.refusals import refuse_empty, refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
+from mdsample.core.marginals import Marginals
+from mdsample.core.restriction import Restriction
+from mdsample.models.denoiser import Look
+from mdsample.policy.draw import Draw, Greedy, Temperature
+
+Scores = Floats | Doubles
+
+
+@attrs.frozen(eq=False)
+class Reduced:
+    """The conditional at N places and its statistics, in nats, in the type of the scores."""
+
+    #: `[N, V]`, −inf where impossible
+    log_probability: Scores
+    #: the most probable token, the lowest id among equals, `[N]`
+    token: Ints
+    #: its log-probability, `[N]`
+    top: Scores
+    #: the second most probable token's, −inf if only one is possible, `[N]`
+    second: Scores
+    #: `[N]`
+    entropy: Scores
+
+
+def reduce(scores: Scores, rows: Ints, positions: Ints) -> Reduced:
+    """Log-softmax and statistics of `scores [N, V]` (−inf is a forbidden token) in one pass over the vocabulary.
+
+    The most probable token is left out of the sum and log1p puts it back, so that a log-probability of −1e-12 and an
+    entropy of 1e-11 are told from 0 even in float32. `rows` and `positions` `[N]` name the places in errors: raises
+    `ModelError` where a score is NaN or +inf, and where no allowed token has a finite score.
+    """
+    here = np.arange(len(scores))
+    top = scores.argmax(1)
+    peak = scores[here, top]  # NaN if any score is
+    refuse_unusable(peak, rows, positions)
+    below = scores - peak[:, None]
+    below[here, top] = -np.inf
+    weight = np.exp(below)
+    rest = weight.sum(1)
+    log_total = np.log1p(rest)
+    # the limit turns 0 · −inf into 0
+    mean = (weight * np.maximum(below, np.finfo(below.dtype).min)).sum(1) / (1 + rest)
+    second = below.max(1) - log_total
+    below -= log_total[:, None]
+    below[here, top] = -log_total
+    # tokens whose scores differ may round to one log-probability, and equals are equals: hence argmax once more
+    return Reduced(below, below.argmax(1).astype(np.int32), -log_total, second, log_total - mean)
+
+
+def guided(conditional: Scores, unconditional: Scores, scale: float) -> Scores:
+    """Scores `[N, V]` under classifier-free guidance: u + (`scale` + 1)(c − u), for logits and log-probabilities alike.
+
+    A token that c forbids (−inf) stays forbidden; one that u forbids and c allows keeps its score c, where the formula
+    has no finite value.
+    """
+    with np.errstate(invalid="ignore"):
+        moved = unconditional + (scale + 1) * (conditional - unconditional)
+    return np.where(np.isneginf(conditional) | np.isneginf(unconditional), conditional, moved)
+
+
+@final
+class NumpyLook:
+    """One forward pass; `mdsample.models.denoiser.Look` for every denoiser that gives its scores as a NumPy array."""
+
+    def __init__(self, scores: Scores, looked: Bools, restriction: Restriction) -> None:
+        """`scores [N, V]` of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.
+
+        Raises `ValueError` where the restriction allows no token, and as `reduce` does; both name row and position.
+        """
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
+        if len(scores) != len(rows):
+            raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
+        reduced = reduce(_restricted(scores, restriction, rows, positions), rows, positions)
+        self._log_probability = reduced.log_probability
+        self._number = np.full(looked.shape, -1, np.int64)
+        self._number[looked] = np.arange(len(rows))
+        marginals = Marginals.unseen(*looked.shape)
+        marginals.token[looked] = reduced.token
+        marginals.log_probability[looked] = reduced.top
+        marginals.second[looked] = reduced.second
+        marginals.entropy[looked] = reduced.entropy
+        self._marginals = marginals
+
+    @property
+    def marginals(self) -> Marginals:
+        """Statistics `[B, L]`; unseen where nothing was looked at."""
+        return self._marginals
+
+    def draw(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None = None
+    ) -> tuple[Ints, Floats]:
+        """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
+
+        The inequality is strict and the CDF never falls, so a token of probability zero is never drawn. `rows`,
+        `positions` `[N]`; `uniforms [N]` float64 in [0, 1); `restriction` narrows the look's own. Returns tokens `[N]`
+        int32 and their probabilities `[N]` float32 at temperature 1, renormalised over the restriction. Raises
+        `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
+        """
+        if not ((uniforms >= 0) & (uniforms < 1)).all():
+            raise ValueError("uniforms must lie in [0, 1)")
+        conditional = self._conditional(rows, positions, restriction)
+        cdf = np.cumsum(_law(conditional, how), axis=1)
+        tokens = (cdf > (uniforms * cdf[:, -1])[:, None]).argmax(1)
+        probability = np.exp(conditional[np.arange(len(tokens)), tokens])
+        return tokens.astype(np.int32), probability.astype(np.float32)
+
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        refuse_unknown(tokens, self._log_probability.shape[1])
+        found = self._conditional(rows, positions, None)
+        return found[np.arange(len(tokens)), tokens].astype(np.float32)
+
+    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Look`."""
+        refuse_stranger(self, before)
+        assert isinstance(before, NumpyLook)
+        now, old = self._conditional(rows, positions, None), before._conditional(before_rows, positions, None)
+        possible = ~np.isneginf(now)
+        gap = np.subtract(now, old, out=np.zeros_like(now), where=possible)  # +inf where it was forbidden
+        return np.maximum((np.exp(now) * gap).sum(1), 0).astype(np.float32)
+
+    def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None) -> Doubles:
+        """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there."""
+        return _law(self._conditional(rows, positions, restriction), how)
+
+    def _conditional(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Doubles:
+        """Log-probabilities `[N, V]` at temperature 1, normalised over the restriction."""
+        number = self._number[rows, positions]
+        refuse_unseen(number, rows, positions)
+        found = self._log_probability[number].astype(np.float64)
+        if restriction is None:
+            return found
+        narrowed = reduce(_restricted(found, restriction, rows, positions), rows, positions)
+        return narrowed.log_probability.astype(np.float64, copy=False)
+
+
+def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions: Ints) -> Scores:
+    """`scores [N, V]` with −inf for what may not stand there."""
+    allowed = restriction.sets[restriction.index[rows, positions]]
+    refuse_empty(somewhere(allowed), rows, positions)
+    return np.where(allowed, scores, -np.inf)
+
+
+def _law(log_probability: Doubles, how: Draw) -> Doubles:
+    """Probabilities `[N, V]` with which `how` draws, from log-probabilities at temperature 1."""
+    match how:
+        case Greedy():
+            law = np.zeros_like(log_probability)
+            law[np.arange(len(law)), log_probability.argmax(1)] = 1
+            return law
+        case Temperature(t=t):
+            with np.errstate(over="ignore"):  # at a tiny temperature all but the best go to −inf
+                law = np.exp((log_probability - log_probability.max(1, keepdims=True)) / t)
+            law /= law.sum(1, keepdims=True)
+            return _filtered(law, how)
+        case _:
+            raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
+
+
+def _filtered(law: Doubles, how: Temperature) -> Doubles:
+    """The law after top_k, min_p and top_p, in this order, each on the renormalised law before it."""
+    if how.top_k == 0 and how.min_p == 0 and how.top_p == 1:
+        return law
+    # stable: among equals the lowest ids come first, so exactly k are kept
+    order = np.argsort(-law, axis=1, kind="stable")
+    ranked = np.take_along_axis(law, order, axis=1)
+    if how.top_k:
+        ranked[:, how.top_k :] = 0
+    if how.min_p:
+        ranked[ranked < how.min_p * ranked[:, :1]] = 0
+    if how.top_p < 1:
+        reached = np.cumsum(ranked, axis=1)
+        ranked[:, 1:][reached[:, :-1] >= how.top_p * reached[:, -1:]] = 0
+    kept = np.empty_like(law)
+    np.put_along_axis(kept, order, ranked / ranked.sum(1, keepdims=True), axis=1)
+    return kept

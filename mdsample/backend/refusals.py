@@ -1,0 +1,94 @@
+"""What every backend refuses, in the same words: asks that make no sense, and scores nothing can be drawn from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.errors import ModelError
+
+
+class Limits(Protocol):
+    """What a model can be asked: a `Trunk`, for one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids go from 0 to one below this."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        ...
+
+
+def place(row: int | np.integer, position: int | np.integer) -> str:
+    """How errors name a place."""
+    return f"row {row}, position {position}"
+
+
+def refuse_ask(limits: Limits, tokens: Ints, valid: Bools, wanted: Bools) -> None:
+    """`ValueError` if a place in padding is wanted, a row is too long, or a token id does not exist; all `[B, L]`."""
+    if (wanted & ~valid).any():
+        row, position = np.argwhere(wanted & ~valid)[0]
+        raise ValueError(f"{place(row, position)} is padding; the model says nothing about it")
+    longest = int(np.nonzero(valid)[1].max(initial=-1)) + 1
+    if longest > limits.max_length:
+        raise ValueError(
+            f"a row has {longest} tokens, but the model takes {limits.max_length} at most; shorten text or slots"
+        )
+    strange = valid & ((tokens < 0) | (tokens >= limits.vocab_size))
+    if strange.any():
+        row, position = np.argwhere(strange)[0]
+        raise ValueError(
+            f"{place(row, position)} holds token id {tokens[row, position]}, which does not exist; "
+            f"ids go from 0 to {limits.vocab_size - 1}"
+        )
+
+
+def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
+    """`ValueError` where `number [N]`, a place's number in the look, is negative: nobody looked there."""
+    if (number < 0).any():
+        bad = int(np.argmin(number))
+        raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")
+
+
+def refuse_stranger(look: object, before: object) -> None:
+    """`ValueError` unless two looks that are to be compared are of one kind."""
+    if type(look) is not type(before):
+        raise ValueError(
+            f"a {type(look).__name__} cannot be compared with a {type(before).__name__}: look again on one backend"
+        )
+
+
+def refuse_unknown(tokens: Ints, size: int) -> None:
+    """`ValueError` where one of `tokens [N]` is none of the `size` tokens that there are."""
+    strange = (tokens < 0) | (tokens >= size)
+    if strange.any():
+        raise ValueError(f"there is no token {tokens[int(np.argmax(strange))]}; ids go from 0 to {size - 1}")
+
+
+def refuse_empty(possible: Bools, rows: Ints, positions: Ints) -> None:
+    """`ValueError` where `possible [N]` is false: no token may stand there."""
+    if not possible.all():
+        bad = int(np.argmin(possible))
+        raise ValueError(
+            f"no token may stand at {place(rows[bad], positions[bad])}: the constraints exclude one another there"
+        )
+
+
+def refuse_unusable(best: Floats | Doubles, rows: Ints, positions: Ints) -> None:
+    """`ModelError` where `best [N]`, a place's highest score or its log-probability, is not finite."""
+    finite = np.isfinite(best)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        raise ModelError(
+            f"the model gave {place(rows[bad], positions[bad])} no usable scores: "
+            + (
+                "every token that may stand there has probability zero; loosen the constraints"
+                if np.isneginf(best[bad])
+                else f"the highest is {best[bad]}; its weights are damaged or its numbers overflow"
+            )
+        )

@@ -1,0 +1,1 @@
+"""Values without opinions: tokens on a canvas, templates, statistics, random numbers."""

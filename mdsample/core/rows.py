@@ -1,0 +1,25 @@
+"""Rows: what names a row from one forward pass to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from mdsample.core.arrays import Bools, Ints
+
+#: what names a row from look to look
+Key = tuple[int, int]
+
+
+@attrs.frozen(eq=False)
+class Rows:
+    """The B rows of a look, as a cache tells them apart; all different."""
+
+    keys: Sequence[Key]
+    #: looks that each had before, `[B]`
+    steps: Ints
+
+    def only(self, some: Bools) -> Rows:
+        """Those where `some [B]` is true."""
+        return Rows([key for key, yes in zip(self.keys, some.tolist(), strict=True) if yes], self.steps[some])

@@ -1,0 +1,262 @@
+"""Template: text with fixed parts, fields that each row fills in, and named slots that the model fills.
+
+    Question: {prompt}
+    Reasoning:{reasoning:96}
+    Answer:{answer:4}
+
+`{name}` is a field, `{name:96}` a slot of 96 blanks, `{{` and `}}` are literal braces. Special tokens written in the
+template mean those tokens; in what a field brings they are plain text. The tokens that a model wants before every text
+are put there, unless the template begins with them.
+
+A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
+rest of the slot, as these models are trained on a text that is shorter than its slot; nobody writes there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+
+import attrs
+
+from mdsample.core.canvas import Canvas
+from mdsample.core.tokens import Tokenizer
+from mdsample.errors import TemplateError
+
+
+@attrs.frozen
+class Text:
+    """Fixed text."""
+
+    text: str
+
+
+@attrs.frozen
+class Field:
+    """A place for a row's own text."""
+
+    name: str
+
+
+@attrs.frozen
+class Slot:
+    """A run of blanks."""
+
+    name: str
+    length: int
+
+
+@attrs.frozen
+class Encoded:
+    """The tokens of one row."""
+
+    #: ids; the mask token in blanks
+    tokens: list[int]
+    #: number of the slot of each position, −1 for fixed text
+    slot: list[int]
+    #: what the model is to fill: slots, but for the given ones
+    blank: list[bool]
+
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+#: digits of a slot's length
+_DIGITS = 8
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+@attrs.frozen
+class Template:
+    """Fixed text, fields and slots in their order."""
+
+    pieces: tuple[Text | Field | Slot, ...]
+
+    @staticmethod
+    def parse(text: str) -> Template:
+        """Reads a template; raises `TemplateError` that points at the fault."""
+        pieces: list[Text | Field | Slot] = []
+        literal = ""
+        last = 0
+        for match in _PIECE.finditer(text):
+            literal += text[last : match.start()]
+            last = match.end()
+            if match[0] in ("{{", "}}"):
+                literal += match[0][0]
+                continue
+            if match[1] is None:
+                raise _fault(f"a single {match[0]!r}; write {match[0] * 2!r} for a literal brace", text, match.start())
+            if literal:
+                pieces.append(Text(literal))
+                literal = ""
+            pieces.append(_hole(match[1], text, match.start()))
+        literal += text[last:]
+        if literal:
+            pieces.append(Text(literal))
+        return Template(tuple(pieces))
+
+    def __attrs_post_init__(self) -> None:
+        """Checks names."""
+        slots = [piece.name for piece in self.pieces if isinstance(piece, Slot)]
+        fields = {piece.name for piece in self.pieces if isinstance(piece, Field)}
+        if not slots:
+            raise TemplateError("a template needs at least one slot, such as {answer:16}")
+        for name in slots:
+            if slots.count(name) > 1:
+                raise TemplateError(f"there are two slots called {name!r}; give each a name of its own")
+            if name in fields:
+                raise TemplateError(f"{name!r} is both a slot and a field; rename one")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots, in order."""
+        return tuple(piece.name for piece in self.pieces if isinstance(piece, Slot))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, in order of first use."""
+        return tuple(dict.fromkeys(piece.name for piece in self.pieces if isinstance(piece, Field)))
+
+    def __str__(self) -> str:
+        """The text that parses back."""
+        return "".join(_written(piece) for piece in self.pieces)
+
+    def row(self, tokenizer: Tokenizer, texts: Mapping[str, str], given: Mapping[str, str] | None = None) -> Encoded:
+        """The tokens of one row; `texts`: of the fields, `given`: of slots that the row brings the content of.
+
+        Raises `TemplateError` if they are not the template's, or what is given does not fit its slot.
+        """
+        given = given or {}
+        for name in self.fields:
+            if name not in texts:
+                raise TemplateError(f"the template asks for {name!r}, which the row lacks; it has: {_names(texts)}")
+        for name, value in texts.items():
+            if name not in self.fields:
+                kind = "a slot, which the model fills" if name in self.slots else "not a field of the template"
+                raise TemplateError(f"{name!r} is {kind}; fields here: {_names(self.fields)}")
+            if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TemplateError(f"field {name!r} must be text; got {type(value).__name__}")
+        self.check_given(given)
+        start = list(tokenizer.start)
+        # chat templates write it themselves
+        tokens: list[int] = [] if self._opening(tokenizer)[: len(start)] == start else start
+        number: list[int] = [-1] * len(tokens)
+        blank: list[bool] = [False] * len(tokens)
+        plain = ""
+        for piece in (*self.pieces, None):
+            if isinstance(piece, Field):
+                plain += texts[piece.name]
+                continue
+            if isinstance(piece, Text):
+                for part in _around(piece.text, tokenizer.special):
+                    if part not in tokenizer.special:
+                        plain += part
+                        continue
+                    tokens += [*tokenizer.encode(plain), tokenizer.special_id(part)]
+                    plain = ""
+                continue
+            # text on both sides of a field is one text to the tokenizer; a slot parts it
+            tokens += tokenizer.encode(plain) if plain else []
+            plain = ""
+            number += [-1] * (len(tokens) - len(number))
+            blank += [False] * (len(tokens) - len(blank))
+            if piece is not None:
+                content = self.content(piece.name, given[piece.name], tokenizer) if piece.name in given else None
+                tokens += content or [tokenizer.mask_id] * piece.length
+                number += [self.slots.index(piece.name)] * piece.length
+                blank += [content is None] * piece.length
+        return Encoded(tokens, number, blank)
+
+    def check_given(self, given: Mapping[str, object]) -> None:
+        """Raises `TemplateError` unless these are texts of slots that there are."""
+        for name, value in given.items():
+            if name not in self.slots:
+                kind = "a field" if name in self.fields else "no slot of the template"
+                raise TemplateError(f"{name!r} cannot be given: it is {kind}; slots here: {_names(self.slots)}")
+            if not isinstance(value, str):
+                raise TemplateError(f"what is given for slot {name!r} must be text; got {type(value).__name__}")
+
+    def _opening(self, tokenizer: Tokenizer) -> list[int]:
+        """The special tokens that it begins with."""
+        match self.pieces[0]:
+            case Text(text=text):
+                opening = takewhile(lambda part: part in tokenizer.special, _around(text, tokenizer.special))
+                return [tokenizer.special_id(part) for part in opening]
+            case _:
+                return []
+
+    def content(self, slot: str, text: str, tokenizer: Tokenizer) -> list[int]:
+        """The tokens that fill a slot with a text: its own, then end tokens; `TemplateError` if it does not fit."""
+        length = next(piece.length for piece in self.pieces if isinstance(piece, Slot) and piece.name == slot)
+        tokens = tokenizer.encode(text) if text else []
+        if len(tokens) > length:
+            raise TemplateError(
+                f"slot {slot!r} has {length} positions, but what is given for it is {len(tokens)} tokens: "
+                f"{text!r:.60}; lengthen the slot, or give less"
+            )
+        if len(tokens) < length and tokenizer.end_id is None:
+            raise TemplateError(
+                f"what is given for slot {slot!r} is {len(tokens)} tokens, the slot has {length}, and the model "
+                "has no end token to fill up with; make the slot as long as what is given"
+            )
+        return tokens + [tokenizer.end_id or 0] * (length - len(tokens))
+
+    def canvas(
+        self,
+        tokenizer: Tokenizer,
+        rows: Sequence[Mapping[str, str]],
+        ids: Sequence[int | str] | None = None,
+        given: Sequence[Mapping[str, str]] | None = None,
+    ) -> Canvas:
+        """A canvas with one row per mapping of field names to texts; `ids` default to 0, 1, 2, …
+
+        `given`: for every row the texts of slots that it brings, by name; none by default.
+        """
+        if given is not None and len(given) != len(rows):
+            raise TemplateError(f"{len(rows)} rows need as many mappings of what is given; got {len(given)}")
+        nothing: dict[str, str] = {}
+        brought = given or [nothing] * len(rows)
+        encoded = [self.row(tokenizer, texts, slots) for texts, slots in zip(rows, brought, strict=True)]
+        tokens, slot, blank = ([getattr(row, name) for row in encoded] for name in ("tokens", "slot", "blank"))
+        return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank)
+
+
+def _written(piece: Text | Field | Slot) -> str:
+    match piece:
+        case Text(text=text):
+            return text.replace("{", "{{").replace("}", "}}")
+        case Field(name=name):
+            return f"{{{name}}}"
+        case Slot(name=name, length=length):
+            return f"{{{name}:{length}}}"
+
+
+def _hole(inside: str, text: str, column: int) -> Field | Slot:
+    name, colon, length = inside.partition(":")
+    if not _NAME.fullmatch(name):
+        raise _fault(f"{name!r} is not a name (letters, digits, - and _); write {{{{ for a literal brace", text, column)
+    if not colon:
+        return Field(name)
+    if length.isascii() and length.isdigit() and len(length) > _DIGITS:
+        raise _fault(f"slot {name!r} is too long; a length has at most {_DIGITS} digits", text, column)
+    if not (length.isascii() and length.isdigit() and int(length) > 0):
+        raise _fault(f"slot {name!r} needs a length of 1 or more, as in {{{name}:16}}", text, column)
+    return Slot(name, int(length))
+
+
+def _around(text: str, special: Sequence[str]) -> Iterator[str]:
+    if not special:
+        yield text
+        return
+    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+    yield from (part for part in re.split(f"({pattern})", text) if part)
+
+
+def _names(names: Mapping[str, str] | Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _fault(message: str, text: str, column: int) -> TemplateError:
+    start = text.rfind("\n", 0, column) + 1
+    end = text.find("\n", column)
+    line = text[start : len(text) if end < 0 else end]
+    return TemplateError(f"{message}\n  {line}\n  {' ' * (column - start)}^")

@@ -1,0 +1,1 @@
+"""Accuracy against forward passes: benches, calibration, intervals."""

@@ -1,0 +1,168 @@
+"""Answers: a file of JSON lines that keeps every answer of a benchmark, so that none is computed twice.
+
+Each line carries all that decides it (task, model, policy, template, seed …), so one file may hold any number of models
+and policies. Lines of other comparisons are left alone; a last line that a kill cut off is taken away.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+
+from mdsample.errors import RecordError
+from mdsample.jobs.records import Record, finite, line, replace
+
+#: what decides an answer besides its problem
+KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")
+_OPENING = b'{"id": '
+
+
+@attrs.frozen
+class Answered:
+    """One problem answered by one policy."""
+
+    id: int | str
+    #: what the task read out of the row, and what is right
+    answer: str
+    expected: str
+    solved: bool
+    #: all that the model wrote
+    text: str
+    nfe: int
+    steps: int
+    #: blanks filled
+    filled: int
+    error_bound: float
+    tv_bound: float
+    #: wall-clock time since the answer before it, or since the start
+    seconds: float
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(Answered))
+#: the types of JSON that a line has; an infinite bound is null
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(KEY, (str,)),
+    "seed": (int,),
+    "id": (int, str),
+    **dict.fromkeys(("answer", "expected", "text"), (str,)),
+    "solved": (bool,),
+    **dict.fromkeys(("nfe", "steps", "filled"), (int,)),
+    "error_bound": (int, float, type(None)),
+    **dict.fromkeys(("tv_bound", "seconds"), (int, float)),
+}
+_Key = tuple[object, ...]
+
+
+def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, bool]:
+    """Whether each of these problems was solved, for those that a file answers; `expected`: right answers by id.
+
+    Raises `RecordError` if that is no file of answers, has answers of several models, policies or templates, or to
+    other problems.
+    """
+    try:
+        found, _, _ = _read(path)
+    except OSError as fault:
+        raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
+    if len(found) != 1:
+        differ = [name for name, values in zip(KEY, zip(*found, strict=True), strict=False) if len(set(values)) > 1]
+        several = f"answers of {len(found)} comparisons, which differ in {', '.join(differ)}" if found else "no answers"
+        raise RecordError(
+            f"{path} holds {several}; which problems were solved is asked of one: give a file that `bench --output` "
+            "wrote for it alone"
+        )
+    there = _to(path, next(iter(found.values())), expected)
+    if not there:
+        raise RecordError(f"{path} answers none of these {len(expected)} problems; give a file of answers to them")
+    return {name: answered.solved for name, answered in there.items()}
+
+
+class Answers:
+    """The file; a context manager. Lines are written when rows are done and made durable about once a second."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there; raises `RecordError` if that is no file of answers."""
+        self._path = path
+        self._found: dict[_Key, dict[int | str, Answered]] = {}
+        self._synced = time.monotonic()
+        try:
+            if path.is_file():
+                self._found, lines, cut = _read(path)
+                if cut:
+                    replace(path, b"".join(raw + b"\n" for raw in lines))
+            self._file = path.open("ab")
+        except OSError as fault:
+            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
+
+    def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
+        """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""
+        return _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
+
+    def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
+        """Appends an answer."""
+        told = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
+        record: Record = {**told, **{name: key[name] for name in KEY}, **more}
+        self._file.write(line(record).encode() + b"\n")
+        self._file.flush()
+        if time.monotonic() - self._synced > 1:
+            self._sync()
+
+    def __enter__(self) -> Answers:
+        """The file, open for appending."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        self._sync()
+        self._file.close()
+
+    def _sync(self) -> None:
+        if self._path.is_file():
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def _read(path: Path) -> tuple[dict[_Key, dict[int | str, Answered]], list[bytes], bytes]:
+    """Answers by what decides them and by id; all whole lines; and a last one that a kill cut off."""
+    *lines, last = path.read_bytes().split(b"\n")
+    found: dict[_Key, dict[int | str, Answered]] = {}
+    for number, raw in enumerate(lines, 1):
+        record = _parsed(raw)
+        if record is None:
+            raise RecordError(f"line {number} of {path} is no answer of a benchmark; give another file")
+        key = tuple(record[name] for name in KEY)
+        answered = Answered(**{name: record[name] for name in _FIELDS})
+        if record["error_bound"] is None:
+            answered = attrs.evolve(answered, error_bound=math.inf)
+        found.setdefault(key, {})[answered.id] = answered
+    if last and not (last.startswith(_OPENING) or _OPENING.startswith(last)):
+        raise RecordError(f"{path} is not a file of answers, and is left alone; give another file")
+    return found, lines, last
+
+
+def _to(
+    path: Path, there: Mapping[int | str, Answered], expected: Mapping[int | str, str]
+) -> dict[int | str, Answered]:
+    """The answers to these problems; `RecordError` if one was judged by another right answer."""
+    for name, answered in there.items():
+        if name in expected and answered.expected != expected[name]:
+            raise RecordError(
+                f"{path} answers problem {name!r} of other data: {answered.expected!r} is right there, "
+                f"{expected[name]!r} here; give another file"
+            )
+    return {name: answered for name, answered in there.items() if name in expected}
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        record: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    found = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    return found if all(name in found and type(found[name]) in kinds for name, kinds in _TYPES.items()) else None

@@ -1,0 +1,224 @@
+"""Bench: accuracy against forward passes, policy by policy, on the same problems.
+
+Accuracies come with Wilson's score interval, differences in accuracy with Newcombe's interval for paired proportions
+(Statistics in Medicine 17, 1998, method 10), means with the normal interval over problems; all at 95 %.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from mdsample._version import versions
+from mdsample.core.template import Template
+from mdsample.errors import BenchError
+from mdsample.evaluation.answers import Answered, Answers
+from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
+from mdsample.jobs.records import finite
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.complete import in_full
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.result import Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.tasks.catalog import Problem, Task
+
+
+@attrs.frozen
+class PolicyScore:
+    """How one policy did."""
+
+    #: the policy, completed, with every setting written out
+    policy: str
+    task: str
+    model: str
+    backend: str
+    #: what the model kept from look to look, as `mdsample.models.cache.read_cache` reads it
+    cache: str
+    template: str
+    seed: int
+    #: number of problems
+    limit: int
+    #: share of problems solved
+    accuracy: Interval
+    #: accuracy minus the first policy's, on the same problems
+    difference: Interval
+    #: mean forward passes of a row
+    nfe: Interval
+    #: the first policy's mean NFE over this one's: how many times fewer forward passes
+    nfe_ratio: float
+    #: blanks filled per forward pass, over all rows
+    tokens_per_forward: float
+    #: means over rows, see `Row`
+    error_bound: float
+    tv_bound: float
+    #: wall-clock seconds of all rows together
+    seconds: float
+
+    def record(self) -> dict[str, object]:
+        """One flat JSON object; an interval becomes `name`, `name_low` and `name_high`."""
+        flat: dict[str, object] = {}
+        for name, value in attrs.asdict(self, recurse=False).items():
+            if isinstance(value, Interval):
+                flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            else:
+                flat[name] = value
+        return {**flat, "error_bound": finite(self.error_bound), "versions": versions()}
+
+
+def bench(
+    denoiser: Denoiser,
+    task: Task,
+    policies: Sequence[Policy],
+    *,
+    template: Template | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    answers: Answers | None = None,
+    revision: str | None = None,
+    watch: Callable[[Policy, int], None] | None = None,
+) -> Iterator[PolicyScore]:
+    """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
+
+    `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
+    any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
+    again, and every new answer is written there; `revision`, of a model on the hub, is part of the model's name in it.
+    `watch` is told after every row which policy is at work and how many of its rows are done. Raises `BenchError`,
+    `PolicyError` where a policy does not fit the task, and `RecordError` where `answers` are to other problems, before
+    the first forward pass.
+    """
+    if not policies:
+        raise BenchError("there is nothing to compare; give at least one policy")
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision)
+    jobs = [(policy, *runs.begin(policy)) for policy in policies]
+
+    def scores() -> Iterator[PolicyScore]:
+        first: list[Answered] = []
+        for policy, key, done in jobs:
+            mine = runs.run(policy, key, done, watch)
+            first = first or mine
+            yield _score(key, mine, first)
+
+    return scores()
+
+
+@attrs.frozen(eq=False)
+class Runs:
+    """The same problems for one policy after the other."""
+
+    denoiser: Denoiser
+    task: Task
+    template: Template
+    problems: tuple[Problem, ...]
+    rows: list[Prepared]
+    seed: int
+    batch_size: int
+    answers: Answers | None
+    #: the model, with its revision if one was asked for
+    model: str
+
+    @staticmethod
+    def of(
+        denoiser: Denoiser,
+        task: Task,
+        template: Template | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        batch_size: int = BATCH_SIZE,
+        answers: Answers | None = None,
+        revision: str | None = None,
+    ) -> Runs:
+        """Arguments and `BenchError` as for `bench`."""
+        problems = task.read()[:limit]
+        if limit is not None and not 1 <= limit <= len(problems):
+            raise BenchError(
+                f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}"
+            )
+        own = Template.parse(task.template)
+        chosen = template or own
+        if set(chosen.fields) != set(own.fields) or not set(task.needs) <= set(chosen.slots):
+            raise BenchError(
+                f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
+                f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
+            )
+        rows = [prepare(denoiser, chosen, problem.id, problem.texts, problem.given) for problem in problems]
+        model = denoiser.name if revision is None else f"{denoiser.name}@{revision}"
+        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers, model)
+
+    def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
+        """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
+        first = self.problems[0]
+        canvas = self.template.canvas(self.denoiser.tokenizer, [first.texts], given=[first.given])
+        Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
+        key: dict[str, object] = {
+            "task": self.task.name,
+            "model": self.model,
+            "backend": self.denoiser.backend,
+            "cache": cache_text(self.denoiser.cache),
+            "policy": in_full(policy),
+            "template": str(self.template),
+            "seed": self.seed,
+        }
+        expected = {problem.id: problem.answer for problem in self.problems}
+        return key, {} if self.answers is None else self.answers.found(key, expected)
+
+    def run(
+        self,
+        policy: Policy,
+        key: Mapping[str, object],
+        done: dict[int | str, Answered],
+        watch: Callable[[Policy, int], None] | None = None,
+    ) -> list[Answered]:
+        """Answers to all problems, in their order; `key` and `done` are those of `begin`."""
+        by_id = {problem.id: problem for problem in self.problems}
+        left = [row for row in self.rows if row.id not in done]
+        if watch is not None and done:
+            watch(policy, len(done))
+        before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
+        for row in fill(sampler, self.denoiser, self.template.slots, left, batch_size=self.batch_size):
+            now = time.perf_counter()
+            answered = _answered(self.task, row, by_id[row.id], now - before)
+            done[row.id], before = answered, now
+            if self.answers is not None:
+                self.answers.write(key, answered, versions=versions())
+            if watch is not None:
+                watch(policy, len(done))
+        return [done[problem.id] for problem in self.problems]
+
+
+def _answered(task: Task, row: Row, problem: Problem, seconds: float) -> Answered:
+    answer = task.answer(row)
+    return Answered(
+        id=row.id,
+        answer=answer,
+        expected=problem.answer,
+        solved=task.same(answer, problem.answer),
+        text=row.text,
+        nfe=row.nfe,
+        steps=row.steps,
+        filled=row.filled,
+        error_bound=row.error_bound,
+        tv_bound=row.tv_bound,
+        seconds=seconds,
+    )
+
+
+def _score(key: Mapping[str, Any], mine: Sequence[Answered], first: Sequence[Answered]) -> PolicyScore:
+    solved, base = ([answered.solved for answered in some] for some in (mine, first))
+    return PolicyScore(
+        **key,
+        limit=len(mine),
+        accuracy=share(sum(solved), len(solved)),
+        difference=paired_difference(solved, base) if mine is not first else Interval(0.0, 0.0, 0.0),
+        nfe=mean([answered.nfe for answered in mine]),
+        nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in mine)),
+        tokens_per_forward=sum(a.filled for a in mine) / max(1, sum(a.nfe for a in mine)),
+        error_bound=sum(answered.error_bound for answered in mine) / len(mine),
+        tv_bound=sum(answered.tv_bound for answered in mine) / len(mine),
+        seconds=sum(answered.seconds for answered in mine),
+    )

@@ -1,0 +1,161 @@
+"""Calibrate: the cheapest setting of a policy that keeps a stated loss, on a model and a sample of one's own.
+
+Settings are tried from the safest to the boldest, and trying ends at the first that cannot be shown to keep the loss:
+its upper confidence limit lies above what is allowed. Tested in a fixed order like this, the chance that a setting
+with a larger loss is chosen is at most 1 − confidence however many are tried (fixed-sequence testing, as in *Learn then
+Test*, arXiv 2110.01052). Limits of shares are exact for any number of problems (Clopper and Pearson), the limit of a
+mean error bound is the normal one. The sample must be like what the policy is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
+from typing import Literal
+
+import attrs
+import numpy as np
+
+from mdsample.errors import BenchError, PolicyError, SpecError
+from mdsample.evaluation.answers import Answered
+from mdsample.evaluation.bench import Runs
+from mdsample.evaluation.intervals import Interval, mean
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.parsing import parse
+
+#: what stands in policy text for the setting to be found
+HOLE = "?"
+#: settings from safe to bold of the parts that have one number to set
+VALUES: dict[str, tuple[float, ...]] = {
+    "below-entropy": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "entropy-bound": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "error-budget": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+    "above-confidence": (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6),
+    "cumulative-confidence": (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.4),
+    "factor": (0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5),
+    "frechet": (0.95, 0.9, 0.75, 0.5, 0.25, 0.0),
+    "top": (1, 2, 3, 4, 6, 8),
+    "early-exit": (0.001, 0.01, 0.03, 0.1, 0.3, 1.0),
+}
+
+Kind = Literal["accuracy", "agreement", "error-bound"]
+
+
+@attrs.frozen
+class Loss:
+    """What may be lost, and how sure one wants to be."""
+
+    #: `accuracy`: share of problems solved, less than the reference; `agreement`: share of answers that differ from the
+    #: reference's; `error-bound`: mean error bound of a row, nats
+    kind: Kind
+    at_most: float = attrs.field(validator=attrs.validators.ge(0))
+    confidence: float = attrs.field(default=0.95, validator=[attrs.validators.ge(0.5), attrs.validators.lt(1)])
+
+
+@attrs.frozen
+class Tried:
+    """A setting, what it costs and what it loses."""
+
+    value: float
+    policy: Policy
+    nfe: Interval
+    #: as measured, and its upper confidence limit
+    loss: float
+    limit: float
+    kept: bool
+
+
+def settings(text: str, values: Sequence[float] | None = None) -> list[tuple[float, Policy]]:
+    """The policies that `text` means with each of `values` in the place of its `?`; safest first.
+
+    By default those of `VALUES` for the part that has the `?`. Raises `BenchError`, and `SpecError` for a setting that
+    the part does not take.
+    """
+    if text.count(HOLE) != 1:
+        raise BenchError(f"write the number to be found as ?, once, as in med(?); got {text!r}")
+    chosen = values if values is not None else _values(text)
+    if not chosen:
+        raise BenchError("there are no settings to try")
+    return [(value, parse(text.replace(HOLE, f"{value:g}"))) for value in chosen]
+
+
+def _values(text: str) -> tuple[float, ...]:
+    """The settings of the part whose number is the `?`: the one that two numbers make different."""
+    found: list[list[Part]] = []
+    for guess in (0.5, 0.25, 2, 3):
+        try:
+            found.append(list(parse(text.replace(HOLE, f"{guess:g}")).parts))
+        except (SpecError, PolicyError, ValueError):
+            continue
+    if len(found) < 2:
+        parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
+        raise BenchError(f"no settings are known for the ? of {text!r}; give them, safest first (--values 0.1,0.2)")
+    differ = [one.name for one, other in zip(found[0], found[1], strict=True) if one != other]
+    if len(differ) != 1 or differ[0] not in VALUES:
+        raise BenchError(
+            f"no settings are known for the ? of {text!r} (known: {', '.join(VALUES)}); "
+            "give them, safest first (--values 0.1,0.2)"
+        )
+    return VALUES[differ[0]]
+
+
+def calibrate(
+    runs: Runs,
+    reference: Policy,
+    tried: Sequence[tuple[float, Policy]],
+    loss: Loss,
+    watch: Callable[[Policy, int], None] | None = None,
+) -> Iterator[Tried]:
+    """Runs the reference, then each setting in order, up to and including the first that does not keep the loss.
+
+    The last one yielded with `kept` is the answer. Every policy is checked before the first forward pass.
+    """
+    begun = [(policy, *runs.begin(policy)) for policy in (reference, *(policy for _, policy in tried))]
+
+    def found() -> Iterator[Tried]:
+        base = runs.run(*begun[0], watch)
+        for (value, policy), job in zip(tried, begun[1:], strict=True):
+            mine = runs.run(*job, watch)
+            measured, limit = _loss(loss, mine, base)
+            kept = limit <= loss.at_most
+            yield Tried(value, policy, mean([answered.nfe for answered in mine]), measured, limit, kept)
+            if not kept:
+                return
+
+    return found()
+
+
+def _loss(loss: Loss, mine: Sequence[Answered], base: Sequence[Answered]) -> tuple[float, float]:
+    """As measured, and its one-sided upper limit."""
+    pairs = list(zip(mine, base, strict=True))
+    if loss.kind == "agreement":
+        differing = sum(one.answer != other.answer for one, other in pairs)
+        return differing / len(pairs), exact_limit(differing, len(pairs), loss.confidence)
+    if loss.kind == "error-bound":
+        bounds = np.array([one.error_bound for one in mine])
+        spread = float(bounds.std(ddof=1)) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
+        return float(bounds.mean()), float(bounds.mean()) + NormalDist().inv_cdf(loss.confidence) * spread
+    lost = sum(other.solved and not one.solved for one, other in pairs)
+    gained = sum(one.solved and not other.solved for one, other in pairs)
+    # two exact limits, each at half the risk, so that both hold
+    half = (1 + loss.confidence) / 2
+    most_lost, least_gained = (
+        exact_limit(lost, len(pairs), half),
+        1 - exact_limit(len(pairs) - gained, len(pairs), half),
+    )
+    return (lost - gained) / len(pairs), most_lost - least_gained
+
+
+def exact_limit(events: int, trials: int, confidence: float) -> float:
+    """Clopper and Pearson's upper limit of a proportion: with it, so few events have probability 1 − confidence."""
+    if events >= trials:
+        return 1.0
+    k = np.arange(events + 1)
+    choose = np.array([math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1) for i in k.tolist()])
+    low, high = events / trials, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        chance = float(np.exp(choose + k * math.log(p) + (trials - k) * math.log1p(-p)).sum()) if p else 1.0
+        low, high = (p, high) if chance > 1 - confidence else (low, p)
+    return high

@@ -1,0 +1,1 @@
+"""Many requests: records in and out, posterior traces, examples to train on."""

@@ -1,0 +1,120 @@
+"""Examples: finished texts to train on, read from JSON lines.
+
+Three kinds of lines are read: a row with a text for every field and slot of the template under its name; a record of
+`mdsample run --output` (its `slots`); a record of `mdsample traces` (each of its `traces` that was kept, one example).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import attrs
+
+from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
+from mdsample.errors import RecordError, TemplateError
+
+
+@attrs.frozen
+class Example:
+    """One finished row."""
+
+    tokens: list[int]
+    #: number of the slot of each position, −1 for fixed text
+    slot: list[int]
+
+
+@attrs.frozen
+class Examples:
+    """What a file holds."""
+
+    examples: list[Example]
+    #: why lines, or traces in them, were left out
+    faults: list[str]
+
+
+def read_examples(
+    data: bytes,
+    template: Template,
+    tokenizer: Tokenizer,
+    name: str = "",
+    written: Mapping[str, str] | None = None,
+    max_length: int | None = None,
+) -> Examples:
+    """The examples in a file's bytes; `name` is the file's, for messages.
+
+    A slot's text is followed by end tokens up to the slot's length. `written`: how texts are written into their slots,
+    `{}` being the text, as in `{"answer": " {}"}`; by default as they are. What does not fit is left out and told as a
+    fault. Raises `RecordError` if nothing is left.
+    """
+    told = written or {}
+    for slot, form in told.items():
+        template.check_given({slot: form})
+        if form.count("{}") != 1:
+            raise TemplateError(f"slot {slot!r} is written as {form!r}; write {{}} once, where its text goes")
+    found, faults = list[Example](), list[str]()
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            # records of a row that failed hold nothing to learn
+            texts = list(_texts(raw, template))
+        except RecordError as fault:
+            faults.append(f"line {number}: {fault}")
+            continue
+        for fields, slots in texts:
+            try:
+                given = {slot: told.get(slot, "{}").replace("{}", slots[slot]) for slot in template.slots}
+                row = template.row(tokenizer, fields, given)
+                if max_length is not None and len(row.tokens) > max_length:
+                    raise TemplateError(f"it has {len(row.tokens)} tokens; the model takes at most {max_length}")
+            except TemplateError as fault:
+                faults.append(f"line {number}: {fault}")
+                continue
+            found.append(Example(row.tokens, row.slot))
+    if not found:
+        why = faults[0] if faults else "it is empty"
+        raise RecordError(f"{name or 'the data'} holds no example that can be used: {why}")
+    return Examples(found, faults)
+
+
+def _texts(raw: bytes, template: Template) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Texts of fields and of slots, for each example of a line."""
+    try:
+        row: object = json.loads(raw)
+    except (ValueError, RecursionError) as fault:
+        raise RecordError(f"this is not JSON: {fault}") from fault
+    if not isinstance(row, dict):
+        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
+    line = cast("dict[str, Any]", row)
+    if line.keys() == {"id", "error"}:
+        raise RecordError(f"the record is of a row that failed: {line['error']}")
+    fields = _named(line | _object(line.get("fields")), template.fields, "the row")
+    if "traces" in line:
+        traces: object = line["traces"]
+        if not isinstance(traces, list):
+            raise RecordError(f"'traces' must be a list; got {traces!r:.40}")
+        for trace in map(_object, cast("list[object]", traces)):
+            if trace.get("kept", True):
+                yield fields, _named(_object(trace.get("slots")), template.slots, "a trace")
+        return
+    yield fields, _named(line | _object(line.get("slots")), template.slots, "the row")
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _named(row: Mapping[str, object], names: tuple[str, ...], what: str) -> dict[str, str]:
+    """Texts of these names; whole numbers are written out."""
+    texts = dict[str, str]()
+    for name in names:
+        value = row.get(name)
+        if name not in row:
+            raise RecordError(f"{what} lacks {name!r}; it has: {', '.join(row) or 'nothing'}")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise RecordError(f"{name!r} must be text or a whole number; got {value!r:.40}")
+        texts[name] = str(value)
+    return texts

@@ -1,0 +1,201 @@
+"""Jobs: a model, a template and a sampler that answer requests, and the records of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import attrs
+
+from mdsample.core.template import Template
+from mdsample.errors import TemplateError
+from mdsample.jobs import records
+from mdsample.jobs.records import Record, Request
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.complete import in_full
+from mdsample.policy.parsing import parse
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.result import Result, Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
+from mdsample.sampling.trace import Trace, versions
+from mdsample.scoring.watch import Along, Moment, plain
+from mdsample.tasks.catalog import task_for
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """What became of a request."""
+
+    #: its place among the job's requests
+    place: int
+    request: Request
+    #: `None` if the request has an error
+    row: Row | None
+    #: what the watched slot said along the way
+    moments: tuple[Moment, ...] = ()
+
+
+def default_policy(template: Template) -> Policy:
+    """`med+early-exit`; without a slot `answer` to exit from, `med`."""
+    return parse("med+early-exit" if "answer" in template.slots else "med")
+
+
+def request_of(template: Template, prompt: str) -> Request:
+    """The request of a prompt, for the template's one field; `TemplateError` if it does not have just one."""
+    fields = template.fields
+    if len(fields) != 1:
+        raise TemplateError(
+            f"a prompt fills the one field of a template, but this one has: {', '.join(fields) or 'none'}; "
+            + ("give JSON lines as input" if fields else "leave the prompt out")
+        )
+    return Request(0, {fields[0]: prompt})
+
+
+@attrs.frozen(eq=False, slots=False)
+class Job:
+    """One way to answer requests; raises `TemplateError` or `PolicyError` at once if its pieces do not fit together."""
+
+    denoiser: Denoiser
+    template: Template
+    sampler: Sampler
+    #: of a model from the hub
+    revision: str | None = attrs.field(default=None, kw_only=True)
+    batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
+    watch: str | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """What a row's own text cannot change is checked on an empty row."""
+        if self.watch is not None:
+            Along(self.denoiser, self.template, self.watch, self.sampler.seed)
+        nothing = dict.fromkeys(self.template.fields, "")
+        prepare(self.denoiser, self.template, 0, nothing)
+        self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
+
+    @cached_property
+    def fingerprint(self) -> Record:
+        """What decides the records: two runs with the same fingerprint and requests give the same ones."""
+        return {
+            "model": self.denoiser.name,
+            **({} if self.revision is None else {"revision": self.revision}),
+            "cache": cache_text(self.denoiser.cache),
+            "policy": in_full(self.sampler.policy),
+            "template": str(self.template),
+            "seed": self.sampler.seed,
+            **({} if self.watch is None else {"watch": self.watch}),
+        }
+
+    def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
+        """The request of a prompt, for the template's one field; without one, the first problem of the model's task.
+
+        `given`: texts of slots that the row brings. Raises `TemplateError` if the template does not take it.
+        """
+        fields = self.template.fields
+        asked = None if prompt is None else request_of(self.template, prompt)
+        task = task_for(self.denoiser)
+        problem = task.read()[0] if task is not None else None
+        if asked is not None:
+            request = asked
+        elif not fields:
+            request = Request(0)
+            if problem is not None and not given:
+                request, given = Request(problem.id), problem.given
+        elif problem is not None and problem.texts.keys() >= set(fields):
+            expected = problem.answer if "answer" in self.template.slots else None
+            request = Request(problem.id, {field: problem.texts[field] for field in fields}, expected)
+        else:
+            raise TemplateError("there is no sample problem for this model and template; give a prompt, or an input")
+        prepare(self.denoiser, self.template, request.id, request.texts, given)
+        return attrs.evolve(request, given=dict(given or {}))
+
+    def answers(
+        self, requests: Sequence[Request], *, one_shelf: bool = False, watch: Callable[[State], None] | None = None
+    ) -> Iterator[Answer]:
+        """Answers as they finish: first what cannot be answered, then rows as `engine.fill` yields them.
+
+        `one_shelf` keeps all rows in one state, for a trace of them all. `watch` as in `engine.fill`.
+        """
+        place: dict[int | str, int] = {}
+        rows: list[Prepared] = []
+        along = None if self.watch is None else Along(self.denoiser, self.template, self.watch, self.sampler.seed)
+        for number, request in enumerate(requests):
+            try:
+                if request.error:
+                    raise TemplateError(request.error)
+                row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
+                if along is not None:
+                    along.expect(row, request.expected)
+                rows.append(row)
+                place[request.id] = number
+            except TemplateError as fault:
+                yield Answer(number, attrs.evolve(request, error=str(fault)), None)
+        for row in fill(
+            self.sampler,
+            along or self.denoiser,
+            self.template.slots,
+            rows,
+            batch_size=self.batch_size,
+            shelf_size=len(rows) if one_shelf else None,
+            watch=watch,
+        ):
+            moments = () if along is None else along.moments(row.id)
+            yield Answer(place[row.id], requests[place[row.id]], row, moments)
+
+    def record(self, answer: Answer) -> Record:
+        """The answer as a flat JSON object."""
+        request, row = answer.request, answer.row
+        if row is None:
+            return {"id": request.id, "error": request.error}
+        return {
+            "id": row.id,
+            **records.asked(request),
+            "text": row.text,
+            "slots": row.slots,
+            **({} if request.expected is None else {"expected": request.expected}),
+            "nfe": row.nfe,
+            "steps": row.steps,
+            "tokens_per_forward": row.tokens_per_forward,
+            "unfilled": row.unfilled,
+            "outcome": row.outcome.name,
+            "sentence": row.outcome.sentence,
+            "error_bound": records.finite(row.error_bound),
+            "tv_bound": row.tv_bound,
+            **({} if self.watch is None else {"along": plain(answer.moments)}),
+            **self.fingerprint,
+            "backend": self.denoiser.backend,
+            "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,
+            "versions": versions(),
+        }
+
+    def trace(self, state: State) -> Trace:
+        """The record of a run that stands at `state`."""
+        model = self.denoiser
+        return Trace.of(
+            Result(
+                state,
+                model.tokenizer,
+                self.sampler.policy,
+                self.sampler.seed,
+                model.name,
+                model.backend,
+                cache_text(model.cache),
+            )
+        )
+
+
+def in_order(answers: Iterable[Answer]) -> Iterator[Answer]:
+    """The same answers in the order of their requests; on an interrupt, first whatever is finished."""
+    waiting: dict[int, Answer] = {}
+    due = 0
+    try:
+        for answer in answers:
+            waiting[answer.place] = answer
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+    except KeyboardInterrupt:
+        yield from (waiting[place] for place in sorted(waiting))
+        raise

@@ -1,0 +1,201 @@
+"""Posterior traces: reasonings that a model writes when it is shown the answer as well as the question.
+
+The answer is given, so what is sampled is the model's reasoning *given* that it ends there (arXiv 2510.19990, section
+4). With one token a step at temperature 1 the law of the traces is the true posterior of the model's joint. How much
+a trace makes of its answer is then asked with the answer hidden: log p(answer | a part of the reasoning), before, at
+each quarter and after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Literal, get_args
+
+import attrs
+import numpy as np
+
+from mdsample._version import versions
+from mdsample.core.canvas import Canvas
+from mdsample.core.template import Template
+from mdsample.errors import TemplateError, TracesError
+from mdsample.jobs.records import Record, Request, asked, finite
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.complete import in_full
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.result import Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.scoring.score import marginal_scores
+
+#: shares of a reasoning's commits after which the answer is scored
+STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# JSON has no infinity; what is less probable than this is as good as impossible
+_LEAST = -1e4
+
+
+By = Literal["mean", "last"]
+
+
+@attrs.frozen
+class Keep:
+    """Which traces of a problem are kept: the best ones by their score, and not those below a limit.
+
+    By `mean` the score is the mean over `STAGES` of log p(answer | the reasoning so far), by `last` that after the
+    whole reasoning. One that jumps to its answer in the end makes it likely at last, but not on the way.
+    """
+
+    #: how many; `None`: all
+    best: int | None = None
+    #: nats; the score must be at least this
+    min_score: float | None = None
+    by: By = "mean"
+
+    def __attrs_post_init__(self) -> None:
+        """`TracesError` for limits that are none."""
+        if self.best is not None and self.best < 1:
+            raise TracesError(f"at least one trace is kept; got best={self.best}")
+        if self.by not in get_args(By):
+            raise TracesError(f"traces are kept by {' or '.join(get_args(By))}; got {self.by!r}")
+        # unequal to itself, a NaN would also keep a file from being gone on with
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise TracesError(f"the least score to be kept is a finite number of nats, as -0.1; got {self.min_score}")
+
+    def choose(self, traces: Sequence[PosteriorTrace]) -> list[bool]:
+        """For each trace whether it is kept; the earlier one of equals."""
+        scores = [trace.scores[-1] if self.by == "last" else fmean(trace.scores) for trace in traces]
+        order = sorted(range(len(traces)), key=lambda number: -scores[number])
+        best = set(order if self.best is None else order[: self.best])
+        least = -math.inf if self.min_score is None else self.min_score
+        return [number in best and score >= least for number, score in enumerate(scores)]
+
+
+@attrs.frozen
+class PosteriorTrace:
+    """One reasoning."""
+
+    #: which of the problem's samples it is
+    sample: int
+    row: Row
+    #: log p(answer | the reasoning so far) at each of `STAGES`, nats, by the product of marginals
+    scores: tuple[float, ...]
+
+
+@attrs.frozen(eq=False)
+class Tracer:
+    """Draws posterior traces: `n` for each request, of which equal ones are told once."""
+
+    denoiser: Denoiser
+    template: Template
+    sampler: Sampler
+    #: the slot whose content every request brings, and the one in which reasonings are compared
+    answer: str = attrs.field(default="answer", kw_only=True)
+    n: int = attrs.field(default=8, kw_only=True, validator=attrs.validators.ge(1))
+    keep: Keep = attrs.field(factory=Keep, kw_only=True)
+    revision: str | None = attrs.field(default=None, kw_only=True)
+    batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Raises `TemplateError`, `TracesError` or `PolicyError` if the pieces do not fit together."""
+        self.template.check_given({self.answer: ""})
+        if len(self.template.slots) < 2:
+            raise TracesError(f"a trace needs a slot beside {self.answer!r}, in which it is written; add one")
+        nothing = dict.fromkeys(self.template.fields, "")
+        given = [{self.answer: ""}] if self.denoiser.tokenizer.end_id is not None else None
+        self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing], given=given))
+
+    @property
+    def fingerprint(self) -> Record:
+        """What decides the records: two runs with the same fingerprint and requests give the same ones."""
+        return {
+            "model": self.denoiser.name,
+            **({} if self.revision is None else {"revision": self.revision}),
+            "cache": cache_text(self.denoiser.cache),
+            "policy": in_full(self.sampler.policy),
+            "template": str(self.template),
+            "seed": self.sampler.seed,
+            "n": self.n,
+            "keep": attrs.asdict(self.keep),
+        }
+
+    def prepare(self, request: Request) -> list[Prepared]:
+        """The request's rows; raises `TemplateError` if it does not bring an answer that fits."""
+        if request.error:
+            raise TemplateError(request.error)
+        if self.answer not in request.given:
+            raise TemplateError(f"the row brings nothing for slot {self.answer!r}")
+        return [
+            prepare(self.denoiser, self.template, f"{request.id}#{number}", request.texts, request.given)
+            for number in range(self.n)
+        ]
+
+    def records(self, requests: Sequence[Request]) -> Iterator[Record]:
+        """A record for every request, as soon as all its traces are there; those with a fault come first."""
+        rows: list[Prepared] = []
+        owner: dict[int | str, tuple[Request, int]] = {}
+        for request in requests:
+            try:
+                some = self.prepare(request)
+            except TemplateError as fault:
+                yield {"id": request.id, "error": str(fault)}
+                continue
+            owner |= {row.id: (request, number) for number, row in enumerate(some)}
+            rows += some
+        waiting: dict[int | str, dict[int, Row]] = {}
+        for row in fill(self.sampler, self.denoiser, self.template.slots, rows, batch_size=self.batch_size):
+            request, number = owner[row.id]
+            done = waiting.setdefault(request.id, {})
+            done[number] = row
+            if len(done) == self.n:
+                del waiting[request.id]
+                yield self._record(request, [done[i] for i in range(self.n)])
+
+    def _record(self, request: Request, rows: Sequence[Row]) -> Record:
+        unique = {tuple(row.tokens.tolist()): number for number, row in reversed(list(enumerate(rows)))}
+        numbers = sorted(unique.values())
+        scores = self.scores([rows[number] for number in numbers])
+        traces = [PosteriorTrace(n, rows[n], told) for n, told in zip(numbers, scores, strict=True)]
+        return {
+            "id": request.id,
+            **asked(request),
+            "traces": [
+                {
+                    "sample": trace.sample,
+                    "text": trace.row.text,
+                    "slots": trace.row.slots,
+                    "nfe": trace.row.nfe,
+                    "error_bound": finite(trace.row.error_bound),
+                    "tv_bound": trace.row.tv_bound,
+                    "scores": [round(score, 6) for score in trace.scores],
+                    "kept": kept,
+                }
+                for trace, kept in zip(traces, self.keep.choose(traces), strict=True)
+            ],
+            "stages": list(STAGES),
+            "scoring_nfe": len(STAGES) * len(traces),
+            **self.fingerprint,
+            "backend": self.denoiser.backend,
+            "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,
+            "versions": versions(),
+        }
+
+    def scores(self, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+        """log p(answer | reasoning so far) of finished rows at every stage; the answer hidden, one pass each."""
+        mask_id, number = self.denoiser.tokenizer.mask_id, self.template.slots.index(self.answer)
+        tokens: list[list[int]] = []
+        blanks: list[list[bool]] = []
+        for row in rows:
+            places = [commit.position for commit in row.commits]
+            for stage in STAGES:
+                blank = row.slot == number
+                blank[places[round(stage * len(places)) :]] = True
+                tokens.append(np.where(blank, mask_id, row.tokens).tolist())
+                blanks.append(blank.tolist())
+        slots = [row.slot.tolist() for row in rows for _ in STAGES]
+        canvas = Canvas.of_rows(tokens, slots, self.template.slots, mask_id, blank=blanks)
+        whole = [row.tokens.tolist() for row in rows for _ in STAGES]
+        full = Canvas.of_rows(whole, slots, self.template.slots, mask_id, blank=[[False] * len(row) for row in whole])
+        hidden = canvas.slot == number
+        found = marginal_scores(self.denoiser, canvas, hidden, full.tokens, self.batch_size)
+        return [tuple(told.tolist()) for told in np.maximum(found, _LEAST).reshape(len(rows), len(STAGES))]

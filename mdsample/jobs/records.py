@@ -1,0 +1,291 @@
+"""Records: requests read from a file, answers written to one.
+
+Requests come as JSON lines (the template's fields by name, and an `id` if there is one; other keys are left alone, so a
+data set's gold answers may stay), or as plain text, one prompt a line. A request that cannot be read becomes a record
+with `error`; the others are answered.
+
+Records are JSON lines. Each carries what made it (model, policy with every setting, template, seed), so a file of
+records needs no header and no second file beside it: running a job again with the same file reads what is there,
+refuses if it was made otherwise, drops a line that a kill cut off, and goes on with the rows that are missing or had an
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import attrs
+
+from mdsample.core.template import Template
+from mdsample.errors import RecordError
+
+Record = dict[str, Any]
+#: what decides a record besides its request: equal in all records of one job
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
+#: what a record's line begins with
+_OPENING = b'{"id": '
+
+
+@attrs.frozen
+class Request:
+    """A row to answer: texts for the template's fields, or why there are none."""
+
+    id: int | str
+    texts: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    #: texts of slots that the row brings
+    given: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
+    #: texts to be scored
+    choices: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    #: the right answer, if it is known
+    expected: str | None = None
+    #: why the row cannot be answered; empty if it can
+    error: str = ""
+
+
+def asked(request: Request) -> Record:
+    """What a record says of its request: `prompt`, any other fields by name, and the slots that were given."""
+    others = {name: text for name, text in request.texts.items() if name != "prompt"}
+    return {
+        "prompt": request.texts.get("prompt", ""),
+        **({"fields": others} if others else {}),
+        **({"given": dict(request.given)} if request.given else {}),
+    }
+
+
+def line(record: Record) -> str:
+    """A record as one line of ASCII, so that it survives any terminal, pipe and line reader."""
+    return json.dumps(record)
+
+
+def finite(number: float) -> float | None:
+    """The number, or `None` for infinity, which JSON does not have."""
+    return number if math.isfinite(number) else None
+
+
+def read_requests(
+    data: bytes,
+    template: Template,
+    name: str = "",
+    given: Mapping[str, str] | None = None,
+    choices: str | None = None,
+    expected: str | None = None,
+) -> list[Request]:
+    """The requests in a file's bytes; `name` is the file's, for its ending and for messages.
+
+    `given`: slots that rows bring the content of, and in which key of the JSON object it stands (text, or a whole
+    number). `choices`: the key under which texts to be scored are listed. `expected`: the key of the right answer.
+
+    `.jsonl`, `.ndjson` and `.json` are JSON lines, `.txt` is plain text; anything else is JSON lines if it begins with
+    `{`. Blank lines are skipped. A row without `id` gets its number, from 0. Raises `RecordError` if the file as a
+    whole cannot be read.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise RecordError(f"{name} is UTF-16; save it as UTF-8")
+    lines = [(i, x.strip(b"\r")) for i, x in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if x.strip()]
+    if not lines:
+        raise RecordError(f"{name or 'the input'} holds no rows")
+    ending, first = Path(name).suffix.lower(), lines[0][1].lstrip()[:1]
+    if ending == ".json" and first == b"[":
+        raise RecordError(f"{name} is one JSON array; give one object a line, as `jq -c '.[]' {name}` writes")
+    as_json = ending in (".jsonl", ".ndjson", ".json") or (ending != ".txt" and first == b"{")
+    if not as_json and len(template.fields) != 1:
+        raise RecordError(
+            f"plain text fills a template of one field, but this one has: {', '.join(template.fields) or 'none'}; "
+            "give JSON lines"
+        )
+    if (given or choices or expected) and not as_json:
+        raise RecordError(f"keys are those of JSON objects, but {name or 'the input'} is plain text")
+    seen: set[int | str] = set()
+    requests: list[Request] = []
+    for number, (where, raw) in enumerate(lines):
+        try:
+            text = raw.decode()
+            if as_json:
+                request = _request(text, number, template, given or {}, choices, expected)
+            else:
+                request = Request(number, {template.fields[0]: text})
+        except UnicodeDecodeError as fault:
+            request = Request(number, error=f"this is not UTF-8 (byte {fault.start} of the line)")
+        if not request.error:
+            if request.id in seen:
+                request = Request(request.id, error=f"there is an earlier row with the id {request.id!r}")
+            seen.add(request.id)
+        requests.append(attrs.evolve(request, error=f"line {where}: {request.error}") if request.error else request)
+    return requests
+
+
+def _request(
+    text: str, number: int, template: Template, given: Mapping[str, str], choices: str | None, expected: str | None
+) -> Request:
+    try:
+        row: object = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        return Request(number, error=f"this is not JSON: {fault}")
+    if not isinstance(row, dict):
+        return Request(number, error=f"a row must be a JSON object; got {_kind(row)}")
+    fields = cast("dict[str, object]", row)
+    name = fields.get("id", number)
+    if isinstance(name, bool) or not isinstance(name, int | str):
+        return Request(number, error=f"'id' must be text or a whole number; got {_kind(name)}")
+    if isinstance(name, str) and not _is_unicode(name):
+        return Request(number, error="'id' holds half of a surrogate pair, which is not valid unicode")
+    texts: dict[str, str] = {}
+    for field in template.fields:
+        value = fields.get(field)
+        if field not in fields:
+            return Request(name, error=f"the row lacks {field!r}; it has: {', '.join(fields) or 'nothing'}")
+        if not isinstance(value, str):
+            return Request(name, error=f"{field!r} must be text; got {_kind(value)}")
+        texts[field] = value
+    brought: dict[str, str] = {}
+    wanted = [(slot, key, f"given for slot {slot!r}") for slot, key in given.items()]
+    wanted += [] if expected is None else [("", expected, "the expected answer")]
+    for slot, key, purpose in wanted:
+        value = fields.get(key)
+        if key not in fields:
+            return Request(name, error=f"the row lacks {key!r}, {purpose}")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            return Request(name, error=f"{key!r}, {purpose}, must be text or a whole number; got {_kind(value)}")
+        brought[slot] = str(value)
+    answer = brought.pop("", None)
+    listed: tuple[str, ...] = ()
+    if choices is not None:
+        found = fields.get(choices)
+        texts_there = cast("list[object]", found) if isinstance(found, list) else [None]
+        if not all(isinstance(one, str) for one in texts_there):
+            return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {found!r:.60}")
+        listed = tuple(map(str, texts_there))
+    return Request(name, texts, answer, given=brought, choices=listed)
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Output:
+    """A file of records that a job goes on with; a context manager.
+
+    One line per row, written when the row is done and out of the process at once; made durable about once a second.
+    """
+
+    def __init__(self, path: Path, fingerprint: Record) -> None:
+        """Reads what is there; raises `RecordError` if that is not a beginning of this job."""
+        self._path = path
+        self._done: dict[int | str, Record] = {}
+        self._synced = time.monotonic()
+        try:
+            if path.is_file():
+                self._resume(fingerprint)
+            self._file: BinaryIO = path.open("ab")
+        except OSError as fault:
+            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
+
+    def left(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests that the file does not answer yet; `RecordError` if it answers one of another text."""
+        for request in requests:
+            old, now = self._done.get(request.id), asked(request)
+            if old is None or request.error:
+                continue
+            if any(old.get(name) != now.get(name) for name in ("prompt", "fields", "given")):
+                raise RecordError(
+                    f"{self._path} answers row {request.id!r} of another input, with another text; "
+                    "give another --output, or the input that it was written with"
+                )
+        return [request for request in requests if request.error or request.id not in self._done]
+
+    def write(self, record: Record) -> None:
+        """Appends a record."""
+        self._file.write(line(record).encode() + b"\n")
+        self._file.flush()
+        if time.monotonic() - self._synced > 1:
+            self._sync()
+
+    def __enter__(self) -> Output:
+        """The file, open for appending."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        self._sync()
+        self._file.close()
+
+    def _sync(self) -> None:
+        if self._path.is_file():
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _resume(self, fingerprint: Record) -> None:
+        data = self._path.read_bytes()
+        *lines, last = data.split(b"\n")
+        cut_off = last.startswith(_OPENING) and (not _is_json(last) or _parsed(last) is not None)
+        if not (cut_off or _OPENING.startswith(last)):
+            raise RecordError(f"{self._path} is not a file of records, and is left alone; give another --output")
+        kept: list[bytes] = []
+        for number, raw in enumerate(lines, 1):
+            record = _parsed(raw)
+            if record is None:
+                raise RecordError(f"line {number} of {self._path} is no record of a job; give another --output")
+            if record.keys() == {"id", "error"}:
+                continue
+            self._check(record, fingerprint)
+            self._done[record["id"]] = record
+            kept.append(raw)
+        whole = b"".join(raw + b"\n" for raw in kept)
+        if whole != data:
+            replace(self._path, whole)
+
+    def _check(self, record: Record, fingerprint: Record) -> None:
+        said = [
+            f"\n  {name} there: {record.get(name)!r}\n  {name} now:   {fingerprint.get(name)!r}"
+            for name in FINGERPRINT
+            if record.get(name) != fingerprint.get(name)
+        ]
+        if said:
+            raise RecordError(
+                f"{self._path} was written by another job; give another --output, or the settings it was made with"
+                + "".join(said)
+            )
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parsed(raw: bytes) -> Record | None:
+    """The record that a line holds, an error or an answer with what made it; `None` if it holds none."""
+    try:
+        record: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    found = cast("Record", record) if isinstance(record, dict) else {}
+    complete = found.keys() == {"id", "error"} or found.keys() >= {"model", "policy", "template", "seed"}
+    return found if complete and type(found.get("id")) in (int, str) else None
+
+
+def replace(path: Path, data: bytes) -> None:
+    """New contents, whole or not at all; a link stays a link, and the file keeps its permissions."""
+    path = path.resolve()
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    shutil.copymode(path, part)
+    part.replace(path)

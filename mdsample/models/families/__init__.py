@@ -1,0 +1,107 @@
+"""Families: one file per `model_type`, each turns a published configuration into a `Trunk`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+from mdsample.errors import ModelError
+from mdsample.models.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
+from mdsample.models.families.special import Special, read_special
+from mdsample.models.families.trunk import Trunk
+
+#: `model_type` in `config.json`, and who reads it
+FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
+    "Dream": dream.read,
+    "a2d-llama": a2d.read_llama,
+    "a2d-qwen2": a2d.read_qwen2,
+    "a2d-qwen3": a2d.read_qwen3,
+    "llada": llada.read,
+    "llada2_moe": llada2_moe.read,
+    "llada_moe": llada_moe.read,
+    "sdar": sdar.read,
+    "sdar_moe": sdar.read_moe,
+}
+
+_PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
+    "Dream": dream.PUBLISHED,
+    "a2d-qwen3": a2d.PUBLISHED_QWEN3,
+    "llada": llada.PUBLISHED,
+    "llada2_moe": llada2_moe.PUBLISHED,
+    "llada_moe": llada_moe.PUBLISHED,
+    "sdar": sdar.PUBLISHED,
+}
+
+
+def published() -> dict[str, Trunk]:
+    """Well-known checkpoints by hub id, from their published numbers; of each family those that could be confirmed."""
+    return {
+        name: FAMILIES[family](config, Special())
+        for family, configs in _PUBLISHED.items()
+        for name, config in configs.items()
+    }
+
+
+def read_config(folder: Path) -> Trunk:
+    """The description of the model in a folder; `ModelError` if `config.json` is missing, malformed or unsupported."""
+    fields = read_fields(folder)
+    family = family_of(fields)
+    if family is None:
+        raise unsupported(folder, fields)
+    silent = any(fields.get(name) is None for name in ("mask_token_id", "eos_token_id"))
+    special = read_special(folder) if silent or isinstance(fields.get("eos_token_id"), list) else Special()
+    return FAMILIES[family](fields, special)
+
+
+def read_fields(folder: Path) -> dict[str, object]:
+    """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or quantised otherwise than by MLX."""
+    path = folder / "config.json"
+    try:
+        config: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no config.json, so it is not a model folder") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
+    fields = cast("dict[str, object]", config)
+    for key in ("quantization", "quantization_config"):
+        if fields.get(key) is not None and (kind := _foreign(fields[key])):
+            raise ModelError(
+                f"{path} has {key} with {kind}: of quantised weights only those that MLX calls affine are read; take "
+                "the model in one of these, or in float32, float16 or bfloat16"
+            )
+    return fields
+
+
+def _foreign(said: object) -> str:
+    """What tells that weights are not quantised as `mdsample.models.quantised` reads them; empty if they are."""
+    # bits and group size follow from the tensors themselves
+    settings = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    if type(settings.get("bits")) is not int:
+        return f"{said!r:.60}" if not settings else f"quant_method {settings.get('quant_method')!r:.40} and no bits"
+    for name, plain in (("mode", "affine"), ("quant_method", None)):
+        if settings.get(name, plain) not in (plain, None):
+            return f"{name} {settings[name]!r:.40}"
+    return ""
+
+
+def family_of(fields: Mapping[str, object]) -> str | None:
+    """Who in `FAMILIES` reads this configuration; `None`: nobody."""
+    kind = fields.get("model_type")
+    # LLaDA-MoE is published under the model_type of the dense LLaDA
+    if kind == "llada" and fields.get("num_experts") is not None:
+        kind = "llada_moe"
+    return kind if isinstance(kind, str) and kind in FAMILIES else None
+
+
+def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
+    """The error that says which models there are instead."""
+    kind = fields.get("model_type")
+    found = "no model_type" if kind is None else f"model_type {kind!r}"
+    return ModelError(
+        f"{folder / 'config.json'} has {found}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
+        "what AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"
+    )

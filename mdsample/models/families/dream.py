@@ -1,0 +1,33 @@
+"""Dream (`model_type` Dream): Dream-org/Dream-v0-Base-7B, -Instruct-7B, Dream-Coder-v0, apple/DiffuCoder-7B-*.
+
+The layout and numbers of Qwen2.5-7B, full attention, and logits read one place to the left, because the models were
+made from autoregressive ones. Sources: the configuration class and sampler that DreamLM publishes (arXiv 2508.15487),
+as kept in ZHZisZZ/dllm `dllm/pipelines/dream`. Sure: shapes, biases, shift, mask token 151666. Inferred: that no token
+has to stand before a text (the published chat template writes none).
+
+`block_size` marks later models of the same `model_type` (block diffusion, not shifted); they are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mdsample.models.families.llama_like import Nature, read_trunk
+from mdsample.models.families.special import Special
+from mdsample.models.families.trunk import Fields, Trunk
+
+#: by hub id: the fields of a published config.json that are read
+PUBLISHED: dict[str, dict[str, object]] = {
+    "Dream-org/Dream-v0-Instruct-7B": {
+        **{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+        **{"num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 131072, "hidden_act": "silu"},
+        **{"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "mask_token_id": 151666, "eos_token_id": 151643},
+    }
+}
+
+
+def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
+    """The trunk that a Dream `config.json` describes; `ModelError` names what is missing or not implemented."""
+    fields = Fields("Dream", config)
+    fields.only("block_size", None)
+    return read_trunk(fields, special or Special(), Nature(qkv_bias=True, shifted=True), ("<|mask|>",))

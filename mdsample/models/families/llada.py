@@ -1,0 +1,94 @@
+"""LLaDA (`model_type` llada): GSAI-ML/LLaDA-8B-Base and -Instruct, LLaDA-1.5, and everything in their layout.
+
+Source: config.json and modeling_llada.py as published with arXiv 2502.09992. The converted layout has the names of
+Llama in transformers, which is how ports to mlx-lm rename the weights (the configuration stays LLaDA's own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mdsample.errors import ModelError
+from mdsample.models.families.llama_like import Nature, layouts
+from mdsample.models.families.special import Special
+from mdsample.models.families.trunk import Fields, Trunk, Whole
+
+#: by hub id: the fields of a published config.json that are read
+PUBLISHED: dict[str, dict[str, object]] = {
+    "GSAI-ML/LLaDA-8B-Instruct": {
+        **{"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288},
+        **{"vocab_size": 126464, "embedding_size": 126464, "max_sequence_length": 4096, "rope": True},
+        **{"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "weight_tying": False, "block_type": "llama"},
+        **{"activation_type": "silu", "layer_norm_type": "rms", "mask_token_id": 126336, "eos_token_id": 126081},
+    }
+}
+
+_LAYER = {
+    "attention_norm": "attn_norm",
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "attn_out",
+    "mlp_norm": "ff_norm",
+    "gate": "ff_proj",
+    "up": "up_proj",
+    "down": "ff_out",
+}
+
+
+def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
+    """The trunk that a LLaDA `config.json` describes; `ModelError` names what is missing or not implemented.
+
+    `special` is not asked: the published configuration names mask and end token.
+    """
+    fields = Fields("llada", config)
+    fields.require(
+        *("d_model", "n_layers", "n_heads", "mlp_hidden_size", "vocab_size", "max_sequence_length"),
+        *("rope", "rope_theta", "rms_norm_eps", "weight_tying", "mask_token_id", "eos_token_id"),
+        *("block_type", "activation_type", "layer_norm_type"),
+    )
+    fields.only("block_type", "llama")
+    fields.only("activation_type", "silu")
+    fields.only("layer_norm_type", "rms")
+    fields.only("layer_norm_with_affine", True)
+    fields.only("rope", True)
+    fields.only("block_group_size", 1)
+    # each of these changes the forward pass where it is true; null is how the published files write false
+    for switch in (
+        *("alibi", "include_bias", "include_qkv_bias", "bias_for_layer_norm"),
+        *("attention_layer_norm", "input_emb_norm", "scale_logits", "multi_query_attention"),
+    ):
+        fields.only(switch, False, None)
+
+    d_model, heads, layers = fields.count("d_model"), fields.count("n_heads"), fields.count("n_layers")
+    if d_model % heads:
+        raise ModelError(f"llada: d_model = {d_model} cannot be split into n_heads = {heads} heads")
+    vocab_size = fields.count("vocab_size" if config.get("embedding_size") is None else "embedding_size")
+    tied = fields.flag("weight_tying")
+
+    names = {"embed": "wte", "norm": "ln_f"} | ({} if tied else {"head": "ff_out"})
+    names |= {
+        f"layers.{i}.{ours}": f"blocks.{i}.{published}" for i in range(layers) for ours, published in _LAYER.items()
+    }
+    return Trunk(
+        family="llada",
+        vocab_size=vocab_size,
+        d_model=d_model,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads if config.get("n_kv_heads") is None else fields.count("n_kv_heads"),
+        head_dim=d_model // heads,
+        rotary_dim=d_model // heads,
+        mlp_size=fields.count("mlp_hidden_size"),
+        rope_theta=fields.real("rope_theta"),
+        norm_eps=fields.real("rms_norm_eps"),
+        tied=tied,
+        mask_id=fields.token("mask_token_id"),
+        end_id=fields.token("eos_token_id"),
+        start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
+        max_length=fields.count("max_sequence_length"),
+        layouts=(
+            {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
+            *layouts(layers, Nature(), tied),
+        ),
+    )

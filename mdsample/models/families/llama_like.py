@@ -1,0 +1,189 @@
+"""What the families share whose configuration and weight names are those of Llama, Qwen2 and Qwen3 in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import attrs
+
+from mdsample.errors import ModelError
+from mdsample.models.families.special import Special
+from mdsample.models.families.trunk import Experts, Fields, Source, Stack, Trunk, Whole
+
+_ATTENTION = {
+    "attention_norm": "input_layernorm.weight",
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "o": "self_attn.o_proj.weight",
+    "mlp_norm": "post_attention_layernorm.weight",
+}
+_BIAS = {f"{part}_bias": f"self_attn.{part}_proj.bias" for part in "qkv"}
+_HEAD_NORM = {"q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
+_HEAD = "lm_head.weight"
+_MIDDLE = ("gate", "up", "down")
+
+
+@attrs.frozen(kw_only=True)
+class Nature:
+    """What a family fixes for all its checkpoints, beside what their `config.json` says."""
+
+    qkv_bias: bool = False
+    head_norm: bool = False
+    block: int | None = None
+    shifted: bool = False
+    experts: Experts | None = None
+
+
+def read_trunk(fields: Fields, special: Special, nature: Nature, mask: tuple[str, ...] = ()) -> Trunk:
+    """The trunk of a configuration with transformers' field names; `mask`: texts that the mask token may have.
+
+    Raises `ModelError` that names what is missing or not implemented.
+    """
+    fields.require(
+        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+        *("max_position_embeddings", "rms_norm_eps"),
+    )
+    check_common(fields)
+    fields.only("attention_bias", nature.qkv_bias, None)
+    d_model, heads, layers = (fields.count(n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    head_dim = head_size(fields, d_model, heads)
+    rope_theta, rotated = rope(fields)
+    experts = nature.experts
+    vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
+    return Trunk(
+        family=fields.family,
+        vocab_size=vocab_size,
+        d_model=d_model,
+        layers=layers,
+        heads=heads,
+        kv_heads=fields.count_or("num_key_value_heads", heads),
+        head_dim=head_dim,
+        rotary_dim=int(head_dim * rotated),
+        # where all layers have experts, files need not say how wide a dense one would be
+        mlp_size=fields.count_or("intermediate_size", experts.size)
+        if experts is not None and experts.first == 0
+        else fields.count("intermediate_size"),
+        rope_theta=rope_theta,
+        norm_eps=fields.real("rms_norm_eps"),
+        qkv_bias=nature.qkv_bias,
+        head_norm=nature.head_norm,
+        block=nature.block,
+        shifted=nature.shifted,
+        experts=experts,
+        tied=tied,
+        mask_id=mask_token(fields, special, *mask),
+        end_id=end_token(fields, special),
+        # bos_token_id of these families is the end token or unused: their tokenizers put nothing before a text
+        start_id=None,
+        max_length=fields.count("max_position_embeddings"),
+        layouts=layouts(layers, nature, tied),
+        spare=spare_head(tied, vocab_size, d_model),
+    )
+
+
+def layouts(layers: int, nature: Nature, tied: bool = False) -> tuple[Mapping[str, Source], ...]:
+    """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
+    shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
+    attention = _ATTENTION | (_BIAS if nature.qkv_bias else {}) | (_HEAD_NORM if nature.head_norm else {})
+    published: dict[str, Source] = {ours: Whole(name) for ours, name in shared.items()}
+    converted = dict(published)
+    experts = nature.experts
+    for i in range(layers):
+        prefix, ours = f"model.layers.{i}", f"layers.{i}"
+        both: dict[str, Source] = {f"{ours}.{part}": Whole(f"{prefix}.{name}") for part, name in attention.items()}
+        if experts is None or i < experts.first:
+            both |= {f"{ours}.{part}": Whole(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
+        else:
+            both[f"{ours}.router"] = Whole(f"{prefix}.mlp.gate.weight")
+            published |= {
+                f"{ours}.experts.{part}": Stack(expert_names(prefix, part, range(experts.count))) for part in _MIDDLE
+            }
+            converted |= {
+                f"{ours}.experts.{part}": Whole(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
+            }
+        published |= both
+        converted |= both
+    return (published,) if experts is None else (published, converted)
+
+
+def expert_names(prefix: str, part: str, numbers: Iterable[int]) -> tuple[str, ...]:
+    """Published names of one matrix of every expert of a layer."""
+    return tuple(f"{prefix}.mlp.experts.{e}.{part}_proj.weight" for e in numbers)
+
+
+def check_common(fields: Fields) -> None:
+    """Refuses by name what changes the forward pass in any of these families and is not implemented."""
+    fields.only("hidden_act", "silu")
+    for switch in ("use_sliding_window", "mlp_bias", "use_mrope", "norm_head", "clip_qkv"):
+        fields.only(switch, False, None)
+    fields.only("pretraining_tp", 1, None)
+    kinds = fields.config.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or set(map(str, cast("list[object]", kinds))) != {_FULL}):
+        raise ModelError(f"{fields.family}: layer_types = {kinds!r:.80} is not implemented; {_FULL} in all layers is")
+
+
+_FULL = "full_attention"
+
+
+def head_size(fields: Fields, d_model: int, heads: int) -> int:
+    """Width of one head: `head_dim`, or the hidden size split evenly where that is absent."""
+    if fields.config.get("head_dim") is None and d_model % heads:
+        raise ModelError(
+            f"{fields.family}: hidden_size = {d_model} cannot be split into num_attention_heads = {heads} heads"
+        )
+    return fields.count_or("head_dim", d_model // heads)
+
+
+def rope(fields: Fields) -> tuple[float, float]:
+    """Rotary base, and the part of a head that is rotated.
+
+    transformers 5 writes `rope_parameters` in place of `rope_theta`, `rope_scaling` and `partial_rotary_factor`.
+    """
+    said = fields.config.get("rope_parameters")
+    found = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    given = {**found, **{k: v for k, v in fields.config.items() if v is not None}}
+    for name in ("rope_scaling", "rope_parameters"):
+        scaling = fields.config.get(name)
+        entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
+        kind = entries.get("rope_type", entries.get("type", "default"))
+        if scaling is not None and (not isinstance(scaling, dict) or kind != "default"):
+            raise ModelError(f"{fields.family}: {name} = {scaling!r:.80} is not implemented; None is")
+    read = Fields(fields.family, given)
+    read.require("rope_theta")
+    rotated = read.real("partial_rotary_factor") if "partial_rotary_factor" in given else 1.0
+    return read.real("rope_theta"), rotated
+
+
+def mask_token(fields: Fields, special: Special, *texts: str) -> int:
+    """The mask token: of config.json, else of the tokenizer's files, else the one spelled like one of `texts`."""
+    if fields.config.get("mask_token_id") is not None:
+        return fields.token("mask_token_id")
+    found = special.id_of("mask_token", *texts)
+    if found is None:
+        spelled = f", nor is there a token {' or '.join(map(repr, texts))}" if texts else ""
+        raise ModelError(
+            f"{fields.family}: which token is the mask is said neither in config.json (mask_token_id) nor in "
+            f"tokenizer_config.json (mask_token){spelled}; add mask_token_id to config.json"
+        )
+    return found
+
+
+def end_token(fields: Fields, special: Special) -> int | None:
+    """The end token: the one in config.json; of several there, the tokenizer's."""
+    said = fields.config.get("eos_token_id")
+    if said is not None and not isinstance(said, list):
+        return fields.token("eos_token_id")
+    found = special.id_of("eos_token")
+    if isinstance(said, list) and found not in cast("list[object]", said):
+        raise ModelError(
+            f"{fields.family}: eos_token_id = {said!r:.80} names several tokens, and eos_token in "
+            "tokenizer_config.json is none of them; name one"
+        )
+    return found
+
+
+def spare_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:
+    """The head's copy that some published files carry beside tied weights."""
+    return {_HEAD: (vocab_size, d_model)} if tied else {}

@@ -1,0 +1,56 @@
+"""From a model's name to a denoiser: embedded models, local folders, the Hugging Face hub; backends by entry point."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from mdsample.errors import ModelError
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def find(name: str | Path, revision: str | None) -> Path | str:
+    """The folder of an embedded or local model, or else the id of a model on the hub; nothing is fetched.
+
+    Raises `ModelError` for a name that is none of these, and for a revision of a folder.
+    """
+    text = os.fspath(name)
+    folder = embedded_folder(text) if text in embedded_models() else Path(text).expanduser()
+    if text and folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"revision={revision!r} is for models on the hub, but {text!r} is a folder here; leave it out"
+            )
+        return folder
+    # a hub id has exactly one slash and no part that begins with a dot
+    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        return text
+    embedded = ", ".join(embedded_models()) or "none"
+    raise ModelError(
+        f"there is no model {text!r}: it is not an embedded model (there: {embedded}), not a folder, "
+        "and not a hub id of the form organisation/model"
+    )
+
+
+def facts_folder(name: str | Path, revision: str | None) -> Path:
+    """Where the files are that say what a model is; from the hub these alone are fetched. Raises `ModelError`."""
+    found = find(name, revision)
+    if isinstance(found, Path):
+        return found
+    from mdsample.models.hub import FACTS, download
+
+    return download(found, revision, FACTS)
+
+
+def embedded_models() -> list[str]:
+    """Names of the models that come with the package, sorted."""
+    if not _EMBEDDED.is_dir():
+        return []
+    return sorted(folder.name for folder in _EMBEDDED.iterdir() if (folder / "config.json").is_file())
+
+
+def embedded_folder(name: str) -> Path:
+    """Where an embedded model's files are."""
+    return _EMBEDDED / name

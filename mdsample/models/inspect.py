@@ -1,0 +1,124 @@
+"""What a checkpoint is, told without reading its weights: from its JSON files and the headers of its weights."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from mdsample.models.card import read_card
+from mdsample.models.chat_template import chat_file
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import read_config
+from mdsample.models.families.trunk import Trunk
+from mdsample.models.files import Files, FolderFiles
+from mdsample.models.find import find
+
+#: bytes of one weight in memory, by the names that `load` takes
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@attrs.frozen
+class Token:
+    """A special token."""
+
+    id: int
+    text: str
+
+
+@attrs.frozen
+class File:
+    """A file of weights."""
+
+    name: str
+    bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Facts:
+    """A checkpoint that can be loaded, as far as its headers tell."""
+
+    #: the folder's name, or the hub id
+    name: str
+    #: one sentence for people; empty if the checkpoint has none
+    description: str
+    #: text of the template that suits it
+    template: str
+    #: the file that its chat template is in; empty if it has none
+    chat: str
+    #: sizes, attention, experts
+    trunk: Trunk
+    #: number of weights
+    parameters: int
+    #: number of weights that one token meets; fewer than `parameters` if there are experts
+    active_parameters: int
+    mask: Token
+    #: ends and pads a text
+    end: Token | None
+    #: stands before every text
+    start: Token | None
+    #: the type that the embedding is stored in (its scales, if it is quantised): F32, F16 or BF16
+    dtype: str
+    #: number of weights by how they are stored: a type, or bits and group size
+    stored: Mapping[str, int]
+    #: the files of weights, sorted
+    files: tuple[File, ...]
+    #: bytes of these files
+    bytes: int
+    #: bytes of memory that the weights alone take, by dtype; a forward pass takes more, the more rows and tokens it has
+    memory: Mapping[str, int]
+    #: the same on a backend that keeps quantised matrices packed
+    memory_packed: Mapping[str, int]
+
+
+def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
+    """The facts of a model, by a name as `load` takes it; no weight is read, and from the hub none is fetched.
+
+    Of a model on the hub the JSON files are fetched into its cache, and the headers of the weights are read where they
+    are; with `HF_HUB_OFFLINE=1` the cache alone is used. Raises `ModelError` as `load` does, but for weights that are
+    not finite and for too little memory.
+    """
+    # imported here: it takes longer to import than all the rest of the library
+    from mdsample.models.tokenizer import FileTokenizer
+
+    files = _files(name, revision)
+    trunk, card = read_config(files.folder), read_card(files.folder)
+    tokenizer = FileTokenizer.read(files.folder, trunk)
+    checkpoint = open_checkpoint(files, trunk)
+    texts = {tokenizer.special_id(text): text for text in tokenizer.special}
+    pieces = [piece for group in checkpoint.pieces.values() for piece in group]
+    stored = Counter[str]()
+    for piece in pieces:
+        stored[piece.kind] += math.prod(piece.shape)
+    shard_names = sorted({part.file.name for piece in pieces for part in piece.stored})
+    shards = tuple(File(shard, files.size(shard) or 0) for shard in shard_names)
+    return Facts(
+        name=card.name,
+        description=card.description,
+        template=card.template,
+        chat=chat_file(files.folder),
+        trunk=trunk,
+        parameters=trunk.parameters,
+        active_parameters=trunk.active_parameters,
+        mask=Token(trunk.mask_id, texts[trunk.mask_id]),
+        end=None if trunk.end_id is None else Token(trunk.end_id, texts[trunk.end_id]),
+        start=None if trunk.start_id is None else Token(trunk.start_id, texts[trunk.start_id]),
+        dtype=checkpoint.pieces["embed"][0].dtype,
+        stored=dict(stored.most_common()),
+        files=shards,
+        bytes=sum(shard.bytes for shard in shards),
+        memory={dtype: checkpoint.memory(size) for dtype, size in SIZES.items()},
+        memory_packed={dtype: checkpoint.memory(size, packed=True) for dtype, size in SIZES.items()},
+    )
+
+
+def _files(name: str | Path, revision: str | None) -> Files:
+    found = find(name, revision)
+    if isinstance(found, Path):
+        return FolderFiles(found)
+    from mdsample.models.hub import hub_files
+
+    return hub_files(found, revision)

@@ -1,0 +1,1 @@
+"""What decides: parts, the policies they add up to, and their text."""

@@ -1,0 +1,110 @@
+"""The menu for people: what parts and presets there are, and what a policy does, from the parts' own docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from mdsample.policy.base import MANY, SEATS, Part, Policy, Seat, part_text
+from mdsample.policy.catalog import PARTS
+from mdsample.policy.complete import complete
+from mdsample.policy.presets import PRESETS
+from mdsample.policy.writing import value_text
+
+#: what each seat decides
+QUESTIONS: dict[Seat, str] = {
+    "window": "which blanks are on offer now?",
+    "order": "in which order are they best filled?",
+    "selection": "how many of the ranking go now?",
+    "draw": "how is a token drawn?",
+    "stop": "which rows are done early? (any number of parts)",
+    "constraint": "which tokens may stand where? (any number of parts)",
+    "revise": "which committed positions become blank again?",
+    "guide": "how are the logits changed?",
+}
+
+
+@attrs.frozen
+class Setting:
+    """One setting of a part or preset."""
+
+    name: str
+    #: as in policy text; empty if it must be given
+    default: str
+    #: whether Python wants its name
+    named: bool
+
+
+@attrs.frozen
+class Entry:
+    """A line of the menu."""
+
+    name: str
+    settings: tuple[Setting, ...]
+    #: first sentence of the docstring
+    summary: str
+    #: the whole docstring, unwrapped
+    about: str
+    #: arXiv ids that the docstring names
+    sources: tuple[str, ...]
+    #: of a preset: the parts that it stands for
+    parts: str = ""
+
+    @property
+    def signature(self) -> str:
+        """As one would write it: `below-entropy(0.2, k=none)`; settings that must be given as `…`."""
+        said = [f"{s.name}={s.default or '…'}" if s.named else s.default or "…" for s in self.settings]
+        return f"{self.name}({', '.join(said)})" if said else self.name
+
+
+@attrs.frozen
+class Seated:
+    """One part of a completed policy."""
+
+    seat: Seat
+    part: str
+    #: whether the policy says it, rather than the defaults
+    given: bool
+    #: name, value, and the default's text (equal to the value if it was left as it is)
+    settings: tuple[tuple[str, str, str], ...]
+    about: str
+    sources: tuple[str, ...]
+
+
+def parts_menu() -> dict[Seat, tuple[Entry, ...]]:
+    """Every part, by seat."""
+    return {seat: tuple(_entry(p.name, p) for p in PARTS.values() if p.seat == seat) for seat in SEATS}
+
+
+def presets_menu() -> tuple[Entry, ...]:
+    """Every preset, with the parts it stands for."""
+    return tuple(_entry(name, make, str(make())) for name, make in PRESETS.items())
+
+
+def explain(policy: Policy) -> Iterator[Seated]:
+    """Each part of the completed policy, in the order of the seats."""
+    given = set(policy.parts)
+    for part in complete(policy).parts:
+        entry = _entry(part.name, type(part))
+        settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
+        yield Seated(part.seat, part_text(part), part in given, settings, entry.about, entry.sources)
+
+
+def empty_seats(policy: Policy) -> list[Seat]:
+    """The seats for any number of parts that hold none."""
+    taken = {part.seat for part in policy.parts}
+    return [seat for seat in SEATS if seat in MANY and seat not in taken]
+
+
+def _entry(name: str, maker: Callable[..., Part | Policy], parts: str = "") -> Entry:
+    about = "\n\n".join(" ".join(block.split()) for block in (inspect.getdoc(maker) or "").split("\n\n"))
+    settings = tuple(
+        Setting(s.name, "" if s.default is s.empty else value_text(s.default), s.kind is s.KEYWORD_ONLY)
+        for s in inspect.signature(maker).parameters.values()
+    )
+    summary = re.split(r"(?<=\.)\s", about, maxsplit=1)[0]
+    sources = tuple(dict.fromkeys(re.findall(r"\b\d{4}\.\d{5}\b", about)))
+    return Entry(name, settings, summary, about, sources, parts)

@@ -1,0 +1,265 @@
+"""Order: in which order are the eligible blanks best filled?
+
+An order is a deterministic rank plus, if `noise` is above 0, Gumbel noise: positions are filled by increasing
+`rank − noise · Gumbel`. So a noised order is a Plackett-Luce law over orders, whose exact probabilities
+`mdsample.exact` can follow. Equal ranks: the lower position goes first.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Doubles
+from mdsample.core.canvas import Canvas
+from mdsample.core.tokens import Tokenizer
+from mdsample.policy.base import Part, Seat
+from mdsample.policy.settings import integer, items, real
+from mdsample.policy.view import View
+
+
+class Order(Part):
+    """Ranks the eligible positions."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "order"
+
+    @property
+    @abc.abstractmethod
+    def spread(self) -> float:
+        """Scale of the Gumbel noise that the loop takes off the rank; 0 for none."""
+
+    @property
+    def tries(self) -> int:
+        """The most positions of a row that are tried in a step, each at the cost of a forward pass more. Default 0."""
+        return 0
+
+    def tried(self, view: View) -> Bools:
+        """`[B, L]`, true at eligible positions of which `view.remaining` is wanted; it is not there yet. Default: none.
+
+        A row in which only one is tried is spared the pass: there is nothing to compare.
+        """
+        return np.zeros_like(view.eligible)
+
+    @abc.abstractmethod
+    def rank(self, view: View) -> Doubles:
+        """`[B, L]` float64, lower goes first; only eligible positions are read. Without noise."""
+
+
+@final
+@attrs.frozen
+class Confidence(Order):
+    """Highest top probability first (LLaDA's low-confidence remasking; Top-K of arXiv 2502.06768, section 4).
+
+    The confidence is that of the most probable token, not of a drawn one, so the order does not peek.
+    `noise`: coefficient of Gumbel noise added to the probability (2502.06768, appendix D.1.2); 0 for none.
+    """
+
+    name: ClassVar[str] = "confidence"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the probability; without noise minus its logarithm, which does not saturate near 1."""
+        chosen = view.marginals.confidence if self.noise else view.marginals.log_probability
+        return -chosen.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Margin(Order):
+    """Largest gap between the two highest probabilities first (arXiv 2502.06768, section 4: Top-K margin).
+
+    `noise`: coefficient of Gumbel noise added to the margin (appendix D.1.2; the puzzles there use 0.5); 0 for none.
+    """
+
+    name: ClassVar[str] = "margin"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the margin."""
+        return -view.marginals.margin.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Entropy(Order):
+    """Lowest entropy first (entropy decoding; the order of MED, arXiv 2510.19990, and EB, 2505.24857). Nats.
+
+    `noise`: coefficient of Gumbel noise taken off the entropy; 0 for none.
+    """
+
+    name: ClassVar[str] = "entropy"
+    noise: float = real(0.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """`noise`."""
+        return self.noise
+
+    def rank(self, view: View) -> Doubles:
+        """The entropy."""
+        return view.marginals.entropy.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class PositionBiased(Order):
+    """Highest exp(−`decay` · i) · c first: i counts the row's open positions from 0, c is the top probability.
+
+    The bias of PC-Sampler (arXiv 2508.13021) towards early positions; 0 is `confidence`, and a large value is left to
+    right. Unit: 1 / token. Default 0.25, as there for mathematics and code (0 for Sudoku). Its calibration of c by
+    how frequent the token is in a corpus needs that corpus, and is not done.
+    """
+
+    name: ClassVar[str] = "position-biased"
+    decay: float = real(0.25, at_least=0)
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the logarithm of the score."""
+        return self.decay * view.board.place - view.marginals.log_probability.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Lookahead(Order):
+    """Tries the `k` positions of lowest entropy, each with its most probable token, and ranks them by what that leaves.
+
+    First goes the lowest `own` · H + mean entropy of the row's remaining blanks, H the position's own entropy, nats;
+    those that were not tried follow, lowest entropy first. `own` 1 is the rule of Info-Gain (arXiv 2602.18176), 0 that
+    of LookUM (2511.05563). Default 8 as in the former's code, which draws its candidates; here nothing is drawn, so the
+    order does not peek. A step costs 1 + `k` forward passes, also where fewer are tried, and is two looks, the second
+    at `k` rows for each row. A cache keeps the rows of the last look only, so it spares nothing here.
+    """
+
+    name: ClassVar[str] = "lookahead"
+    k: int = integer(8, at_least=2, at_most=1024)
+    own: float = real(1.0, at_least=0, kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    @property
+    def tries(self) -> int:
+        """`k`."""
+        return self.k
+
+    def tried(self, view: View) -> Bools:
+        """The `k` eligible positions of lowest entropy, lower positions first among equals."""
+        entropy = np.where(view.eligible, view.marginals.entropy, np.inf)
+        out = np.zeros_like(view.eligible)
+        np.put_along_axis(out, np.argsort(entropy, axis=1, kind="stable")[:, : self.k], True, axis=1)
+        return out & view.eligible
+
+    def rank(self, view: View) -> Doubles:
+        """The score where it is known, and beyond all of them the entropy."""
+        entropy = view.marginals.entropy.astype(np.float64)
+        known = np.isfinite(view.remaining)
+        score = np.where(known, self.own * np.where(known, entropy, 0) + view.remaining, 0)
+        return np.where(known, score, score.max(1, keepdims=True) + 1 + entropy)
+
+
+@final
+@attrs.frozen
+class LeftToRight(Order):
+    """The leftmost blank first: autoregressive order."""
+
+    name: ClassVar[str] = "left-to-right"
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """The position."""
+        return view.board.place.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class RightToLeft(Order):
+    """The rightmost blank first."""
+
+    name: ClassVar[str] = "right-to-left"
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """Minus the position."""
+        return -view.board.place.astype(np.float64)
+
+
+@final
+@attrs.frozen
+class Random(Order):
+    """A uniformly random order, new in every step (ancestral sampling; Dream's `origin`, LLaDA's `random`)."""
+
+    name: ClassVar[str] = "random"
+
+    @property
+    def spread(self) -> float:
+        """1: equal ranks with Gumbel noise are a uniform permutation."""
+        return 1.0
+
+    def rank(self, view: View) -> Doubles:
+        """All equal."""
+        return np.zeros(view.eligible.shape)
+
+
+@final
+@attrs.frozen
+class Fixed(Order):
+    """A given order: `permutation` lists the row's open positions (0 = first blank of the row), first to fill first.
+
+    Every row must have exactly as many open positions as the permutation has members.
+    """
+
+    name: ClassVar[str] = "fixed"
+    permutation: tuple[int, ...] = items("whole numbers from 0", lambda v: type(v) is int and v >= 0)
+
+    def __attrs_post_init__(self) -> None:
+        """Checks that it is a permutation."""
+        if sorted(self.permutation) != list(range(len(self.permutation))):
+            raise ValueError(
+                f"fixed(permutation=…) must hold each of 0..{len(self.permutation) - 1} once; got {self.permutation}"
+            )
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
+        """Every row must have as many blanks as the permutation has members."""
+        found = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
+        if found:
+            raise ValueError(
+                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {found[0]} blanks"
+            )
+
+    @property
+    def spread(self) -> float:
+        """0."""
+        return 0.0
+
+    def rank(self, view: View) -> Doubles:
+        """The place of each position in the permutation."""
+        return np.argsort(self.permutation).astype(np.float64)[np.maximum(view.board.place, 0)]

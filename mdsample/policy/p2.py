@@ -1,0 +1,40 @@
+"""P2's plan: which tokens are to stand after a step, of those that stand and those that could (arXiv 2502.03540).
+
+A blank scores the log-probability of its most probable token, a token that stands η times its own in the same look. The
+best of all, as many as the clock says, are to stand: blanks among them are filled, tokens not among them are masked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdsample.core.arrays import Bools
+from mdsample.policy.settings import integer, real
+from mdsample.policy.view import View
+
+#: what stands for −inf, which η = 0 could not scale
+_FLOOR = -1e30
+
+# the two parts that share a plan have the same settings
+ETA = real(1.0, at_least=0)
+STEPS = integer(512, at_least=1, kw_only=True)
+
+
+def planned(view: View, eta: float, steps: int) -> Bools:
+    """Where a token is to stand after this step, `[B, L]`: on offer now, or written before.
+
+    After step i of `steps` that are ⌈N · i / steps⌉ of a row's N open positions, and never fewer than stand already.
+    Among equals a token that stands goes before a blank, then the lower position.
+    """
+    board = view.board
+    written = board.open & ~board.blank
+    candidate = written | view.eligible
+    number = board.open.sum(1)
+    left = np.maximum(steps - 1 - board.step.astype(np.int64), 0)
+    number = np.maximum(number - number * left // steps, written.sum(1))
+    stands = np.fmax(view.standing.astype(np.float64), _FLOOR)
+    with np.errstate(over="ignore"):
+        score = np.where(written, eta * stands, view.marginals.log_probability)
+    order = np.lexsort((view.board.blank, -score, ~candidate), axis=1)
+    place = np.argsort(order, axis=1)
+    return candidate & (place < number[:, None])

@@ -1,0 +1,157 @@
+"""Published samplers as sums of parts. A preset is only a name: what is printed and recorded are the parts.
+
+The window is left free where the paper uses the default (`blocks(32)`), so that it can be chosen: `med+blocks(64)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mdsample.policy.base import Policy
+from mdsample.policy.draw import Temperature
+from mdsample.policy.order import Confidence, Entropy, LeftToRight, Margin, Random
+from mdsample.policy.revise import P2Remask, RemdmRemask
+from mdsample.policy.selection import (
+    AboveConfidence,
+    BelowEntropy,
+    EntropyBound,
+    Factor,
+    Frechet,
+    LinearTime,
+    P2Reveal,
+    RemdmReveal,
+    Stable,
+    Steps,
+    Top,
+)
+from mdsample.policy.window import Blocks, Dilated, Whole
+
+
+def llada(steps: int = 128) -> Policy:
+    """LLaDA's low-confidence remasking: highest confidence first, an even split over `steps` (arXiv 2502.09992)."""
+    return Confidence() + Steps(steps)
+
+
+def med(entropy: float = 0.2, *, k: int | None = None) -> Policy:
+    """Multi-token entropy decoding: every position below `entropy` nats, lowest first (arXiv 2510.19990)."""
+    return Entropy() + BelowEntropy(entropy, k=k)
+
+
+def ar_med(entropy: float = 0.2, *, k: int | None = None) -> Policy:
+    """MED from left to right: the leading run of positions below `entropy` nats (arXiv 2510.19990)."""
+    return Whole() + LeftToRight() + BelowEntropy(entropy, k=k)
+
+
+def eb(bound: float = 0.1, *, k: int | None = None) -> Policy:
+    """The EB-Sampler: lowest entropies while ΣH − max H <= `bound` nats (arXiv 2505.24857)."""
+    return Entropy() + EntropyBound(bound, k=k)
+
+
+def fast_dllm(probability: float = 0.9) -> Policy:
+    """Fast-dLLM's threshold: every position with top probability of at least `probability` (arXiv 2505.22618)."""
+    return Confidence() + AboveConfidence(probability)
+
+
+def fast_dllm_factor(factor: float = 0.75) -> Policy:
+    """Fast-dLLM's factor rule: highest confidences while (n + 1)(1 − c_n) < `factor` (arXiv 2505.22618).
+
+    Default as in Fast-dLLM++ (2606.02955), where it is the baseline.
+    """
+    return Confidence() + Factor(factor)
+
+
+def fast_dllm_pp(margin: float = 0.25) -> Policy:
+    """Fast-dLLM++: highest confidences while Fréchet's bound on them stays ahead by `margin` (arXiv 2606.02955)."""
+    return Confidence() + Frechet(margin)
+
+
+def dparallel(entropy: float = 0.5) -> Policy:
+    """dParallel's decoding, for models that it distilled: every position below `entropy` nats (arXiv 2509.26488)."""
+    return Entropy() + BelowEntropy(entropy)
+
+
+def klass(probability: float = 0.9, *, shift: float = 0.01, looks: int = 2, size: int = 64) -> Policy:
+    """KLASS: all confident positions whose marginals stand still, in blocks of `size`; else one (arXiv 2511.05664).
+
+    Published for LLaDA: 0.6 and a shift of 0.015 nats on GSM8K, 0.6 and 0.01 on MATH, 0.9 and 0.01 on HumanEval.
+    """
+    return Blocks(size) + Confidence() + Stable(probability, shift=shift, looks=looks)
+
+
+def dream(steps: int = 512) -> Policy:
+    """Dream's `origin`: random positions, a binomial number of them on a linear time grid (arXiv 2508.15487)."""
+    return Whole() + Random() + LinearTime(steps)
+
+
+def dream_entropy(steps: int = 512) -> Policy:
+    """Dream's `entropy`, as its README runs it: lowest entropies, an even split over `steps` (arXiv 2508.15487).
+
+    The temperature of 0.2 and top-p of 0.95 are for the draw alone; Dream takes the entropy after them.
+    """
+    return Whole() + Entropy() + Steps(steps) + Temperature(0.2, top_p=0.95)
+
+
+def dus(size: int = 32) -> Policy:
+    """Dilated unmasking: a block of `size` in ⌈log2 size⌉ rounds of places far apart (arXiv 2506.19037)."""
+    return Dilated(size) + Steps(1)
+
+
+def top_k_margin(steps: int = 50, *, noise: float = 0.5) -> Policy:
+    """Top-K probability margin: largest margins, with Gumbel noise, an even split over `steps` (arXiv 2502.06768).
+
+    Defaults are those of its puzzles (appendix D.2).
+    """
+    return Whole() + Margin(noise=noise) + Steps(steps) + Temperature(1.0)
+
+
+def top_k_probability(steps: int = 50, *, noise: float = 0.5) -> Policy:
+    """Top-K probability, the rival of `top-k-margin`: highest top probabilities, with Gumbel noise (arXiv 2502.06768).
+
+    Defaults are those of its puzzles (appendix D.2).
+    """
+    return Whole() + Confidence(noise=noise) + Steps(steps) + Temperature(1.0)
+
+
+def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> Policy:
+    """ReMDM: ancestral sampling that masks tokens again (arXiv 2503.00307); `kind` cap, rescale, conf or loop."""
+    again = RemdmRemask(kind, eta=eta, steps=steps)
+    return Whole() + Random() + RemdmReveal(kind, eta=eta, steps=steps) + Temperature(1.0) + again
+
+
+def p2(eta: float = 1.0, *, steps: int = 512) -> Policy:
+    """P2, self-planning: the best of what stands and what could, a share that grows with time (arXiv 2502.03540).
+
+    `eta` above 1 masks more of what stands, 0 nothing. A run takes nearly `steps` passes, however few blanks it has.
+    Defaults as published for LLaDA, at temperature 0.
+    """
+    return Whole() + Confidence() + P2Reveal(eta, steps=steps) + P2Remask(eta, steps=steps)
+
+
+def one_by_one() -> Policy:
+    """Ancestral sampling, one token a step in random order: exactly the model's law (arXiv 2502.06768).
+
+    Also the first-hitting sampler (arXiv 2409.02908): its times matter only to a model that is told the time.
+    """
+    return Whole() + Random() + Top(1) + Temperature(1.0)
+
+
+#: the names that policy text may use
+PRESETS: dict[str, Callable[..., Policy]] = {
+    "llada": llada,
+    "med": med,
+    "ar-med": ar_med,
+    "eb": eb,
+    "fast-dllm": fast_dllm,
+    "fast-dllm-factor": fast_dllm_factor,
+    "fast-dllm-pp": fast_dllm_pp,
+    "dparallel": dparallel,
+    "klass": klass,
+    "dream": dream,
+    "dream-entropy": dream_entropy,
+    "dus": dus,
+    "top-k-margin": top_k_margin,
+    "top-k-probability": top_k_probability,
+    "remdm": remdm,
+    "p2": p2,
+    "one-by-one": one_by_one,
+}

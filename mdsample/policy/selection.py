@@ -1,0 +1,348 @@
+"""Selection: how long a prefix of the ranking is committed now?
+
+All rules here test the first n of the ranking and take the longest prefix that passes; the loop commits at least one
+position and at most all eligible ones. With c the top probability and H the entropy (nats), in rank order:
+
+| part | the prefix goes on while |
+| --- | --- |
+| `top(k)` | n <= k |
+| `steps(n)` | an even split of the blanks over n steps |
+| `below-entropy(λ)` | every H < λ |
+| `entropy-bound(γ)` | ΣH − max H <= γ |
+| `error-budget(total)` | Σb of the run <= `total` · share of the blanks filled, b = ΣH − max H |
+| `above-confidence(τ)` | every c >= τ |
+| `cumulative-confidence(p)` | Πc >= p |
+| `factor(f)` | (n + 1)(1 − min c) < f |
+| `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
+| `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
+| `p2-reveal(η)` | c is among the best, tokens that stand included |
+| `stable(τ)` | c >= τ and the marginal stands still; such positions come first in the ranking |
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Doubles, Ints, upto
+from mdsample.policy.base import Part, Seat
+from mdsample.policy.p2 import ETA as P2_ETA
+from mdsample.policy.p2 import STEPS as P2_STEPS
+from mdsample.policy.p2 import planned
+from mdsample.policy.remdm import ETA, KIND, STEPS, clock
+from mdsample.policy.settings import integer, real
+from mdsample.policy.view import Ranked, View, bounds, capped
+
+
+class Selection(Part):
+    """Says how many of the ranking are committed in this step."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "selection"
+
+    @abc.abstractmethod
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """`[B]` int32; the loop clips it to 1 … `ranked.number`."""
+
+    def first(self, view: View) -> Bools:
+        """Positions that go before all others in the ranking, whatever the order, `[B, L]`. Default: none."""
+        return np.zeros_like(view.eligible)
+
+
+class RandomSelection(Selection):
+    """A selection whose count is drawn; its exact law is `chances`, which `mdsample.exact` follows."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Probability of each count 0, 1, …, N, `[B, N + 1]`."""
+
+    @final
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """Draws from `chances` by inverse CDF with the row's own uniform."""
+        below = np.cumsum(self.chances(view, ranked), 1)
+        return (below < view.uniforms.per_row("count")[:, None] * below[:, -1:]).sum(1).astype(np.int32)
+
+
+@final
+@attrs.frozen
+class Top(Selection):
+    """The first `k` of the ranking. Default 1: one at a time, which is exact."""
+
+    name: ClassVar[str] = "top"
+    k: int = integer(1, at_least=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """`k` everywhere."""
+        return np.full(len(ranked.number), self.k, np.int32)
+
+
+@final
+@attrs.frozen
+class Steps(Selection):
+    """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
+
+    With a window the eligible blanks get their share of the steps that are left, so blocks are split evenly too.
+    Needs at least as many steps as the window has blocks; with fewer, one step a block.
+    """
+
+    name: ClassVar[str] = "steps"
+    n: int = integer(128, at_least=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """Eligible blanks over their share of the remaining steps, rounded up."""
+        left = np.maximum(self.n - view.board.step, 1).astype(np.int64)
+        blanks = np.maximum(view.board.blank.sum(1), 1)
+        share = np.maximum(left * ranked.number // blanks, 1)
+        return (-(-ranked.number // share)).astype(np.int32)
+
+
+@final
+@attrs.frozen
+class BelowEntropy(Selection):
+    """While each entropy is below `entropy` nats, at most `k`: multi-token entropy decoding (MED, arXiv 2510.19990).
+
+    Default 0.2 nats, the paper's headline; `k` (unpublished there) defaults to no cap. With the entropy order these
+    are all positions below the threshold; with left-to-right it is the run from the left (AR-MED).
+    """
+
+    name: ClassVar[str] = "below-entropy"
+    entropy: float = real(0.2, above=0)
+    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix with every H < `entropy`."""
+        return capped(ranked.leading(ranked.entropy < np.float64(self.entropy)), self.k)
+
+
+@final
+@attrs.frozen
+class EntropyBound(Selection):
+    """While ΣH − max H <= `bound` nats, at most `k`: the EB-Sampler (arXiv 2505.24857).
+
+    The left side bounds the total correlation of the committed set, so each step costs at most `bound` nats of KL.
+    Default 0.1 nats, as in public implementations.
+    """
+
+    name: ClassVar[str] = "entropy-bound"
+    bound: float = real(0.1, at_least=0)
+    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix within the bound."""
+        return capped(ranked.leading(bounds(ranked) <= self.bound), self.k)
+
+
+@final
+@attrs.frozen
+class ErrorBudget(Selection):
+    """While the run's Σ b, b = ΣH − max H of a step, stays within `total` nats times the share of the blanks filled.
+
+    So a run's `error_bound` is at most `total`, however many steps it takes: the error that is asked for is the error
+    that is paid. What a step leaves unspent, later ones may spend. A stop rule that fills blanks from one look spends
+    on top (`early-exit(γ)` at most γ). A rule of our own; `benchmarks/error_budget.py` compares its pacing with others.
+    """
+
+    name: ClassVar[str] = "error-budget"
+    remembers: ClassVar[bool] = True
+    total: float = real(at_least=0)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that can be paid for."""
+        board = view.board
+        blanks = np.maximum(board.open.sum(1), 1)[:, None]
+        filled = blanks - board.blank.sum(1)[:, None] + upto(ranked.entropy.shape[1]) + 1
+        # the sum is the one that the state will hold, bit for bit, so the promise is exact
+        return ranked.leading(board.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
+
+
+@final
+@attrs.frozen
+class AboveConfidence(Selection):
+    """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there)."""
+
+    name: ClassVar[str] = "above-confidence"
+    probability: float = real(0.9, above=0, at_most=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix with every c >= `probability`."""
+        return ranked.leading(ranked.confidence >= self.probability)
+
+
+@final
+@attrs.frozen
+class CumulativeConfidence(Selection):
+    """While the product of the top probabilities is at least `probability`.
+
+    The product is how likely independent draws are all the most probable tokens. As Σ(1 − c) <= −ln Πc, the joint
+    gives these tokens together at least 1 + ln `probability`, however they depend on one another. A rule of our own;
+    default 0.9, the threshold that Fast-dLLM (arXiv 2505.22618) asks of each token alone.
+    """
+
+    name: ClassVar[str] = "cumulative-confidence"
+    probability: float = real(0.9, above=0, at_most=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix whose product is large enough."""
+        return ranked.leading(np.cumprod(ranked.confidence.astype(np.float64), 1) >= self.probability)
+
+
+@final
+@attrs.frozen
+class Factor(Selection):
+    """While (n + 1)(1 − c_n) < `factor`, c_n the smallest top probability so far (Fast-dLLM, arXiv 2505.22618).
+
+    With all errors below ε and (n + 1)ε <= 1 the parallel argmax is the joint argmax. Default 0.75, as used as the
+    baseline of Fast-dLLM++ (2606.02955).
+    """
+
+    name: ClassVar[str] = "factor"
+    factor: float = real(0.75, above=0)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that passes."""
+        n = upto(ranked.confidence.shape[1]) + 1
+        worst = np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
+        return ranked.leading((n + 1) * (1 - worst) < self.factor)
+
+
+@final
+@attrs.frozen
+class Frechet(Selection):
+    """While Σc − (n − 1) − (1 − c_n) > `margin`, c_n the smallest so far (Fast-dLLM++, arXiv 2606.02955).
+
+    The first two terms are Fréchet's lower bound on the joint probability of the argmaxes, the last an upper bound on
+    any competitor's. Default 0.25, as published.
+    """
+
+    name: ClassVar[str] = "frechet"
+    margin: float = real(0.25)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The longest prefix that passes."""
+        c = ranked.confidence.astype(np.float64)
+        n = upto(c.shape[1]) + 1
+        competitor = 1 - np.minimum.accumulate(c, 1)
+        return ranked.leading(np.cumsum(c, 1) - (n - 1) - competitor > self.margin)
+
+
+@final
+@attrs.frozen
+class Stable(Selection):
+    """All positions that stand still with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
+
+    A position stands still if KL(look ‖ look before) was below `shift` nats in each of the last `looks` looks, it being
+    on offer in all of them and in the one before. Such positions go first; if there are none, the first of the order
+    goes alone. Defaults 0.9, 0.01 and 2 as in the authors' code, whose first comparison is with a look from before the
+    window came there. Memory: each row's last look stays on the device, that is the hidden states of the positions
+    looked at and at most 64 MiB of logits a batch; logits beyond that are made once more for the comparison.
+    """
+
+    name: ClassVar[str] = "stable"
+    probability: float = real(0.9, above=0, at_most=1)
+    shift: float = real(0.01, above=0, kw_only=True)
+    looks: int = integer(2, at_least=1, kw_only=True)
+
+    @property
+    def shifts(self) -> int:
+        """`looks`."""
+        return self.looks
+
+    def first(self, view: View) -> Bools:
+        """Those that are confident and stand still."""
+        still = (view.shifts[:, : self.looks] < np.float64(self.shift)).all(1)
+        return view.eligible & still & (view.marginals.confidence >= self.probability)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """As many as there are of them."""
+        return self.first(view).sum(1, dtype=np.int32)
+
+
+@final
+@attrs.frozen
+class LinearTime(RandomSelection):
+    """The linear noise schedule in `steps` steps: each blank is filled with probability 1 − s/t (Dream's `origin`).
+
+    Time runs from 1 to 0 in equal steps, so at step i each blank's chance is 1/(steps − i). The last step fills all
+    that is on offer, and so does any after it that a window makes necessary. Only the number of blanks is drawn here
+    (binomial); with the `random` order this is independent coins. Default 512, as Dream's. A step in which the coins
+    would fill nothing fills one, so no forward pass is wasted.
+    """
+
+    name: ClassVar[str] = "linear-time"
+    steps: int = integer(512, at_least=1)
+
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Binomial(number, 1 / steps left)."""
+        return _binomials(ranked.number, (1.0 / np.maximum(self.steps - view.board.step, 1)).tolist())
+
+
+@final
+@attrs.frozen
+class RemdmReveal(RandomSelection):
+    """ReMDM's clock: each blank is filled with probability (α' − (1 − σ)α)/(1 − α) (arXiv 2503.00307).
+
+    For use with `random` and `remdm-remask` of the same settings, as the preset `remdm` has them. `kind`: `cap`,
+    `rescale`, `conf` or `loop`; `eta`: published 0.008, 0.015, none, 0.02; `steps`: 1024 as published. Only the number
+    of blanks is drawn here (binomial). Unlike there a step in which the coins would fill nothing fills one, and a row
+    without blanks leaves, though the clock has not run out.
+    """
+
+    name: ClassVar[str] = "remdm-reveal"
+    kind: str = KIND
+    eta: float | None = ETA
+    steps: int = STEPS
+
+    def chances(self, view: View, ranked: Ranked) -> Doubles:
+        """Binomial(number, probability of the step)."""
+        p = [clock(self.kind, self.eta, self.steps, step).reveal for step in view.board.step.tolist()]
+        return _binomials(ranked.number, p)
+
+
+@final
+@attrs.frozen
+class P2Reveal(Selection):
+    """P2's clock: as many blanks as are among the best ⌈N · i / steps⌉ of a row's N blanks and tokens (2502.03540).
+
+    For use with `confidence` and `p2-remask` of the same settings, as the preset `p2` has them. `eta` (1, as published)
+    scales the log-probability of tokens that stand, i counts steps from 1, `steps` 512 as published for LLaDA. Unlike
+    there a step that would change nothing fills one blank, and a row without blanks leaves.
+    """
+
+    name: ClassVar[str] = "p2-reveal"
+    rereads: ClassVar[bool] = True
+    eta: float = P2_ETA
+    steps: int = P2_STEPS
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """The blanks that are planned to be filled."""
+        return (planned(view, self.eta, self.steps) & view.eligible).sum(1, dtype=np.int32)
+
+
+def _binomials(number: Ints, p: Sequence[float]) -> Doubles:
+    """Binomial laws of rows, `[B, most + 1]`."""
+    out = np.zeros((len(number), int(number.max(initial=0)) + 1))
+    for row, (n, q) in enumerate(zip(number.tolist(), p, strict=True)):
+        out[row, : n + 1] = _binomial(n, q)
+    return out
+
+
+def _binomial(n: int, p: float) -> Doubles:
+    if p in (0.0, 1.0):
+        return np.eye(n + 1)[n if p else 0]
+    m = upto(n + 1)
+    return np.exp(_log_choose(n) + m * math.log(p) + (n - m) * math.log1p(-p))
+
+
+@lru_cache(maxsize=4096)
+def _log_choose(n: int) -> Doubles:
+    """Logarithms of the binomial coefficients n over 0 … n."""
+    m = upto(n) + 1
+    return np.concatenate([[0.0], np.cumsum(np.log((n - m + 1) / m))])

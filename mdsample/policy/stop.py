@@ -1,0 +1,198 @@
+"""Stop: which rows are done early, and what is filled when they leave?"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.canvas import Canvas
+from mdsample.core.tokens import Tokenizer, token_id
+from mdsample.policy.base import Part, Seat
+from mdsample.policy.constraint import Choices
+from mdsample.policy.settings import integer, real, text
+from mdsample.policy.view import Board, View
+
+
+@attrs.frozen(eq=False)
+class Ahead:
+    """What a stop rule wants before the forward pass."""
+
+    #: positions it must see, `[B, L]`, besides those inside the window
+    watch: Bools
+    #: rows that need no further pass, `[B]`
+    over: Bools
+    #: tokens to write into blanks that count as filled without a look, −1 elsewhere, `[B, L]` int32
+    closed: Ints
+    #: what a person is told when a row leaves because of `over`; if empty, the part's `sentence`
+    why: str = ""
+
+
+@attrs.frozen(eq=False)
+class Leave:
+    """What a stop rule decides after the forward pass."""
+
+    #: rows that leave, `[B]`
+    done: Bools
+    #: blanks that are filled from this same look on leaving, `[B, L]`; other blanks stay blank
+    last: Bools
+
+
+class Stop(Part):
+    """Decides when a row is done although it still has blanks."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "stop"
+
+    @property
+    @abc.abstractmethod
+    def sentence(self) -> str:
+        """What a person is told when a row left because of this part."""
+
+    @abc.abstractmethod
+    def ahead(self, board: Board) -> Ahead:
+        """Before the forward pass."""
+
+    @abc.abstractmethod
+    def leave(self, view: View) -> Leave:
+        """After the forward pass."""
+
+
+def _nowhere(board: Board) -> Bools:
+    return np.zeros_like(board.blank)
+
+
+def _nothing(board: Board) -> Ints:
+    return np.full(board.blank.shape, -1, np.int32)
+
+
+def _no_row(board: Board) -> Bools:
+    return np.zeros(len(board.blank), np.bool_)
+
+
+@final
+@attrs.frozen
+class EarlyExit(Stop):
+    """Leave when the slot's marginal entropies sum to less than `entropy` nats; fill the slot from the same look.
+
+    The sum bounds the joint entropy of the answer (arXiv 2510.19990); 0.1 is the paper's setting. Blanks outside the
+    slot stay blank. A row whose slot is already filled leaves without a further pass; one to which the slot was
+    given has nothing to wait for and goes on until the rest is filled.
+    """
+
+    name: ClassVar[str] = "early-exit"
+    entropy: float = real(0.1, above=0)
+    slot: str = text("answer", kw_only=True)
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
+        """The slot must exist."""
+        if self.slot not in canvas.names:
+            there = ", ".join(canvas.names) or "none"
+            raise ValueError(f"early-exit(slot={self.slot!r}): there is no such slot; slots here: {there}")
+
+    @property
+    def sentence(self) -> str:
+        """What happened."""
+        return f"The slot {self.slot!r} was certain enough (below {self.entropy:g} nats), so it was filled early."
+
+    def ahead(self, board: Board) -> Ahead:
+        """Watches the slot's blanks."""
+        watch = board.in_slot(self.slot) & board.blank
+        why = f"The slot {self.slot!r} was filled, so the rest was left."
+        return Ahead(watch, self._waited(board) & ~somewhere(watch), _nothing(board), why)
+
+    def leave(self, view: View) -> Leave:
+        """Sums the slot's entropies."""
+        blanks = view.board.in_slot(self.slot) & view.board.blank
+        total = np.where(blanks, view.marginals.entropy, 0).sum(1, dtype=np.float64)
+        return Leave(self._waited(view.board) & (total < self.entropy), blanks)
+
+    def _waited(self, board: Board) -> Bools:
+        """Rows in which the slot was to be filled, `[B]`."""
+        return somewhere(board.in_slot(self.slot) & board.open)
+
+
+@final
+@attrs.frozen
+class Budget(Stop):
+    """At most `nfe` forward passes a row; the last one fills whatever is still blank.
+
+    Guidance counts two passes a step: with it a row takes at most ⌊nfe / 2⌋ steps, and one step in any case.
+    """
+
+    name: ClassVar[str] = "budget"
+    nfe: int = integer(at_least=1)
+
+    @property
+    def sentence(self) -> str:
+        """What happened."""
+        return f"The budget of {self.nfe} forward passes was spent; its last pass filled all remaining blanks."
+
+    def ahead(self, board: Board) -> Ahead:
+        """In the last step all blanks are looked at."""
+        watch = board.blank & self._last(board)[:, None]
+        return Ahead(watch, _no_row(board), _nothing(board))
+
+    def leave(self, view: View) -> Leave:
+        """Fills everything in the last step."""
+        return Leave(self._last(view.board), view.board.blank)
+
+    def _last(self, board: Board) -> Bools:
+        return board.nfe + 2 * board.price > self.nfe
+
+
+@final
+@attrs.frozen
+class Ended(Stop):
+    """After an end token in a slot the slot's rest counts as filled: the end token is written there without a look.
+
+    `token`: the text of the ending token; 'end' (default) means the model's own end token.
+    """
+
+    name: ClassVar[str] = "ended"
+    token: str = text("end")
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
+        """The token must exist."""
+        self.ending(tokenizer)
+
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
+        """No choice for a slot may hold the token before its end."""
+        if isinstance(other, Choices):
+            for choice in other.texts:
+                if self.ending(tokenizer) in tokenizer.encode(choice)[:-1]:
+                    return (
+                        f"ended({self.token!r}) would cut off {choice!r}, a choice for slot {other.slot!r}; "
+                        "leave one of them out"
+                    )
+        return ""
+
+    def ending(self, tokenizer: Tokenizer) -> int:
+        """The id of the ending token; `ValueError` if the model has none."""
+        if self.token != "end":
+            return token_id(self.token, tokenizer, tokenizer.size, self.name)
+        if tokenizer.end_id is None:
+            raise ValueError("ended: this model has no end token; name one, as in ended('.')")
+        return tokenizer.end_id
+
+    @property
+    def sentence(self) -> str:
+        """What happened."""
+        return "Every slot had ended."
+
+    def ahead(self, board: Board) -> Ahead:
+        """Closes the blanks after the first ending token of each slot."""
+        ending = (board.tokens == self.ending(board.tokenizer)) & ~board.blank
+        closed = np.zeros_like(board.blank)
+        for number in range(len(board.names)):
+            here = board.slot == number
+            closed |= here & (np.cumsum(ending & here, 1) > 0)
+        fill = self.ending(board.tokenizer) if board.tokenizer.end_id is None else board.tokenizer.end_id
+        return Ahead(_nowhere(board), _no_row(board), np.where(closed & board.blank, np.int32(fill), np.int32(-1)))
+
+    def leave(self, view: View) -> Leave:
+        """Never by itself: a row all of whose blanks are closed is filled."""
+        return Leave(_no_row(view.board), _nowhere(view.board))

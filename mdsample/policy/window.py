@@ -1,0 +1,90 @@
+"""Window: which blanks are on offer now?"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Ints
+from mdsample.policy.base import Part, Seat
+from mdsample.policy.settings import integer
+from mdsample.policy.view import Board
+
+
+class Window(Part):
+    """Decides which blanks may be filled in this step, before the model is asked."""
+
+    __slots__ = ()
+    seat: ClassVar[Seat] = "window"
+
+    @abc.abstractmethod
+    def eligible(self, board: Board) -> Bools:
+        """`[B, L]`, true for blanks on offer. The loop intersects it with the blanks; if it offers none in a row,
+        all of that row's blanks are on offer, so that every run ends."""
+
+
+@final
+@attrs.frozen
+class Whole(Window):
+    """Every blank of the row is on offer.
+
+    Free order over a whole text tends to write end tokens and the answer before the reasoning (arXiv 2510.19990,
+    table 1: GSM8K 53.4 % against 77.0 % with blocks of 32).
+    """
+
+    name: ClassVar[str] = "whole"
+
+    def eligible(self, board: Board) -> Bools:
+        """All blanks."""
+        return board.blank
+
+
+@final
+@attrs.frozen
+class Blocks(Window):
+    """The row's open positions in blocks of `size` from left to right; the first block with a blank is on offer.
+
+    Also called semi-autoregressive. Slots count on without a break: blocks run over all open positions of the row.
+    Unit: tokens. Default 32: LLaDA, Fast-dLLM and MED publish with it (arXiv 2505.22618, 2510.19990).
+    """
+
+    name: ClassVar[str] = "blocks"
+    size: int = integer(32, at_least=1)
+
+    def eligible(self, board: Board) -> Bools:
+        """The blanks of the first unfinished block."""
+        return _first(board, board.place // self.size)
+
+
+@final
+@attrs.frozen
+class Dilated(Window):
+    """Blocks of `size`, each in rounds of places far apart; the first round with a blank is on offer.
+
+    Round t = 1, 2, … holds every ⌊size / base^t⌋-th place of the block that no earlier round has, from the first on;
+    the last holds the rest. With size 8 and base 2, counted from 1: 1 5, then 3 7, then 2 4 6 8. Places far apart
+    depend less on one another, so `steps(1)` fills a round at once (DUS, arXiv 2506.19037); a selection that looks,
+    such as `entropy-bound`, leaves a round's uncertain places for the next pass. Unit: tokens. Defaults 32 and 2.
+    """
+
+    name: ClassVar[str] = "dilated"
+    size: int = integer(32, at_least=1)
+    base: int = integer(2, at_least=2, kw_only=True)
+
+    def eligible(self, board: Board) -> Bools:
+        """The blanks of the first unfinished round of the first unfinished block."""
+        block, place = np.divmod(board.place, self.size)
+        strides = [self.size // self.base]
+        while strides[-1] > 1:
+            strides.append(strides[-1] // self.base)
+        later = np.logical_and.accumulate([place % max(stride, 1) > 0 for stride in strides])
+        return _first(board, block * len(strides) + later.sum(0, dtype=np.int32))
+
+
+def _first(board: Board, group: Ints) -> Bools:
+    """The blanks of the lowest-numbered group `[B, L]` that has any."""
+    first = np.where(board.blank, group, np.iinfo(np.int32).max).min(1, keepdims=True)
+    return board.blank & (group == first)

@@ -1,0 +1,270 @@
+"""The loop: window, look, order, selection, draw, stop, revise. Small and pure; the promises live here.
+
+Every step commits at least one position in every row it keeps, whatever the parts say, so a row of n blanks is done
+within n steps (plus a revise part's budget). Fixed text is never written. Rows never see one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Floats, Ints, somewhere, upto
+from mdsample.core.canvas import Canvas
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser, Look
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.complete import CompletePolicy
+from mdsample.policy.draw import Greedy
+from mdsample.policy.view import Board, Ranked, View
+from mdsample.sampling.observe import look_ahead, noted, recall, restrict, see
+from mdsample.sampling.plan import Plan, make_plan
+from mdsample.sampling.result import Result
+from mdsample.sampling.state import FILLED, Event, Outcome, State
+
+
+def _policy(given: Policy | Part) -> Policy:
+    if isinstance(given, Part):
+        return Policy.of(given)
+    if not isinstance(given, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a sampler runs a Policy; got {given!r}: read text with mdsample.parse({str(given)!r})")
+    return given
+
+
+@attrs.frozen
+class Sampler:
+    """Runs a policy. `seed` and the rows' ids fix every random number."""
+
+    policy: Policy = attrs.field(converter=_policy)
+    seed: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.instance_of(int))
+
+    def run(self, denoiser: Denoiser, canvas: Canvas) -> Result:
+        """Fills the canvas."""
+        plan = self.plan(denoiser, canvas)
+        state = self.start(denoiser, canvas, plan)
+        while not state.done:
+            state, _ = self.step(denoiser, state, plan)
+        kept = cache_text(denoiser.cache)
+        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept)
+
+    def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
+        """The states and events of a run, one step at a time."""
+        plan = self.plan(denoiser, canvas)
+        state = self.start(denoiser, canvas, plan)
+        while not state.done:
+            state, event = self.step(denoiser, state, plan)
+            yield state, event
+
+    def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
+        """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
+        return make_plan(self.policy, self.seed, denoiser, canvas)
+
+    def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
+        """The first state. Rows without blanks have left already."""
+        plan = plan or self.plan(denoiser, canvas)
+        return settle(plan, denoiser, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), None)[0]
+
+    def step(
+        self, denoiser: Denoiser, state: State, plan: Plan | None = None, rows: Ints | None = None
+    ) -> tuple[State, Event]:
+        """One forward pass, and what follows from it, for the rows still running or for `rows` among them."""
+        plan = plan or self.plan(denoiser, state.canvas)
+        if not state.events:  # `State.begin`, as the first of a trace's states: some rows may have nothing to do
+            state = self.start(denoiser, state.canvas, plan)
+            if state.done:
+                return state, state.events[-1]
+        rows = np.flatnonzero(state.active).astype(np.int32) if rows is None else rows
+        glances = recall(plan, denoiser, state, rows)
+        board = state.board(rows, plan.price, denoiser.tokenizer)
+        view, look = see(plan, denoiser, board, rows, [glances.get(row) for row in rows.tolist()])
+        view = look_ahead(plan, denoiser, view, rows)
+        ranking = rank(plan.policy, view)
+        chosen, leaving, outcomes = choose(plan.policy, view, ranking)
+        row, position = in_order(ranking, chosen)
+        token, probability = draw(plan, look, view, rows, row, position)
+        entropy = view.marginals.entropy[row, position]
+        again = remask(plan, view, state.remasked[rows])
+        event = Event(
+            rows,
+            plan.price,
+            rows[row],
+            position,
+            token,
+            probability,
+            entropy,
+            np.zeros(len(row), np.bool_),
+            rows[again[0]],
+            again[1].astype(np.int32),
+            rows[leaving],
+            outcomes,
+        )
+        after, event = settle(plan, denoiser, state, rows, event)
+        return attrs.evolve(after, glances=noted(plan, denoiser, view, look, rows, glances, after)), event
+
+
+def rank(policy: CompletePolicy, view: View) -> Ints:
+    """Eligible positions, best first, then the rest: `[B, L]`. Equal ranks: lower position first.
+
+    What the selection wants first comes before the others, in the same order among themselves.
+    """
+    score = policy.order.rank(view)
+    if policy.order.spread:
+        score = score + policy.order.spread * np.log(-np.log(view.uniforms.at("order")))
+    # a part may rank by +inf or NaN; even so what is eligible comes first
+    score = np.where(view.eligible, np.fmin(score, np.finfo(np.float64).max), np.inf)
+    # stable although noised ranks hardly ever tie: what is not eligible does, and must not be ordered by padding
+    ranking = np.argsort(score, axis=1, kind="stable")
+    first = policy.selection.first(view) & view.eligible
+    if first.any():
+        later = ~first[upto(len(ranking))[:, None], ranking]
+        ranking = np.take_along_axis(ranking, np.argsort(later, axis=1, kind="stable"), axis=1)
+    return ranking.astype(np.int32)
+
+
+def ranked(view: View, ranking: Ints) -> Ranked:
+    """The statistics in rank order, as a selection sees them."""
+    number = view.eligible.sum(1, dtype=np.int32)
+    position = ranking[:, : int(number.max(initial=0))]
+    beyond = upto(position.shape[1])[None] >= number[:, None]
+    marginals = view.marginals
+    row = upto(len(position))[:, None]
+    entropy = marginals.entropy[row, position]
+    confidence = np.exp(marginals.log_probability[row, position])
+    margin = confidence - np.exp(marginals.second[row, position])
+    if beyond.any():
+        position, confidence = np.where(beyond, -1, position), np.where(beyond, 0, confidence)
+        margin, entropy = np.where(beyond, 0, margin), np.where(beyond, np.inf, entropy)
+    return Ranked(number, position, confidence, margin, entropy)
+
+
+def choose(policy: CompletePolicy, view: View, ranking: Ints) -> tuple[Bools, Ints, tuple[Outcome, ...]]:
+    """What is committed, `[B, L]`; which rows leave before they are filled, and why."""
+    return prefix(policy, view, ranking, policy.selection.count(view, ranked(view, ranking)))
+
+
+def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tuple[Bools, Ints, tuple[Outcome, ...]]:
+    """`choose`, once the selection has said how many of the ranking go now, `[B]`."""
+    count = np.clip(count, 1, np.maximum(view.eligible.sum(1, dtype=np.int32), 1))
+    chosen = np.zeros_like(view.eligible)
+    line, place = np.nonzero(upto(ranking.shape[1])[None] < count[:, None])
+    chosen[line, ranking[line, place]] = True
+    chosen &= view.eligible
+    leaving: dict[int, Outcome] = {}
+    for stop in policy.stops:
+        leave = stop.leave(view)
+        for row in np.flatnonzero(leave.done).tolist():
+            fill = leave.last[row] & view.board.blank[row]
+            chosen[row] = chosen[row] | fill if row in leaving else fill
+            leaving.setdefault(row, Outcome(stop.name, stop.sentence))
+    return chosen, np.array(list(leaving), np.int32), tuple(leaving.values())
+
+
+def in_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
+    """Rows and positions of the chosen places, each row's in rank order."""
+    row, column = np.nonzero(chosen[upto(len(chosen))[:, None], ranking])
+    return row.astype(np.int32), ranking[row, column]
+
+
+def draw(plan: Plan, look: Look, view: View, rows: Ints, row: Ints, position: Ints) -> tuple[Ints, Floats]:
+    """Tokens and their probabilities for the chosen places.
+
+    Places that constrain one another are drawn one after the other, each restricted by those before it.
+    """
+    how = plan.policy.draw
+    greedy = isinstance(how, Greedy)
+    uniforms = np.full(len(row), 0.5) if greedy else view.uniforms.at("draw")[row, position]
+    waves = waves_of(plan, view.board, rows, row, position)
+    if waves.max(initial=0) == 0:
+        return look.draw(row, position, uniforms, how, None)
+    token, probability = np.zeros(len(row), np.int32), np.zeros(len(row), np.float32)
+    tokens, blank = view.board.tokens.copy(), view.board.blank.copy()
+    for wave in range(int(waves.max()) + 1):
+        now = waves == wave
+        restriction = restrict(plan, rows, tokens, blank, view.board.slot)
+        token[now], probability[now] = look.draw(row[now], position[now], uniforms[now], how, restriction)
+        tokens[row[now], position[now]], blank[row[now], position[now]] = token[now], False
+    return token, probability
+
+
+def waves_of(plan: Plan, board: Board, rows: Ints, row: Ints, position: Ints) -> Ints:
+    """The turn of each place: its rank among the chosen places of its group."""
+    if not plan.live:
+        return np.zeros(len(row), np.int32)
+    group = restrict(plan, rows, board.tokens, board.blank, board.slot).group[row, position]
+    seen: dict[tuple[int, int], int] = {}
+    waves = np.zeros(len(row), np.int32)
+    for i, key in enumerate(zip(row.tolist(), group.tolist(), strict=True)):
+        if key[1] >= 0:
+            waves[i] = seen.get(key, 0)
+            seen[key] = int(waves[i]) + 1
+    return waves
+
+
+def remask(plan: Plan, view: View, spent: Ints) -> tuple[Ints, Ints]:
+    """Positions to mask again in rows that stay, within the part's budget, lowest positions first."""
+    part = plan.policy.revise
+    if not part.budget:
+        nothing = np.zeros(0, np.int32)
+        return nothing, nothing
+    wish = part.remask(view) & revisable(plan, view)
+    within = np.cumsum(wish, 1) <= (part.budget - spent)[:, None]
+    row, position = np.nonzero(wish & within)
+    return row.astype(np.int32), position.astype(np.int32)
+
+
+def revisable(plan: Plan, view: View) -> Bools:
+    """Where tokens may be masked again, `[B, L]`: written ones, in rows that stay."""
+    where = view.board.open & ~view.board.blank
+    for stop in plan.policy.stops:
+        where = where & ~stop.leave(view).done[:, None]
+    return where
+
+
+def settle(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Event | None) -> tuple[State, Event]:
+    """Closes what stop rules close without a look, and lets filled rows leave. Completes and applies the event."""
+    nothing = np.zeros(0, np.int32)
+    if event is None:
+        event = Event(
+            nothing, 0, nothing, nothing, nothing, nothing.astype(np.float32), nothing.astype(np.float32),
+            nothing.astype(np.bool_), nothing, nothing, nothing, (),
+        )  # fmt: skip
+    mask_id = denoiser.tokenizer.mask_id
+    after = state.apply(event, mask_id)
+    rows = rows[after.active[rows]]
+    fill, over = close(plan.policy, after.board(rows, plan.price, denoiser.tokenizer))
+    if not over and not (fill >= 0).any():
+        return after, event
+    row, position = np.nonzero(fill >= 0)
+    count = len(row)
+    event = attrs.evolve(
+        event,
+        row=np.concatenate([event.row, rows[row]]),
+        position=np.concatenate([event.position, position.astype(np.int32)]),
+        token=np.concatenate([event.token, fill[row, position]]),
+        probability=np.concatenate([event.probability, np.ones(count, np.float32)]),
+        entropy=np.concatenate([event.entropy, np.zeros(count, np.float32)]),
+        ruled=np.concatenate([event.ruled, np.ones(count, np.bool_)]),
+        left=np.concatenate([event.left, rows[list(over)]]).astype(np.int32),
+        outcomes=(*event.outcomes, *over.values()),
+    )
+    return state.apply(event, mask_id), event
+
+
+def close(policy: CompletePolicy, board: Board) -> tuple[Ints, dict[int, Outcome]]:
+    """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the board leave then, and why."""
+    fill = np.full(board.tokens.shape, -1, np.int32)
+    over: dict[int, Outcome] = {}
+    ahead = [stop.ahead(board) for stop in policy.stops]
+    for said in ahead:
+        fill = np.where((fill < 0) & board.blank, said.closed, fill)
+    if (fill >= 0).any():
+        # what one stop rule writes may be what another one waits for
+        board = board.filled(fill)
+        ahead = [stop.ahead(board) for stop in policy.stops]
+    for stop, said in zip(policy.stops, ahead, strict=True):
+        for row in np.flatnonzero(said.over).tolist():
+            over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
+    over.update({row: FILLED for row in np.flatnonzero(~somewhere(board.blank)).tolist()})
+    return fill, over

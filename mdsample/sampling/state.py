@@ -1,0 +1,171 @@
+"""State and event: where a run stands, and what one step did. A state is its canvas plus the events so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, upto
+from mdsample.core.canvas import Canvas
+from mdsample.core.tokens import Tokenizer
+from mdsample.policy.view import Board
+from mdsample.sampling.previous import Glance
+
+
+@attrs.frozen
+class Outcome:
+    """Why a row left: the name of the part that decided it (or `filled`), and a sentence for a person."""
+
+    name: str
+    sentence: str
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.sentence
+
+
+FILLED = Outcome("filled", "Every blank was filled.")
+#: of a row that has not left, in the record of a run that was cut off
+UNFINISHED = Outcome("unfinished", "The run was cut off before this row was done.")
+
+
+@attrs.frozen(eq=False)
+class Event:
+    """What one step did to the rows of a canvas. N commits, R rows in the forward pass."""
+
+    #: rows that were in the forward pass, `[R]`
+    rows: Ints
+    #: forward passes it cost each of them
+    price: int
+    #: commits: where, which token, its probability under the model, the position's entropy (nats); all `[N]`
+    row: Ints
+    position: Ints
+    token: Ints
+    probability: Floats
+    entropy: Floats
+    #: written by rule (`ended`), without a look, `[N]`; such commits have probability 1 and entropy 0
+    ruled: Bools
+    #: positions masked again, `[M]`, after the commits from a look and before those by rule
+    remasked_row: Ints
+    remasked_position: Ints
+    #: rows that left, `[K]`, and why
+    left: Ints
+    outcomes: tuple[Outcome, ...]
+
+
+@attrs.frozen(eq=False)
+class State:
+    """Where a run stands; arrays `[B, L]` unless said. `apply` is the only way on."""
+
+    canvas: Canvas
+    tokens: Ints
+    blank: Bools
+    #: step of each commit, −1 where none
+    written: Ints
+    #: probability of each commit, NaN where none
+    probability: Floats
+    #: steps and forward passes of each row, `[B]`
+    step: Ints
+    nfe: Ints
+    #: rows still running, `[B]`
+    active: Bools
+    #: positions masked again so far, `[B]`
+    remasked: Ints
+    #: Σ b and Σ √(b/2) over steps, b = ΣH − max H of a step's commits, `[B]` float64
+    error_bound: Doubles
+    tv_sum: Doubles
+    events: tuple[Event, ...]
+    #: the last look of each running row, where a part asks how looks differ; no trace has it, a resumed run looks again
+    glances: Mapping[int, Glance] = attrs.field(factory=dict[int, Glance])
+
+    @staticmethod
+    def begin(canvas: Canvas) -> State:
+        """Nothing done yet."""
+        shape, rows = canvas.tokens.shape, len(canvas)
+        return State(
+            canvas,
+            canvas.tokens,
+            canvas.blank,
+            np.full(shape, -1, np.int32),
+            np.full(shape, np.nan, np.float32),
+            np.zeros(rows, np.int32),
+            np.zeros(rows, np.int32),
+            np.ones(rows, np.bool_),
+            np.zeros(rows, np.int32),
+            np.zeros(rows),
+            np.zeros(rows),
+            (),
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether every row has left."""
+        return not self.active.any()
+
+    def board(self, rows: Ints, price: int, tokenizer: Tokenizer) -> Board:
+        """What parts may see of these rows, without padding that none of them needs."""
+        canvas = self.canvas
+        width = int(canvas.valid[rows].sum(1).max(initial=1))
+        # arrays are never changed in place, so rows in their order need no copy
+        pick = slice(None) if np.array_equal(rows, upto(len(canvas))) else rows
+        return Board(
+            self.tokens[pick, :width],
+            self.blank[pick, :width],
+            canvas.blank[pick, :width],
+            canvas.valid[pick, :width],
+            canvas.slot[pick, :width],
+            canvas.names,
+            self.written[pick, :width],
+            self.probability[pick, :width],
+            self.error_bound[pick],
+            self.step[pick],
+            self.nfe[pick],
+            price,
+            tokenizer,
+        )
+
+    def apply(self, event: Event, mask_id: int) -> State:
+        """The state after an event. Replaying a trace is nothing but this."""
+        tokens, blank = self.tokens.copy(), self.blank.copy()
+        written, probability = self.written.copy(), self.probability.copy()
+
+        def commit(which: Bools) -> None:
+            row = event.row[which]
+            at = (row, event.position[which])
+            tokens[at], blank[at] = event.token[which], False
+            written[at], probability[at] = self.step[row], event.probability[which]
+
+        commit(~event.ruled)
+        again = (event.remasked_row, event.remasked_position)
+        tokens[again], blank[again], written[again], probability[again] = mask_id, True, -1, np.nan
+        commit(event.ruled)  # a stop rule writes last, in blanks that were masked again too
+        step, nfe, active, remasked = self.step.copy(), self.nfe.copy(), self.active.copy(), self.remasked.copy()
+        step[event.rows] += 1
+        nfe[event.rows] += event.price
+        active[event.left] = False
+        np.add.at(remasked, event.remasked_row, 1)
+        b = parallel_bound(event.row, event.entropy, len(step))
+        return State(
+            self.canvas,
+            tokens,
+            blank,
+            written,
+            probability,
+            step,
+            nfe,
+            active,
+            remasked,
+            self.error_bound + b,
+            self.tv_sum + np.sqrt(b / 2),
+            (*self.events, event),
+        )
+
+
+def parallel_bound(row: Ints, entropy: Floats, rows: int) -> Doubles:
+    """b = ΣH − max H of each row's commits, nats, `[rows]`: it bounds their total correlation (DESIGN 4.5)."""
+    total, most = np.zeros(rows), np.zeros(rows)
+    np.add.at(total, row, entropy)
+    np.maximum.at(most, row, entropy)
+    return np.maximum(total - most, 0.0)

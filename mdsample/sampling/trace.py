@@ -1,0 +1,222 @@
+"""Trace: the record of a run. A canvas and a list of events; replaying applies the events to the canvas.
+
+On disk it is JSON lines: a header, one line per row, one line per event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import numpy as np
+
+from mdsample._version import versions
+from mdsample.core.canvas import Canvas
+from mdsample.errors import TraceError
+from mdsample.policy.complete import in_full
+from mdsample.sampling.result import Result
+from mdsample.sampling.state import Event, Outcome, State
+
+FORMAT = 1
+
+
+@attrs.frozen(eq=False)
+class Trace:
+    """A run, whole or cut off: enough to replay it, to look at it, and to go on with it on any backend."""
+
+    #: the policy's text with every setting written out
+    policy: str
+    seed: int
+    model: str
+    backend: str
+    mask_id: int
+    canvas: Canvas
+    events: tuple[Event, ...]
+    #: as `Result.cache`
+    cache: str = "none"
+    versions: dict[str, str] = attrs.field(factory=versions)
+
+    @staticmethod
+    def of(result: Result) -> Trace:
+        """The record of a finished run."""
+        return Trace(
+            in_full(result.policy),
+            result.seed,
+            result.model,
+            result.backend,
+            result.tokenizer.mask_id,
+            result.state.canvas,
+            result.state.events,
+            result.cache,
+        )
+
+    def states(self) -> Iterator[State]:
+        """The state at the beginning and after every event."""
+        state = State.begin(self.canvas)
+        yield state
+        for event in self.events:
+            state = state.apply(event, self.mask_id)
+            yield state
+
+    def replay(self) -> State:
+        """The last state. `Sampler.step` goes on from it, on this or another backend."""
+        *_, last = self.states()
+        return last
+
+    def save(self, path: str | Path) -> None:
+        """Writes the trace; the file appears whole or not at all."""
+        path = Path(path)
+        header = {
+            "format": FORMAT,
+            **{
+                name: getattr(self, name)
+                for name in ("policy", "seed", "model", "backend", "cache", "mask_id", "versions")
+            },
+            "slots": self.canvas.names,
+            "events": len(self.events),
+            "rows": len(self.canvas),
+        }
+        lines = [header, *_rows(self.canvas), *(_event(event) for event in self.events)]
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+    @staticmethod
+    def load(path: str | Path) -> Trace:
+        """Reads a trace; `TraceError` if the file is not one, is cut off, was edited, or comes from a newer format."""
+        path = Path(path)
+        try:
+            lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            header = _header(lines, path)
+            count = header["rows"]
+            if len(lines) != 1 + count + header["events"]:
+                raise TraceError(f"{path} is cut off: {len(lines)} of {1 + count + header['events']} lines")
+            rows = lines[1 : 1 + count]
+            canvas = Canvas.of_rows(
+                [row["tokens"] for row in rows],
+                [row["slot"] for row in rows],
+                tuple(header["slots"]),
+                header["mask_id"],
+                [row["id"] for row in rows],
+                [row["blank"] for row in rows],
+            )
+            events = tuple(_read_event(line) for line in lines[1 + count :])
+            trace = Trace(
+                header["policy"],
+                header["seed"],
+                header["model"],
+                header["backend"],
+                header["mask_id"],
+                canvas,
+                events,
+                header["cache"],
+                header["versions"],
+            )
+            for number, (state, event) in enumerate(zip(trace.states(), events, strict=False)):
+                if fault := _impossible(state, event):
+                    raise TraceError(f"{path} was damaged or edited: in its event {number}, {fault}")
+            return trace
+        except TraceError:
+            raise
+        except json.JSONDecodeError as fault:
+            raise TraceError(f"{path} is not a trace: it is not JSON lines ({fault})") from fault
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as fault:
+            raise TraceError(f"{path} is not a whole trace ({type(fault).__name__}: {fault})") from fault
+
+
+_HEADER: dict[str, type] = {
+    "policy": str,
+    "seed": int,
+    "model": str,
+    "backend": str,
+    "cache": str,
+    "mask_id": int,
+    "versions": dict,
+    "slots": list,
+    "events": int,
+    "rows": int,
+}
+
+
+def _header(lines: list[Any], path: Path) -> dict[str, Any]:
+    if not lines:
+        raise TraceError(f"{path} is empty, so it is no trace")
+    header: dict[str, Any] = cast("dict[str, Any]", lines[0]) if isinstance(lines[0], dict) else {}
+    if "format" not in header:
+        raise TraceError(f"{path} is not a trace: its first line is not the header that `mdsample run --trace` writes")
+    if header["format"] != FORMAT:
+        raise TraceError(f"{path} has trace format {header['format']!r}; this version reads {FORMAT}")
+    for name, kind in _HEADER.items():
+        if type(header.get(name)) is not kind:
+            raise TraceError(f"{path} is not a whole trace: {name} is {header.get(name)!r} in its header")
+    return header
+
+
+def _impossible(state: State, event: Event) -> str:
+    """Why this cannot be the event after the state; empty if it can."""
+    price: object = event.price
+    if type(price) is not int or price < 0:
+        return f"the price {price!r} is no number of forward passes"
+    if not ((event.probability >= 0) & (event.probability <= 1)).all():
+        return "a probability lies outside 0 to 1"
+    if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
+        return "an entropy is not a number of nats from 0"
+    if not state.active[np.concatenate([event.rows, event.row, event.left, event.remasked_row])].all():
+        return "a row goes on that had left"
+    # a place that was masked again in this event may be written once more, by a stop rule
+    blank = state.blank.copy()
+    for which in (~event.ruled, event.ruled):
+        places = list(zip(event.row[which].tolist(), event.position[which].tolist(), strict=True))
+        if len(set(places)) < len(places) or not blank[event.row[which], event.position[which]].all():
+            return "a place is written that was not blank"
+        blank[event.row[which], event.position[which]] = False
+        again = (event.remasked_row, event.remasked_position)
+        if not state.canvas.blank[again].all():
+            return "fixed text is masked"
+        blank[again] = True
+    return ""
+
+
+def _rows(canvas: Canvas) -> Iterator[dict[str, Any]]:
+    for i, name in enumerate(canvas.ids):
+        length = int(canvas.valid[i].sum())
+        yield {
+            "id": name,
+            "tokens": canvas.tokens[i, :length].tolist(),
+            "slot": canvas.slot[i, :length].tolist(),
+            "blank": canvas.blank[i, :length].tolist(),
+        }
+
+
+_ARRAYS = {
+    "rows": np.int32,
+    "row": np.int32,
+    "position": np.int32,
+    "token": np.int32,
+    "probability": np.float32,
+    "entropy": np.float32,
+    "ruled": np.bool_,
+    "remasked_row": np.int32,
+    "remasked_position": np.int32,
+    "left": np.int32,
+}
+
+
+def _event(event: Event) -> dict[str, Any]:
+    line: dict[str, Any] = {name: getattr(event, name).tolist() for name in _ARRAYS}
+    return {**line, "price": event.price, "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
+
+
+def _read_event(line: dict[str, Any]) -> Event:
+    arrays: dict[str, Any] = {name: np.array(line[name], dtype) for name, dtype in _ARRAYS.items()}
+    for name, array in arrays.items():
+        if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
+            raise ValueError(f"{name} must be a list of numbers from 0")
+    return Event(price=line["price"], outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)

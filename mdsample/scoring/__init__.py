@@ -1,0 +1,1 @@
+"""Log-probabilities of texts: of candidates, of a reasoning, along the way."""

@@ -1,0 +1,345 @@
+"""Scores: the log-probability of whole texts in a slot, in nats.
+
+A masked model has no single way of writing a text, so how its probability is taken is stated: by the chain rule in an
+order, as a product of marginals, or as LLaDA's Monte Carlo bound. What is scored is all of the slot: the text's tokens
+and the end tokens after them. Other slots stay blank unless they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Doubles, Ints, Longs, upto
+from mdsample.core.canvas import Canvas
+from mdsample.core.rows import Rows
+from mdsample.core.template import Template
+from mdsample.core.uniforms import Uniforms, row_key
+from mdsample.errors import ScoreError, TemplateError
+from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.policy.base import Policy
+from mdsample.policy.guide import NoGuide
+from mdsample.policy.order import LeftToRight, Order
+from mdsample.policy.selection import Top
+from mdsample.policy.view import View
+from mdsample.sampling.engine import BATCH_SIZE
+from mdsample.sampling.observe import restrict
+from mdsample.sampling.plan import Plan
+from mdsample.sampling.sampler import Sampler, rank
+from mdsample.sampling.state import Event, State
+
+
+def _refuse_tries(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:
+    if order.tries:
+        raise ScoreError(f"{order.name} tries places in further passes, and scores try none; take another order")
+
+
+@final
+@attrs.frozen
+class ChainRule:
+    """Σ log p(token | the tokens before it in `order`, the rest of the slot masked): n passes for a slot of n.
+
+    Where the model's conditionals belong to one joint distribution every order gives the same, the joint's. An order
+    that looks at the model's statistics (`Entropy()`, `Margin()`, …) takes the place that it likes best next, and the
+    candidate's token there, whatever its probability. `seed`: of orders that draw.
+    """
+
+    order: Order = attrs.field(factory=LeftToRight, validator=[attrs.validators.instance_of(Order), _refuse_tries])
+    seed: int = attrs.field(default=0, kw_only=True)
+
+    def __str__(self) -> str:
+        """For people and records."""
+        return f"chain rule, {Policy.of(self.order)}"
+
+
+@final
+@attrs.frozen
+class MarginalProduct:
+    """Σ log p(token | all of the slot masked): one pass for all candidates of a row; as if places were independent."""
+
+    def __str__(self) -> str:
+        """For people and records."""
+        return "product of marginals"
+
+
+@final
+@attrs.frozen
+class MonteCarloBound:
+    """LLaDA's bound (arXiv 2502.09992, section 2.1 and appendix B.5): −E[n/l · Σ over the masked log p], a lower bound.
+
+    l is uniform over 1 … n, and l places of the n are masked: the variant with a stated number of masks, which the
+    paper's evaluation takes because it varies less. l is stratified over the `samples`, and every candidate of a row
+    sees the same masks, so differences between candidates vary less than each does. Its mean is that of the chain rule
+    over all orders: by Jensen's inequality a lower bound on the log-probability under a random order.
+    """
+
+    samples: int = attrs.field(default=128, validator=attrs.validators.ge(2))
+    seed: int = attrs.field(default=0, kw_only=True)
+
+    def __str__(self) -> str:
+        """For people and records."""
+        return f"Monte Carlo bound, {self.samples} samples"
+
+
+#: how a text's probability is taken
+Method = ChainRule | MarginalProduct | MonteCarloBound
+
+
+@attrs.frozen
+class Candidate:
+    """A text that might stand in the slot."""
+
+    text: str
+    #: ids, up to the end of the slot
+    tokens: tuple[int, ...]
+    #: nats; of `MonteCarloBound`, the estimate of its bound
+    log_probability: float
+    #: of the estimate; 0 where nothing was drawn. Stratification can only make the true one smaller
+    standard_error: float = 0.0
+    #: what each sample said; their mean is the estimate
+    samples: tuple[float, ...] = attrs.field(default=(), repr=False)
+
+
+@attrs.frozen(slots=False)
+class Scores:
+    """The candidates of one row, in the order they were given in."""
+
+    id: int | str
+    slot: str
+    candidates: tuple[Candidate, ...]
+    #: forward passes that they took together
+    nfe: int
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """Probabilities among the candidates alone; they sum to 1."""
+        logs = np.array([candidate.log_probability for candidate in self.candidates])
+        weights = np.exp(logs - logs.max()) if np.isfinite(logs.max()) else np.ones(len(logs))
+        return tuple((weights / weights.sum()).tolist())
+
+    @property
+    def best(self) -> Candidate:
+        """The most probable one, the first among equals."""
+        return max(self.candidates, key=lambda candidate: candidate.log_probability)
+
+
+def score(
+    denoiser: Denoiser,
+    template: Template,
+    rows: Sequence[Mapping[str, str]],
+    slot: str,
+    candidates: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    method: Method | None = None,
+    given: Sequence[Mapping[str, str]] | None = None,
+    ids: Sequence[int | str] | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[Scores, ...]:
+    """Log-probabilities of candidates in a slot, row by row.
+
+    `rows`: texts of the template's fields. `candidates`: texts, the same for every row or a list for each; they stand
+    as they are written, a space at the beginning included. `method`: `ChainRule()` by default. `given`: texts of other
+    slots, for every row. `batch_size`: texts in one forward pass. Raises `TemplateError` or `ScoreError` before the
+    first forward pass.
+    """
+    template.check_given({slot: ""})
+    if any(slot in brought for brought in given or ()):
+        raise TemplateError(f"slot {slot!r} is given and scored; leave one of them out")
+    lists = _lists(candidates, len(rows))
+    nothing: dict[str, str] = {}
+    brought = given or [nothing] * len(rows)
+    names = list(range(len(rows))) if ids is None else list(ids)
+    blank = template.canvas(denoiser.tokenizer, rows, names, brought)
+    # a candidate's tokens are those that the slot would have if it were given
+    pairs = [(row, text) for row, texts in enumerate(lists) for text in texts]
+    full = template.canvas(
+        denoiser.tokenizer,
+        [rows[row] for row, _ in pairs],
+        list(range(len(pairs))),
+        [{**brought[row], slot: text} for row, text in pairs],
+    )
+    of = np.array([row for row, _ in pairs], np.int64)
+    scorer = _Scorer(denoiser, blank, full, of, template.slots.index(slot), batch_size)
+    match method or ChainRule():
+        case ChainRule() as chain:
+            samples, nfe = scorer.chain(chain)
+        case MarginalProduct():
+            samples, nfe = scorer.product()
+        case MonteCarloBound() as bound:
+            samples, nfe = scorer.bound(bound)
+    found: list[list[Candidate]] = [[] for _ in rows]
+    for number, (row, text) in enumerate(pairs):
+        found[row].append(_candidate(text, full.tokens[number, scorer.place(number)], samples[number]))
+    return tuple(
+        Scores(name, slot, tuple(texts), int(nfe[of == row].sum()))
+        for row, (name, texts) in enumerate(zip(names, found, strict=True))
+    )
+
+
+def _lists(candidates: Sequence[str] | Sequence[Sequence[str]], count: int) -> list[tuple[str, ...]]:
+    """The candidates of each row."""
+    if isinstance(candidates, str):
+        raise ScoreError(f"candidates are a list of texts; got one text, {candidates!r:.60}")
+    shared = tuple(text for text in candidates if isinstance(text, str))
+    lists = [shared] * count if shared else [tuple(texts) for texts in candidates]
+    if shared and len(shared) < len(candidates):
+        raise ScoreError("candidates are a list of texts, or a list of such lists; got a mixture")
+    if len(lists) != count:
+        raise ScoreError(f"{count} rows need as many lists of candidates; got {len(lists)}")
+    for texts in lists:
+        check_candidates(texts)
+    return lists
+
+
+def check_candidates(texts: Sequence[str]) -> None:
+    """Raises `ScoreError` unless there are some, all different."""
+    if not texts or len(set(texts)) < len(texts):
+        raise ScoreError(f"a row needs candidates, all different; got {list(texts)!r:.80}")
+
+
+def _candidate(text: str, tokens: Ints, samples: Doubles) -> Candidate:
+    drawn = len(samples) > 1
+    error = float(samples.std(ddof=1) / np.sqrt(len(samples))) if drawn and np.isfinite(samples).all() else 0.0
+    kept = tuple(samples.tolist()) if drawn else ()
+    return Candidate(text, tuple(tokens.tolist()), float(samples.mean()), error, kept)
+
+
+@attrs.frozen(eq=False)
+class _Scorer:
+    """P pairs of a row and a candidate on a model."""
+
+    denoiser: Denoiser
+    #: the rows with their slot blank
+    blank: Canvas
+    #: the pairs with the candidate in the slot, `[P, L]`
+    full: Canvas
+    #: the row of each pair, `[P]`
+    of: Longs
+    #: the slot's number
+    number: int
+    batch_size: int
+
+    def place(self, pair: int) -> Longs:
+        """The positions of a pair's slot, `[n]`."""
+        return np.flatnonzero(self.full.slot[pair] == self.number)
+
+    def chain(self, how: ChainRule) -> tuple[Doubles, Longs]:
+        """Log-probabilities `[P, 1]`, forward passes `[P]`."""
+        total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
+        for first in range(0, len(self.of), self.batch_size):
+            pairs = upto(len(self.of))[first : first + self.batch_size]
+            canvas = _copies(self.blank, self.of[pairs])
+            plan = Sampler(Policy.of(how.order) + Top(1)).plan(self.denoiser, canvas)
+            # what an order draws hangs on the row, not on the candidates that it is scored with
+            rows_of: list[int] = self.of[pairs].tolist()
+            keys = [row_key(how.seed, self.blank.ids[row]) for row in rows_of]
+            state = State.begin(canvas)
+            slot = canvas.slot == self.number
+            while (state.blank & slot).any():
+                rows = np.flatnonzero((state.blank & slot).any(1)).astype(np.int32)
+                board = state.board(rows, 1, self.denoiser.tokenizer)
+                width = board.tokens.shape[1]
+                eligible = slot[rows, :width] & board.blank
+                look = _look(self.denoiser, plan, rows, state, eligible, pairs)
+                uniforms = Uniforms([keys[row] for row in rows.tolist()], board.step, width)
+                unmoved, untried = np.zeros((len(rows), 0, width), np.float32), np.full(eligible.shape, np.inf)
+                view = View(board, look.marginals, eligible, uniforms, unmoved, untried, None)
+                position = rank(plan.policy, view)[:, 0]
+                token = self.full.tokens[pairs[rows], position]
+                here = np.arange(len(rows), dtype=np.int32)
+                logged = look.log_probabilities(here, position, token)
+                total[pairs[rows], 0] += logged
+                passes[pairs[rows]] += 1
+                state = state.apply(_writing(rows, position, token), self.denoiser.tokenizer.mask_id)
+        return total, passes
+
+    def product(self) -> tuple[Doubles, Longs]:
+        """Log-probabilities `[P, 1]`, forward passes `[P]`: one a row, counted for its first candidate."""
+        total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
+        for first in range(0, len(self.blank), self.batch_size):
+            rows = upto(len(self.blank))[first : first + self.batch_size]
+            canvas = _copies(self.blank, rows)
+            hidden = canvas.slot == self.number
+            pairs = np.flatnonzero(np.isin(self.of, rows))
+            total[pairs, 0] = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], self.of[pairs] - first)
+            passes[[int(np.argmax(self.of == row)) for row in rows.tolist()]] = 1
+        return total, passes
+
+    def bound(self, how: MonteCarloBound) -> tuple[Doubles, Longs]:
+        """Samples `[P, samples]`, forward passes `[P]`."""
+        samples = np.zeros((len(self.of), how.samples))
+        masks = {row: self._masks(row, how) for row in set(self.of.tolist())}
+        jobs = np.stack(np.divmod(upto(samples.size), how.samples), 1)
+        for first in range(0, len(jobs), self.batch_size):
+            pairs, sample = jobs[first : first + self.batch_size].T
+            canvas = _copies(self.full, pairs)
+            hidden = np.zeros_like(canvas.blank)
+            for line, (pair, number) in enumerate(zip(pairs.tolist(), sample.tolist(), strict=True)):
+                hidden[line, self.place(pair)[masks[int(self.of[pair])][number]]] = True
+            tokens = np.where(hidden, np.int32(self.denoiser.tokenizer.mask_id), canvas.tokens)
+            canvas = attrs.evolve(canvas, tokens=tokens, blank=canvas.blank | hidden)
+            n = (canvas.slot == self.number).sum(1)
+            sums = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], upto(len(pairs)))
+            samples[pairs, sample] = sums * n / hidden.sum(1)
+        return samples, np.full(len(self.of), how.samples, np.int64)
+
+    def _masks(self, row: int, how: MonteCarloBound) -> list[Longs]:
+        """Which places of a row's slot are masked in each sample; numbers of places in the slot."""
+        n = int((self.blank.slot[row] == self.number).sum())
+        rng = np.random.Generator(np.random.Philox(key=row_key(how.seed, self.blank.ids[row])))
+        share = (upto(how.samples) + rng.random(how.samples)) / how.samples
+        counts = 1 + np.minimum((n * share).astype(np.int64), n - 1)
+        return [np.sort(rng.permutation(n)[:count]) for count in counts.tolist()]
+
+
+def marginal_scores(
+    denoiser: Denoiser, canvas: Canvas, where: Bools, tokens: Ints, batch_size: int = BATCH_SIZE
+) -> Doubles:
+    """Σ log p(tokens[b, l]) over the blanks `where[b, l]`, nats, `[B]`: product of marginals of rows as they stand.
+
+    Arrays `[B, L]`; one forward pass a row.
+    """
+    total = np.zeros(len(canvas))
+    for first in range(0, len(canvas), batch_size):
+        rows = upto(len(canvas))[first : first + batch_size]
+        total[rows] = _sums(denoiser, _copies(canvas, rows), where[rows], tokens[rows], upto(len(rows)))
+    return total
+
+
+def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines: Longs) -> Doubles:
+    """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
+    plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
+    every = np.arange(len(canvas), dtype=np.int32)
+    look = _look(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
+    which, position = np.nonzero(hidden[lines])
+    logged = look.log_probabilities(lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position])
+    total = np.zeros(len(lines))
+    np.add.at(total, which, logged)
+    return total
+
+
+def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, looked: Bools, names: Longs) -> Look:
+    """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
+    board = state.board(rows, 1, denoiser.tokenizer)
+    restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
+    told = Rows([(0, int(names[row])) for row in rows.tolist()], board.step)
+    looked = looked[:, : board.tokens.shape[1]]
+    fixed = board.valid & ~board.open
+    return denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, NoGuide(), told))
+
+
+def _copies(canvas: Canvas, rows: Longs) -> Canvas:
+    """Rows of a canvas, some of them several times; numbered anew."""
+    tokens, blank, slot, valid = canvas.tokens[rows], canvas.blank[rows], canvas.slot[rows], canvas.valid[rows]
+    return Canvas(tokens, blank, slot, valid, canvas.names, tuple(range(len(rows))))
+
+
+def _writing(rows: Ints, position: Ints, token: Ints) -> Event:
+    """One token in each of these rows."""
+    none, zeros = np.zeros(0, np.int32), np.zeros(len(rows), np.float32)
+    unruled = np.zeros(len(rows), np.bool_)
+    return Event(rows, 1, rows, position, token, zeros, zeros, unruled, none, none, none, ())

@@ -1,0 +1,211 @@
+"""Along the way: what a slot says while the rest is still being written, from the forward passes that are made anyway.
+
+While a slot is blank, the entropies of its places sum to a bound on the uncertainty of what will stand there, and the
+most probable tokens are the answer that would be given now (arXiv 2510.19990). A text that is expected there has the
+product of its marginals as its probability; since white space around a slot's text does not count, so does the same
+text after a space, and the two add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Longs
+from mdsample.core.rows import Key
+from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
+from mdsample.core.uniforms import row_key
+from mdsample.errors import WatchError
+from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.sampling.engine import Prepared
+from mdsample.sampling.result import until_end
+
+
+@attrs.frozen
+class Moment:
+    """One forward pass, seen from the slot."""
+
+    #: steps that the row had taken before
+    step: int
+    #: blanks outside of the slot, and all that there were at the beginning
+    blanks: int
+    outside: int
+    #: Σ of the marginal entropies of the slot's blanks, nats
+    entropy: float
+    #: what would stand in the slot if it were filled now
+    text: str
+    #: of the text that is expected, nats, −inf if what stands there already is something else; `None`: none is expected
+    log_probability: float | None
+
+    @property
+    def written(self) -> float:
+        """The share of what is outside of the slot that is written."""
+        return 1 - self.blanks / self.outside if self.outside else 1.0
+
+
+@attrs.frozen(eq=False)
+class _Watched:
+    """What is known of a row beforehand."""
+
+    #: positions of the slot, and of all blanks outside of it
+    slot: Longs
+    outside: Longs
+    #: tokens that are expected in the slot, `[ways of writing the text, places]`; no row: none are expected
+    expected: Longs
+    moments: list[Moment] = attrs.field(factory=list[Moment])
+
+
+@final
+class Along:
+    """A denoiser that watches a slot: every look sees the slot's blanks too, and what it says of them is taken down.
+
+    It is as good as the denoiser inside, so results stay what they are. With an approximate cache they would not, as
+    such caches keep what nobody looks at: `WatchError`.
+    """
+
+    def __init__(self, inner: Denoiser, template: Template, slot: str, seed: int) -> None:
+        """`seed`: of the sampler that will ask. Raises `WatchError` if the template has no such slot."""
+        if slot not in template.slots:
+            raise WatchError(f"there is no slot {slot!r} to watch; slots here: {', '.join(template.slots)}")
+        if inner.cache is not None and inner.cache.approximate:
+            raise WatchError(
+                f"to watch a slot would change what the cache {str(inner.cache)!r} keeps, and so the results; "
+                "leave one of them out"
+            )
+        self._inner, self._template, self._slot, self._seed = inner, template, slot, seed
+        self._rows: dict[Key, _Watched] = {}
+
+    def expect(self, row: Prepared, expected: str | None = None) -> None:
+        """Watches a row; `expected`: the text whose probability is asked for; `TemplateError` if it is too long."""
+        number = self._template.slots.index(self._slot)
+        slot, blank = np.asarray(row.slot), np.asarray(row.blank)
+        tokens = [] if expected is None else self._written(expected)
+        self._rows[row_key(self._seed, row.id)] = _Watched(
+            np.flatnonzero(slot == number),
+            np.flatnonzero(blank & (slot != number)),
+            np.array(tokens, np.int64).reshape(len(tokens), int((slot == number).sum())),
+        )
+
+    def _written(self, text: str) -> list[list[int]]:
+        """The token strings that read as this text; as it stands it must fit the slot."""
+        found = [self._template.content(self._slot, text, self.tokenizer)]
+        if text and not text[0].isspace():
+            # a tokenizer need not know the space, and the slot need not have room for it
+            with suppress(ValueError):
+                found.append(self._template.content(self._slot, f" {text}", self.tokenizer))
+        return found
+
+    def moments(self, row: int | str) -> tuple[Moment, ...]:
+        """What was taken down of a row, in the order of its steps; it is then forgotten."""
+        watched = self._rows.pop(row_key(self._seed, row), None)
+        return () if watched is None else tuple(watched.moments)
+
+    @property
+    def name(self) -> str:
+        """As inside."""
+        return self._inner.name
+
+    @property
+    def backend(self) -> str:
+        """As inside."""
+        return self._inner.backend
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """As inside."""
+        return self._inner.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """As inside."""
+        return self._inner.vocab_size
+
+    @property
+    def template(self) -> str:
+        """As inside."""
+        return self._inner.template
+
+    @property
+    def max_length(self) -> int:
+        """As inside."""
+        return self._inner.max_length
+
+    @property
+    def cache(self) -> Cache | None:
+        """As inside."""
+        return self._inner.cache
+
+    def look(self, ask: Ask) -> Look:
+        """The look of the denoiser inside, at the slot's blanks as well."""
+        mask = self.tokenizer.mask_id
+        looked, there = ask.looked.copy(), list[tuple[int, _Watched, Longs]]()
+        for line, key in enumerate(ask.rows.keys):
+            watched = self._rows.get(key)
+            if watched is None:
+                continue
+            # the mask token is never written, and a slot holds no fixed text
+            blanks = watched.slot[ask.tokens[line, watched.slot] == mask]
+            if len(blanks):
+                looked[line, blanks] = True
+                there.append((line, watched, blanks))
+        look = self._inner.look(attrs.evolve(ask, looked=looked))
+        for (line, watched, blanks), logged in zip(there, _expected(look, ask, there), strict=True):
+            tokens = ask.tokens[line].copy()
+            tokens[blanks] = look.marginals.token[line, blanks]
+            said: list[int] = tokens[watched.slot].tolist()
+            watched.moments.append(
+                Moment(
+                    int(ask.rows.steps[line]),
+                    int((ask.tokens[line, watched.outside] == mask).sum()),
+                    len(watched.outside),
+                    float(look.marginals.entropy[line, blanks].sum(dtype=np.float64)),
+                    self.tokenizer.decode(until_end(said, self.tokenizer)).strip(),
+                    logged,
+                )
+            )
+        return look
+
+
+def _expected(look: Look, ask: Ask, there: Sequence[tuple[int, _Watched, Longs]]) -> list[float | None]:
+    """log p of what is expected in the slot of each row, `None` where nothing is; one question for all of them."""
+    lines, positions, tokens, of = list[int](), list[int](), list[int](), list[tuple[int, int]]()
+    sums = [np.zeros(len(watched.expected)) for _, watched, _ in there]
+    for number, (line, watched, blanks) in enumerate(there):
+        open_ = np.isin(watched.slot, blanks)
+        for way, wanted in enumerate(watched.expected):
+            # what is committed decides by itself
+            if not np.array_equal(wanted[~open_], ask.tokens[line, watched.slot[~open_]]):
+                sums[number][way] = -np.inf
+            lines += [line] * len(blanks)
+            positions += blanks.tolist()
+            tokens += wanted[open_].tolist()
+            of += [(number, way)] * len(blanks)
+    if lines:
+        logged = look.log_probabilities(*(np.array(x, np.int32) for x in (lines, positions, tokens)))
+        for (number, way), value in zip(of, logged.tolist(), strict=True):
+            sums[number][way] += value
+    return [float(np.logaddexp.reduce(ways)) if len(ways) else None for ways in sums]
+
+
+def plain(moments: Sequence[Moment]) -> list[Mapping[str, object]]:
+    """Moments as JSON objects; JSON has no infinity, so −inf is null."""
+    return [
+        {
+            "step": moment.step,
+            "written": round(moment.written, 4),
+            "entropy": moment.entropy,
+            "text": moment.text,
+            **(
+                {}
+                if moment.log_probability is None
+                else {"log_probability": moment.log_probability if moment.log_probability > -np.inf else None}
+            ),
+        }
+        for moment in moments
+    ]

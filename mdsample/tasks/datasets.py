@@ -1,0 +1,201 @@
+"""Published data sets, and data of one's own, as tasks. The files are the user's; nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, cast
+
+from mdsample.core.template import Template
+from mdsample.errors import RecordError
+from mdsample.sampling.result import Row
+from mdsample.tasks.catalog import Problem, Task
+
+#: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990; the whole run: docs/llada.md
+_GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
+_MATH500 = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:24}}}."
+#: what a calculator was asked while GSM8K's solutions were written, as in `9 + 9 = <<9+9=18>>18`
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
+
+
+def gsm8k(path: Path) -> Task:
+    """GSM8K: JSON lines `question`, `answer` with the right number after `####`.
+
+    The answer is the number in the slot `answer`; without such a slot, the one after the last `####`, else in the last
+    `\\boxed{}`, else the last one in the text. Numbers are compared as numbers, without commas and currency. A
+    problem's `reasoning` is the solution before `####`, without the calculator's marks (`<<9+9=18>>`).
+    """
+
+    def problems() -> Iterator[Problem]:
+        for where, row in _rows(path):
+            question, answer = _text(row, "question", where), _text(row, "answer", where)
+            if "####" not in answer:
+                raise RecordError(f"{where}: 'answer' holds no ####, after which GSM8K's files have the right number")
+            solution, _, right = (part.strip() for part in answer.rpartition("####"))
+            if _value(right) is None:
+                raise RecordError(f"{where}: what follows #### is no number: {right!r:.40}")
+            written = _CALCULATOR.sub("", solution).strip()
+            yield Problem(row.get("id", where.number), {"prompt": question}, right, reasoning=written)
+
+    about = "Grade-school word problems (GSM8K)."
+    return Task("gsm8k", about, _GSM8K, _reader(problems), _number, (), _same_number)
+
+
+def math500(path: Path) -> Task:
+    """MATH-500: JSON lines `problem`, `answer` in LaTeX.
+
+    The answer is what stands in the slot `answer`; without such a slot, the last `\\boxed{}` of the text. Whether it is
+    as good as the right one is for `math-verify` to say (`pip install 'mdsample[math]'`).
+    """
+
+    def problems() -> Iterator[Problem]:
+        _math_verify()
+        for where, row in _rows(path):
+            name = row.get("unique_id", row.get("id", where.number))
+            yield Problem(name, {"prompt": _text(row, "problem", where)}, _text(row, "answer", where))
+
+    about = "500 competition problems of MATH, answers in LaTeX."
+    return Task("math500", about, _MATH500, _reader(problems), _latex, (), _same_latex)
+
+
+def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
+    """Data of one's own: JSON lines with the template's fields, and the right answer under `answer_field`.
+
+    The answer is what stands in the slot `answer`, or else in the last slot; it is right if it is the same text, but
+    for white space around it. `answer_field=None`: no right answers are known.
+    """
+    layout = Template.parse(template)
+    slot = "answer" if "answer" in layout.slots else layout.slots[-1]
+
+    def problems() -> Iterator[Problem]:
+        for where, row in _rows(path):
+            texts = {field: _text(row, field, where) for field in layout.fields}
+            right = "" if answer_field is None else _text(row, answer_field, where).strip()
+            yield Problem(row.get("id", where.number), texts, right)
+
+    about = f"Problems of {path}."
+    return Task(path.stem, about, template, _reader(problems), lambda row: row.slots[slot], (slot,))
+
+
+class _Where:
+    """A line of a file, for messages."""
+
+    def __init__(self, path: Path, line: int, number: int) -> None:
+        self.number = number
+        self._said = f"{path}, line {line}"
+
+    def __str__(self) -> str:
+        return self._said
+
+
+def _reader(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[Problem, ...]]:
+    """Reads once; ids must differ."""
+    kept: list[tuple[Problem, ...]] = []
+
+    def read() -> tuple[Problem, ...]:
+        if not kept:
+            found = tuple(problems())
+            names = [problem.id for problem in found]
+            for name in names:
+                if isinstance(name, bool) or not isinstance(name, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                    raise RecordError(f"an id must be text or a whole number; got {name!r:.40}")
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise RecordError(f"two problems have the id {twice[0]!r}")
+            kept.append(found)
+        return kept[0]
+
+    return read
+
+
+def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as fault:
+        raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise RecordError(f"{path} is not UTF-8 (byte {fault.start})") from fault
+    filled = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    if not filled:
+        raise RecordError(f"{path} holds no problems")
+    for number, (i, line) in enumerate(filled):
+        where = _Where(path, i, number)
+        try:
+            row: object = json.loads(line)
+        except (ValueError, RecursionError) as fault:
+            raise RecordError(f"{where}: this is not JSON: {fault}") from fault
+        if not isinstance(row, dict):
+            raise RecordError(f"{where}: a row must be a JSON object; got {row!r:.40}")
+        yield where, cast("dict[str, Any]", row)
+
+
+def _text(row: dict[str, Any], name: str, where: _Where) -> str:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        there = f"is {value!r:.40}" if name in row else f"is not there; there are: {', '.join(row) or 'no keys'}"
+        raise RecordError(f"{where}: {name!r} must be text or a whole number; it {there}")
+    return str(value)
+
+
+def _number(row: Row) -> str:
+    """The number that a row answers with, as it stands there; empty if there is none."""
+    if "answer" in row.slots:
+        found = _NUMBER.findall(row.slots["answer"])
+        return found[0] if found else ""
+    marked = row.text.rpartition("####")
+    boxed = _boxed(row.text)
+    for text, which in ((marked[2] if marked[1] else "", 0), (boxed, 0), (row.text, -1)):
+        if found := _NUMBER.findall(text):
+            return found[which]
+    return ""
+
+
+def _value(text: str) -> Decimal | None:
+    try:
+        return Decimal(text.replace(",", "").replace("$", "").strip())
+    except InvalidOperation:
+        return None
+
+
+def _same_number(answer: str, right: str) -> bool:
+    value = _value(answer)
+    return value is not None and value == _value(right)
+
+
+def _boxed(text: str) -> str:
+    """What the last `\\boxed{}` holds; empty if there is none."""
+    _, found, rest = text.rpartition("\\boxed{")
+    return _until_closed(rest) if found else ""
+
+
+def _until_closed(text: str) -> str:
+    """The text up to the brace that closes what was open before it."""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return text[:i]
+    return text
+
+
+def _latex(row: Row) -> str:
+    return (_until_closed(row.slots["answer"]) if "answer" in row.slots else _boxed(row.text)).strip()
+
+
+def _same_latex(answer: str, right: str) -> bool:
+    parse, verify = _math_verify()
+    if not answer:
+        return False
+    given, wanted = (parse(f"\\boxed{{{text}}}") for text in (answer, right))
+    return bool(verify(wanted, given))
+
+
+def _math_verify() -> tuple[Callable[[str], Any], Callable[[Any, Any], bool]]:
+    try:
+        from math_verify import parse, verify  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError as fault:
+        raise RecordError("answers in LaTeX are compared by math-verify: pip install 'mdsample[math]'") from fault
+    return cast("Any", parse), cast("Any", verify)
