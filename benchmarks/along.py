@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--policy", default="med")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    task, model = TASKS["tiny-gsm"], mdsample.backend.load("tiny-gsm")
+    task, model = TASKS["tiny-gsm"], mdsample.load("tiny-gsm")
     template = mdsample.Template.parse(task.template)
     problems = {problem.id: problem for problem in task.read()[: options.limit]}
     rows = [prepare(model, template, problem.id, problem.texts) for problem in problems.values()]

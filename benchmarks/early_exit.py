@@ -2,8 +2,8 @@
 
     python benchmarks/early_exit.py [--problems 512] [--places 32] [--parts 4] [--backend reference] [--json]
 
-*Engine* is `mdsample.sampling.engine.fill`: a row that is done leaves, the next one enters. *Static* is a
-batch as most scripts run it: all rows stay in the forward pass until the last of them is done, then the next batch begins. The
+*Engine* is `mdsample.sampling.engine.fill`: a row that is done leaves, the next one enters. *Static* is a batch as most
+scripts run it: all rows stay in the forward pass until the last of them is done, then the next batch begins. The
 *speed-up* is the engine's time with `entropy+top(1)` over the time at hand, the *NFE ratio* the same of forward passes
 per row; *kept* is the first over the second: the share of the saved passes that became saved time. The problems are
 split into parts; every part runs all ways one after the other, and the interval is the 95 % bootstrap interval over
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--backend", default="reference")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    model = mdsample.backend.load(options.model, options.backend)
+    model = mdsample.load(options.model, options.backend)
     task = TASKS["tiny-gsm"]
     template = mdsample.Template.parse(task.template)
     problems = task.read()[: options.problems]

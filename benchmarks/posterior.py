@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--backend", default="reference")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    task, model = TASKS["tiny-gsm"], mdsample.backend.load(options.model, backend=options.backend)
+    task, model = TASKS["tiny-gsm"], mdsample.load(options.model, backend=options.backend)
     template = mdsample.Template.parse(task.template)
     asked = task.read()[: options.limit]
     arithmetic = dict(zip((problem.id for problem in asked), problems(len(asked)), strict=True))

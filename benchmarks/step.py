@@ -263,7 +263,7 @@ def main() -> None:
     if options.backends:
         backends(options.batch, options.length, options.json)
         return
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     whole = statistics.median(forward(model, options.batch, options.length))
     if not options.json:
         print(f"B={options.batch}, L={options.length}, one thread; forward pass of tiny-gsm: {whole:.1f} ms")

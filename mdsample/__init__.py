@@ -2,7 +2,7 @@
 
 import mdsample
 
-model = mdsample.backend.load("tiny-gsm")
+model = mdsample.load("tiny-gsm")
 policy = mdsample.parse("med+early-exit")
 template = mdsample.Template.parse(model.template)
 canvas = template.canvas(model.tokenizer, [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many …"}])

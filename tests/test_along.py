@@ -78,7 +78,7 @@ def test_it_says_what_the_joint_says(seed: int) -> None:
 
 
 def test_a_text_and_the_same_after_a_space_are_one_answer() -> None:
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     template = Template.parse(model.template)
     row = prepare(model, template, 0, {"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many has Ben?"})
     said: list[float] = []

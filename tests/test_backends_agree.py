@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @functools.cache
 def opened(folder: Path, backend: str, cache: Cache | None = None) -> Denoiser:
     where = None if backend == "reference" else "cpu"
-    return mdsample.backend.load(folder, backend, device=where, dtype="float32", cache=cache)
+    return mdsample.load(folder, backend, device=where, dtype="float32", cache=cache)
 
 
 def same(policy: Policy, models: list[Denoiser], texts: list[dict[str, str]], seed: int) -> None:

@@ -166,7 +166,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def opened(folder: Path, backend: str, cache: Cache | None = None) -> Any:
-    return mdsample.backend.load(folder, backend, device="cpu", dtype="float32", cache=cache)
+    return mdsample.load(folder, backend, device="cpu", dtype="float32", cache=cache)
 
 
 def result(policy: Policy, model: Denoiser) -> mdsample.Result:

@@ -273,7 +273,7 @@ def test_the_default_template_of_a_folder(folders: dict[str, Path], tmp_path: Pa
     assert card.template == CHATS["dream"][3].replace("{q}{a:4}", "").replace("{q}", "{prompt}").replace(
         "{a:4}", "{answer:128}"
     )
-    assert mdsample.backend.load(folders["dream"]).template == card.template
+    assert mdsample.load(folders["dream"]).template == card.template
     write_tokenizer(tmp_path, PLAIN)
     assert read_card(tmp_path, "{x}{y:3}!").template == "[user: {x}][assistant: {y:3}!"
     (tmp_path / "mdsample.toml").write_text("template = 'Q {prompt} A{answer:3}'")

@@ -239,7 +239,7 @@ def test_damage_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     damage, said = DAMAGE[name]
     damage(folder)
     with pytest.raises(ModelError, match=said) as caught:
-        mdsample.backend.load(folder, "reference")
+        mdsample.load(folder, "reference")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
 
 
@@ -270,9 +270,9 @@ def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (available_memory() or 0) > 10**8
     monkeypatch.setattr(checkpoint, "available_memory", lambda: 1000)
     with pytest.raises(ModelError, match="weights, which take"):
-        mdsample.backend.load(folder, "reference")
+        mdsample.load(folder, "reference")
     monkeypatch.setattr(checkpoint, "available_memory", lambda: None)
-    assert mdsample.backend.load(folder, "reference").vocab_size == 320
+    assert mdsample.load(folder, "reference").vocab_size == 320
 
 
 @pytest.mark.parametrize("shards", [1, 3])

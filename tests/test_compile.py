@@ -198,7 +198,7 @@ def test_shapes_beyond_the_limit_are_compiled_anew(graphs: Graphs, monkeypatch: 
 
 def test_never_silently_ignored(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match="the reference backend compiles nothing; leave compile out, or use the torch"):
-        mdsample.backend.load("tiny-gsm", "reference", compile=True)
+        mdsample.load("tiny-gsm", "reference", compile=True)
     assert main(["run", "--compile", "--backend", "reference"]) == 2
     assert "error: the reference backend compiles nothing" in capsys.readouterr().err
 
@@ -207,4 +207,4 @@ def test_never_silently_ignored(tmp_path: Path, monkeypatch: Any, capsys: pytest
 
     monkeypatch.setattr(torch, "compile", old)
     with pytest.raises(ModelError, match=r"compile needs torch 2\.13 or later; this is "):
-        mdsample.backend.load(write_checkpoint(tmp_path), "torch", device="cpu", compile=True)
+        mdsample.load(write_checkpoint(tmp_path), "torch", device="cpu", compile=True)

@@ -150,6 +150,6 @@ def test_refusals(tmp_path: Path, monkeypatch: Any) -> None:
 def test_the_copy_is_a_model_like_any_other(tmp_path: Path) -> None:
     source = write_family(tmp_path / "source", "llada2_moe", config=WIDE["llada2_moe"], dtype="F16")
     copy = convert(source, tmp_path / "copy", bits=4, group_size=32).folder
-    model = mdsample.backend.load(copy, "reference")
+    model = mdsample.load(copy, "reference")
     canvas = mdsample.Template.parse("{prompt}{answer:5}").canvas(model.tokenizer, [{"prompt": "Ann"}])
     assert mdsample.Sampler(mdsample.med()).run(model, canvas).rows[0].filled == 5

@@ -338,7 +338,7 @@ def test_from_a_folder_to_text(family: str, tmp_path: Path) -> None:
     for shards in (1, 2):
         folder = write_family(tmp_path / str(shards), family, shards=shards)
         (folder / "modeling_anything.py").write_text("raise SystemExit('run')")
-        model = mdsample.backend.load(folder, "reference")
+        model = mdsample.load(folder, "reference")
         template = mdsample.Template.parse("Q {prompt} A{answer:9}")
         canvas = template.canvas(model.tokenizer, [{"prompt": "the cat"}, {"prompt": "Ben has 7"}])
         result = mdsample.Sampler(mdsample.parse("confidence+top(3)"), seed=1).run(model, canvas)

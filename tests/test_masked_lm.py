@@ -143,7 +143,7 @@ def test_marginals_are_those_of_transformers(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_end_to_end(folders: dict[str, Path], kind: str) -> None:
-    model: Denoiser = mdsample.backend.load(folders[kind], "torch", device="cpu")
+    model: Denoiser = mdsample.load(folders[kind], "torch", device="cpu")
     start, end, _ = KINDS[kind][2]
     assert model.template == f"{{prompt}}{{answer:16}}{end}"
     assert model.tokenizer.start == (model.tokenizer.special_id(start),)

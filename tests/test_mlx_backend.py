@@ -45,7 +45,7 @@ def model(folder: Path) -> MlxDenoiser:
 def test_is_a_denoiser(folder: Path, model: MlxDenoiser) -> None:
     typed: Denoiser = model
     assert (typed.name, typed.backend, typed.vocab_size, typed.max_length) == ("tiny", "mlx", 320, 48)
-    assert mdsample.backend.load(folder, "mlx", device="cpu").backend == "mlx"
+    assert mdsample.load(folder, "mlx", device="cpu").backend == "mlx"
 
 
 @settings(max_examples=15, deadline=None)
@@ -88,9 +88,7 @@ def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
             stem = name.removesuffix("weight")
             mixed |= {part: eight[part] for part in (name, stem + "scales", stem + "biases")}
     folder = write_family(tmp_path, "llada2_moe", config=WIDE["llada2_moe"], weights=mixed)
-    found, expected = (
-        mdsample.backend.load(folder, name).look(ask(NoGuide())).marginals for name in ("mlx", "reference")
-    )
+    found, expected = (mdsample.load(folder, name).look(ask(NoGuide())).marginals for name in ("mlx", "reference"))
     assert np.array_equal(found.token, expected.token)
 
 
@@ -100,7 +98,7 @@ def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str
     opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
     assert opened.trunk.dtype == device.DTYPES[dtype]
     assert opened.backend == ("mlx" if dtype == "float32" else f"mlx {dtype}")
-    reference = mdsample.backend.load(tmp_path, "reference")
+    reference = mdsample.load(tmp_path, "reference")
     found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)
     tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]

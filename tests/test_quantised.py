@@ -100,7 +100,7 @@ WORDS, SCALES, BIASES = WTE + "weight", WTE + "scales", WTE + "biases"
 )
 def test_what_does_not_fit_is_refused(change: Callable[[dict[str, Any]], object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        mdsample.backend.load(damaged(change)(tmp_path), "reference")
+        mdsample.load(damaged(change)(tmp_path), "reference")
     assert "\n" not in str(caught.value)
 
 
@@ -110,4 +110,4 @@ def test_other_quantisations_are_refused(tmp_path: Path) -> None:
     for settings_, message in (({"bits": 4, "mode": "nvfp4"}, "mode 'nvfp4'"), ({"load_in_4bit": True}, "no bits")):
         (folder / "config.json").write_text(json.dumps(said | {"quantization": settings_}))
         with pytest.raises(ModelError, match=message):
-            mdsample.backend.load(folder, "reference")
+            mdsample.load(folder, "reference")

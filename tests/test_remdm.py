@@ -127,7 +127,7 @@ def test_the_law_is_followed_exactly(kind: str, seed: int, steps: int, budget: i
 
 def test_runs_follow_the_law_and_say_that_no_bound_holds() -> None:
     toy = Joint(np.random.default_rng(1).dirichlet(np.ones(8)).reshape(2, 2, 2))
-    policy = mdsample.policy.remdm("cap", eta=0.5, steps=4)
+    policy = mdsample.remdm("cap", eta=0.5, steps=4)
     canvas = toy.canvas(4000)
     result = promises.run(policy, toy, canvas, 3)
     counts = defaultdict[tuple[int, ...], int](int)
@@ -161,7 +161,7 @@ def test_wrong_settings(make: Any, message: str) -> None:
 
 def test_the_preset_as_text() -> None:
     text = "remdm('loop',eta=0.05,steps=32)"
-    assert mdsample.parse(text) == mdsample.policy.remdm("loop", eta=0.05, steps=32)
+    assert mdsample.parse(text) == mdsample.remdm("loop", eta=0.05, steps=32)
     parts: list[Part] = list(mdsample.parse(text).parts)
     assert [part.name for part in parts] == ["whole", "random", "remdm-reveal", "temperature", "remdm-remask"]
     assert mdsample.parse(str(mdsample.parse(text))) == mdsample.parse(text)

@@ -144,7 +144,7 @@ def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, s
         kept = best(plain, row, eta, steps, step)
         return [i for i, token in enumerate(row) if token is not None and i not in kept]
 
-    policy = mdsample.policy.p2(eta, steps=steps) + mdsample.Temperature(1.0)
+    policy = mdsample.p2(eta, steps=steps) + mdsample.Temperature(1.0)
     expected = brute_law(toy.size, toy.length, sets, again, budget)
     same_law(policy.replace(mdsample.P2Remask(eta, steps=steps, limit=budget)), toy, expected)
 
@@ -164,7 +164,7 @@ def test_p2_at_temperature_0_is_the_papers_algorithm(seed: int, length: int, ste
     model = ScriptedDenoiser(Symbols(5), seed, 2.0)
     mask = model.tokenizer.mask_id
     canvas = mdsample.Template.parse(f"{{text:{length}}}").canvas(model.tokenizer, [{}])
-    sampler = Sampler(mdsample.policy.p2(eta, steps=steps))
+    sampler = Sampler(mdsample.p2(eta, steps=steps))
     plan = sampler.plan(model, canvas)
     found = [state.tokens[0].tolist() for state, _ in sampler.steps(model, canvas)]
     assert len(found) == steps
@@ -189,7 +189,7 @@ def test_p2_at_temperature_0_is_the_papers_algorithm(seed: int, length: int, ste
 def test_p2_with_more_steps_than_blanks_ends_in_time(steps: int) -> None:
     model = ScriptedDenoiser(Symbols(5), 1, 2.0)
     canvas = mdsample.Template.parse("{text:8}").canvas(model.tokenizer, [{}] * 6)
-    result = promises.run(mdsample.policy.p2(2.0, steps=steps) + mdsample.Temperature(1.0), model, canvas)
+    result = promises.run(mdsample.p2(2.0, steps=steps) + mdsample.Temperature(1.0), model, canvas)
     assert result.state.remasked.any()
     assert all(row.steps <= steps and row.unfilled == 0 for row in result.rows)
 
@@ -210,7 +210,7 @@ def test_below_confidence_takes_no_more_steps_than_blanks(policy: Policy, seed: 
     "policy",
     [
         mdsample.Whole() + mdsample.Top(2) + mdsample.Temperature(1.0) + mdsample.BelowConfidence(0.6),
-        mdsample.policy.p2(1.5, steps=3) + mdsample.Temperature(1.0),
+        mdsample.p2(1.5, steps=3) + mdsample.Temperature(1.0),
     ],
 )
 def test_runs_follow_the_law_and_say_that_no_bound_holds(policy: Policy) -> None:
@@ -270,7 +270,7 @@ def test_what_stands_is_seen_under_constraints() -> None:
 
 def test_the_plan_of_p2() -> None:
     toy, _ = random_joint(5, (4, 2))
-    policy = mdsample.policy.p2(0.0, steps=4) + mdsample.Temperature(1.0)
+    policy = mdsample.p2(0.0, steps=4) + mdsample.Temperature(1.0)
     for _, view in visits(policy, toy):
         kept = planned(view, 0.0, 4)
         assert (kept | view.board.blank).all()  # at 0 all that stands stays
@@ -314,12 +314,12 @@ def test_half_of_p2_is_refused(text: str, message: str) -> None:
 def test_among_equals_p2_keeps_what_stands() -> None:
     model = ScriptedDenoiser(Symbols(5), 1, 1e4)  # certain of every blank, so with eta 0 all scores are 0
     canvas = mdsample.Template.parse("{text:6}").canvas(model.tokenizer, [{}])
-    result = promises.run(mdsample.policy.p2(0.0, steps=6), model, canvas)
+    result = promises.run(mdsample.p2(0.0, steps=6), model, canvas)
     assert result.rows[0].steps == 6 and not result.state.remasked.any()
 
 
 def test_the_preset_as_text() -> None:
     text = "p2(2,steps=32)"
-    assert mdsample.parse(text) == mdsample.policy.p2(2.0, steps=32)
+    assert mdsample.parse(text) == mdsample.p2(2.0, steps=32)
     assert [p.name for p in mdsample.parse(text).parts] == ["whole", "confidence", "p2-reveal", "p2-remask"]
     assert mdsample.parse(str(mdsample.parse(text))) == mdsample.parse(text)

@@ -89,7 +89,7 @@ def test_the_bound_is_unbiased() -> None:
 
 
 def test_the_bound_is_the_mean_of_all_orders_where_conditionals_do_not_belong_together() -> None:
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     template = Template.parse("{prompt}{answer:3}")
     rows, text = [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann."}], " 7"
     (found,) = score(model, template, rows, "answer", [text], method=MonteCarloBound(600))
@@ -101,7 +101,7 @@ def test_the_bound_is_the_mean_of_all_orders_where_conditionals_do_not_belong_to
 
 
 def test_rows_and_candidates_are_independent_of_the_batch() -> None:
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     template = Template.parse("Q: {prompt}\nA:{answer:3}")
     rows = [{"prompt": "Ann has 3 coins."}, {"prompt": "Ben"}, {"prompt": "Cem has 12."}]
     lists = [[" 3", " 12"], [" 4"], [" 12", " 3", "", " 7"]]
@@ -132,8 +132,8 @@ def test_every_backend_scores_alike(backend: str) -> None:
     scores = [
         score(model, template, rows, "answer", texts)[0]
         for model in (
-            mdsample.backend.load("tiny-gsm"),
-            mdsample.backend.load("tiny-gsm", backend, device="cpu", dtype="float32"),
+            mdsample.load("tiny-gsm"),
+            mdsample.load("tiny-gsm", backend, device="cpu", dtype="float32"),
         )
     ]
     one, other = ([c.log_probability for c in found.candidates] for found in scores)
@@ -141,7 +141,7 @@ def test_every_backend_scores_alike(backend: str) -> None:
 
 
 def test_impossible_is_minus_infinity() -> None:
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     template = Template.parse("{prompt}{answer:3}")
     # the mask's own token can be said, but not be written
     (found,) = score(model, template, [{"prompt": "a"}], "answer", [" 7"], method=MonteCarloBound(4))
@@ -180,7 +180,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, 
 def test_the_command_says_what_the_library_says(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     samples = ("--samples", "20") if method == "bound" else ()
     (row,) = told(capsys, PROMPT, "--choices", " 7, 12", "--method", method, *samples)
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     how = {"chain": ChainRule(), "marginals": MarginalProduct(), "bound": MonteCarloBound(20)}[method]
     (found,) = score(model, Template.parse(model.template), [{"prompt": PROMPT}], "answer", [" 7", " 12"], method=how)
     assert [c["log_probability"] for c in row["candidates"]] == [c.log_probability for c in found.candidates]

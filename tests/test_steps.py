@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Denoiser:
-    return mdsample.backend.load(folder, "reference")
+    return mdsample.load(folder, "reference")
 
 
 def rows(model: Denoiser, policy: str, given: dict[str, str] | None = None) -> tuple[Row, ...]:
@@ -111,5 +111,5 @@ def test_a_recorded_reasoning_is_judged_step_by_step(
     on = ("--model", folder, "--backend", "reference")
     command(capsys, "run", "the cat", *on, "-t", TEMPLATE, "-p", "entropy+top(1)", "--trace", trace)
     assert command(capsys, "score", "--trace", trace, *on, "--by", "sentence")
-    [judged] = judge(mdsample.backend.load(folder, "reference"), mdsample.Trace.load(trace))
+    [judged] = judge(mdsample.load(folder, "reference"), mdsample.Trace.load(trace))
     assert len(judged.parts) >= 2  # a step's end is a part's end

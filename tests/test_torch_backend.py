@@ -56,7 +56,7 @@ def near(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("guide", [NoGuide(), Cfg(1.5), Cfg(0.0)])
 def test_looks_as_the_reference(folder: Path, model: TorchDenoiser, guide: Any, monkeypatch: Any) -> None:
-    expected = mdsample.backend.load(folder, "reference").look(ask(guide))
+    expected = mdsample.load(folder, "reference").look(ask(guide))
     near(model.look(ask(guide)).marginals, expected.marginals)
     rows, positions = np.nonzero(ask(guide).looked)
     at = rows.astype(np.int32), positions.astype(np.int32), np.linspace(0.1, 0.9, len(rows)), Temperature(0.7)
@@ -83,7 +83,7 @@ def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatc
 def test_is_a_denoiser(folder: Path, model: TorchDenoiser) -> None:
     typed: Denoiser = model
     assert (typed.name, typed.backend, typed.vocab_size, typed.max_length) == ("tiny", "torch", 320, 48)
-    assert mdsample.backend.load(folder, "torch", device="cpu").backend == "torch"
+    assert mdsample.load(folder, "torch", device="cpu").backend == "torch"
 
 
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
@@ -105,7 +105,7 @@ def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str
     opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
     assert opened.trunk.dtype == device.DTYPES[dtype]
     assert opened.backend == ("torch" if dtype == "float32" else f"torch {dtype}")
-    reference = mdsample.backend.load(tmp_path, "reference")
+    reference = mdsample.load(tmp_path, "reference")
     found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)
     tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]

@@ -76,7 +76,7 @@ def test_keep() -> None:
 
 
 def test_refusals() -> None:
-    model = mdsample.backend.load("tiny-gsm")
+    model = mdsample.load("tiny-gsm")
     sampler = mdsample.Sampler(mdsample.parse("med+temperature(1)"))
     with pytest.raises(TracesError, match="a trace needs a slot beside 'answer'"):
         Tracer(model, Template.parse("{prompt}{answer:4}"), sampler)
