@@ -22,7 +22,7 @@ import mdsample
 from mdsample.core.arrays import Bools, Doubles
 from mdsample.sampling.engine import fill, prepare
 from mdsample.sampling.result import Row
-from mdsample.scoring.watch import Along, Moment
+from mdsample.scoring.watch import SlotReading, SlotWatcher
 from mdsample.tasks.catalog import TASKS
 
 STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -37,14 +37,14 @@ def area(scores: Doubles, right: Bools) -> float:
     return float((len(good) - below - equal / 2).sum() / (len(good) * len(bad)))
 
 
-def at_stage(stage: float, row: Row, moments: Sequence[Moment], end: int) -> tuple[float, float, float]:
+def at_stage(stage: float, row: Row, readings: Sequence[SlotReading], end: int) -> tuple[float, float, float]:
     """The three scores at the first pass by which this share of the reasoning is written."""
     slot = np.flatnonzero(row.slot == 0)
     ends = np.flatnonzero(row.tokens[slot] == end)
     said = set(slot[: ends[0] if len(ends) else len(slot)].tolist())
     steps = [(c.step, np.log(max(c.probability, 1e-30))) for c in row.commits if c.position in said]
     enough = stage * len(said)
-    after = next((m for m in moments if sum(step < m.step for step, _ in steps) >= enough), moments[-1])
+    after = next((m for m in readings if sum(step < m.step for step, _ in steps) >= enough), readings[-1])
     logged = -700.0 if after.log_probability is None else max(after.log_probability, -700.0)
     written = [value for step, value in steps if step < after.step]
     return logged, -after.entropy, float(np.mean(written)) if written else 0.0
@@ -61,15 +61,15 @@ def main() -> None:
     template = mdsample.Template.parse(task.template)
     problems = {problem.id: problem for problem in task.read()[: options.limit]}
     rows = [prepare(model, template, problem.id, problem.texts) for problem in problems.values()]
-    along = Along(model, template, "answer", 0)
+    along = SlotWatcher(model, template, "answer", 0)
     for row in rows:
-        along.expect(row, problems[row.id].answer)
+        along.track(row, problems[row.id].answer)
     sampler = mdsample.Sampler(mdsample.parse(options.policy), seed=0)
     found: dict[int | str, list[tuple[float, float, float]]] = {}
     right: dict[int | str, bool] = {}
     for row in fill(sampler, along, template.slots, rows):
-        moments = along.moments(row.id)
-        found[row.id] = [at_stage(stage, row, moments, model.tokenizer.end_id or 0) for stage in STAGES]
+        readings = along.readings(row.id)
+        found[row.id] = [at_stage(stage, row, readings, model.tokenizer.end_id or 0) for stage in STAGES]
         right[row.id] = task.correct(row, problems[row.id])
     names = list(problems)
     table, good = np.array([found[name] for name in names]), np.array([right[name] for name in names])

@@ -14,8 +14,8 @@ import json
 
 import numpy as np
 import torch  # noqa: TID251
-from look import interval, model, timed
 from mdsample_torch.trunk import TorchTrunk
+from prediction import interval, model, timed
 
 
 def measure(batch: int, length: int, options: argparse.Namespace) -> dict[str, object]:

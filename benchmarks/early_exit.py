@@ -21,7 +21,7 @@ import attrs
 import numpy as np
 
 import mdsample
-from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared, fill, prepare
 from mdsample.tasks.catalog import TASKS
 
@@ -38,20 +38,20 @@ class Static:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def look(self, ask: Ask) -> Look:
+    def predict(self, query: Query) -> Prediction:
         rows = np.zeros(self.places, np.intp)
-        rows[: len(ask.tokens)] = np.arange(len(ask.tokens))
+        rows[: len(query.tokens)] = np.arange(len(query.tokens))
         restriction = attrs.evolve(
-            ask.restriction, index=ask.restriction.index[rows], group=ask.restriction.group[rows]
+            query.restriction, index=query.restriction.index[rows], group=query.restriction.group[rows]
         )
-        arrays = {name: getattr(ask, name)[rows] for name in ("tokens", "valid", "looked", "fixed")}
-        return Cut(self.inner.look(attrs.evolve(ask, **arrays, restriction=restriction)), len(ask.tokens))
+        arrays = {name: getattr(query, name)[rows] for name in ("tokens", "valid", "looked", "fixed")}
+        return Cut(self.inner.predict(attrs.evolve(query, **arrays, restriction=restriction)), len(query.tokens))
 
 
 class Cut:
     """The look at the rows that were asked for."""
 
-    def __init__(self, inner: Look, rows: int) -> None:
+    def __init__(self, inner: Prediction, rows: int) -> None:
         self.marginals = inner.marginals.take(slice(0, rows), slice(None))
         self.draw = inner.draw
 

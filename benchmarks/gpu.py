@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch  # noqa: TID251
-from look import llada_step
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import _empty
+from prediction import llada_step
 
 import mdsample
 from mdsample.core.canvas import Canvas
@@ -88,8 +88,8 @@ def rates(device: torch.device, dtype: torch.dtype, tiny: bool) -> tuple[float, 
     )
 
 
-def least(spec: Trunk, rows: int, length: int, computed: int, looked: int, item: int) -> tuple[float, float]:
-    """Operations and bytes that a step must cost; `computed` tokens a row in the trunk, `looked` in the head."""
+def least(spec: Trunk, rows: int, length: int, computed: int, wanted: int, item: int) -> tuple[float, float]:
+    """Operations and bytes that a step must cost; `computed` tokens a row in the trunk, `wanted` in the head."""
     inner, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     layer = spec.d_model * (2 * inner + 2 * kv) + 3 * spec.d_model * spec.mlp_size
     attention = 4 * inner * length
@@ -98,8 +98,8 @@ def least(spec: Trunk, rows: int, length: int, computed: int, looked: int, item:
     operations = rows * (
         (spec.layers - 1) * computed * (2 * layer + attention)
         + 2 * computed * last_all
-        + looked * (2 * last_looked + attention)
-        + 2 * looked * spec.d_model * spec.vocab_size
+        + wanted * (2 * last_looked + attention)
+        + 2 * wanted * spec.d_model * spec.vocab_size
     )
     weights = spec.layers * layer + spec.d_model * spec.vocab_size
     kept = rows * length * 2 * kv * spec.layers if computed < length else 0
@@ -122,8 +122,8 @@ def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, rep
     sampler = mdsample.Sampler(mdsample.Confidence() + mdsample.Top(1) + mdsample.Blocks(BLOCK))
     plan = sampler.plan(denoiser, canvas)
     state = sampler.start(denoiser, canvas, plan)
-    looked = np.zeros((batch, length), np.bool_)
-    looked[:, length - blanks : length - blanks + BLOCK] = True
+    wanted = np.zeros((batch, length), np.bool_)
+    wanted[:, length - blanks : length - blanks + BLOCK] = True
     out = torch.empty((batch * BLOCK, model.width), device=device)
     tokens = torch.tensor(canvas.tokens.astype(np.int64), device=device)
 
@@ -132,7 +132,7 @@ def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, rep
         state, _ = sampler.step(denoiser, state, plan)
 
     def core() -> None:
-        model.logits(model.hidden(canvas.tokens, canvas.valid, looked), out)
+        model.logits(model.hidden(canvas.tokens, canvas.valid, wanted), out)
 
     with torch.inference_mode():
         for _ in range(3):  # the first one of a block computes everything; a shape is recorded when it comes again

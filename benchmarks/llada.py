@@ -50,8 +50,8 @@ def main() -> None:
     spec, length, peak = published(False), options.prompt + LENGTH, options.tflops * 1e12
     print("| table | run | problems | passes | hours at the peak | at 40 % of it |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for table, what, problems, passes, looked in RUNS:
-        operations, _ = least(spec, problems, length, length, looked, 2)
+    for table, what, problems, passes, wanted in RUNS:
+        operations, _ = least(spec, problems, length, length, wanted, 2)
         hours = operations * passes / peak / 3600
         print(f"| {table} | {what} | {problems:,} | {passes} | {hours:.2f} | {hours / REACHED:.1f} |")
     operations, _ = least(spec, TRAIN * EPOCHS, length, length, LENGTH // 2, 2)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import torch  # noqa: TID251
 from mdsample_torch.denoiser import TorchDenoiser
-from mdsample_torch.look import CHUNK_BYTES
+from mdsample_torch.prediction import CHUNK_BYTES
 from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import from_arrays
 from torch import Tensor  # noqa: TID251
@@ -141,10 +141,10 @@ def measure(
     plan = sampler.plan(denoiser, canvas)
     state = sampler.start(denoiser, canvas, plan)
     tokens = torch.tensor(rows, device=device)
-    looked = np.zeros((batch, length), np.bool_)
-    looked[:, first:end] = True
+    wanted = np.zeros((batch, length), np.bool_)
+    wanted[:, first:end] = True
     chunk = max(1, CHUNK_BYTES // (4 * trunk.width))
-    out = torch.empty((min(chunk, int(looked.sum())), trunk.width), device=device)
+    out = torch.empty((min(chunk, int(wanted.sum())), trunk.width), device=device)
 
     def published() -> Tensor:
         if name == "llada":
@@ -152,7 +152,7 @@ def measure(
         return fast_dllm_step(trunk, tokens, temperature, end, mask)
 
     def floor() -> None:
-        hidden = trunk.hidden(canvas.tokens, canvas.valid, looked)
+        hidden = trunk.hidden(canvas.tokens, canvas.valid, wanted)
         for part in torch.split(hidden, chunk):
             trunk.logits(part, out[: len(part)])
 

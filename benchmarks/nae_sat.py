@@ -33,12 +33,12 @@ from torch import nn  # noqa: TID251
 from torch.nn import functional as F  # noqa: TID251
 
 from mdsample import LeftToRight, Margin, Order, Random, Sampler, Temperature, Top, Whole
-from mdsample.backend.reference.look import NumpyLook
+from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.arrays import Bools, Doubles, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.exact import kl, law, nae_sat, nae_triples, not_all_equal
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.denoiser import Denoiser, Query
 
 DATA = Path(__file__).parents[1] / "docs" / "data" / "nae_sat.jsonl"
 MASK = 2
@@ -80,12 +80,12 @@ class Bits:
     template: str = ""
     cache: None = None
 
-    def look(self, ask: Ask) -> NumpyLook:
+    def predict(self, query: Query) -> NumpyPrediction:
         """Scores are logarithms of these probabilities."""
-        one = self.ones(ask.tokens)[ask.looked]
+        one = self.ones(query.tokens)[query.wanted]
         with np.errstate(divide="ignore"):
             scores = np.log(np.stack([1 - one, one, np.zeros_like(one)], 1))
-        return NumpyLook(scores, ask.looked, ask.restriction)
+        return NumpyPrediction(scores, query.wanted, query.restriction)
 
 
 def local(n: int, triples: Ints, rounds: int, blind: bool = False) -> Ones:

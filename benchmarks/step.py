@@ -38,7 +38,7 @@ from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
-from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.models.families.trunk import Trunk
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import NoGuide
@@ -73,8 +73,8 @@ class InstantDenoiser:
     max_length: int = 1 << 20
     cache: None = None
 
-    def look(self, ask: Ask) -> Instant:
-        return Instant(self.marginals.take(slice(0, len(ask.tokens)), slice(None)))
+    def predict(self, query: Query) -> Instant:
+        return Instant(self.marginals.take(slice(0, len(query.tokens)), slice(None)))
 
 
 def canvas(model: Denoiser, batch: int, length: int) -> Canvas:
@@ -113,11 +113,11 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
     allowed = (np.arange(model.vocab_size) != model.tokenizer.mask_id)[None]
     restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     rows = Rows([(0, row) for row in range(batch)], state.step)
-    ask = Ask(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide(), rows)
+    query = Query(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide(), rows)
     spent: list[float] = []
     for _ in range(6):
         began = time.perf_counter()
-        model.look(ask)
+        model.predict(query)
         spent.append(1e3 * (time.perf_counter() - began))
     return spent[1:]
 
@@ -126,7 +126,7 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
 VOCABULARY, WIDTH, LAYERS = 126_464, 128, 2
 
 
-def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
+def random_model(backend: str) -> tuple[Denoiser, Callable[[Query], None]]:
     """A model with random weights, and its floor: trunk and head on the rows that are looked at."""
     sizes = {"d_model": WIDTH, "layers": LAYERS, "heads": 2, "kv_heads": 2, "head_dim": 64, "mlp_size": 4 * WIDTH}
     rest = {"rotary_dim": 64, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "max_length": 4096}
@@ -146,8 +146,8 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
 
         reference = NumpyTrunk(spec, arrays)
 
-        def numpy_floor(ask: Ask) -> None:
-            reference.logits(ask.tokens, ask.valid, ask.looked)
+        def numpy_floor(query: Query) -> None:
+            reference.logits(query.tokens, query.valid, query.wanted)
 
         return ReferenceDenoiser("random", reference, tokenizer, ""), numpy_floor
     if backend == "torch":
@@ -160,8 +160,8 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
         trunk = TorchTrunk(spec, from_arrays(spec, arrays, torch.device("cpu"), torch.float32))
 
         @torch.inference_mode()
-        def torch_floor(ask: Ask) -> None:
-            hidden = trunk.hidden(ask.tokens, ask.valid, ask.looked)
+        def torch_floor(query: Query) -> None:
+            hidden = trunk.hidden(query.tokens, query.valid, query.wanted)
             trunk.logits(hidden, torch.empty((len(hidden), trunk.width)))
 
         return TorchDenoiser("random", trunk, tokenizer, ""), torch_floor
@@ -172,8 +172,8 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Ask], None]]:
 
     other = MlxTrunk(spec, weights.from_arrays(spec, arrays, "float32"))
 
-    def mlx_floor(ask: Ask) -> None:
-        mx.eval(other.logits(other.hidden(ask.tokens, ask.valid, ask.looked)))
+    def mlx_floor(query: Query) -> None:
+        mx.eval(other.logits(other.hidden(query.tokens, query.valid, query.wanted)))
 
     return MlxDenoiser("random", other, tokenizer, "", mx.Device(mx.cpu)), mlx_floor
 
@@ -183,14 +183,14 @@ class Overheard:
     """A model that remembers what it was asked last."""
 
     inner: Denoiser
-    asks: list[Ask]
+    asks: list[Query]
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def look(self, ask: Ask) -> object:
-        self.asks[:] = [ask]
-        return self.inner.look(ask)
+    def predict(self, query: Query) -> object:
+        self.asks[:] = [query]
+        return self.inner.predict(query)
 
 
 def peak() -> int:

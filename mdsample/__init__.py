@@ -73,8 +73,8 @@ from mdsample.policy.selection import (
     Steps,
     Top,
 )
-from mdsample.policy.stop import Ahead, Budget, EarlyExit, Ended, Leave, Stop
-from mdsample.policy.view import Board, Ranked, View
+from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
+from mdsample.policy.view import Batch, Ranked, View
 from mdsample.policy.window import Blocks, Dilated, Whole, Window
 from mdsample.sampling.result import Commit, Result, Row
 from mdsample.sampling.sampler import Sampler
@@ -84,13 +84,14 @@ from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, 
 
 __all__ = [
     "AboveConfidence",
-    "Ahead",
+    "AfterPass",
     "Allow",
     "Ban",
+    "Batch",
+    "BeforePass",
     "BelowConfidence",
     "BelowEntropy",
     "Blocks",
-    "Board",
     "Budget",
     "Canvas",
     "Cfg",
@@ -115,7 +116,6 @@ __all__ = [
     "Frechet",
     "Greedy",
     "Guide",
-    "Leave",
     "LeftToRight",
     "LinearTime",
     "Lookahead",

@@ -115,7 +115,7 @@ class Brute:
                 left.remove(place)
             yield chance, list(ordering)
 
-    def look(self, row: Row) -> dict[int, list[float]]:
+    def predict(self, row: Row) -> dict[int, list[float]]:
         places = self.places(row)
         return {i: places[i].p for i in self.window(row)}
 
@@ -137,7 +137,7 @@ class Brute:
                 law[row] += weight
                 return
             totals[0] += weight
-            looks = (*looks, self.look(row))
+            looks = (*looks, self.predict(row))
             for chance, chosen in self.sets(row, spent, looks):
                 totals[1] += weight * chance * math.sqrt(bound(chosen) / 2)
                 for tokens in itertools.product(range(self.size), repeat=len(chosen)):
@@ -156,7 +156,7 @@ class Brute:
             if None not in row:
                 return 0.0
             total = 0.0
-            looks = (*looks, self.look(row))
+            looks = (*looks, self.predict(row))
             for chance, chosen in self.sets(row, spent, looks):
                 after = filled(row, chosen, [x[place.position] for place in chosen])
                 total += weight * chance * bound(chosen)
@@ -307,9 +307,9 @@ class Stable:
         return [place for place in offered if place.c >= self.probability and self.still(place.position, past.looks)]
 
     def still(self, position: int, looks: Looks) -> bool:
-        if len(looks) <= self.looks or any(position not in look for look in looks[-self.looks - 1 :]):
+        if len(looks) <= self.looks or any(position not in prediction for prediction in looks[-self.looks - 1 :]):
             return False
-        steps = itertools.pairwise(look[position] for look in looks[-self.looks - 1 :])
+        steps = itertools.pairwise(prediction[position] for prediction in looks[-self.looks - 1 :])
         return all(np.float32(divergence(now, before)) < self.shift for before, now in steps)
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from mdsample.backend.reference.look import NumpyLook
+from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Look
+from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Temperature
 
 #: columns are padded to whole blocks of this many
@@ -29,38 +29,38 @@ def restrict(shape: tuple[int, int], size: int, allowed: Any = None) -> Restrict
     return Restriction(sets, index, np.full(shape, -1, np.int32))
 
 
-def torch_look_at(scores: Any, allowed: Any = None, looked: Any = None) -> Any:
+def torch_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
     """A look at one row whose positions are the scores' rows."""
     import torch
-    from mdsample_torch.look import TorchLook
+    from mdsample_torch.prediction import TorchPrediction
 
     table = torch.from_numpy(np.asarray(scores, np.float32))
     size = table.shape[1]
-    looked = np.ones((1, len(table)), np.bool_) if looked is None else looked
+    wanted = np.ones((1, len(table)), np.bool_) if wanted is None else wanted
 
     def logits(places: Any, out: Any) -> None:
         out[:, :size] = table[places]
         out[:, size:] = 1e9  # what lies beyond the vocabulary is never seen
 
     width = -(-size // BLOCK) * BLOCK
-    return TorchLook(logits, size, width, looked, restrict(looked.shape, size, allowed), torch.device("cpu"))
+    return TorchPrediction(logits, size, width, wanted, restrict(wanted.shape, size, allowed), torch.device("cpu"))
 
 
-def mlx_look_at(scores: Any, allowed: Any = None, looked: Any = None) -> Any:
+def mlx_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
     """The same on MLX."""
     import mlx.core as mx
-    from mdsample_mlx.look import MlxLook
+    from mdsample_mlx.prediction import MlxPrediction
 
     table = np.asarray(scores, np.float32)
     size = table.shape[1]
-    looked = np.ones((1, len(table)), np.bool_) if looked is None else looked
+    wanted = np.ones((1, len(table)), np.bool_) if wanted is None else wanted
     padded = mx.array(np.pad(table, ((0, 0), (0, -size % BLOCK)), constant_values=1e9))
     width = padded.shape[1]
     where = mx.Device(mx.cpu)
-    return MlxLook(lambda places: padded[places], width, looked, restrict(looked.shape, size, allowed), where)
+    return MlxPrediction(lambda places: padded[places], width, wanted, restrict(wanted.shape, size, allowed), where)
 
 
-LookAt = Callable[..., Look]
+LookAt = Callable[..., Prediction]
 
 
 def _on(name: str, look_at: LookAt) -> Any:
@@ -72,10 +72,10 @@ def _on(name: str, look_at: LookAt) -> Any:
 looks = pytest.mark.parametrize("look_at", [_on("torch", torch_look_at), _on("mlx", mlx_look_at)])
 
 
-def reference(scores: Any, allowed: Any = None) -> NumpyLook:
+def reference(scores: Any, allowed: Any = None) -> NumpyPrediction:
     scores = np.asarray(scores, np.float32).astype(np.float64)
-    looked = np.ones((1, len(scores)), np.bool_)
-    return NumpyLook(scores, looked, restrict(looked.shape, scores.shape[1], allowed))
+    wanted = np.ones((1, len(scores)), np.bool_)
+    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed))
 
 
 def places(n: int, position: int | None = None) -> tuple[Any, Any]:

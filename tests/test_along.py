@@ -21,7 +21,7 @@ from mdsample.errors import TemplateError, WatchError
 from mdsample.models.cache import Dual
 from mdsample.policy.base import Policy
 from mdsample.sampling.engine import fill, prepare
-from mdsample.scoring.watch import Along
+from mdsample.scoring.watch import SlotWatcher
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)
@@ -38,19 +38,19 @@ def filled(model: Any, policy: Policy, rows: Any, batch_size: int = 3) -> dict[A
 @given(POLICIES, st.integers(1, 5))
 def test_results_stay_what_they_are(policy: Policy, count: int) -> None:
     rows = [prepare(MODEL, TEMPLATE, i, {"question": "abcdef"[: i % 4]}) for i in range(count)]
-    along = Along(MODEL, TEMPLATE, "answer", 4)
+    along = SlotWatcher(MODEL, TEMPLATE, "answer", 4)
     for row in rows:
-        along.expect(row, "bc")
+        along.track(row, "bc")
     plain, watched = filled(MODEL, policy, rows), filled(along, policy, rows)
     for name, row in plain.items():
         assert (row.tokens == watched[name].tokens).all() and row.nfe == watched[name].nfe
-        moments = along.moments(name)
-        assert len(moments) <= row.steps and [m.step for m in moments] == sorted({m.step for m in moments})
+        readings = along.readings(name)
+        assert len(readings) <= row.steps and [m.step for m in readings] == sorted({m.step for m in readings})
         # until the slot is filled there is a moment for every step; masked again, it may be filled twice
-        last = max((c.step for c in row.commits if row.slot[c.position] == 1 and not c.ruled), default=-1)
-        assert len(moments) >= last + 1 or not row.commits or len(row.commits) > row.filled
-        assert all(0 <= m.written <= 1 and m.entropy >= 0 for m in moments)
-        assert not along.moments(name), "what was told is forgotten"
+        last = max((c.step for c in row.commits if row.slot[c.position] == 1 and not c.by_rule), default=-1)
+        assert len(readings) >= last + 1 or not row.commits or len(row.commits) > row.filled
+        assert all(0 <= m.written <= 1 and m.entropy >= 0 for m in readings)
+        assert not along.readings(name), "what was told is forgotten"
 
 
 @settings(max_examples=25, deadline=None)
@@ -61,20 +61,20 @@ def test_it_says_what_the_joint_says(seed: int) -> None:
     toy = exact.Joint(rng.dirichlet(np.full(3**4, 0.4)).reshape((3,) * 4))
     template = Template.parse("{reasoning:3}{answer:1}")
     row = prepare(toy, template, 0, {})
-    along = Along(toy, template, "answer", 0)
-    along.expect(row, "2")
+    along = SlotWatcher(toy, template, "answer", 0)
+    along.track(row, "2")
     sampler = mdsample.Sampler(mdsample.parse("left-to-right+top(1)+temperature(1)"), seed=0)
     (found,) = fill(sampler, along, template.slots, [row])
     table = toy.table()
-    moments = along.moments(0)
-    assert [m.blanks for m in moments] == [3, 2, 1, 0] and [m.written for m in moments][-1] == 1
-    for known, moment in enumerate(moments):
+    readings = along.readings(0)
+    assert [m.blanks for m in readings] == [3, 2, 1, 0] and [m.written for m in readings][-1] == 1
+    for known, reading in enumerate(readings):
         law = table[tuple(found.tokens[:known].tolist())]
         law = law.reshape(-1, 3).sum(0)
         law = law / law.sum()
-        assert moment.log_probability == pytest.approx(np.log(law[2]), abs=1e-5)
-        assert moment.entropy == pytest.approx(-(law * np.log(law)).sum(), abs=1e-5)
-        assert moment.text == str(int(law.argmax()))
+        assert reading.log_probability == pytest.approx(np.log(law[2]), abs=1e-5)
+        assert reading.entropy == pytest.approx(-(law * np.log(law)).sum(), abs=1e-5)
+        assert reading.text == str(int(law.argmax()))
 
 
 def test_a_text_and_the_same_after_a_space_are_one_answer() -> None:
@@ -83,10 +83,10 @@ def test_a_text_and_the_same_after_a_space_are_one_answer() -> None:
     row = prepare(model, template, 0, {"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many has Ben?"})
     said: list[float] = []
     for text in ("7", " 7"):
-        along = Along(model, template, "answer", 0)
-        along.expect(row, text)
+        along = SlotWatcher(model, template, "answer", 0)
+        along.track(row, text)
         list(fill(mdsample.Sampler(mdsample.parse("steps(2)")), along, template.slots, [row]))
-        first = along.moments(0)[0].log_probability
+        first = along.readings(0)[0].log_probability
         assert first is not None
         said.append(first)
     scores = mdsample.score(
@@ -109,30 +109,30 @@ def test_what_is_written_already_decides() -> None:
     assert len(written) == 3, "the model ends no text early here"
     # the right end is written first
     for text, expected in ((written, [False] * 3), (written[:2] + "abcdef"[written[2] == "a"], [False, True, True])):
-        along = Along(MODEL, TEMPLATE, "answer", 0)
-        along.expect(row, text)
+        along = SlotWatcher(MODEL, TEMPLATE, "answer", 0)
+        along.track(row, text)
         list(fill(sampler, along, TEMPLATE.slots, [row]))
-        assert [m.log_probability == -np.inf for m in along.moments(0)] == expected
+        assert [m.log_probability == -np.inf for m in along.readings(0)] == expected
 
 
 @pytest.mark.parametrize("given_", [{}, {"answer": "a"}])
 def test_a_given_slot_says_nothing(given_: dict[str, str]) -> None:
-    along = Along(MODEL, TEMPLATE, "answer", 0)
+    along = SlotWatcher(MODEL, TEMPLATE, "answer", 0)
     row = prepare(MODEL, TEMPLATE, 0, {"question": "a"}, given_)
-    along.expect(row)
+    along.track(row)
     list(fill(mdsample.Sampler(mdsample.med()), along, TEMPLATE.slots, [row]))
-    moments = along.moments(0)
-    assert bool(moments) != bool(given_) and all(m.log_probability is None for m in moments)
+    readings = along.readings(0)
+    assert bool(readings) != bool(given_) and all(m.log_probability is None for m in readings)
 
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(WatchError, match="there is no slot 'anwser' to watch; slots here: reasoning, answer"):
-        Along(MODEL, TEMPLATE, "anwser", 0)
+        SlotWatcher(MODEL, TEMPLATE, "anwser", 0)
     cached = ScriptedDenoiser(LETTERS, max_length=200, cache=Dual())
     with pytest.raises(WatchError, match="would change what the cache 'dual' keeps"):
-        Along(cached, TEMPLATE, "answer", 0)
+        SlotWatcher(cached, TEMPLATE, "answer", 0)
     with pytest.raises(TemplateError, match="slot 'answer' has 3 positions"):
-        Along(MODEL, TEMPLATE, "answer", 0).expect(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
+        SlotWatcher(MODEL, TEMPLATE, "answer", 0).expect(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
 
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:12}\nAnswer:{answer:4}"

@@ -24,7 +24,7 @@ from mdsample import testing
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache, Exact
-from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import Cfg, NoGuide
 from mdsample.policy.presets import PRESETS
@@ -102,20 +102,20 @@ def test_quantised_weights(family: str, bits: int, tmp_path: Path) -> None:
         same(mdsample.parse(text), models, TEXTS[0], 3)
 
 
-def ask(guide: Any) -> Ask:
+def query(guide: Any) -> Query:
     tokens = np.array([[0, 9, 2, 2, 12, 2], [0, 2, 8, 0, 0, 0], [0, 5, 6, 2, 0, 0]], np.int32)
     valid = np.arange(6) < np.array([[6], [3], [4]])
     sets = (np.arange(320) < 300) & (np.arange(320) != 2)
     restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
     rows = Rows([(0, 0), (0, 1), (0, 2)], np.zeros(3, np.int32))
-    return Ask(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
+    return Query(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("guide", [NoGuide(), Cfg(1.5), Cfg(0.0)])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_statistics(folders: dict[str, Path], family: str, guide: Any, backend: str) -> None:
-    expected, found = (opened(folders[family], name).look(ask(guide)).marginals for name in ("reference", backend))
+    expected, found = (opened(folders[family], name).predict(query(guide)).marginals for name in ("reference", backend))
     assert np.array_equal(found.token, expected.token)
     for name in ("log_probability", "second", "entropy"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-5, atol=2e-5)
@@ -125,18 +125,19 @@ def test_statistics(folders: dict[str, Path], family: str, guide: Any, backend: 
 @pytest.mark.parametrize("guide", [NoGuide(), Cfg(1.5)])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_tokens_that_stand(folders: dict[str, Path], family: str, guide: Any, backend: str) -> None:
-    asked = ask(guide)
+    asked = query(guide)
     looks = [
-        opened(folders[family], name).look(attrs.evolve(asked, looked=asked.valid)) for name in ("reference", backend)
+        opened(folders[family], name).predict(attrs.evolve(asked, wanted=asked.valid))
+        for name in ("reference", backend)
     ]
     row, position = (x.astype(np.int32) for x in np.nonzero(asked.valid & (asked.tokens != 2)))
-    expected, found = (look.log_probabilities(row, position, asked.tokens[row, position]) for look in looks)
+    expected, found = (prediction.log_probabilities(row, position, asked.tokens[row, position]) for prediction in looks)
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
     # what is asked of blanks is none of it
-    blank = asked.looked
-    for look, name in zip(looks, ("reference", backend), strict=True):
-        alone = opened(folders[family], name).look(asked).marginals
-        np.testing.assert_allclose(look.marginals.entropy[blank], alone.entropy[blank], rtol=2e-5, atol=2e-5)
+    blank = asked.wanted
+    for prediction, name in zip(looks, ("reference", backend), strict=True):
+        alone = opened(folders[family], name).predict(asked).marginals
+        np.testing.assert_allclose(prediction.marginals.entropy[blank], alone.entropy[blank], rtol=2e-5, atol=2e-5)
 
 
 #: every preset at temperature 0 and 1, or at the temperature that it has of its own

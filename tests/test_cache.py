@@ -51,7 +51,7 @@ class Script:
         self.tokens = np.array([[5] * 4 + [9] * 8], np.int32)
         self.step = 0
 
-    def look(self, *asked: int, width: int = 12, keep: bool = True) -> list[int]:
+    def predict(self, *asked: int, width: int = 12, keep: bool = True) -> list[int]:
         where = np.zeros((1, width), np.bool_)
         where[0, list(asked)] = True
         tokens = np.pad(self.tokens, ((0, 0), (0, width - 12)))
@@ -72,60 +72,60 @@ EVERYTHING = list(range(12))
 class TestDual:
     def test_keeps_all_but_what_is_asked_and_what_was_written(self) -> None:
         row = Script(Dual())
-        assert row.look(4, 5, 6) == EVERYTHING
+        assert row.predict(4, 5, 6) == EVERYTHING
         row.write(5)
-        assert row.look(4, 6, width=15) == [4, 5, 6]  # another width of the batch changes nothing
-        assert row.look(4, 6) == [4, 6]
+        assert row.predict(4, 6, width=15) == [4, 5, 6]  # another width of the batch changes nothing
+        assert row.predict(4, 6) == [4, 6]
 
     def test_begins_anew_when_the_window_moves(self) -> None:
         row = Script(Dual())
-        row.look(4, 5)
+        row.predict(4, 5)
         row.write(4, 5)
-        assert row.look(6, 7) == EVERYTHING
-        assert row.look(7) == [7]
+        assert row.predict(6, 7) == EVERYTHING
+        assert row.predict(7) == [7]
 
     def test_begins_anew_after_so_many_looks(self) -> None:
         row = Script(Dual(3))
-        assert [len(row.look(4, 5)) for _ in range(7)] == [12, 2, 2, 12, 2, 2, 12]
+        assert [len(row.predict(4, 5)) for _ in range(7)] == [12, 2, 2, 12, 2, 2, 12]
         row = Script(Dual(1))
-        assert [len(row.look(4, 5)) for _ in range(3)] == [12, 12, 12]
+        assert [len(row.predict(4, 5)) for _ in range(3)] == [12, 12, 12]
 
     def test_begins_anew_in_the_midst_of_a_run(self) -> None:
         row = Script(Dual())
-        row.look(4, 5)
+        row.predict(4, 5)
         row.step += 1  # a look in between was somebody else's
-        assert row.look(4, 5) == EVERYTHING
-        assert row.look(4, 5, keep=False) == [4, 5]
+        assert row.predict(4, 5) == EVERYTHING
+        assert row.predict(4, 5, keep=False) == [4, 5]
         row.memory.forget()
-        assert row.look(4, 5) == EVERYTHING
+        assert row.predict(4, 5) == EVERYTHING
 
 
 class TestPrefix:
     def test_keeps_what_stands_before(self) -> None:
         row = Script(Prefix())
-        assert row.look(5, 6) == EVERYTHING
+        assert row.predict(5, 6) == EVERYTHING
         row.write(5)
-        assert row.look(6) == EVERYTHING[5:]
-        assert row.look(6) == EVERYTHING[6:]
+        assert row.predict(6) == EVERYTHING[5:]
+        assert row.predict(6) == EVERYTHING[6:]
 
 
 class TestExact:
     def test_computes_blocks_that_changed_up_to_the_last_one_asked(self) -> None:
         row = Script(Exact(), 3)
-        assert row.look(4, 5) == [0, 1, 2, 3, 4, 5]
-        assert row.look(4) == [4]
+        assert row.predict(4, 5) == [0, 1, 2, 3, 4, 5]
+        assert row.predict(4) == [4]
         row.write(4, 5)
-        assert row.look(6) == [3, 4, 5, 6, 7, 8]
-        assert row.look(9) == [9, 10, 11]
+        assert row.predict(6) == [3, 4, 5, 6, 7, 8]
+        assert row.predict(9) == [9, 10, 11]
         row.write(7)
-        assert row.look(8) == [6, 7, 8]
-        assert row.look(9) == [9, 10, 11]  # it had seen what stood in the block before
+        assert row.predict(8) == [6, 7, 8]
+        assert row.predict(9) == [9, 10, 11]  # it had seen what stood in the block before
 
     def test_needs_no_order_of_steps(self) -> None:
         row = Script(Exact(), 3)
-        row.look(4)
+        row.predict(4)
         row.step = 0
-        assert row.look(4) == [4]
+        assert row.predict(4) == [4]
 
 
 def test_other_rows_are_forgotten_and_found() -> None:
@@ -133,15 +133,15 @@ def test_other_rows_are_forgotten_and_found() -> None:
     tokens, yes = np.full((3, 4), 9, np.int32), np.ones((3, 4), np.bool_)
     asked = np.arange(4)[None] >= np.array([[1], [2], [3]])
 
-    def look(step: int, *keys: int) -> Any:
+    def predict(step: int, *keys: int) -> Any:
         rows = Rows([(0, key) for key in keys], np.full(len(keys), step, np.int32))
         turn = memory.turn(rows, tokens[list(keys)], yes[list(keys)], asked[list(keys)])
         memory.keep(turn)
         return turn.source.tolist(), turn.active.sum(1).tolist()
 
-    assert look(0, 0, 1, 2) == ([-1, -1, -1], [4, 4, 4])
-    assert look(1, 2, 0) == ([2, 0], [1, 3])
-    assert look(2, 0, 1) == ([1, -1], [3, 4])
+    assert predict(0, 0, 1, 2) == ([-1, -1, -1], [4, 4, 4])
+    assert predict(1, 2, 0) == ([2, 0], [1, 3])
+    assert predict(2, 0, 1) == ([1, -1], [3, 4])
 
 
 def _on(name: str) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, TemplateError
-from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import Prepared, fill, prepare
 from mdsample.sampling.result import Row, pieces
@@ -31,14 +31,14 @@ class Spy:
     """A model that takes down what it was asked."""
 
     inner: Denoiser
-    asked: list[Ask] = attrs.field(factory=list)
+    asked: list[Query] = attrs.field(factory=list)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def look(self, ask: Ask) -> Look:
-        self.asked.append(ask)
-        return self.inner.look(ask)
+    def predict(self, query: Query) -> Prediction:
+        self.asked.append(query)
+        return self.inner.predict(query)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def prepared(model: Denoiser, prompts: list[str] = PROMPTS) -> list[Prepared]:
 
 
 def essence(row: Row) -> object:
-    commits = [(c.step, c.position, c.token, c.ruled) for c in row.commits]
+    commits = [(c.step, c.position, c.token, c.by_rule) for c in row.commits]
     return row.id, row.text, row.slots, row.nfe, row.steps, row.outcome, row.filled, row.unfilled, commits
 
 
@@ -77,20 +77,20 @@ def test_a_row_that_is_done_frees_its_place(model: Denoiser, size: int) -> None:
     rows = list(fill(Sampler(parse(POLICIES[1])), spy, TEMPLATE.slots, prepared(model), batch_size=size))
     passes = [row.nfe for row in rows]
     assert len(set(passes)) > 1, "the rows should take different numbers of passes"
-    assert all(len(ask.tokens) <= size for ask in spy.asked)
+    assert all(len(query.tokens) <= size for query in spy.asked)
     # places stand idle only at the end, when fewer rows are left than places
-    assert sum(len(ask.tokens) for ask in spy.asked) == sum(passes)
+    assert sum(len(query.tokens) for query in spy.asked) == sum(passes)
     assert len(spy.asked) <= -(-sum(passes) // size) + max(passes)
-    short = [ask for ask in spy.asked if len(ask.tokens) < min(size, len(rows))]
+    short = [query for query in spy.asked if len(query.tokens) < min(size, len(rows))]
     assert spy.asked[len(spy.asked) - len(short) :] == short
 
 
 def test_neighbours_in_length_share_a_pass_and_none_is_padded_further(model: Denoiser) -> None:
     spy = Spy(model)
     list(fill(Sampler(parse("steps(2)")), spy, TEMPLATE.slots, prepared(model), batch_size=2))
-    for ask in spy.asked:
-        assert ask.tokens.shape[1] == ask.valid.sum(1).max()
-    longest = [ask.tokens.shape[1] for ask in spy.asked]
+    for query in spy.asked:
+        assert query.tokens.shape[1] == query.valid.sum(1).max()
+    longest = [query.tokens.shape[1] for query in spy.asked]
     assert longest == sorted(longest, reverse=True)
 
 

@@ -165,7 +165,7 @@ def test_kl_is_the_sum_of_the_total_correlations(joint, order, selection):
             return 0.0
         agreeing = {x: p for x, p in plain.joint.items() if all(a in (None, b) for a, b in zip(row, x, strict=True))}
         mass = sum(agreeing.values())
-        ((_, chosen),) = plain.sets(row, 0.0, (plain.look(row),))
+        ((_, chosen),) = plain.sets(row, 0.0, (plain.predict(row),))
         together: dict[tuple[int, ...], float] = {}
         for x, p in agreeing.items():
             key = tuple(x[place.position] for place in chosen)
@@ -247,8 +247,8 @@ def test_cumulative_confidence_bounds_the_joint_chance_of_the_most_probable(join
     for _, view in visits(policy, joint):
         chosen = choose(complete(policy), view, rank(complete(policy), view))[0]
         for i in np.flatnonzero(chosen.sum(1) > 1):
-            blank = view.board.blank[i]
-            possible = (rows == view.board.tokens[i])[:, ~blank].all(1)
+            blank = view.batch.blank[i]
+            possible = (rows == view.batch.tokens[i])[:, ~blank].all(1)
             top = possible & (rows == view.marginals.token[i])[:, chosen[i]].all(1)
             assert mass[top].sum() >= (1 + math.log(probability) - 1e-5) * mass[possible].sum()
 
@@ -280,7 +280,7 @@ class SecondThoughts(Revise):
         return self.times
 
     def remask(self, view: View):
-        return view.board.tokens == 0
+        return view.batch.tokens == 0
 
 
 SPLIT = {"reasoning": 2, "answer": 2}
@@ -380,7 +380,7 @@ class Secretive(Selection):
     name: ClassVar[str] = "secretive"
 
     def count(self, view: View, ranked: Ranked):
-        slow = (view.board.step < 2) | (view.board.written[:, 0] == 0)
+        slow = (view.batch.step < 2) | (view.batch.written[:, 0] == 0)
         return np.where(slow, 1, 9).astype(np.int32)
 
 
@@ -640,9 +640,9 @@ def test_frontiers_go_from_one_at_a_time_to_everything_at_once(strength, seed):
 def test_a_frontier_of_one_blank_is_a_point():
     toy = exact.coupled(1.0, 0, length=3)
     points = exact.frontier(toy, toy.canvas(given={0: 1, 2: 0}))
-    price = {"lookahead-k": {3.0, 5.0}}
+    passes = {"lookahead-k": {3.0, 5.0}}
     for point in points:
-        assert point.expected_nfe in price.get(point.rule, {1.0}) and point.kl < 1e-12
+        assert point.expected_nfe in passes.get(point.rule, {1.0}) and point.kl < 1e-12
     assert {point.rule for point in points} == {rule.name for rule in exact.RULES}
 
 

@@ -78,9 +78,9 @@ def test_guidance_hides_what_is_given_like_all_that_the_model_did_not_write() ->
     asks: list[Any] = []
 
     class Listening(ScriptedDenoiser):
-        def look(self, ask: Any) -> Any:
-            asks.append(ask)
-            return super().look(ask)
+        def predict(self, query: Any) -> Any:
+            asks.append(query)
+            return super().predict(query)
 
     canvas = TEMPLATE.canvas(LETTERS, [{"question": "a"}], given=[{"answer": "b"}])
     mdsample.Sampler(mdsample.parse("top(1)+cfg(1)")).run(Listening(LETTERS, max_length=200), canvas)

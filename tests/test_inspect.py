@@ -138,9 +138,9 @@ def test_damage_is_told_as_loading_tells_it(name: str, tmp_path: Path) -> None:
     damage, said = DAMAGE[name]
     damage(folder)
     told: list[str] = []
-    for look in (mdsample.load, mdsample.inspect):
+    for read in (mdsample.load, mdsample.inspect):
         with pytest.raises(ModelError, match=said) as caught:
-            look(folder)
+            read(folder)
         told.append(str(caught.value))
     assert told[0] == told[1]
 

@@ -10,7 +10,7 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.errors import ScoreError
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.scoring.score import ChainRule
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -18,13 +18,13 @@ SYMBOLS = Symbols(6)
 CANVAS = mdsample.Template.parse("{reasoning:5}{answer:1}").canvas(SYMBOLS, [{}] * 3)
 
 
-def asks_of(policy: str, canvas: mdsample.Canvas = CANVAS) -> tuple[mdsample.Result, list[Ask]]:
-    asks: list[Ask] = []
+def asks_of(policy: str, canvas: mdsample.Canvas = CANVAS) -> tuple[mdsample.Result, list[Query]]:
+    asks: list[Query] = []
 
     class Listening(ScriptedDenoiser):
-        def look(self, ask: Any) -> Any:
-            asks.append(ask)
-            return super().look(ask)
+        def predict(self, query: Any) -> Any:
+            asks.append(query)
+            return super().predict(query)
 
     return testing.run(mdsample.parse(policy), Listening(SYMBOLS, 4, 1.0), canvas), asks
 
@@ -34,19 +34,19 @@ def test_a_step_is_a_look_and_one_more_with_a_row_for_each_place(k: int) -> None
     result, asks = asks_of(f"whole+lookahead({k})")
     blanks = [6, 5, 4, 3, 2, 1]
     sizes = [size for n in blanks for size in (3, 3 * min(n, k))[: 1 + (n > 1)]]
-    assert [len(ask.tokens) for ask in asks] == sizes
+    assert [len(query.tokens) for query in asks] == sizes
     assert all(row.nfe == 6 * (1 + k) for row in result.rows)
 
 
 def test_what_is_tried_is_the_best_token_of_the_most_certain_places() -> None:
     _, asks = asks_of("whole+lookahead(3)", CANVAS.take([0]))
-    first = ScriptedDenoiser(SYMBOLS, 4, 1.0).look(asks[0]).marginals
+    first = ScriptedDenoiser(SYMBOLS, 4, 1.0).predict(asks[0]).marginals
     places = np.sort(np.argsort(first.entropy[0])[:3])
-    for tokens, looked, place in zip(asks[1].tokens, asks[1].looked, places, strict=True):
+    for tokens, wanted, place in zip(asks[1].tokens, asks[1].wanted, places, strict=True):
         expected = asks[0].tokens[0].copy()
         expected[place] = first.token[0, place]
         assert (tokens == expected).all()
-        assert (looked == (expected == SYMBOLS.mask_id)).all()
+        assert (wanted == (expected == SYMBOLS.mask_id)).all()
 
 
 @pytest.mark.parametrize("own", [0, 1, 5])
@@ -54,9 +54,9 @@ def test_the_first_place_is_that_of_least_own_and_mean_remaining_entropy(own: in
     toy = ScriptedDenoiser(SYMBOLS, 4, 1.0)
     for row in range(len(CANVAS)):
         result, asks = asks_of(f"whole+lookahead(3,own={own})", CANVAS.take([row]))
-        first, tried = toy.look(asks[0]).marginals, toy.look(asks[1]).marginals
+        first, tried = toy.predict(asks[0]).marginals, toy.predict(asks[1]).marginals
         places = np.sort(np.argsort(first.entropy[0])[:3])
-        left = [tried.entropy[i][asks[1].looked[i]].mean() for i in range(3)]
+        left = [tried.entropy[i][asks[1].wanted[i]].mean() for i in range(3)]
         best = places[np.argmin(own * first.entropy[0, places] + left)]
         assert result.rows[0].commits[0].position == best
 

@@ -56,11 +56,11 @@ def test_near_certainty_is_told_from_certainty(look_at: LookAt) -> None:
 
 @looks
 def test_looks_scatter_and_the_rest_is_unseen(look_at: LookAt) -> None:
-    looked = np.array([[False, True, False], [True, False, True]])
-    found = look_at(np.log([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]), looked=looked).marginals
+    wanted = np.array([[False, True, False], [True, False, True]])
+    found = look_at(np.log([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]), wanted=wanted).marginals
     assert found.token.tolist() == [[0, 0, 0], [2, 0, 1]]
-    np.testing.assert_allclose(found.confidence[looked], [0.7, 0.8, 0.5], rtol=1e-6)
-    assert (found.log_probability[~looked] == -math.inf).all() and (found.entropy[~looked] == math.inf).all()
+    np.testing.assert_allclose(found.confidence[wanted], [0.7, 0.8, 0.5], rtol=1e-6)
+    assert (found.log_probability[~wanted] == -math.inf).all() and (found.entropy[~wanted] == math.inf).all()
 
 
 @pytest.mark.parametrize(
@@ -79,16 +79,16 @@ def test_broken_scores_are_an_error(look_at: LookAt, scores: list[float], messag
 
 @looks
 def test_refusals(look_at: LookAt) -> None:
-    looked = np.array([[True, False]])
-    look = look_at(np.zeros((1, 3)), looked=looked)
+    wanted = np.array([[True, False]])
+    prediction = look_at(np.zeros((1, 3)), wanted=wanted)
     with pytest.raises(ValueError, match="row 0, position 1 was not looked at"):
-        look.draw(*places(1, 1), np.array([0.5]), Greedy())
+        prediction.draw(*places(1, 1), np.array([0.5]), Greedy())
     with pytest.raises(ValueError, match="uniforms must lie in"):
-        look.draw(*places(1), np.array([1.0]), Greedy())
+        prediction.draw(*places(1), np.array([1.0]), Greedy())
     with pytest.raises(ValueError, match="no token may stand at row 0, position 1"):
         look_at(np.zeros((2, 3)), [[True] * 3, [False] * 3])
     with pytest.raises(ValueError, match="no token may stand at row 0, position 0"):
-        look.draw(*places(1), np.array([0.5]), Greedy(), restrict((1, 2), 3, [[False] * 3]))
+        prediction.draw(*places(1), np.array([0.5]), Greedy(), restrict((1, 2), 3, [[False] * 3]))
     with pytest.raises(ModelError, match="row 0, position 0 no usable scores: every token"):
         look_at([[0, -math.inf]]).draw(*places(1), np.array([0.5]), Greedy(), restrict((1, 1), 2, [[False, True]]))
 
@@ -98,14 +98,14 @@ def test_refusals(look_at: LookAt) -> None:
         name: ClassVar[str] = "dice"
 
     with pytest.raises(ValueError, match="the draw Dice is not known here; known: greedy, temperature"):
-        look.draw(*places(1), np.array([0.5]), Dice())
+        prediction.draw(*places(1), np.array([0.5]), Dice())
 
 
 @looks
 def test_nothing_looked_at(look_at: LookAt) -> None:
-    look = look_at(np.zeros((0, 3)), looked=np.zeros((2, 2), np.bool_))
-    assert (look.marginals.entropy == math.inf).all()
-    tokens, probability = look.draw(*places(0), np.zeros(0), Temperature(top_p=0.5))
+    prediction = look_at(np.zeros((0, 3)), wanted=np.zeros((2, 2), np.bool_))
+    assert (prediction.marginals.entropy == math.inf).all()
+    tokens, probability = prediction.draw(*places(0), np.zeros(0), Temperature(top_p=0.5))
     assert tokens.shape == probability.shape == (0,)
 
 
@@ -206,8 +206,8 @@ def test_the_coldest_temperature_is_greedy(look_at: LookAt, t: float) -> None:
 @pytest.mark.parametrize("t", [1e300, 1e25])
 @looks
 def test_the_hottest_is_uniform_over_what_is_allowed(look_at: LookAt, t: float) -> None:
-    look = look_at([[0.0, 9.0, -800.0, 5.0]], [[True, True, True, False]])
-    tokens, _ = look.draw(*places(300, 0), (np.arange(300) + 0.5) / 300, Temperature(t))
+    prediction = look_at([[0.0, 9.0, -800.0, 5.0]], [[True, True, True, False]])
+    tokens, _ = prediction.draw(*places(300, 0), (np.arange(300) + 0.5) / 300, Temperature(t))
     assert np.bincount(tokens, minlength=4).tolist() == [100, 100, 100, 0]
 
 
@@ -267,19 +267,19 @@ def test_stated_tokens_equal_the_reference(look_at: LookAt, data: st.DataObject)
     expected = reference(scores, allowed).log_probabilities(*places(n), tokens)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
-    look = look_at(scores, allowed)
-    best = look.log_probabilities(*places(n), look.marginals.token[0])
-    np.testing.assert_allclose(best, look.marginals.log_probability[0], atol=1e-6)
+    prediction = look_at(scores, allowed)
+    best = prediction.log_probabilities(*places(n), prediction.marginals.token[0])
+    np.testing.assert_allclose(best, prediction.marginals.log_probability[0], atol=1e-6)
 
 
 @looks
 def test_stated_tokens_are_refused_where_nothing_is_known(look_at: LookAt) -> None:
-    look = look_at(np.zeros((1, 3)), looked=np.array([[True, False]]))
+    prediction = look_at(np.zeros((1, 3)), wanted=np.array([[True, False]]))
     with pytest.raises(ValueError, match="row 0, position 1 was not looked at, so nothing is known of it"):
-        look.log_probabilities(*places(1, 1), np.zeros(1, np.int32))
+        prediction.log_probabilities(*places(1, 1), np.zeros(1, np.int32))
     for token in (-1, 3):
         with pytest.raises(ValueError, match=rf"there is no token {token}; ids go from 0 to 2"):
-            look.log_probabilities(*places(1), np.array([token], np.int32))
+            prediction.log_probabilities(*places(1), np.array([token], np.int32))
 
 
 # looks compared
@@ -308,14 +308,14 @@ def test_logits_that_were_not_kept_are_compared_all_the_same(
     look_at: LookAt, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = np.random.default_rng(0).normal(size=(5, BLOCK)).astype(np.float32)
-    look = look_at(scores)
-    monkeypatch.setattr(sys.modules[type(look).__module__], "CHUNK_BYTES", rows * 4 * BLOCK)
+    prediction = look_at(scores)
+    monkeypatch.setattr(sys.modules[type(prediction).__module__], "CHUNK_BYTES", rows * 4 * BLOCK)
     before = look_at(2 * scores)
     assert (before._kept is None) == (rows < 5)  # type: ignore[attr-defined]
     some = np.array([4, 0, 3, 1], np.int32)
     at = (np.zeros(4, np.int32), some)
     expected = reference(scores).divergence(*at, reference(2 * scores), at[0])
-    for one in (look, look_at(scores)):
+    for one in (prediction, look_at(scores)):
         np.testing.assert_allclose(one.divergence(*at, before, at[0]), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -334,11 +334,11 @@ def test_divergences_by_hand(look_at: LookAt) -> None:
 @looks
 def test_only_looks_of_one_kind_at_places_seen_are_compared(look_at: LookAt) -> None:
     scores = np.zeros((2, 3))
-    look, other = look_at(scores), look_at(scores[:1], looked=np.array([[True, False]]))
+    prediction, other = look_at(scores), look_at(scores[:1], wanted=np.array([[True, False]]))
     one = np.ones(1, np.int32)
     with pytest.raises(ValueError, match="position 1 was not looked at"):
-        look.divergence(0 * one, one, other, 0 * one)
+        prediction.divergence(0 * one, one, other, 0 * one)
     with pytest.raises(ValueError, match="position 1 was not looked at"):
-        other.divergence(0 * one, one, look, 0 * one)
-    with pytest.raises(ValueError, match="cannot be compared with a NumpyLook: look again on one backend"):
-        look.divergence(0 * one, 0 * one, reference(scores), 0 * one)
+        other.divergence(0 * one, one, prediction, 0 * one)
+    with pytest.raises(ValueError, match="cannot be compared with a NumpyPrediction: predict on one backend"):
+        prediction.divergence(0 * one, 0 * one, reference(scores), 0 * one)

@@ -28,7 +28,7 @@ from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import CacheError, ModelError
 from mdsample.models.cache import Dual
-from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import Cfg, NoGuide
 
@@ -91,19 +91,19 @@ def bert(folders: dict[str, Path]) -> TorchDenoiser:
     return open_model(folders["bert"], device="cpu")
 
 
-def ask(guide: Any = None) -> Ask:
+def query(guide: Any = None) -> Query:
     # tokens 0, 1 and 5, the padding tokens of these models, stand inside rows as text
     tokens = np.array([[0, 9, 1, 2, 12, 2, 5, 1], [0, 2, 8, 1, 2, 2, 2, 2], [0, 5, 6, 0, 9, 1, 2, 2]], np.int32)
     valid = np.arange(8) < np.array([[8], [4], [6]])
-    looked = (tokens == 2) & valid
+    wanted = (tokens == 2) & valid
     sets = (np.arange(VOCAB) < 300) & (np.arange(VOCAB) != 2)
     restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
     rows = Rows([(0, 0), (1, 0), (2, 0)], np.zeros(3, np.int32))
-    return Ask(tokens, valid, looked, (tokens != 2) & valid, restriction, guide or NoGuide(), rows)
+    return Query(tokens, valid, wanted, (tokens != 2) & valid, restriction, guide or NoGuide(), rows)
 
 
 def expected(kind: str, tokens: Any) -> Any:
-    """Transformers' own logits of one row without padding, float64 `[L, V]`, restricted as in `ask`."""
+    """Transformers' own logits of one row without padding, float64 `[L, V]`, restricted as in `query`."""
     model = make(kind)
     numbers = {} if kind != "roberta" else {"position_ids": torch.arange(len(tokens))[None] + 2}
     with torch.inference_mode():
@@ -119,17 +119,17 @@ def test_marginals_are_those_of_transformers(
     model = open_model(folders[kind], device="cpu")
     assert model.trunk.head is not None, "logits are made where they are wanted"
     assert (model.vocab_size, model.max_length) == (VOCAB, 48)
-    asked = ask()
-    found = model.look(asked).marginals
+    asked = query()
+    found = model.predict(asked).marginals
     monkeypatch.setattr(masked_lm, "_linear", lambda _: None)
     monkeypatch.setattr(module, "LOGITS_BYTES", 1)  # row by row
     whole = open_model(folders[kind], device="cpu")
     assert whole.trunk.head is None
-    np.testing.assert_allclose(whole.look(asked).marginals.entropy, found.entropy, atol=1e-5)
+    np.testing.assert_allclose(whole.predict(asked).marginals.entropy, found.entropy, atol=1e-5)
     for row in (0, 2):
         length = int(asked.valid[row].sum())
         logits = expected(kind, asked.tokens[row, :length])
-        for position in np.flatnonzero(asked.looked[row]):
+        for position in np.flatnonzero(asked.wanted[row]):
             one = logits[position]
             probability = np.exp(one - one.max())
             probability /= probability.sum()
@@ -164,12 +164,12 @@ def test_the_promises_hold(bert: TorchDenoiser, policy: Policy) -> None:
 
 
 def test_guidance(bert: TorchDenoiser) -> None:
-    asked = ask()
+    asked = query()
     bare = np.where(asked.fixed, np.int32(2), asked.tokens)
     c, u = (expected("bert", tokens[0]) for tokens in (asked.tokens, bare))
     allowed = np.isfinite(c[0])
-    guided = (u[:, allowed] + 2.5 * (c[:, allowed] - u[:, allowed]))[asked.looked[0]]
-    found = bert.look(ask(Cfg(1.5))).marginals.log_probability[0, asked.looked[0]]
+    guided = (u[:, allowed] + 2.5 * (c[:, allowed] - u[:, allowed]))[asked.wanted[0]]
+    found = bert.predict(query(Cfg(1.5))).marginals.log_probability[0, asked.wanted[0]]
     top = guided.max(1)
     assert np.allclose(found, -np.log(np.exp(guided - top[:, None]).sum(1)), atol=1e-4)
 
@@ -182,10 +182,10 @@ def test_the_command(folders: dict[str, Path], capsys: pytest.CaptureFixture[str
 
 
 def test_every_dtype(folders: dict[str, Path]) -> None:
-    full = open_model(folders["bert"], device="cpu").look(ask()).marginals
+    full = open_model(folders["bert"], device="cpu").predict(query()).marginals
     for dtype in ("bfloat16", "float16"):
-        found = open_model(folders["bert"], device="cpu", dtype=dtype).look(ask()).marginals
-        np.testing.assert_allclose(found.entropy[ask().looked], full.entropy[ask().looked], atol=0.6)
+        found = open_model(folders["bert"], device="cpu", dtype=dtype).predict(query()).marginals
+        np.testing.assert_allclose(found.entropy[query().wanted], full.entropy[query().wanted], atol=0.6)
 
 
 def test_special_tokens_by_role(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import FAMILIES, WIDE, family_weights, random_weights, write_checkpoint, write_family
 from hypothesis import given, settings
-from test_backends_agree import ask
+from test_backends_agree import query
 
 mx: Any = pytest.importorskip("mlx.core")
 
@@ -88,7 +88,7 @@ def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
             stem = name.removesuffix("weight")
             mixed |= {part: eight[part] for part in (name, stem + "scales", stem + "biases")}
     folder = write_family(tmp_path, "llada2_moe", config=WIDE["llada2_moe"], weights=mixed)
-    found, expected = (mdsample.load(folder, name).look(ask(NoGuide())).marginals for name in ("mlx", "reference"))
+    found, expected = (mdsample.load(folder, name).predict(query(NoGuide())).marginals for name in ("mlx", "reference"))
     assert np.array_equal(found.token, expected.token)
 
 
@@ -99,7 +99,7 @@ def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str
     assert opened.trunk.dtype == device.DTYPES[dtype]
     assert opened.backend == ("mlx" if dtype == "float32" else f"mlx {dtype}")
     reference = mdsample.load(tmp_path, "reference")
-    found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
+    found, expected = (m.predict(query(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)
     tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]
     np.testing.assert_allclose(found.entropy[seen], expected.entropy[seen], atol=tolerance)
@@ -183,7 +183,7 @@ def test_packed_weights_need_less(tmp_path: Path) -> None:
 
 def test_unknown_guides(model: MlxDenoiser) -> None:
     with pytest.raises(ValueError, match="the guide Greedy is not known here; known: none, cfg"):
-        model.look(ask(mdsample.Greedy()))
+        model.predict(query(mdsample.Greedy()))
 
 
 def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> 
         tensors[f"model.transformer.{name}.weight"][:] = 1e30
     opened = open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu")
     with pytest.raises(ModelError, match="row 0, position 2 no usable scores"):
-        opened.look(ask(NoGuide()))
+        opened.predict(query(NoGuide()))
 
 
 def test_is_listed() -> None:

@@ -15,13 +15,13 @@ mx: Any = pytest.importorskip("mlx.core")
 from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
 from looks import mlx_look_at as look_at
 from mdsample_mlx import draw, weights
-from mdsample_mlx import look as looking
+from mdsample_mlx import prediction as looking
 from mdsample_mlx.backend import guided as mlx_guided
 from mdsample_mlx.draw import _amounts, _share, split
-from mdsample_mlx.look import MlxLook
+from mdsample_mlx.prediction import MlxPrediction
 from mdsample_mlx.reduce import reduce
 
-from mdsample.backend.reference.look import guided
+from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
 
 CPU = mx.Device(mx.cpu)
@@ -66,15 +66,15 @@ def test_one_transfer_a_look_and_one_a_draw(chunk_rows: int, monkeypatch: pytest
     monkeypatch.setattr(looking, "CHUNK_BYTES", chunk_rows * 4 * BLOCK)
     syncs = Syncs(monkeypatch)
     scores = np.random.default_rng(0).normal(size=(7, 300))
-    look: Any = look_at(scores, [[True] * 290 + [False] * 10, [False] * 100 + [True] * 200])
+    prediction: Any = look_at(scores, [[True] * 290 + [False] * 10, [False] * 100 + [True] * 200])
     # in chunks, each is done before the next one is made
     more = 3 if chunk_rows == 3 else 0
     assert (syncs.fetched, syncs.evaluated) == ([(4, 7)], more)
-    look.draw(*places(7), np.full(7, 0.3), Greedy())
+    prediction.draw(*places(7), np.full(7, 0.3), Greedy())
     assert len(syncs.fetched) == 1, "the look has said what a greedy draw gives"
-    look.draw(*places(7), np.full(7, 0.3), Temperature(0.7, top_p=0.9, top_k=50, min_p=0.01))
+    prediction.draw(*places(7), np.full(7, 0.3), Temperature(0.7, top_p=0.9, top_k=50, min_p=0.01))
     assert (syncs.fetched, syncs.evaluated) == ([(4, 7), (2, 7)], 2 * more)
-    assert (look._kept is None) == (chunk_rows == 3)
+    assert (prediction._kept is None) == (chunk_rows == 3)
 
 
 def test_nothing_is_read_before_the_end() -> None:
@@ -93,11 +93,11 @@ def test_logits_are_never_there_all_at_once() -> None:
         sizes.append(places.size * REAL * 4)
         return mx.zeros((places.size, REAL), mx.float32)
 
-    looked = np.ones((2, 200), np.bool_)
+    wanted = np.ones((2, 200), np.bool_)
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    MlxLook(logits, REAL, looked, restrict(looked.shape, REAL), CPU)
+    MlxPrediction(logits, REAL, wanted, restrict(wanted.shape, REAL), CPU)
     assert max(sizes) <= looking.CHUNK_BYTES and len(sizes) == -(-400 // (looking.CHUNK_BYTES // 4 // REAL))
     # the whole would be 193 MiB, in each of half a dozen steps
     assert mx.get_peak_memory() - before < 8 * looking.CHUNK_BYTES

@@ -100,7 +100,7 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
         for i, row in enumerate(result.rows):
             here = canvas.blank[i, : len(row.tokens)] & (row.tokens != symbols.mask_id)
             by_model = here.copy()
-            by_model[[c.position for c in row.commits if c.ruled]] = False
+            by_model[[c.position for c in row.commits if c.by_rule]] = False
             if isinstance(part, mdsample.Ban):
                 assert not set(row.tokens[by_model].tolist()) & set(part.tokens)
             if isinstance(part, mdsample.Allow):
@@ -116,9 +116,9 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
 @given(models(), canvases(), st.integers(1, 12), POLICIES)
 def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int, policy: Policy) -> None:
     rest = policy.without("stop")
-    price = mdsample.Sampler(policy).plan(model, canvas).price
+    passes = mdsample.Sampler(policy).plan(model, canvas).passes
     for row in testing.run(rest + mdsample.Budget(nfe), model, canvas).rows:
-        assert row.nfe <= max(nfe, price)
+        assert row.nfe <= max(nfe, passes)
         assert row.unfilled == 0
 
 
@@ -179,8 +179,8 @@ def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, can
             places = np.flatnonzero(canvas.slot[i] == number)
             ends = [p for p in places if row.tokens[p] == end]
             for p in places:
-                ruled = row.commits[order[p]].ruled
-                assert not ruled or (row.tokens[p] == end and ends[0] < p)
+                by_rule = row.commits[order[p]].by_rule
+                assert not by_rule or (row.tokens[p] == end and ends[0] < p)
 
 
 def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
-from mdsample.backend.reference.look import NumpyLook, guided, reduce
+from mdsample.backend.reference.prediction import NumpyPrediction, guided, reduce
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
-from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.models.families.llada import read
 from mdsample.models.families.trunk import Trunk, Whole
 from mdsample.policy.draw import Draw, Greedy, Temperature
@@ -188,10 +188,10 @@ class TestTrunk:
 # one row whose positions are the places
 
 
-def look_at(scores: Any, allowed: Any = None) -> NumpyLook:
+def look_at(scores: Any, allowed: Any = None) -> NumpyPrediction:
     scores = np.asarray(scores)
-    looked = np.ones((1, len(scores)), np.bool_)
-    return NumpyLook(scores, looked, restrict(looked.shape, scores.shape[1], allowed))
+    wanted = np.ones((1, len(scores)), np.bool_)
+    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed))
 
 
 def restrict(shape: tuple[int, int], size: int, allowed: Any = None) -> Restriction:
@@ -262,21 +262,23 @@ class TestReduce:
 
 class TestLook:
     def test_marginals_are_scattered_and_the_rest_is_unseen(self) -> None:
-        looked = np.array([[False, True, False], [True, False, True]])
+        wanted = np.array([[False, True, False], [True, False, True]])
         scores = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]))
-        found = NumpyLook(scores, looked, restrict(looked.shape, 3)).marginals
+        found = NumpyPrediction(scores, wanted, restrict(wanted.shape, 3)).marginals
         assert found.token.tolist() == [[0, 0, 0], [2, 0, 1]]
         assert {found.log_probability.dtype, found.second.dtype, found.entropy.dtype} == {np.dtype(np.float32)}
-        np.testing.assert_allclose(found.confidence[looked], [0.7, 0.8, 0.5], rtol=1e-6)
-        np.testing.assert_allclose(found.margin[looked], [0.5, 0.7, 0.25], rtol=1e-6)
-        assert (found.log_probability[~looked] == -math.inf).all() and (found.entropy[~looked] == math.inf).all()
+        np.testing.assert_allclose(found.confidence[wanted], [0.7, 0.8, 0.5], rtol=1e-6)
+        np.testing.assert_allclose(found.margin[wanted], [0.5, 0.7, 0.25], rtol=1e-6)
+        assert (found.log_probability[~wanted] == -math.inf).all() and (found.entropy[~wanted] == math.inf).all()
 
     def test_what_is_banned_is_neither_measured_nor_drawn(self) -> None:
-        look = look_at([[5.0, 1.0, 0.0, 9.0]], [[False, True, True, False]])
-        found = look.marginals
+        prediction = look_at([[5.0, 1.0, 0.0, 9.0]], [[False, True, True, False]])
+        found = prediction.marginals
         share = 1 / (1 + math.exp(-1))
         assert found.token[0, 0] == 1 and found.confidence[0, 0] == pytest.approx(share)
-        np.testing.assert_allclose(look.probabilities(*places(1), Temperature(), None), [[0, share, 1 - share, 0]])
+        np.testing.assert_allclose(
+            prediction.probabilities(*places(1), Temperature(), None), [[0, share, 1 - share, 0]]
+        )
 
     def test_an_empty_set_names_its_place(self) -> None:
         with pytest.raises(ValueError, match="no token may stand at row 0, position 1"):
@@ -285,26 +287,26 @@ class TestLook:
             look_at(np.zeros((2, 3))).draw(*places(1), np.array([0.5]), Greedy(), restrict((1, 2), 3, [[False] * 3]))
 
     def test_a_narrower_restriction_renormalises(self) -> None:
-        look = look_at(np.log([[0.5, 0.3, 0.2]]), [[True, True, True]])
+        prediction = look_at(np.log([[0.5, 0.3, 0.2]]), [[True, True, True]])
         narrow = restrict((1, 1), 3, [[False, True, True]])
-        np.testing.assert_allclose(look.probabilities(*places(1), Temperature(), narrow), [[0, 0.6, 0.4]])
-        token, probability = look.draw(*places(1), np.array([0.01]), Temperature(0.5), narrow)
+        np.testing.assert_allclose(prediction.probabilities(*places(1), Temperature(), narrow), [[0, 0.6, 0.4]])
+        token, probability = prediction.draw(*places(1), np.array([0.01]), Temperature(0.5), narrow)
         assert (token[0], probability[0]) == (1, pytest.approx(0.6))
-        assert look.draw(*places(1), np.array([0.01]), Greedy(), narrow)[0][0] == 1
+        assert prediction.draw(*places(1), np.array([0.01]), Greedy(), narrow)[0][0] == 1
 
     def test_float64_stays_exact(self) -> None:
         law = np.array([[1e-30, 0.25, 0.75]])
         np.testing.assert_allclose(look_at(np.log(law)).probabilities(*places(1), Temperature(), None), law, rtol=1e-13)
 
     def test_refusals(self) -> None:
-        looked = np.array([[True, False]])
-        look = NumpyLook(np.zeros((1, 3)), looked, restrict((1, 2), 3))
+        wanted = np.array([[True, False]])
+        prediction = NumpyPrediction(np.zeros((1, 3)), wanted, restrict((1, 2), 3))
         with pytest.raises(ValueError, match="row 0, position 1 was not looked at"):
-            look.draw(*places(1, 1), np.array([0.5]), Greedy(), None)
+            prediction.draw(*places(1, 1), np.array([0.5]), Greedy(), None)
         with pytest.raises(ValueError, match="uniforms must lie in"):
-            look.draw(*places(1), np.array([1.0]), Greedy(), None)
+            prediction.draw(*places(1), np.array([1.0]), Greedy(), None)
         with pytest.raises(ValueError, match="1 positions were looked at, but there are scores for 2"):
-            NumpyLook(np.zeros((2, 3)), looked, restrict((1, 2), 3))
+            NumpyPrediction(np.zeros((2, 3)), wanted, restrict((1, 2), 3))
 
         @final
         @attrs.frozen
@@ -312,12 +314,12 @@ class TestLook:
             name: ClassVar[str] = "dice"
 
         with pytest.raises(ValueError, match="the draw Dice is not known here; known: greedy, temperature"):
-            look.draw(*places(1), np.array([0.5]), Dice(), None)
+            prediction.draw(*places(1), np.array([0.5]), Dice(), None)
 
     def test_nothing_looked_at(self) -> None:
-        look = NumpyLook(np.zeros((0, 3), np.float32), np.zeros((2, 2), np.bool_), restrict((2, 2), 3))
-        assert (look.marginals.entropy == math.inf).all()
-        tokens, probability = look.draw(*places(0), np.zeros(0), Temperature(top_p=0.5), None)
+        prediction = NumpyPrediction(np.zeros((0, 3), np.float32), np.zeros((2, 2), np.bool_), restrict((2, 2), 3))
+        assert (prediction.marginals.entropy == math.inf).all()
+        tokens, probability = prediction.draw(*places(0), np.zeros(0), Temperature(top_p=0.5), None)
         assert tokens.shape == probability.shape == (0,)
 
 
@@ -392,43 +394,45 @@ class TestDraw:
     @given(score_rows, draws)
     def test_probabilities_are_the_law_of_draw(self, scores: list[float], how: Temperature) -> None:
         assume(max(scores) > -math.inf)
-        look, n = look_at([scores]), 2000
-        tokens, probability = look.draw(*places(n, 0), (np.arange(n) + 0.5) / n, how, None)
-        law = look.probabilities(*places(1), how, None)[0]
+        prediction, n = look_at([scores]), 2000
+        tokens, probability = prediction.draw(*places(n, 0), (np.arange(n) + 0.5) / n, how, None)
+        law = prediction.probabilities(*places(1), how, None)[0]
         # each token owns one interval of the uniforms, so its share is off by less than one point of the grid
         np.testing.assert_allclose(np.bincount(tokens, minlength=len(law)) / n, law, atol=1.001 / n)
-        one = look.probabilities(*places(1), Temperature(), None)[0]
+        one = prediction.probabilities(*places(1), Temperature(), None)[0]
         np.testing.assert_allclose(probability, one[tokens], rtol=1e-6)
 
     def test_greedy_takes_the_lowest_of_the_best_and_tells_its_probability(self) -> None:
-        look = look_at(np.log([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]]))
+        prediction = look_at(np.log([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]]))
         for u in (0.0, 0.5, 1 - 2**-53):
-            tokens, probability = look.draw(*places(2), np.full(2, u), Greedy(), None)
+            tokens, probability = prediction.draw(*places(2), np.full(2, u), Greedy(), None)
             assert tokens.tolist() == [1, 0] and tokens.dtype == np.int32 and probability.dtype == np.float32
             np.testing.assert_allclose(probability, [0.4, 0.6], rtol=1e-6)
-        assert look.probabilities(*places(2), Greedy(), None).tolist() == [[0, 1, 0], [1, 0, 0]]
+        assert prediction.probabilities(*places(2), Greedy(), None).tolist() == [[0, 1, 0], [1, 0, 0]]
 
     @few
     @given(st.lists(st.one_of(st.floats(-800, 30), st.just(-math.inf)), min_size=2, max_size=40), st.integers(0, 2**31))
     def test_a_token_of_probability_zero_is_never_drawn(self, scores: list[float], seed: int) -> None:
         assume(max(scores) > -math.inf)
-        look = look_at([scores])
-        law = look.probabilities(*places(1), Temperature(), None)[0]
+        prediction = look_at([scores])
+        law = prediction.probabilities(*places(1), Temperature(), None)[0]
         # the worst places for an inverse CDF: both ends, and every edge and its neighbours
         edges = np.cumsum(law) / law.sum()
         u = np.concatenate([[0.0, 1 - 2**-53], edges, np.nextafter(edges, 0), np.nextafter(edges, 1)])
         u = np.concatenate([u, np.random.default_rng(seed).random(50)])
         u = u[(u >= 0) & (u < 1)]
-        tokens, _ = look.draw(*places(len(u), 0), u, Temperature(), None)
+        tokens, _ = prediction.draw(*places(len(u), 0), u, Temperature(), None)
         assert (law[tokens] > 0).all()
 
     def test_follows_the_law_at_the_size_of_a_real_vocabulary(self) -> None:
         size, n = 126_464, 640
         rng = np.random.default_rng(11)
-        look = look_at((rng.normal(size=(1, size)) * 2).astype(np.float32))
-        law = look.probabilities(*places(1), Temperature(), None)[0]
+        prediction = look_at((rng.normal(size=(1, size)) * 2).astype(np.float32))
+        law = prediction.probabilities(*places(1), Temperature(), None)[0]
         u = rng.random(n)
-        tokens = np.concatenate([look.draw(*places(32, 0), part, Temperature(), None)[0] for part in u.reshape(-1, 32)])
+        tokens = np.concatenate(
+            [prediction.draw(*places(32, 0), part, Temperature(), None)[0] for part in u.reshape(-1, 32)]
+        )
         group = rng.permutation(size) % 16
         expected = np.bincount(group, law, 16) * n
         statistic = ((np.bincount(group[tokens], minlength=16) - expected) ** 2 / expected).sum()
@@ -438,8 +442,8 @@ class TestDraw:
         assert ((high - law)[tokens] <= u + 1e-12).all() and (u <= high[tokens] + 1e-12).all()
 
     def test_the_coldest_temperature_is_greedy(self) -> None:
-        look = look_at([[0.0, 1.0, 1.0 - 1e-9]])
-        assert look.probabilities(*places(1), Temperature(5e-324), None).tolist() == [[0, 1, 0]]
+        prediction = look_at([[0.0, 1.0, 1.0 - 1e-9]])
+        assert prediction.probabilities(*places(1), Temperature(5e-324), None).tolist() == [[0, 1, 0]]
 
 
 class TestGuidance:
@@ -467,11 +471,11 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> ReferenceDenoiser:
     return open_model(write_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def ask(rows: list[list[int]], looked: Any, fixed: Any, guide: Guide) -> Ask:
+def query(rows: list[list[int]], wanted: Any, fixed: Any, guide: Guide) -> Query:
     tokens, valid = batch(rows)
     restriction = restrict(tokens.shape, V, [True] * 300 + [False] * 20)
     keys = Rows([(0, row) for row in range(len(rows))], np.zeros(len(rows), np.int32))
-    return Ask(tokens, valid, looked & valid, fixed & valid, restriction, guide, keys)
+    return Query(tokens, valid, wanted & valid, fixed & valid, restriction, guide, keys)
 
 
 class TestDenoiser:
@@ -485,28 +489,28 @@ class TestDenoiser:
         assert typed.template == "{prompt}{answer:128}" and typed.tokenizer.mask_id == 2
 
     def test_looks_where_it_is_asked(self, denoiser: ReferenceDenoiser) -> None:
-        looked = self.BLANK.copy()
-        looked[1] = False
-        look: Look = denoiser.look(ask(self.ROWS, looked, self.FIXED, NoGuide()))
-        seen = np.isfinite(look.marginals.entropy)
-        assert np.array_equal(seen, looked & batch(self.ROWS)[1])
+        wanted = self.BLANK.copy()
+        wanted[1] = False
+        prediction: Prediction = denoiser.predict(query(self.ROWS, wanted, self.FIXED, NoGuide()))
+        seen = np.isfinite(prediction.marginals.entropy)
+        assert np.array_equal(seen, wanted & batch(self.ROWS)[1])
         expected = oracle(WEIGHTS, CONFIG, self.ROWS[0])[2][:300]
-        assert look.marginals.token[0, 2] == expected.argmax()
+        assert prediction.marginals.token[0, 2] == expected.argmax()
         top = expected.max() - math.log(np.exp(expected).sum())
-        assert look.marginals.log_probability[0, 2] == pytest.approx(top, abs=1e-4)
+        assert prediction.marginals.log_probability[0, 2] == pytest.approx(top, abs=1e-4)
 
     def test_guidance_hides_the_fixed_text(self, denoiser: ReferenceDenoiser) -> None:
-        given = ask(self.ROWS, self.BLANK, self.FIXED, Cfg(1.5))
-        look = denoiser.look(given)
+        given = query(self.ROWS, self.BLANK, self.FIXED, Cfg(1.5))
+        prediction = denoiser.predict(given)
         row = self.ROWS[0]
         c = oracle(WEIGHTS, CONFIG, row)[[2, 3, 5], :300]
         u = oracle(WEIGHTS, CONFIG, [2] * 6)[[2, 3, 5], :300]
         law = np.exp(u + 2.5 * (c - u))
         law /= law.sum(1, keepdims=True)
         at = np.zeros(3, np.int32), np.array([2, 3, 5], np.int32)
-        np.testing.assert_allclose(look.probabilities(*at, Temperature(), None)[:, :300], law, atol=2e-4)
-        plain = denoiser.look(ask(self.ROWS, self.BLANK, self.FIXED, NoGuide())).marginals
-        zero = denoiser.look(ask(self.ROWS, self.BLANK, self.FIXED, Cfg(0))).marginals
+        np.testing.assert_allclose(prediction.probabilities(*at, Temperature(), None)[:, :300], law, atol=2e-4)
+        plain = denoiser.predict(query(self.ROWS, self.BLANK, self.FIXED, NoGuide())).marginals
+        zero = denoiser.predict(query(self.ROWS, self.BLANK, self.FIXED, Cfg(0))).marginals
         np.testing.assert_allclose(zero.entropy, plain.entropy, atol=1e-5)
 
     def test_refuses_a_guide_it_does_not_know(self, denoiser: ReferenceDenoiser) -> None:
@@ -516,7 +520,7 @@ class TestDenoiser:
             name: ClassVar[str] = "angel"
 
         with pytest.raises(ValueError, match="the guide Angel is not known here; known: none, cfg"):
-            denoiser.look(ask(self.ROWS, self.BLANK, self.FIXED, Angel()))
+            denoiser.predict(query(self.ROWS, self.BLANK, self.FIXED, Angel()))
 
     def test_damaged_weights_are_an_error_and_never_greedy(self, tmp_path: Path) -> None:
         weights = random_weights()
@@ -527,7 +531,7 @@ class TestDenoiser:
             np.errstate(all="ignore"),
             pytest.raises(ModelError, match=r"row 0, position 2 no usable scores: the highest is (nan|inf)"),
         ):
-            broken.look(ask(self.ROWS, self.BLANK, self.FIXED, NoGuide()))
+            broken.predict(query(self.ROWS, self.BLANK, self.FIXED, NoGuide()))
         for poison in (np.nan, np.inf, -np.inf):
             norm[:] = 1
             norm[3] = poison

@@ -53,7 +53,7 @@ class Odd(Order):
         return 0.0
 
     def rank(self, view: View) -> Doubles:
-        return np.where(view.board.place % 2 == 0, self.value, 1.0)
+        return np.where(view.batch.open_index % 2 == 0, self.value, 1.0)
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ class Again(Revise):
         return 3
 
     def remask(self, view: View) -> Bools:
-        return ~view.board.blank
+        return ~view.batch.blank
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
@@ -119,7 +119,7 @@ def test_no_mask_is_left_by_revision_in_a_row_that_leaves(policy: str) -> None:
 def test_an_end_token_that_stands_in_a_slot_beforehand_ends_it() -> None:
     (row,) = run("ended+ban([4])", canvas_of("a0$00")).rows
     assert row.tokens.tolist()[2:] == [END] * 3
-    assert [c.position for c in row.commits if c.ruled] == [3, 4]
+    assert [c.position for c in row.commits if c.by_rule] == [3, 4]
 
 
 def test_choices_take_no_rows_ragged_slots_and_rows_without_the_slot() -> None:

@@ -19,7 +19,7 @@ import mdsample
 from mdsample.core.rows import Rows
 from mdsample.exact import HiddenMarkov, Joint, Listed, law
 from mdsample.exact.law import visits
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.p2 import planned
@@ -115,7 +115,7 @@ def test_below_confidence_is_followed_exactly(
         return [i for _, i in doubtful[: max(0, before - 1)]]
 
     def sets(row: Row, step: int) -> Iterable[tuple[float, list[Place]]]:
-        return plain.sets(row, 0.0, (*({},) * step, plain.look(row)))
+        return plain.sets(row, 0.0, (*({},) * step, plain.predict(row)))
 
     policy = mdsample.Whole() + order + selection + mdsample.Temperature(1.0)
     expected = brute_law(toy.size, toy.length, sets, again, budget)
@@ -138,7 +138,7 @@ def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, s
 
     def sets(row: Row, step: int) -> Iterable[tuple[float, list[Place]]]:
         count = sum(row[i] is None for i in best(plain, row, eta, steps, step))
-        return replace(plain, selection=top(count)).sets(row, 0.0, (plain.look(row),))
+        return replace(plain, selection=top(count)).sets(row, 0.0, (plain.predict(row),))
 
     def again(row: Row, written: tuple[int, ...], step: int) -> list[int]:
         kept = best(plain, row, eta, steps, step)
@@ -149,11 +149,11 @@ def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, s
     same_law(policy.replace(mdsample.P2Remask(eta, steps=steps, limit=budget)), toy, expected)
 
 
-def ask(model: ScriptedDenoiser, plan: Any, tokens: Any, looked: Any) -> Any:
+def query(model: ScriptedDenoiser, plan: Any, tokens: Any, wanted: Any) -> Any:
     """A look at one row without fixed text."""
     every = np.ones(tokens.shape, np.bool_)
-    return model.look(
-        Ask(tokens, every, looked, ~every, plan.restriction, NoGuide(), Rows([(0, 0)], np.zeros(1, np.int32)))
+    return model.predict(
+        Query(tokens, every, wanted, ~every, plan.restriction, NoGuide(), Rows([(0, 0)], np.zeros(1, np.int32)))
     )
 
 
@@ -170,12 +170,12 @@ def test_p2_at_temperature_0_is_the_papers_algorithm(seed: int, length: int, ste
     assert len(found) == steps
     x = np.full(length, mask, np.int32)
     for i in range(1, steps + 1):
-        look = ask(model, plan, x[None], np.ones((1, length), np.bool_))
+        prediction = query(model, plan, x[None], np.ones((1, length), np.bool_))
         masked = x == mask
-        best = look.marginals.token[0]
+        best = prediction.marginals.token[0]
         proposed = np.where(masked, best, x).astype(np.int32)
         here = np.arange(length, dtype=np.int32)
-        score = look.log_probabilities(np.zeros_like(here), here, proposed).astype(np.float64)
+        score = prediction.log_probabilities(np.zeros_like(here), here, proposed).astype(np.float64)
         score[~masked] *= eta
         again = np.argsort(score + np.where(masked, 0, 1e-12), kind="stable")[
             : math.floor(length * (1 - i / steps) + 1e-9)
@@ -203,7 +203,7 @@ def test_below_confidence_takes_no_more_steps_than_blanks(policy: Policy, seed: 
     result = promises.run(whole, model, canvas)
     assert all(row.steps <= 9 for row in result.rows)
     one = promises.run(whole.replace(mdsample.Top(1)), model, canvas)
-    assert not one.state.remasked.any() or any(c.ruled for row in one.rows for c in row.commits)
+    assert not one.state.remasked.any() or any(c.by_rule for row in one.rows for c in row.commits)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_toy_leaves_out_the_token_that_stands(number: int) -> None:
     plain = Brute({x: float(p) for x, p in np.ndenumerate(toy.table())}, 3, whole, ORDERS["confidence"], top(1))
     seen = 0
     for _, view in visits(mdsample.Whole() + mdsample.Temperature(1.0) + mdsample.BelowConfidence(), toy):
-        for tokens, said in zip(view.board.tokens.tolist(), view.standing.tolist(), strict=True):
+        for tokens, said in zip(view.batch.tokens.tolist(), view.standing.tolist(), strict=True):
             row = tuple(None if token == 3 else token for token in tokens)
             expected = stands(plain, row)
             seen += len(expected)
@@ -273,8 +273,8 @@ def test_the_plan_of_p2() -> None:
     policy = mdsample.p2(0.0, steps=4) + mdsample.Temperature(1.0)
     for _, view in visits(policy, toy):
         kept = planned(view, 0.0, 4)
-        assert (kept | view.board.blank).all()  # at 0 all that stands stays
-        assert (kept.sum(1) == view.board.step + 1).all()
+        assert (kept | view.batch.blank).all()  # at 0 all that stands stays
+        assert (kept.sum(1) == view.batch.step + 1).all()
     # then it is highest confidence first, an even split
     other = law(mdsample.Whole() + mdsample.llada(4) + mdsample.Temperature(1.0), toy)
     assert law(policy, toy).outcomes == pytest.approx(other.outcomes)

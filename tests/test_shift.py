@@ -27,8 +27,8 @@ toys = st.builds(ScriptedDenoiser, st.just(SYMBOLS), st.integers(0, 99), st.samp
 class Listening(ScriptedDenoiser):
     """Keeps count of its looks."""
 
-    def look(self, ask: Any) -> Any:
-        found = super().look(ask)
+    def predict(self, query: Any) -> Any:
+        found = super().predict(query)
         LOOKS.append(weakref.ref(found))
         return found
 
@@ -53,10 +53,12 @@ def test_what_stands_still_is_committed_and_else_one(
     # laws [B, L, V] of every state, from looks that know of no others
     laws, tops = [], []
     for state in states[:-1]:
-        view, look = see(attrs.evolve(plan, shifts=0), toy, state.board(every, 1, SYMBOLS), every, [None] * len(every))
+        view, prediction = see(
+            attrs.evolve(plan, shifts=0), toy, state.batch(every, 1, SYMBOLS), every, [None] * len(every)
+        )
         table = np.zeros((*view.eligible.shape, toy.vocab_size))
         rows, positions = (x.astype(np.int32) for x in np.nonzero(view.eligible))
-        table[rows, positions] = look.probabilities(rows, positions, mdsample.Temperature())  # type: ignore[attr-defined]
+        table[rows, positions] = prediction.probabilities(rows, positions, mdsample.Temperature())  # type: ignore[attr-defined]
         laws.append(table)
         tops.append(view.marginals.confidence)
     for i, row in enumerate(mdsample.Sampler(policy).run(toy, CANVAS).rows):

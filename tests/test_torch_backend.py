@@ -21,7 +21,7 @@ from mdsample import testing
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
-from mdsample.models.denoiser import Ask, Denoiser
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import Cfg, NoGuide
@@ -39,13 +39,13 @@ def model(folder: Path) -> TorchDenoiser:
     return open_model(folder, device="cpu")
 
 
-def ask(guide: Any) -> Ask:
+def query(guide: Any) -> Query:
     tokens = np.array([[0, 9, 2, 2, 12, 2], [0, 2, 8, 0, 0, 0], [0, 5, 6, 2, 0, 0]], np.int32)
     valid = np.arange(6) < np.array([[6], [3], [4]])
     sets = (np.arange(320) < 300) & (np.arange(320) != 2)
     restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
     rows = Rows([(0, 0), (0, 1), (0, 2)], np.zeros(3, np.int32))
-    return Ask(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
+    return Query(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
 
 
 def near(one: Any, other: Any) -> None:
@@ -56,13 +56,13 @@ def near(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("guide", [NoGuide(), Cfg(1.5), Cfg(0.0)])
 def test_looks_as_the_reference(folder: Path, model: TorchDenoiser, guide: Any, monkeypatch: Any) -> None:
-    expected = mdsample.load(folder, "reference").look(ask(guide))
-    near(model.look(ask(guide)).marginals, expected.marginals)
-    rows, positions = np.nonzero(ask(guide).looked)
+    expected = mdsample.load(folder, "reference").predict(query(guide))
+    near(model.predict(query(guide)).marginals, expected.marginals)
+    rows, positions = np.nonzero(query(guide).wanted)
     at = rows.astype(np.int32), positions.astype(np.int32), np.linspace(0.1, 0.9, len(rows)), Temperature(0.7)
-    assert np.array_equal(model.look(ask(guide)).draw(*at, None)[0], expected.draw(*at, None)[0])
+    assert np.array_equal(model.predict(query(guide)).draw(*at, None)[0], expected.draw(*at, None)[0])
     monkeypatch.setattr(backend, "STACKED_TOKENS", 0)
-    near(model.look(ask(guide)).marginals, expected.marginals)
+    near(model.predict(query(guide)).marginals, expected.marginals)
 
 
 def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +74,9 @@ def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatc
         return own(self, tokens, *rest)
 
     monkeypatch.setattr(backend.TorchTrunk, "hidden", hidden)
-    model.look(ask(Cfg(1.0)))
+    model.predict(query(Cfg(1.0)))
     monkeypatch.setattr(backend, "STACKED_TOKENS", 35)
-    model.look(ask(Cfg(1.0)))
+    model.predict(query(Cfg(1.0)))
     assert shapes == [(6, 6), (3, 6), (3, 6)]
 
 
@@ -106,7 +106,7 @@ def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str
     assert opened.trunk.dtype == device.DTYPES[dtype]
     assert opened.backend == ("torch" if dtype == "float32" else f"torch {dtype}")
     reference = mdsample.load(tmp_path, "reference")
-    found, expected = (m.look(ask(NoGuide())).marginals for m in (opened, reference))
+    found, expected = (m.predict(query(NoGuide())).marginals for m in (opened, reference))
     seen = np.isfinite(expected.entropy)
     tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]
     np.testing.assert_allclose(found.entropy[seen], expected.entropy[seen], atol=tolerance)
@@ -174,7 +174,7 @@ def test_memory_is_checked_before_anything_is_read(folder: Path, monkeypatch: py
 
 def test_unknown_guides(model: TorchDenoiser) -> None:
     with pytest.raises(ValueError, match="the guide Greedy is not known here; known: none, cfg"):
-        model.look(ask(mdsample.Greedy()))
+        model.predict(query(mdsample.Greedy()))
 
 
 def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> None:
@@ -183,4 +183,4 @@ def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> 
         tensors[f"model.transformer.{name}.weight"][:] = 1e30
     opened = open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu")
     with pytest.raises(ModelError, match="row 0, position 2 no usable scores"):
-        opened.look(ask(NoGuide()))
+        opened.predict(query(NoGuide()))

@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch")
 
 from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
 from looks import torch_look_at as look_at
-from mdsample_torch import look as looking
+from mdsample_torch import prediction as looking
 from mdsample_torch.denoiser import guide_
 from mdsample_torch.draw import _share, split
-from mdsample_torch.look import TorchLook
+from mdsample_torch.prediction import TorchPrediction
 from mdsample_torch.reduce import reduce_
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdsample.backend.reference.look import guided
+from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
 
 
@@ -64,16 +64,16 @@ def test_one_transfer_a_look_and_one_a_draw(chunk_rows: int, monkeypatch: pytest
     monkeypatch.setattr(torch.Tensor, "cpu", cpu)
     scores = np.random.default_rng(0).normal(size=(7, 300))
     with Watch() as watch:
-        look = look_at(scores, [[True] * 290 + [False] * 10, [False] * 100 + [True] * 200])
+        prediction = look_at(scores, [[True] * 290 + [False] * 10, [False] * 100 + [True] * 200])
         assert fetched == [(4, 7)]
-        look.draw(*places(7), np.full(7, 0.3), Greedy())
+        prediction.draw(*places(7), np.full(7, 0.3), Greedy())
         assert fetched == [(4, 7)], "the look has said what a greedy draw gives"
-        look.draw(*places(7), np.full(7, 0.3), Temperature(0.7, top_p=0.9, top_k=50, min_p=0.01))
+        prediction.draw(*places(7), np.full(7, 0.3), Temperature(0.7, top_p=0.9, top_k=50, min_p=0.01))
         assert fetched == [(4, 7), (2, 7)]
     assert not watch.reads
     monkeypatch.setattr(looking, "CHUNK_BYTES", 64 << 20)
     whole = look_at(scores, [[True] * 290 + [False] * 10, [False] * 100 + [True] * 200]).marginals
-    np.testing.assert_array_equal(look.marginals.token, whole.token)
+    np.testing.assert_array_equal(prediction.marginals.token, whole.token)
 
 
 def test_logits_are_never_there_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +83,8 @@ def test_logits_are_never_there_all_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         sizes.append(out.numel() * 4)
         out[:] = 0
 
-    looked = np.ones((2, 200), np.bool_)
-    TorchLook(logits, REAL, REAL, looked, restrict(looked.shape, REAL), torch.device("cpu"))
+    wanted = np.ones((2, 200), np.bool_)
+    TorchPrediction(logits, REAL, REAL, wanted, restrict(wanted.shape, REAL), torch.device("cpu"))
     assert max(sizes) <= looking.CHUNK_BYTES and len(sizes) == -(-400 // (looking.CHUNK_BYTES // 4 // REAL))
 
 
@@ -99,9 +99,9 @@ def test_logits_kept_or_made_again_give_the_same_draw(data: st.DataObject) -> No
     assert kept._kept is not None
     again._kept = None
     asked: list[int] = []
-    for look in (kept, again):
-        own = look._logits
-        look._logits = lambda places, out, own=own: (asked.append(len(places)), own(places, out))[1]
+    for prediction in (kept, again):
+        own = prediction._logits
+        prediction._logits = lambda places, out, own=own: (asked.append(len(places)), own(places, out))[1]
     for one, other in zip(kept.draw(*places(n), u, how), again.draw(*places(n), u, how), strict=True):
         np.testing.assert_array_equal(one, other)
     assert asked == [n], "the kept ones are not made again"

@@ -19,10 +19,10 @@ torch = pytest.importorskip("torch")
 from interpreted import DEVICE
 
 pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch for CUDA")
-from mdsample_torch import look as looking
+from mdsample_torch import prediction as looking
 from mdsample_torch import reduce as reducing
 from mdsample_torch import reduce_triton
-from mdsample_torch.look import TorchLook
+from mdsample_torch.prediction import TorchPrediction
 from mdsample_torch.reduce import Reduced, reduce_
 from mdsample_torch.statistics import statistics
 from mdsample_torch.weights import BLOCK
@@ -174,7 +174,7 @@ def test_no_rows() -> None:
     assert kernel(np.zeros((0, BLOCK), np.float32)).entropy.shape == (0,)
 
 
-def look_at(scores: Any) -> TorchLook:
+def look_at(scores: Any) -> TorchPrediction:
     """A look at one row, the last tokens forbidden."""
     table = torch.as_tensor(scores).to(DEVICE)
     shape = 1, len(table)
@@ -185,8 +185,8 @@ def look_at(scores: Any) -> TorchLook:
     allowed = np.arange(table.shape[1])[None] < table.shape[1] - 9
     restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     with np.errstate(all="ignore"):
-        looked = np.ones(shape, np.bool_)
-        return TorchLook(logits, table.shape[1], table.shape[1], looked, restriction, torch.device(DEVICE))
+        wanted = np.ones(shape, np.bool_)
+        return TorchPrediction(logits, table.shape[1], table.shape[1], wanted, restriction, torch.device(DEVICE))
 
 
 def test_a_look_takes_either(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,16 @@ import numpy as np
 from mdsample.backend.installed import Choice, Device
 from mdsample.core.arrays import Ints
 from mdsample.core.tokens import Tokenizer
-from mdsample.models.cache import Cache, suit
+from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import open_checkpoint
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.models.families import read_config
 from mdsample.models.tokenizer import FileTokenizer
 from mdsample.policy.guide import Cfg, NoGuide
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
-from mdsample_mlx.look import MlxLook
 from mdsample_mlx.past import Past
+from mdsample_mlx.prediction import MlxPrediction
 from mdsample_mlx.trunk import MlxTrunk
 from mdsample_mlx.weights import read_weights
 
@@ -63,34 +63,34 @@ class MlxDenoiser:
         """The longest row, tokens."""
         return self.trunk.spec.max_length
 
-    def look(self, ask: Ask) -> MlxLook:
-        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+    def predict(self, query: Query) -> MlxPrediction:
+        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
 
-        Raises `ValueError` for a guide it does not know, and as `MlxTrunk.hidden` and `MlxLook` do.
+        Raises `ValueError` for a guide it does not know, and as `MlxTrunk.hidden` and `MlxPrediction` do.
         """
         with mx.stream(self.device):
-            match ask.guide:
+            match query.guide:
                 case NoGuide():
-                    hidden, masked, scale = self._hidden(ask, ask.tokens, 0), None, 0.0
+                    hidden, masked, scale = self._hidden(query, query.tokens, 0), None, 0.0
                 case Cfg(scale=scale):
-                    bare = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
-                    hidden, masked = self._hidden(ask, ask.tokens, 0), self._hidden(ask, bare, 1)
+                    bare = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
+                    hidden, masked = self._hidden(query, query.tokens, 0), self._hidden(query, bare, 1)
                 case _:
-                    raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+                    raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
 
             def logits(places: mx.array) -> mx.array:
                 found = self.trunk.logits(hidden[places])
                 return found if masked is None else guided(found, self.trunk.logits(masked[places]), scale)
 
-            return MlxLook(logits, self.trunk.width, ask.looked, ask.restriction, self.device)
+            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, self.device)
 
-    def _hidden(self, ask: Ask, tokens: Ints, which: int) -> mx.array:
+    def _hidden(self, query: Query, tokens: Ints, which: int) -> mx.array:
         past = None if self._pasts is None else self._pasts[which]
-        return self.trunk.hidden(tokens, ask.valid, ask.looked, past, ask.rows)
+        return self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:
-    """u + (`scale` + 1)(c − u) of logits `[n, W]`, as `mdsample.backend.reference.look.guided`."""
+    """u + (`scale` + 1)(c − u) of logits `[n, W]`, as `mdsample.backend.reference.prediction.guided`."""
     impossible = mx.isneginf(conditional) | mx.isneginf(unconditional)
     moved = unconditional + (scale + 1) * (conditional - unconditional)
     return mx.where(impossible, conditional, moved)
@@ -114,7 +114,7 @@ def open_model(
     if compile:
         refuse_uncompilable(where)
     spec = read_config(folder)
-    suit(cache, spec.block)
+    check_compatible(cache, spec.block)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)

@@ -16,7 +16,7 @@ from mdsample.backend.refusals import refuse_stranger, refuse_unknown, refuse_un
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Look
+from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample_mlx.device import evaluate, upload
 from mdsample_mlx.draw import inverse_cdf, split
@@ -31,11 +31,11 @@ Logits = Callable[[mx.array], mx.array]
 
 
 @final
-class MlxLook:
-    """See `mdsample.models.denoiser.Look`. Forward pass and statistics are one evaluation, if one chunk."""
+class MlxPrediction:
+    """See `mdsample.models.denoiser.Prediction`. Forward pass and statistics are one evaluation, if one chunk."""
 
-    def __init__(self, logits: Logits, width: int, looked: Bools, restriction: Restriction, device: mx.Device) -> None:
-        """`logits`: of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.
+    def __init__(self, logits: Logits, width: int, wanted: Bools, restriction: Restriction, device: mx.Device) -> None:
+        """`logits`: of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
 
         `width`: W; what lies beyond the vocabulary is ignored. Raises `ValueError` where the restriction allows no
         token, `ModelError` where the logits are not finite; both name row and position.
@@ -43,9 +43,9 @@ class MlxLook:
         self._logits, self._width, self._restriction, self._device = logits, width, restriction, device
         #: restricted logits of all N places, if they were one chunk: draws need not make them again
         self._kept: mx.array | None = None
-        rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
-        self._number = np.full(looked.shape, -1, np.int32)
-        self._number[looked] = np.arange(len(rows))
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+        self._number = np.full(wanted.shape, -1, np.int32)
+        self._number[wanted] = np.arange(len(rows))
         parts: list[mx.array] = []
         with mx.stream(device):
             chunks = list(self._chunks(len(rows)))
@@ -62,11 +62,11 @@ class MlxLook:
             token, *bits = _fetch(parts, 4)
         log_probability, second, entropy = (x.view(np.float32) for x in bits)
         refuse_unusable(log_probability, rows, positions)
-        self._marginals = Marginals.unseen(*looked.shape)
-        self._marginals.token[looked] = token
-        self._marginals.log_probability[looked] = log_probability
-        self._marginals.second[looked] = second
-        self._marginals.entropy[looked] = entropy
+        self._marginals = Marginals.unseen(*wanted.shape)
+        self._marginals.token[wanted] = token
+        self._marginals.log_probability[wanted] = log_probability
+        self._marginals.second[wanted] = second
+        self._marginals.entropy[wanted] = entropy
 
     @property
     def marginals(self) -> Marginals:
@@ -79,7 +79,7 @@ class MlxLook:
         """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
 
         The CDF is a sum of whole numbers (`mdsample_mlx.draw`), so it never falls and ends where it should: a token of
-        probability zero is never drawn. Arguments and results as in `Look`; `restriction` narrows the look's own.
+        probability zero is never drawn. Arguments and results as in `Prediction`; `restriction` narrows the look's own.
         Raises `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
         """
         if not ((uniforms >= 0) & (uniforms < 1)).all():
@@ -108,7 +108,7 @@ class MlxLook:
         return tokens, np.exp(bits.view(np.float32))
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
         refuse_unknown(tokens, self._restriction.sets.shape[1])
         refuse_unseen(self._number[rows, positions].astype(np.int64), rows, positions)
         parts: list[mx.array] = []
@@ -124,10 +124,10 @@ class MlxLook:
                     evaluate(parts[-1])
             return _fetch(parts, 1)[0].view(np.float32)
 
-    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]`, nats; see `Look`. Logits that were not kept are made anew, chunk by chunk."""
+    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`. Logits that were not kept are recomputed."""
         refuse_stranger(self, before)
-        assert isinstance(before, MlxLook)
+        assert isinstance(before, MlxPrediction)
         refuse_unseen(self._number[rows, positions].astype(np.int64), rows, positions)
         refuse_unseen(before._number[before_rows, positions].astype(np.int64), before_rows, positions)
         parts: list[mx.array] = []

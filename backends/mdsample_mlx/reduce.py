@@ -1,6 +1,6 @@
 """The vocabulary reduced away: top token, its log-probability, the second's and the entropy, in float32.
 
-The same formulas and rules as `mdsample.backend.reference.look.reduce`. Lazy, like all that MLX computes.
+The same formulas and rules as `mdsample.backend.reference.prediction.reduce`. Lazy, like all that MLX computes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mdsample.backend.installed import Choice, Device
-from mdsample.models.cache import Cache, suit
+from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import family_of, read_config, read_fields
@@ -41,7 +41,7 @@ def open_model(
 
         return open_masked_lm(folder, where, dtype, cache, compile)
     spec = read_config(folder)
-    suit(cache, spec.block)
+    check_compatible(cache, spec.block)
     card = read_card(folder)
     tokenizer = FileTokenizer.read(folder, spec)
     checkpoint = open_checkpoint(folder, spec)

@@ -14,10 +14,10 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.policy.guide import Cfg, NoGuide
-from mdsample_torch.look import TorchLook
 from mdsample_torch.past import Past
+from mdsample_torch.prediction import TorchPrediction
 
 #: with and without the fixed text go through the trunk together up to this many tokens; its matrices are then busy
 #: anyway, and one pass of more would only take more memory
@@ -96,19 +96,19 @@ class TorchDenoiser:
         return self.trunk.spec.max_length
 
     @torch.inference_mode()
-    def look(self, ask: Ask) -> TorchLook:
-        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+    def predict(self, query: Query) -> TorchPrediction:
+        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
 
-        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchLook` do.
+        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchPrediction` do.
         """
-        match ask.guide:
+        match query.guide:
             case NoGuide():
                 past = None if self._pasts is None else self._pasts[0]
-                hidden, masked, scale = self._hidden(ask, ask.tokens, past), None, 0.0
+                hidden, masked, scale = self._hidden(query, query.tokens, past), None, 0.0
             case Cfg(scale=scale):
-                hidden, masked = self._both(ask)
+                hidden, masked = self._both(query)
             case _:
-                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
 
         def logits(places: Tensor, out: Tensor) -> None:
             self.trunk.logits(hidden[places], out)
@@ -117,25 +117,27 @@ class TorchDenoiser:
                 self.trunk.logits(masked[places], unconditional)
                 guide_(out, unconditional, scale)
 
-        return TorchLook(logits, self.vocab_size, self.trunk.width, ask.looked, ask.restriction, self.trunk.device)
+        return TorchPrediction(
+            logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, self.trunk.device
+        )
 
-    def _both(self, ask: Ask) -> tuple[Tensor, Tensor]:
+    def _both(self, query: Query) -> tuple[Tensor, Tensor]:
         """Hidden states `[N, d]` with the fixed text, and with masks in its place."""
-        bare = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
+        bare = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
         if self._pasts is not None:
-            return self._hidden(ask, ask.tokens, self._pasts[0]), self._hidden(ask, bare, self._pasts[1])
-        if 2 * ask.tokens.size > STACKED_TOKENS:
-            return self._hidden(ask, ask.tokens, None), self._hidden(ask, bare, None)
-        valid, looked = np.concatenate([ask.valid] * 2), np.concatenate([ask.looked] * 2)
-        hidden, masked = self.trunk.hidden(np.concatenate([ask.tokens, bare]), valid, looked, None, None).chunk(2)
+            return self._hidden(query, query.tokens, self._pasts[0]), self._hidden(query, bare, self._pasts[1])
+        if 2 * query.tokens.size > STACKED_TOKENS:
+            return self._hidden(query, query.tokens, None), self._hidden(query, bare, None)
+        valid, wanted = np.concatenate([query.valid] * 2), np.concatenate([query.wanted] * 2)
+        hidden, masked = self.trunk.hidden(np.concatenate([query.tokens, bare]), valid, wanted, None, None).chunk(2)
         return hidden, masked
 
-    def _hidden(self, ask: Ask, tokens: Ints, past: Past | None) -> Tensor:
-        return self.trunk.hidden(tokens, ask.valid, ask.looked, past, ask.rows)
+    def _hidden(self, query: Query, tokens: Ints, past: Past | None) -> Tensor:
+        return self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:
-    """Writes u + (`scale` + 1)(c − u) into c `[n, W]`, as `mdsample.backend.reference.look.guided`; u is used up."""
+    """Writes u + (`scale` + 1)(c − u) into c `[n, W]`, as `guided` of the reference backend; u is used up."""
     impossible = conditional.isneginf() | unconditional.isneginf()
     conditional.copy_(
         torch.where(impossible, conditional, (conditional - unconditional).mul_(scale + 1).add_(unconditional))

@@ -17,7 +17,7 @@ from mdsample.backend.refusals import refuse_stranger, refuse_unknown, refuse_un
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Look
+from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample_torch.device import upload
 from mdsample_torch.draw import inverse_cdf, split
@@ -35,14 +35,14 @@ Logits = Callable[[Tensor, Tensor], None]
 
 
 @final
-class TorchLook:
-    """One forward pass; see `mdsample.models.denoiser.Look`."""
+class TorchPrediction:
+    """One forward pass; see `mdsample.models.denoiser.Prediction`."""
 
     @torch.inference_mode()
     def __init__(
-        self, logits: Logits, size: int, width: int, looked: Bools, restriction: Restriction, device: torch.device
+        self, logits: Logits, size: int, width: int, wanted: Bools, restriction: Restriction, device: torch.device
     ) -> None:
-        """`logits`: of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.
+        """`logits`: of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
 
         `size`: number of tokens; columns from there to `width` are ignored. Raises `ValueError` where the restriction
         allows no token, `ModelError` where the logits are not finite; both name row and position.
@@ -51,9 +51,9 @@ class TorchLook:
         self._restriction = restriction
         #: what is left of the logits of all N places, if they were one chunk: draws need not make them again
         self._kept: Tensor | None = None
-        rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
-        self._number = np.full(looked.shape, -1, np.int64)
-        self._number[looked] = np.arange(len(rows))
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+        self._number = np.full(wanted.shape, -1, np.int64)
+        self._number[wanted] = np.arange(len(rows))
         parts: list[Tensor] = []
         for part, scratch in self._parts(rows, positions, None, keep=True):
             reduced = statistics(part, scratch)
@@ -63,11 +63,11 @@ class TorchLook:
         found = [x.view(np.float32) for x in bits]
         # where the highest score is not finite, `reduce_` gives it in place of a log-probability
         refuse_unusable(found[0], rows, positions)
-        self._marginals = Marginals.unseen(*looked.shape)
-        self._marginals.token[looked] = token
-        self._marginals.log_probability[looked] = found[0]
-        self._marginals.second[looked] = found[1]
-        self._marginals.entropy[looked] = found[2]
+        self._marginals = Marginals.unseen(*wanted.shape)
+        self._marginals.token[wanted] = token
+        self._marginals.log_probability[wanted] = found[0]
+        self._marginals.second[wanted] = found[1]
+        self._marginals.entropy[wanted] = found[2]
 
     @property
     def marginals(self) -> Marginals:
@@ -80,7 +80,7 @@ class TorchLook:
         """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
 
         The CDF is a sum of whole numbers (`mdsample_torch.draw`), so it never falls and ends where it should: a token
-        of probability zero is never drawn. Arguments and results as in `Look`; `restriction` narrows the look's own.
+        of probability zero is never drawn. Arguments and results as in `Prediction`; `restriction` narrows the query's.
         Raises `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
         """
         if not ((uniforms >= 0) & (uniforms < 1)).all():
@@ -117,7 +117,7 @@ class TorchLook:
 
     @torch.inference_mode()
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
         refuse_unknown(tokens, self._size)
         refuse_unseen(self._number[rows, positions], rows, positions)
         wanted = upload(tokens.astype(np.int64), self._device)
@@ -132,10 +132,10 @@ class TorchLook:
         return _fetch(parts, 1)[0].view(np.float32)
 
     @torch.inference_mode()
-    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]`, nats; see `Look`. Logits that were not kept are made anew, chunk by chunk."""
+    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`. Logits that were not kept are recomputed."""
         refuse_stranger(self, before)
-        assert isinstance(before, TorchLook)
+        assert isinstance(before, TorchPrediction)
         refuse_unseen(self._number[rows, positions], rows, positions)
         refuse_unseen(before._number[before_rows, positions], before_rows, positions)
         parts: list[Tensor] = []

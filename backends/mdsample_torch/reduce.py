@@ -1,6 +1,6 @@
 """The vocabulary reduced away: top token, its log-probability, the second's and the entropy, in float32.
 
-The same formulas and rules as `mdsample.backend.reference.look.reduce`, in as few passes over the logits as torch can.
+The same formulas and rules as `reduce` of the reference backend, in as few passes over the logits as torch can.
 Columns are taken in blocks: a maximum is quick to find and its place is not, so it is looked for in one block only.
 """
 

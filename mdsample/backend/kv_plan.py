@@ -7,7 +7,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Ints, Longs, upto
 from mdsample.core.rows import Key, Rows
-from mdsample.models.cache import Cache, Exact, Prefix, suit
+from mdsample.models.cache import Cache, Exact, Prefix, check_compatible
 
 
 @attrs.frozen(eq=False)
@@ -41,7 +41,7 @@ class Memory:
 
     def __init__(self, cache: Cache, block: int | None) -> None:
         """`block` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
-        suit(cache, block)
+        check_compatible(cache, block)
         self._cache, self._block = cache, block
         self._rows: dict[Key, tuple[int, _Row]] = {}
 

@@ -55,11 +55,11 @@ def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
         raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")
 
 
-def refuse_stranger(look: object, before: object) -> None:
-    """`ValueError` unless two looks that are to be compared are of one kind."""
-    if type(look) is not type(before):
+def refuse_stranger(prediction: object, before: object) -> None:
+    """`ValueError` unless two predictions that are to be compared are of one kind."""
+    if type(prediction) is not type(before):
         raise ValueError(
-            f"a {type(look).__name__} cannot be compared with a {type(before).__name__}: look again on one backend"
+            f"a {type(prediction).__name__} cannot be compared with a {type(before).__name__}: predict on one backend"
         )
 
 

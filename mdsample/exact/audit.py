@@ -107,8 +107,8 @@ def _bound(view: View, ranked: Ranked) -> Doubles:
 
 def _total(view: View, ranked: Ranked) -> Doubles:
     """The budget that pays for a prefix if nothing was spent before."""
-    blanks = view.board.open.sum(1)[:, None]
-    return bounds(ranked) * blanks / np.minimum(blanks - view.board.blank.sum(1)[:, None] + _length(ranked), blanks)
+    blanks = view.batch.initially_blank.sum(1)[:, None]
+    return bounds(ranked) * blanks / np.minimum(blanks - view.batch.blank.sum(1)[:, None] + _length(ranked), blanks)
 
 
 def _least_confidence(view: View, ranked: Ranked) -> Doubles:

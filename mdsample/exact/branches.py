@@ -15,21 +15,21 @@ import numpy as np
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.core.restriction import Restriction
 from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
-from mdsample.models.denoiser import Look
+from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Temperature
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.selection import RandomSelection, Selection
 from mdsample.policy.view import Ranked, View
 from mdsample.sampling.observe import restrict
-from mdsample.sampling.sampler import in_order, prefix, rank, ranked, revisable, waves_of
+from mdsample.sampling.sampler import draw_rounds, in_order, prefix, rank, ranked, revisable
 
 
 @runtime_checkable
-class OpenLook(Protocol):
+class OpenPrediction(Protocol):
     """A look that tells the probabilities it draws with."""
 
     def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None) -> Doubles:
-        """`[N, V]` float64, at the N places given as to `Look.draw`."""
+        """`[N, V]` float64, at the N places given as to `Prediction.draw`."""
         ...
 
 
@@ -96,7 +96,7 @@ class _Unseen(Ranked):
 
 def commits(walk: Walk, states: States, view: View, step: int) -> Commits:
     """The sets of places that may be committed now."""
-    policy, live = walk.plan.policy, bool(walk.plan.live)
+    policy, dynamic = walk.plan.policy, bool(walk.plan.dynamic)
     choices = _choices(walk, states, view, step)
     seen = walk.view_at(view, states, step, choices.state)
     chosen, leaving, outcomes = prefix(policy, seen, choices.ranking, choices.count)
@@ -104,7 +104,7 @@ def commits(walk: Walk, states: States, view: View, step: int) -> Commits:
     leaves = np.full(len(chosen), -1, np.int32)
     leaves[leaving] = [names.index(outcome.name) for outcome in outcomes]
     # places that constrain one another are drawn in rank order, so then the order is part of the choice
-    turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if live else chosen
+    turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if dynamic else chosen
     first, which = distinct([choices.state[:, None], turn])
     probability = pooled(choices.probability, which)
     return Commits(choices.state[first], choices.ranking[first], chosen[first], leaves[first], probability)
@@ -121,12 +121,12 @@ def _choices(walk: Walk, states: States, view: View, step: int) -> Choices:
         which, count = np.nonzero(chances)
         return Choices(state[which], ranking[which], count.astype(np.int32), probability[which] * chances[which, count])
 
-    if not order.spread:
+    if not order.noise_scale:
         return counted(everyone, rank(walk.plan.policy, view), np.ones(len(states)))
     score = np.where(view.eligible, order.rank(view), 0.0)
     if not np.isfinite(score).all():
         raise ValueError(f"{order.name}: an order with noise must rank by finite numbers for its law to be known")
-    logits = np.where(view.eligible, -score / order.spread, -np.inf)
+    logits = np.where(view.eligible, -score / order.noise_scale, -np.inf)
     first = selection.first(view) & view.eligible
     try:
         # does the count depend on the ranking? Ask with a ranking that cannot be looked at
@@ -134,7 +134,7 @@ def _choices(walk: Walk, states: States, view: View, step: int) -> Choices:
     except _LookedAt:
         whole = _plackett_luce(walk, logits, first, np.eye(int(number.max()) + 1)[number], merge=False)
         return counted(whole.state, whole.ranking, whole.probability)
-    return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.live)
+    return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.dynamic)
 
 
 def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
@@ -181,28 +181,28 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
     return joined(found)
 
 
-def tables(walk: Walk, look: Look, needed: Bools) -> tuple[Doubles, Doubles]:
+def tables(walk: Walk, prediction: Prediction, needed: Bools) -> tuple[Doubles, Doubles]:
     """The model's conditional and the law that is drawn from, where `needed [N, L]`; both `[N, L, V]`, else 0."""
     rows, positions = (index.astype(np.int32) for index in np.nonzero(needed))
     model = np.zeros((*needed.shape, walk.denoiser.vocab_size))
-    model[rows, positions] = probabilities(look, rows, positions, Temperature())
+    model[rows, positions] = probabilities(prediction, rows, positions, Temperature())
     if walk.plan.policy.draw == Temperature():
         return model, model
     law = np.zeros_like(model)
-    law[rows, positions] = probabilities(look, rows, positions, walk.plan.policy.draw)
+    law[rows, positions] = probabilities(prediction, rows, positions, walk.plan.policy.draw)
     return model, law
 
 
 def probabilities(
-    look: Look, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None
+    prediction: Prediction, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None
 ) -> Doubles:
     """The law that `look` draws from, `[N, V]`; `TypeError` if it does not tell."""
-    if not isinstance(look, OpenLook):
+    if not isinstance(prediction, OpenPrediction):
         raise TypeError(
             "an exact law needs a look with `probabilities`, as toys and the reference backend have it; "
-            f"{type(look).__name__} has none"
+            f"{type(prediction).__name__} has none"
         )
-    return look.probabilities(rows, positions, how, restriction)
+    return prediction.probabilities(rows, positions, how, restriction)
 
 
 def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, law: Doubles) -> Drawn:
@@ -210,20 +210,20 @@ def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, 
     row, position = in_order(made.ranking, made.chosen)
     start = at(states, made.state)
     wave = np.zeros(len(row), np.int32)
-    if walk.plan.live:
-        wave = waves_of(walk.plan, walk.board(start, step), np.zeros(len(start), np.int32), row, position)
+    if walk.plan.dynamic:
+        wave = draw_rounds(walk.plan, walk.batch(start, step), np.zeros(len(start), np.int32), row, position)
     none = np.full(start.tokens.shape, np.nan, np.float32)
     drawn = Drawn(np.arange(len(start)), start.tokens, start.blank, none, np.ones(len(start)))
     for turn in range(int(wave.max(initial=0)) + 1):
         now = wave == turn
         places = _columns(row[now], position[now], len(start))
-        if not walk.plan.live:
+        if not walk.plan.dynamic:
             state = made.state[:, None]
             drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
             continue
         # like the loop: the look before the draws, the restriction after those of the earlier waves
         original = at(start, drawn.commit)
-        _, look = walk.see(original, step)
+        _, prediction = walk.see(original, step)
         slot = walk.canvas.slot.repeat(len(original), 0)
         rule = restrict(walk.plan, np.zeros(len(original), np.int32), drawn.tokens, drawn.blank, slot)
         here = places[drawn.commit]
@@ -231,7 +231,7 @@ def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, 
         both: list[Doubles] = []
         for how in (Temperature(), walk.plan.policy.draw):
             both.append(np.zeros((*here.shape, walk.denoiser.vocab_size)))
-            both[-1][i, k] = probabilities(look, i, here[i, k], how, rule)
+            both[-1][i, k] = probabilities(prediction, i, here[i, k], how, rule)
         drawn = _expanded(walk, drawn, here, *both)
     return drawn
 

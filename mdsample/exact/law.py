@@ -1,6 +1,6 @@
 """Law: the exact distribution of what a policy makes of one row, by following everything that can happen.
 
-The walk runs the loop's own functions (`see`, `rank`, `prefix`, `remask`, `close` of `mdsample.sampling.sampler`) on
+The walk runs the loop's own functions (`see`, `rank`, `prefix`, `remask`, `stop_decisions` of `mdsample.sampling`) on
 all states of a step at once; only where the loop throws dice, all faces are followed instead.
 """
 
@@ -18,7 +18,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.exact.branches import Commits, commits, draws, revisions, tables
 from mdsample.exact.states import States, Walk, at, distinct, joined, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
-from mdsample.models.denoiser import Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Temperature
@@ -26,7 +26,7 @@ from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
 from mdsample.sampling.previous import Glance, glances_of
-from mdsample.sampling.sampler import Sampler, close, in_order, remask
+from mdsample.sampling.sampler import Sampler, in_order, remask, stop_decisions
 from mdsample.sampling.state import FILLED, parallel_bound
 
 #: states that are looked at in one forward pass
@@ -138,7 +138,7 @@ class _Tally:
     nfe: float = 0.0
     kl: float = 0.0
     tv: float = 0.0
-    ruled: bool = False
+    by_rule: bool = False
     final: list[States] = attrs.Factory(list[States])
     left: dict[str, float] = attrs.Factory(dict[str, float])
 
@@ -150,23 +150,23 @@ class _Tally:
             after, glances = list[States](), list[Glance]()
             for part in np.array_split(np.arange(len(states)), -(-len(states) // _CHUNK)):
                 now = at(states, part)
-                view, look = walk.see(now, step)
+                view, prediction = walk.see(now, step)
                 yield now.weight, view
                 number = np.full(len(now), -1, np.int64)
                 if walk.plan.shifts:
                     number = len(glances) + np.arange(len(now))
-                    glances += glances_of(walk.denoiser, look, view.eligible, view.shifts)
-                after.append(self.step(now, view, look, step, number).merged(walk.remembers))
+                    glances += glances_of(walk.denoiser, prediction, view.eligible, view.shifts)
+                after.append(self.step(now, view, prediction, step, number).merged(walk.remembers))
             walk.glances = glances
             states, step = joined(after).merged(walk.remembers), step + 1
 
-    def step(self, states: States, view: View, look: Look, step: int, number: Longs) -> States:
+    def step(self, states: States, view: View, prediction: Prediction, step: int, number: Longs) -> States:
         """One step from all states; those from which the run goes on. `number [N]`: of each state's look."""
         walk, plan = self.walk, self.walk.plan
         made = commits(walk, states, view, step)
         needed = np.zeros_like(states.blank)
         np.logical_or.at(needed, made.state, made.chosen)
-        model, law = tables(walk, look, needed)
+        model, law = tables(walk, prediction, needed)
         self._count(states, made, model)
         drawn = draws(walk, states, step, made, model, law)
         state, chosen = made.state[drawn.commit], made.chosen[drawn.commit]
@@ -201,10 +201,10 @@ class _Tally:
         """Writes what stop rules write without a look, and takes out the rows that leave."""
         names = [*(stop.name for stop in self.walk.plan.policy.stops), FILLED.name]
         staying = at(states, leaves < 0)
-        fill, over = close(self.walk.plan.policy, self.walk.board(staying, step))
+        fill, over = stop_decisions(self.walk.plan.policy, self.walk.batch(staying, step))
         written = fill >= 0
         if written.any():
-            self.ruled = True
+            self.by_rule = True
             staying = attrs.evolve(
                 staying,
                 tokens=np.where(written, fill, staying.tokens),
@@ -224,7 +224,7 @@ class _Tally:
 
     def _count(self, states: States, made: Commits, model: Doubles) -> None:
         """Adds a step to the expectations: its price, b over the joint's visits, √(b/2) over the sampler's."""
-        self.nfe += self.walk.plan.price * float(states.weight.sum())
+        self.nfe += self.walk.plan.passes * float(states.weight.sum())
         logarithm = np.log(model, out=np.zeros_like(model), where=model > 0)
         entropy = -(model * logarithm).sum(2)[made.state] * made.chosen
         b = np.maximum(entropy.sum(1) - entropy.max(1), 0)
@@ -239,7 +239,7 @@ class _Tally:
         """The sum of it all."""
         walk, final = self.walk, joined(self.final)
         first, which = distinct([final.tokens])
-        speaks = isinstance(walk.denoiser, Toy) and not self.ruled and _plain(walk.plan.policy)
+        speaks = isinstance(walk.denoiser, Toy) and not self.by_rule and _plain(walk.plan.policy)
         mask = walk.denoiser.tokenizer.mask_id
         return Law(
             walk.canvas,

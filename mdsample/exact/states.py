@@ -20,9 +20,9 @@ from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.core.canvas import Canvas
 from mdsample.core.uniforms import Purpose, Uniforms
 from mdsample.errors import LawTooLarge
-from mdsample.models.denoiser import Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction
 from mdsample.policy.base import Policy
-from mdsample.policy.view import Board, View
+from mdsample.policy.view import Batch, View
 from mdsample.sampling.observe import look_ahead, see
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.previous import Glance
@@ -105,11 +105,11 @@ class Walk:
                 "masks tokens again, or a higher limit"
             )
 
-    def board(self, states: States, step: int) -> Board:
+    def batch(self, states: States, step: int) -> Batch:
         """What parts may see of states."""
         count, canvas = len(states), self.canvas
         shape = states.tokens.shape
-        return (Board if self.remembers else _Forgetful)(
+        return (Batch if self.remembers else _Forgetful)(
             states.tokens,
             states.blank,
             np.broadcast_to(canvas.blank, shape),
@@ -120,27 +120,27 @@ class Walk:
             states.probability,
             states.error_bound,
             np.full(count, step, np.int32),
-            np.full(count, step * self.plan.price, np.int32),
-            self.plan.price,
+            np.full(count, step * self.plan.passes, np.int32),
+            self.plan.passes,
             self.denoiser.tokenizer,
         )
 
-    def see(self, states: States, step: int) -> tuple[View, Look]:
+    def see(self, states: States, step: int) -> tuple[View, Prediction]:
         """One forward pass over states."""
-        board = self.board(states, step)
+        batch = self.batch(states, step)
         numbers: list[int] = states.glance.tolist()
         glances = [self.glances[number] if number >= 0 else None for number in numbers]
-        view, look = see(self.plan, self.denoiser, board, np.zeros(len(states), np.int32), glances)
+        view, prediction = see(self.plan, self.denoiser, batch, np.zeros(len(states), np.int32), glances)
         view = look_ahead(self.plan, self.denoiser, view, np.zeros(len(states), np.int32))
-        return attrs.evolve(view, uniforms=_NoDice((), board.step, 0)), look
+        return attrs.evolve(view, uniforms=_NoDice((), batch.step, 0)), prediction
 
     def view_at(self, view: View, states: States, step: int, index: Index) -> View:
         """The view of the states in `index`, repeated as often as they occur there."""
         if np.array_equal(index, np.arange(len(states))):
             return view
-        board = self.board(at(states, index), step)
+        batch = self.batch(at(states, index), step)
         return View(
-            board,
+            batch,
             at(view.marginals, index),
             view.eligible[index],
             view.uniforms,
@@ -150,7 +150,7 @@ class Walk:
         )
 
 
-class _Forgetful(Board):
+class _Forgetful(Batch):
     """A board on which the past cannot be read."""
 
     def __getattribute__(self, name: str) -> Any:

@@ -16,10 +16,10 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints
 from mdsample.core.canvas import Canvas
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.policy.guide import Cfg, NoGuide
 
 #: log-probability that stands for zero. Next to any real one its exponential is exactly 0; where a constraint leaves
@@ -188,28 +188,30 @@ class Toy(abc.ABC):
         """It keeps nothing."""
         return None
 
-    def look(self, ask: Ask) -> NumpyLook:
-        """The exact conditionals of `ask`, in float64."""
-        match ask.guide:
+    def predict(self, query: Query) -> NumpyPrediction:
+        """The exact conditionals of `query`, in float64."""
+        match query.guide:
             case NoGuide():
-                scores = self._scores(ask, ask.tokens)
+                scores = self._scores(query, query.tokens)
             case Cfg(scale=scale):
-                hidden = np.where(ask.fixed, np.int32(self.size), ask.tokens)
-                scores = guided(self._scores(ask, ask.tokens), self._scores(ask, hidden), scale).astype(np.float64)
+                hidden = np.where(query.fixed, np.int32(self.size), query.tokens)
+                scores = guided(self._scores(query, query.tokens), self._scores(query, hidden), scale).astype(
+                    np.float64
+                )
             case _:
-                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
+                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
         scores[np.isneginf(scores)] = IMPOSSIBLE
-        return NumpyLook(scores, ask.looked, ask.restriction)
+        return NumpyPrediction(scores, query.wanted, query.restriction)
 
-    def _scores(self, ask: Ask, tokens: Ints) -> Doubles:
-        known = self.padded(np.where(ask.valid, tokens, np.int32(self.size)))
+    def _scores(self, query: Query, tokens: Ints) -> Doubles:
+        known = self.padded(np.where(query.valid, tokens, np.int32(self.size)))
         found = self.conditionals(known)[:, : tokens.shape[1]]
-        row, position = np.nonzero(ask.looked & ask.valid & (tokens != self.size))
+        row, position = np.nonzero(query.wanted & query.valid & (tokens != self.size))
         if len(row):
             hidden, here = known[row], np.arange(len(row))
             hidden[here, position] = self.size
             found[row, position] = self.conditionals(hidden)[here, position]
-        found = found[ask.looked]
+        found = found[query.wanted]
         scores = np.full((len(found), self.size + 1), -np.inf)
         with np.errstate(divide="ignore"):
             scores[:, : self.size] = np.log(found)

@@ -21,7 +21,7 @@ from mdsample.sampling.result import Result, Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace, versions
-from mdsample.scoring.watch import Along, Moment, plain
+from mdsample.scoring.watch import SlotReading, SlotWatcher, plain
 from mdsample.tasks.catalog import task_for
 
 
@@ -35,7 +35,7 @@ class Answer:
     #: `None` if the request has an error
     row: Row | None
     #: what the watched slot said along the way
-    moments: tuple[Moment, ...] = ()
+    readings: tuple[SlotReading, ...] = ()
 
 
 def default_policy(template: Template) -> Policy:
@@ -70,7 +70,7 @@ class Job:
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
         if self.watch is not None:
-            Along(self.denoiser, self.template, self.watch, self.sampler.seed)
+            SlotWatcher(self.denoiser, self.template, self.watch, self.sampler.seed)
         nothing = dict.fromkeys(self.template.fields, "")
         prepare(self.denoiser, self.template, 0, nothing)
         self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
@@ -120,14 +120,14 @@ class Job:
         """
         place: dict[int | str, int] = {}
         rows: list[Prepared] = []
-        along = None if self.watch is None else Along(self.denoiser, self.template, self.watch, self.sampler.seed)
+        along = None if self.watch is None else SlotWatcher(self.denoiser, self.template, self.watch, self.sampler.seed)
         for number, request in enumerate(requests):
             try:
                 if request.error:
                     raise TemplateError(request.error)
                 row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
                 if along is not None:
-                    along.expect(row, request.expected)
+                    along.track(row, request.expected)
                 rows.append(row)
                 place[request.id] = number
             except TemplateError as fault:
@@ -141,8 +141,8 @@ class Job:
             shelf_size=len(rows) if one_shelf else None,
             watch=watch,
         ):
-            moments = () if along is None else along.moments(row.id)
-            yield Answer(place[row.id], requests[place[row.id]], row, moments)
+            readings = () if along is None else along.readings(row.id)
+            yield Answer(place[row.id], requests[place[row.id]], row, readings)
 
     def record(self, answer: Answer) -> Record:
         """The answer as a flat JSON object."""
@@ -163,7 +163,7 @@ class Job:
             "sentence": row.outcome.sentence,
             "error_bound": records.finite(row.error_bound),
             "tv_bound": row.tv_bound,
-            **({} if self.watch is None else {"along": plain(answer.moments)}),
+            **({} if self.watch is None else {"along": plain(answer.readings)}),
             **self.fingerprint,
             "backend": self.denoiser.backend,
             "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,

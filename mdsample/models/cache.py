@@ -87,7 +87,7 @@ def cache_text(cache: Cache | None) -> str:
     return "none" if cache is None else str(cache)
 
 
-def suit(cache: Cache | None, block: int | None) -> None:
+def check_compatible(cache: Cache | None, block: int | None) -> None:
     """`CacheError` unless the cache suits attention of this kind; `block` as in `Trunk`."""
     if isinstance(cache, Exact) and block is None:
         raise CacheError(

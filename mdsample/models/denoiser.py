@@ -17,7 +17,7 @@ from mdsample.policy.guide import Guide
 
 
 @attrs.frozen(eq=False)
-class Ask:
+class Query:
     """One forward pass over B rows; arrays `[B, L]`."""
 
     #: int32; the mask token in blanks
@@ -25,7 +25,7 @@ class Ask:
     #: false in padding, which must not influence anything
     valid: Bools
     #: positions whose statistics are wanted
-    looked: Bools
+    wanted: Bools
     #: fixed text (the part that guidance hides)
     fixed: Bools
     restriction: Restriction
@@ -34,12 +34,12 @@ class Ask:
     rows: Rows
 
 
-class Look(Protocol):
+class Prediction(Protocol):
     """One forward pass, kept where the model is; only small statistics are on the host."""
 
     @property
     def marginals(self) -> Marginals:
-        """Statistics `[B, L]`; unseen outside `ask.looked`."""
+        """Statistics `[B, L]`; unseen outside `query.wanted`."""
         ...
 
     def draw(
@@ -61,7 +61,7 @@ class Look(Protocol):
         """
         ...
 
-    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
+    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
         """KL(this look ‖ `before`) `[N]` float32, nats, at N places that both saw, at temperature 1.
 
         `rows`, `positions`, `before_rows` `[N]`: row `rows[n]` of this ask was row `before_rows[n]` of that one, in the
@@ -109,6 +109,6 @@ class Denoiser(Protocol):
         """What it keeps from look to look, and whether that makes it approximate; `None`: nothing."""
         ...
 
-    def look(self, ask: Ask) -> Look:
+    def predict(self, query: Query) -> Prediction:
         """One forward pass (two under guidance)."""
         ...

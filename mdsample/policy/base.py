@@ -29,7 +29,7 @@ class Part(abc.ABC):
     name: ClassVar[str]
     #: the seat it fills
     seat: ClassVar[Seat]
-    #: whether it reads the past (`board.written`, `board.probability`, `board.error_bound`); exact laws must then keep
+    #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`); exact laws must then keep
     #: histories apart
     remembers: ClassVar[bool] = False
     #: whether it reads what the look says of the tokens that stand (`view.standing`); the loop then looks at them too

@@ -31,16 +31,16 @@ class Constraint(Part):
     seat: ClassVar[Seat] = "constraint"
 
     @abc.abstractmethod
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Checks itself against model and canvas and prepares its token sets; `ValueError`, with the remedy.
 
-        `lasting` is what the mask ban and the constraints bound before it allow, `[B, L]` as the canvas; those whose
+        `static` is what the mask ban and the constraints bound before it allow, `[B, L]` as the canvas; those whose
         rule is lasting are bound first.
         """
 
     @property
     @abc.abstractmethod
-    def lasting(self) -> bool:
+    def static(self) -> bool:
         """True if what it allows does not depend on what has been committed."""
 
 
@@ -56,7 +56,7 @@ def _everything(vocab_size: int) -> Bools:
 
 
 @attrs.frozen(eq=False)
-class _Lasting:
+class _Static:
     """Positions of one slot (or of all slots, number −1) hold tokens of one set."""
 
     allowed: Bools
@@ -81,19 +81,19 @@ class Ban(Constraint):
     tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
 
     @property
-    def lasting(self) -> bool:
+    def static(self) -> bool:
         """Always."""
         return True
 
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
-        vocab_size = lasting.sets.shape[1]
+        vocab_size = static.sets.shape[1]
         allowed = np.ones(vocab_size, np.bool_)
         for token in self.tokens:
             allowed[token_id(token, tokenizer, vocab_size, "ban")] = False
         if not allowed[[i for i in range(tokenizer.size) if i != tokenizer.mask_id]].any():
             raise ValueError("ban(tokens=…) bans every token; leave at least one")
-        return _Lasting(allowed, -1)
+        return _Static(allowed, -1)
 
 
 def _slot_number(part: str, slot: str, canvas: Canvas) -> int:
@@ -115,16 +115,16 @@ class Allow(Constraint):
     slot: str = text("answer", kw_only=True)
 
     @property
-    def lasting(self) -> bool:
+    def static(self) -> bool:
         """Always."""
         return True
 
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
-        number, vocab_size = _slot_number(self.name, self.slot, canvas), lasting.sets.shape[1]
+        number, vocab_size = _slot_number(self.name, self.slot, canvas), static.sets.shape[1]
         allowed = np.zeros(vocab_size, np.bool_)
         allowed[[token_id(token, tokenizer, vocab_size, self.name) for token in self.tokens]] = True
-        return _Lasting(allowed, number)
+        return _Static(allowed, number)
 
 
 @final
@@ -137,15 +137,15 @@ class Characters(Constraint):
     slot: str = text("answer", kw_only=True)
 
     @property
-    def lasting(self) -> bool:
+    def static(self) -> bool:
         """Always."""
         return True
 
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Finds the tokens whose text has no other character."""
         number = _slot_number(self.name, self.slot, canvas)
         fits = set(self.characters)
-        allowed = np.zeros(lasting.sets.shape[1], np.bool_)
+        allowed = np.zeros(static.sets.shape[1], np.bool_)
         for token in range(tokenizer.size):
             written = tokenizer.decode([token])
             allowed[token] = bool(written) and fits.issuperset(written)
@@ -153,7 +153,7 @@ class Characters(Constraint):
             raise ValueError(f"characters({self.characters!r}): the model has no token made of these characters")
         if tokenizer.end_id is not None:
             allowed[tokenizer.end_id] = True
-        return _Lasting(allowed, number)
+        return _Static(allowed, number)
 
 
 @final
@@ -176,11 +176,11 @@ class Choices(Constraint):
         return ""
 
     @property
-    def lasting(self) -> bool:
+    def static(self) -> bool:
         """Not: each committed token may rule texts out."""
         return False
 
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, lasting: Restriction) -> Rule:
+    def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Encodes the texts and drops those that other constraints forbid."""
         number = _slot_number(self.name, self.slot, canvas)
         here = canvas.slot == number
@@ -207,10 +207,10 @@ class Choices(Constraint):
             text_[: len(tokens)] = tokens
         row, position = np.nonzero(here & canvas.blank)
         place = (np.cumsum(here, 1) - 1)[row, position]
-        possible = lasting.sets[lasting.index[row, position], texts[:, place]].all(1)
+        possible = static.sets[static.index[row, position], texts[:, place]].all(1)
         if not possible.any():
             raise ValueError(f"choices: the other constraints forbid every text for slot {self.slot!r}; loosen one")
-        rule = _Choice(texts[possible], number, lasting.sets.shape[1])
+        rule = _Choice(texts[possible], number, static.sets.shape[1])
         for line in np.unique(row).tolist():
             where = np.flatnonzero(here[line])
             if not rule.agreeing(canvas.tokens[line, where], canvas.blank[line, where]).any():

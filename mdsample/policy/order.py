@@ -29,7 +29,7 @@ class Order(Part):
 
     @property
     @abc.abstractmethod
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """Scale of the Gumbel noise that the loop takes off the rank; 0 for none."""
 
     @property
@@ -62,7 +62,7 @@ class Confidence(Order):
     noise: float = real(0.0, at_least=0, kw_only=True)
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """`noise`."""
         return self.noise
 
@@ -84,7 +84,7 @@ class Margin(Order):
     noise: float = real(0.0, at_least=0, kw_only=True)
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """`noise`."""
         return self.noise
 
@@ -105,7 +105,7 @@ class Entropy(Order):
     noise: float = real(0.0, at_least=0, kw_only=True)
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """`noise`."""
         return self.noise
 
@@ -128,13 +128,13 @@ class PositionBiased(Order):
     decay: float = real(0.25, at_least=0)
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """0."""
         return 0.0
 
     def rank(self, view: View) -> Doubles:
         """Minus the logarithm of the score."""
-        return self.decay * view.board.place - view.marginals.log_probability.astype(np.float64)
+        return self.decay * view.batch.open_index - view.marginals.log_probability.astype(np.float64)
 
 
 @final
@@ -154,7 +154,7 @@ class Lookahead(Order):
     own: float = real(1.0, at_least=0, kw_only=True)
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """0."""
         return 0.0
 
@@ -186,13 +186,13 @@ class LeftToRight(Order):
     name: ClassVar[str] = "left-to-right"
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """0."""
         return 0.0
 
     def rank(self, view: View) -> Doubles:
         """The position."""
-        return view.board.place.astype(np.float64)
+        return view.batch.open_index.astype(np.float64)
 
 
 @final
@@ -203,13 +203,13 @@ class RightToLeft(Order):
     name: ClassVar[str] = "right-to-left"
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """0."""
         return 0.0
 
     def rank(self, view: View) -> Doubles:
         """Minus the position."""
-        return -view.board.place.astype(np.float64)
+        return -view.batch.open_index.astype(np.float64)
 
 
 @final
@@ -220,7 +220,7 @@ class Random(Order):
     name: ClassVar[str] = "random"
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """1: equal ranks with Gumbel noise are a uniform permutation."""
         return 1.0
 
@@ -256,10 +256,10 @@ class Fixed(Order):
             )
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         """0."""
         return 0.0
 
     def rank(self, view: View) -> Doubles:
         """The place of each position in the permutation."""
-        return np.argsort(self.permutation).astype(np.float64)[np.maximum(view.board.place, 0)]
+        return np.argsort(self.permutation).astype(np.float64)[np.maximum(view.batch.open_index, 0)]

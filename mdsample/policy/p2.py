@@ -26,15 +26,15 @@ def planned(view: View, eta: float, steps: int) -> Bools:
     After step i of `steps` that are ⌈N · i / steps⌉ of a row's N open positions, and never fewer than stand already.
     Among equals a token that stands goes before a blank, then the lower position.
     """
-    board = view.board
-    written = board.open & ~board.blank
+    batch = view.batch
+    written = batch.initially_blank & ~batch.blank
     candidate = written | view.eligible
-    number = board.open.sum(1)
-    left = np.maximum(steps - 1 - board.step.astype(np.int64), 0)
+    number = batch.initially_blank.sum(1)
+    left = np.maximum(steps - 1 - batch.step.astype(np.int64), 0)
     number = np.maximum(number - number * left // steps, written.sum(1))
     stands = np.fmax(view.standing.astype(np.float64), _FLOOR)
     with np.errstate(over="ignore"):
         score = np.where(written, eta * stands, view.marginals.log_probability)
-    order = np.lexsort((view.board.blank, -score, ~candidate), axis=1)
+    order = np.lexsort((view.batch.blank, -score, ~candidate), axis=1)
     place = np.argsort(order, axis=1)
     return candidate & (place < number[:, None])

@@ -93,12 +93,12 @@ class RemdmRemask(RandomRevise):
 
     def chances(self, view: View) -> Doubles:
         """σ of each position."""
-        board = view.board
-        sigma = np.array([clock(self.kind, self.eta, self.steps, step).sigma for step in board.step.tolist()])
+        batch = view.batch
+        sigma = np.array([clock(self.kind, self.eta, self.steps, step).sigma for step in batch.step.tolist()])
         if self.kind != "conf":
-            return np.broadcast_to(sigma[:, None], board.open.shape)
-        written = board.open & ~board.blank
-        weight = np.where(written, np.exp(-np.where(written, board.probability, 0).astype(np.float64)), 0)
+            return np.broadcast_to(sigma[:, None], batch.initially_blank.shape)
+        written = batch.initially_blank & ~batch.blank
+        weight = np.where(written, np.exp(-np.where(written, batch.probability, 0).astype(np.float64)), 0)
         return sigma[:, None] * weight / np.maximum(weight.sum(1, keepdims=True), np.finfo(np.float64).tiny)
 
 
@@ -128,9 +128,9 @@ class BelowConfidence(Revise):
 
     def remask(self, view: View) -> Bools:
         """The least likely of those below."""
-        board = view.board
-        written = board.open & ~board.blank
-        before = (written & (board.written == board.step[:, None] - 1)).sum(1)
+        batch = view.batch
+        written = batch.initially_blank & ~batch.blank
+        before = (written & (batch.written == batch.step[:, None] - 1)).sum(1)
         doubtful = written & (np.exp(view.standing) < self.probability)
         order = np.argsort(np.where(doubtful, view.standing, np.inf), axis=1, kind="stable")
         return doubtful & (np.argsort(order, axis=1) < before[:, None] - 1)
@@ -171,4 +171,4 @@ class P2Remask(Revise):
 
     def remask(self, view: View) -> Bools:
         """What stands and is not planned to."""
-        return view.board.open & ~view.board.blank & ~planned(view, self.eta, self.steps)
+        return view.batch.initially_blank & ~view.batch.blank & ~planned(view, self.eta, self.steps)

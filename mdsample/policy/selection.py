@@ -98,8 +98,8 @@ class Steps(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """Eligible blanks over their share of the remaining steps, rounded up."""
-        left = np.maximum(self.n - view.board.step, 1).astype(np.int64)
-        blanks = np.maximum(view.board.blank.sum(1), 1)
+        left = np.maximum(self.n - view.batch.step, 1).astype(np.int64)
+        blanks = np.maximum(view.batch.blank.sum(1), 1)
         share = np.maximum(left * ranked.number // blanks, 1)
         return (-(-ranked.number // share)).astype(np.int32)
 
@@ -156,11 +156,11 @@ class ErrorBudget(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that can be paid for."""
-        board = view.board
-        blanks = np.maximum(board.open.sum(1), 1)[:, None]
-        filled = blanks - board.blank.sum(1)[:, None] + upto(ranked.entropy.shape[1]) + 1
+        batch = view.batch
+        blanks = np.maximum(batch.initially_blank.sum(1), 1)[:, None]
+        filled = blanks - batch.blank.sum(1)[:, None] + upto(ranked.entropy.shape[1]) + 1
         # the sum is the one that the state will hold, bit for bit, so the promise is exact
-        return ranked.leading(board.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
+        return ranked.leading(batch.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
 
 
 @final
@@ -281,7 +281,7 @@ class LinearTime(RandomSelection):
 
     def chances(self, view: View, ranked: Ranked) -> Doubles:
         """Binomial(number, 1 / steps left)."""
-        return _binomials(ranked.number, (1.0 / np.maximum(self.steps - view.board.step, 1)).tolist())
+        return _binomials(ranked.number, (1.0 / np.maximum(self.steps - view.batch.step, 1)).tolist())
 
 
 @final
@@ -302,7 +302,7 @@ class RemdmReveal(RandomSelection):
 
     def chances(self, view: View, ranked: Ranked) -> Doubles:
         """Binomial(number, probability of the step)."""
-        p = [clock(self.kind, self.eta, self.steps, step).reveal for step in view.board.step.tolist()]
+        p = [clock(self.kind, self.eta, self.steps, step).reveal for step in view.batch.step.tolist()]
         return _binomials(ranked.number, p)
 
 

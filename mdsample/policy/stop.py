@@ -14,25 +14,25 @@ from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.constraint import Choices
 from mdsample.policy.settings import integer, real, text
-from mdsample.policy.view import Board, View
+from mdsample.policy.view import Batch, View
 
 
 @attrs.frozen(eq=False)
-class Ahead:
+class BeforePass:
     """What a stop rule wants before the forward pass."""
 
     #: positions it must see, `[B, L]`, besides those inside the window
     watch: Bools
     #: rows that need no further pass, `[B]`
-    over: Bools
+    finished: Bools
     #: tokens to write into blanks that count as filled without a look, −1 elsewhere, `[B, L]` int32
-    closed: Ints
+    fill: Ints
     #: what a person is told when a row leaves because of `over`; if empty, the part's `sentence`
     why: str = ""
 
 
 @attrs.frozen(eq=False)
-class Leave:
+class AfterPass:
     """What a stop rule decides after the forward pass."""
 
     #: rows that leave, `[B]`
@@ -53,24 +53,24 @@ class Stop(Part):
         """What a person is told when a row left because of this part."""
 
     @abc.abstractmethod
-    def ahead(self, board: Board) -> Ahead:
+    def before_pass(self, batch: Batch) -> BeforePass:
         """Before the forward pass."""
 
     @abc.abstractmethod
-    def leave(self, view: View) -> Leave:
+    def after_pass(self, view: View) -> AfterPass:
         """After the forward pass."""
 
 
-def _nowhere(board: Board) -> Bools:
-    return np.zeros_like(board.blank)
+def _nowhere(batch: Batch) -> Bools:
+    return np.zeros_like(batch.blank)
 
 
-def _nothing(board: Board) -> Ints:
-    return np.full(board.blank.shape, -1, np.int32)
+def _nothing(batch: Batch) -> Ints:
+    return np.full(batch.blank.shape, -1, np.int32)
 
 
-def _no_row(board: Board) -> Bools:
-    return np.zeros(len(board.blank), np.bool_)
+def _no_row(batch: Batch) -> Bools:
+    return np.zeros(len(batch.blank), np.bool_)
 
 
 @final
@@ -98,21 +98,21 @@ class EarlyExit(Stop):
         """What happened."""
         return f"The slot {self.slot!r} was certain enough (below {self.entropy:g} nats), so it was filled early."
 
-    def ahead(self, board: Board) -> Ahead:
+    def before_pass(self, batch: Batch) -> BeforePass:
         """Watches the slot's blanks."""
-        watch = board.in_slot(self.slot) & board.blank
+        watch = batch.in_slot(self.slot) & batch.blank
         why = f"The slot {self.slot!r} was filled, so the rest was left."
-        return Ahead(watch, self._waited(board) & ~somewhere(watch), _nothing(board), why)
+        return BeforePass(watch, self._waited(batch) & ~somewhere(watch), _nothing(batch), why)
 
-    def leave(self, view: View) -> Leave:
+    def after_pass(self, view: View) -> AfterPass:
         """Sums the slot's entropies."""
-        blanks = view.board.in_slot(self.slot) & view.board.blank
+        blanks = view.batch.in_slot(self.slot) & view.batch.blank
         total = np.where(blanks, view.marginals.entropy, 0).sum(1, dtype=np.float64)
-        return Leave(self._waited(view.board) & (total < self.entropy), blanks)
+        return AfterPass(self._waited(view.batch) & (total < self.entropy), blanks)
 
-    def _waited(self, board: Board) -> Bools:
+    def _waited(self, batch: Batch) -> Bools:
         """Rows in which the slot was to be filled, `[B]`."""
-        return somewhere(board.in_slot(self.slot) & board.open)
+        return somewhere(batch.in_slot(self.slot) & batch.initially_blank)
 
 
 @final
@@ -131,17 +131,17 @@ class Budget(Stop):
         """What happened."""
         return f"The budget of {self.nfe} forward passes was spent; its last pass filled all remaining blanks."
 
-    def ahead(self, board: Board) -> Ahead:
+    def before_pass(self, batch: Batch) -> BeforePass:
         """In the last step all blanks are looked at."""
-        watch = board.blank & self._last(board)[:, None]
-        return Ahead(watch, _no_row(board), _nothing(board))
+        watch = batch.blank & self._last(batch)[:, None]
+        return BeforePass(watch, _no_row(batch), _nothing(batch))
 
-    def leave(self, view: View) -> Leave:
+    def after_pass(self, view: View) -> AfterPass:
         """Fills everything in the last step."""
-        return Leave(self._last(view.board), view.board.blank)
+        return AfterPass(self._last(view.batch), view.batch.blank)
 
-    def _last(self, board: Board) -> Bools:
-        return board.nfe + 2 * board.price > self.nfe
+    def _last(self, batch: Batch) -> Bools:
+        return batch.nfe + 2 * batch.passes > self.nfe
 
 
 @final
@@ -183,16 +183,16 @@ class Ended(Stop):
         """What happened."""
         return "Every slot had ended."
 
-    def ahead(self, board: Board) -> Ahead:
+    def before_pass(self, batch: Batch) -> BeforePass:
         """Closes the blanks after the first ending token of each slot."""
-        ending = (board.tokens == self.ending(board.tokenizer)) & ~board.blank
-        closed = np.zeros_like(board.blank)
-        for number in range(len(board.names)):
-            here = board.slot == number
+        ending = (batch.tokens == self.ending(batch.tokenizer)) & ~batch.blank
+        closed = np.zeros_like(batch.blank)
+        for number in range(len(batch.names)):
+            here = batch.slot == number
             closed |= here & (np.cumsum(ending & here, 1) > 0)
-        fill = self.ending(board.tokenizer) if board.tokenizer.end_id is None else board.tokenizer.end_id
-        return Ahead(_nowhere(board), _no_row(board), np.where(closed & board.blank, np.int32(fill), np.int32(-1)))
+        fill = self.ending(batch.tokenizer) if batch.tokenizer.end_id is None else batch.tokenizer.end_id
+        return BeforePass(_nowhere(batch), _no_row(batch), np.where(closed & batch.blank, np.int32(fill), np.int32(-1)))
 
-    def leave(self, view: View) -> Leave:
+    def after_pass(self, view: View) -> AfterPass:
         """Never by itself: a row all of whose blanks are closed is filled."""
-        return Leave(_no_row(view.board), _nowhere(view.board))
+        return AfterPass(_no_row(view.batch), _nowhere(view.batch))

@@ -15,7 +15,7 @@ from mdsample.core.uniforms import Uniforms
 
 
 @attrs.frozen(eq=False, slots=False)
-class Board:
+class Batch:
     """The rows that are still active, before the forward pass; arrays `[B, L]` unless said.
 
     Positions count from the start of the row, so a row looks the same alone and in any batch; padding is at the end.
@@ -26,7 +26,7 @@ class Board:
     #: still to fill
     blank: Bools
     #: was blank when the run began (slots), filled or not
-    open: Bools
+    initially_blank: Bools
     #: belongs to the row (false: padding)
     valid: Bools
     #: number of the slot, −1 for fixed text
@@ -44,16 +44,16 @@ class Board:
     #: forward passes so far, `[B]`
     nfe: Ints
     #: forward passes a step costs (2 under guidance)
-    price: int
+    passes: int
     #: the model's tokens
     tokenizer: Tokenizer
 
     @cached_property
-    def place(self) -> Ints:
+    def open_index(self) -> Ints:
         """Number of each open position among the row's open positions, from 0; −1 elsewhere."""
-        return np.where(self.open, np.cumsum(self.open, 1, dtype=np.int32) - 1, np.int32(-1))
+        return np.where(self.initially_blank, np.cumsum(self.initially_blank, 1, dtype=np.int32) - 1, np.int32(-1))
 
-    def filled(self, fill: Ints) -> Board:
+    def filled(self, fill: Ints) -> Batch:
         """The board with the tokens of `fill [B, L]` written into it, −1 where none is."""
         after = copy.copy(self)  # not a new one: a board that guards its past is not read here, and goes on guarding
         object.__setattr__(after, "tokens", np.where(fill >= 0, fill, self.tokens))
@@ -69,7 +69,7 @@ class Board:
 class View:
     """The board together with what the forward pass said."""
 
-    board: Board
+    batch: Batch
     #: the model's statistics where it was looked at
     marginals: Marginals
     #: positions on offer now: blank and inside the window

@@ -11,7 +11,7 @@ import numpy as np
 from mdsample.core.arrays import Bools, Ints
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.settings import integer
-from mdsample.policy.view import Board
+from mdsample.policy.view import Batch
 
 
 class Window(Part):
@@ -21,7 +21,7 @@ class Window(Part):
     seat: ClassVar[Seat] = "window"
 
     @abc.abstractmethod
-    def eligible(self, board: Board) -> Bools:
+    def eligible(self, batch: Batch) -> Bools:
         """`[B, L]`, true for blanks on offer. The loop intersects it with the blanks; if it offers none in a row,
         all of that row's blanks are on offer, so that every run ends."""
 
@@ -37,9 +37,9 @@ class Whole(Window):
 
     name: ClassVar[str] = "whole"
 
-    def eligible(self, board: Board) -> Bools:
+    def eligible(self, batch: Batch) -> Bools:
         """All blanks."""
-        return board.blank
+        return batch.blank
 
 
 @final
@@ -54,9 +54,9 @@ class Blocks(Window):
     name: ClassVar[str] = "blocks"
     size: int = integer(32, at_least=1)
 
-    def eligible(self, board: Board) -> Bools:
+    def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished block."""
-        return _first(board, board.place // self.size)
+        return _first(batch, batch.open_index // self.size)
 
 
 @final
@@ -74,17 +74,17 @@ class Dilated(Window):
     size: int = integer(32, at_least=1)
     base: int = integer(2, at_least=2, kw_only=True)
 
-    def eligible(self, board: Board) -> Bools:
+    def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished round of the first unfinished block."""
-        block, place = np.divmod(board.place, self.size)
+        block, place = np.divmod(batch.open_index, self.size)
         strides = [self.size // self.base]
         while strides[-1] > 1:
             strides.append(strides[-1] // self.base)
         later = np.logical_and.accumulate([place % max(stride, 1) > 0 for stride in strides])
-        return _first(board, block * len(strides) + later.sum(0, dtype=np.int32))
+        return _first(batch, block * len(strides) + later.sum(0, dtype=np.int32))
 
 
-def _first(board: Board, group: Ints) -> Bools:
+def _first(batch: Batch, group: Ints) -> Bools:
     """The blanks of the lowest-numbered group `[B, L]` that has any."""
-    first = np.where(board.blank, group, np.iinfo(np.int32).max).min(1, keepdims=True)
-    return board.blank & (group == first)
+    first = np.where(batch.blank, group, np.iinfo(np.int32).max).min(1, keepdims=True)
+    return batch.blank & (group == first)

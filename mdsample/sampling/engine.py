@@ -17,7 +17,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.result import Ledger, Row
+from mdsample.sampling.result import Row, RunLog
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 
@@ -101,14 +101,14 @@ def _shelf(
     sampler: Sampler, denoiser: Denoiser, canvas: Canvas, batch_size: int, watch: Callable[[State], None] | None
 ) -> Iterator[Row]:
     plan = sampler.plan(denoiser, canvas)
-    ledger = Ledger(canvas, denoiser.tokenizer)
+    log = RunLog(canvas, denoiser.tokenizer)
     state = sampler.start(denoiser, canvas, plan)
     event = state.events[-1]
     while True:
-        ledger.enter(event)
+        log.add(event)
         if watch is not None:
             watch(state)
-        yield from (ledger.row(state, row) for row in event.left.tolist())
+        yield from (log.row(state, row) for row in event.left.tolist())
         if state.done:
             return
         running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)

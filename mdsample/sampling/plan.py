@@ -25,11 +25,11 @@ class Plan:
     #: mask and unused ids banned, lasting constraints folded in; over the whole canvas
     restriction: Restriction
     #: constraints that depend on what has been committed
-    live: tuple[Rule, ...]
+    dynamic: tuple[Rule, ...]
     #: Philox keys of the rows
     keys: tuple[tuple[int, int], ...]
     #: forward passes per step
-    price: int
+    passes: int
     #: how many of the last looks are compared with the one before each, for parts that ask
     shifts: int
     #: whether a part asks what a look says of the tokens that stand
@@ -50,31 +50,31 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
     allowed[tokenizer.mask_id] = False
     shape = canvas.tokens.shape
     restriction = Restriction(allowed[None], np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
-    live: list[Rule] = []
+    dynamic: list[Rule] = []
     try:
         for part in policy.parts:
             part.check(canvas, tokenizer)
             for other in whole.parts:
                 if other is not part and (reason := part.conflict(other, tokenizer)):
                     raise PolicyError(reason)
-        for constraint in sorted(whole.constraints, key=lambda c: not c.lasting):
+        for constraint in sorted(whole.constraints, key=lambda c: not c.static):
             rule = constraint.bind(tokenizer, canvas, restriction)
-            if constraint.lasting:
+            if constraint.static:
                 restriction = restriction & rule.restrict(canvas.tokens, canvas.blank, canvas.slot)
             else:
-                live.append(rule)
+                dynamic.append(rule)
     except PolicyError:
         raise
     except ValueError as fault:
         raise PolicyError(str(fault)) from fault
     _feasible(restriction, canvas)
     keys = tuple(row_key(seed, row) for row in canvas.ids)
-    price = (1 + whole.order.tries) * (2 if isinstance(whole.guide, Cfg) else 1)
+    passes = (1 + whole.order.tries) * (2 if isinstance(whole.guide, Cfg) else 1)
     # more looks than this no row ever has
     most = int(canvas.blank.sum(1).max(initial=0)) + whole.revise.budget
     shifts = min(most, max((part.shifts for part in policy.parts), default=0))
     rereads = any(part.rereads for part in policy.parts)
-    return Plan(whole, restriction, tuple(live), keys, price, shifts, rereads)
+    return Plan(whole, restriction, tuple(dynamic), keys, passes, shifts, rereads)
 
 
 def _feasible(restriction: Restriction, canvas: Canvas) -> None:

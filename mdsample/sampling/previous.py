@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Floats
-from mdsample.models.denoiser import Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction
 
 
 @attrs.frozen(eq=False)
@@ -22,7 +22,7 @@ class Glance:
 
     #: whose look it is; another model's cannot be compared
     denoiser: Denoiser
-    look: Look
+    prediction: Prediction
     #: the row's place in it
     line: int
     #: what was on offer, `[L]`
@@ -31,12 +31,12 @@ class Glance:
     shifts: Floats
 
 
-def glances_of(denoiser: Denoiser, look: Look, eligible: Bools, shifts: Floats) -> list[Glance]:
+def glances_of(denoiser: Denoiser, prediction: Prediction, eligible: Bools, shifts: Floats) -> list[Glance]:
     """A glance for every row of a look; `eligible [B, L]`, `shifts [B, n, L]`."""
-    return [Glance(denoiser, look, line, eligible[line], shifts[line]) for line in range(len(eligible))]
+    return [Glance(denoiser, prediction, line, eligible[line], shifts[line]) for line in range(len(eligible))]
 
 
-def shifts_of(look: Look, eligible: Bools, glances: Sequence[Glance | None], count: int) -> Floats:
+def shifts_of(prediction: Prediction, eligible: Bools, glances: Sequence[Glance | None], count: int) -> Floats:
     """The last `count` shifts of every row, the latest first, `[B, count, L]` float32, nats.
 
     `eligible [B, L]`; `glances [B]`, `None` for a row without a look before. +inf wherever one of the two looks had the
@@ -44,7 +44,7 @@ def shifts_of(look: Look, eligible: Bools, glances: Sequence[Glance | None], cou
     """
     out = np.full((len(eligible), count, eligible.shape[1]), np.inf, np.float32)
     both = np.zeros_like(eligible)
-    lines: dict[Look, list[int]] = {}
+    lines: dict[Prediction, list[int]] = {}
     before = np.zeros(len(eligible), np.int32)
     for line, glance in enumerate(glances if count else ()):
         if glance is None:
@@ -52,10 +52,10 @@ def shifts_of(look: Look, eligible: Bools, glances: Sequence[Glance | None], cou
         width = min(eligible.shape[1], len(glance.eligible))  # as wide as the company of then or of now
         both[line, :width] = eligible[line, :width] & glance.eligible[:width]
         out[line, 1:, :width] = glance.shifts[: count - 1, :width]
-        lines.setdefault(glance.look, []).append(line)
+        lines.setdefault(glance.prediction, []).append(line)
         before[line] = glance.line
     for old, here in lines.items():
         which, position = np.nonzero(both[here])
         row = np.array(here, np.int32)[which]
-        out[row, 0, position] = look.divergence(row, position.astype(np.int32), old, before[row])
+        out[row, 0, position] = prediction.divergence(row, position.astype(np.int32), old, before[row])
     return out

@@ -29,7 +29,7 @@ class Commit:
     #: of the position when it was written, nats
     entropy: float
     #: written by a stop rule, without asking the model
-    ruled: bool = False
+    by_rule: bool = False
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -66,7 +66,7 @@ class Row:
         return self.filled / self.nfe if self.nfe else 0.0
 
 
-class Ledger:
+class RunLog:
     """Commits and outcomes of a canvas's rows, entered event by event; a row can be read as soon as it has left."""
 
     def __init__(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
@@ -76,11 +76,11 @@ class Ledger:
         self._commits: dict[int, list[Commit]] = {row: [] for row in range(len(canvas))}
         self._outcomes: dict[int, Outcome] = {}
 
-    def enter(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         """Takes down what one step did."""
-        columns = (event.row, event.position, event.token, event.probability, event.entropy, event.ruled)
-        for row, position, token, probability, entropy, ruled in zip(*(c.tolist() for c in columns), strict=True):
-            self._commits[row].append(Commit(self._step[row], position, token, probability, entropy, ruled))
+        columns = (event.row, event.position, event.token, event.probability, event.entropy, event.by_rule)
+        for row, position, token, probability, entropy, by_rule in zip(*(c.tolist() for c in columns), strict=True):
+            self._commits[row].append(Commit(self._step[row], position, token, probability, entropy, by_rule))
         self._outcomes.update(zip(event.left.tolist(), event.outcomes, strict=True))
         for row in event.rows.tolist():
             self._step[row] += 1
@@ -129,10 +129,10 @@ class Result:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The rows, in the canvas's order."""
-        ledger = Ledger(self.state.canvas, self.tokenizer)
+        log = RunLog(self.state.canvas, self.tokenizer)
         for event in self.state.events:
-            ledger.enter(event)
-        return tuple(ledger.row(self.state, i) for i in range(len(self.state.canvas)))
+            log.add(event)
+        return tuple(log.row(self.state, i) for i in range(len(self.state.canvas)))
 
 
 def read(

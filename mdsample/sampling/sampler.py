@@ -14,11 +14,11 @@ import numpy as np
 from mdsample.core.arrays import Bools, Floats, Ints, somewhere, upto
 from mdsample.core.canvas import Canvas
 from mdsample.models.cache import cache_text
-from mdsample.models.denoiser import Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
-from mdsample.policy.view import Board, Ranked, View
+from mdsample.policy.view import Batch, Ranked, View
 from mdsample.sampling.observe import look_ahead, noted, recall, restrict, see
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.result import Result
@@ -64,7 +64,7 @@ class Sampler:
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
         """The first state. Rows without blanks have left already."""
         plan = plan or self.plan(denoiser, canvas)
-        return settle(plan, denoiser, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), None)[0]
+        return apply_stops(plan, denoiser, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), None)[0]
 
     def step(
         self, denoiser: Denoiser, state: State, plan: Plan | None = None, rows: Ints | None = None
@@ -77,18 +77,18 @@ class Sampler:
                 return state, state.events[-1]
         rows = np.flatnonzero(state.active).astype(np.int32) if rows is None else rows
         glances = recall(plan, denoiser, state, rows)
-        board = state.board(rows, plan.price, denoiser.tokenizer)
-        view, look = see(plan, denoiser, board, rows, [glances.get(row) for row in rows.tolist()])
+        batch = state.batch(rows, plan.passes, denoiser.tokenizer)
+        view, prediction = see(plan, denoiser, batch, rows, [glances.get(row) for row in rows.tolist()])
         view = look_ahead(plan, denoiser, view, rows)
         ranking = rank(plan.policy, view)
         chosen, leaving, outcomes = choose(plan.policy, view, ranking)
         row, position = in_order(ranking, chosen)
-        token, probability = draw(plan, look, view, rows, row, position)
+        token, probability = draw(plan, prediction, view, rows, row, position)
         entropy = view.marginals.entropy[row, position]
         again = remask(plan, view, state.remasked[rows])
         event = Event(
             rows,
-            plan.price,
+            plan.passes,
             rows[row],
             position,
             token,
@@ -100,8 +100,8 @@ class Sampler:
             rows[leaving],
             outcomes,
         )
-        after, event = settle(plan, denoiser, state, rows, event)
-        return attrs.evolve(after, glances=noted(plan, denoiser, view, look, rows, glances, after)), event
+        after, event = apply_stops(plan, denoiser, state, rows, event)
+        return attrs.evolve(after, glances=noted(plan, denoiser, view, prediction, rows, glances, after)), event
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:
@@ -110,8 +110,8 @@ def rank(policy: CompletePolicy, view: View) -> Ints:
     What the selection wants first comes before the others, in the same order among themselves.
     """
     score = policy.order.rank(view)
-    if policy.order.spread:
-        score = score + policy.order.spread * np.log(-np.log(view.uniforms.at("order")))
+    if policy.order.noise_scale:
+        score = score + policy.order.noise_scale * np.log(-np.log(view.uniforms.at("order")))
     # a part may rank by +inf or NaN; even so what is eligible comes first
     score = np.where(view.eligible, np.fmin(score, np.finfo(np.float64).max), np.inf)
     # stable although noised ranks hardly ever tie: what is not eligible does, and must not be ordered by padding
@@ -153,9 +153,9 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
     chosen &= view.eligible
     leaving: dict[int, Outcome] = {}
     for stop in policy.stops:
-        leave = stop.leave(view)
+        leave = stop.after_pass(view)
         for row in np.flatnonzero(leave.done).tolist():
-            fill = leave.last[row] & view.board.blank[row]
+            fill = leave.last[row] & view.batch.blank[row]
             chosen[row] = chosen[row] | fill if row in leaving else fill
             leaving.setdefault(row, Outcome(stop.name, stop.sentence))
     return chosen, np.array(list(leaving), np.int32), tuple(leaving.values())
@@ -167,7 +167,7 @@ def in_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     return row.astype(np.int32), ranking[row, column]
 
 
-def draw(plan: Plan, look: Look, view: View, rows: Ints, row: Ints, position: Ints) -> tuple[Ints, Floats]:
+def draw(plan: Plan, prediction: Prediction, view: View, rows: Ints, row: Ints, position: Ints) -> tuple[Ints, Floats]:
     """Tokens and their probabilities for the chosen places.
 
     Places that constrain one another are drawn one after the other, each restricted by those before it.
@@ -175,24 +175,24 @@ def draw(plan: Plan, look: Look, view: View, rows: Ints, row: Ints, position: In
     how = plan.policy.draw
     greedy = isinstance(how, Greedy)
     uniforms = np.full(len(row), 0.5) if greedy else view.uniforms.at("draw")[row, position]
-    waves = waves_of(plan, view.board, rows, row, position)
+    waves = draw_rounds(plan, view.batch, rows, row, position)
     if waves.max(initial=0) == 0:
-        return look.draw(row, position, uniforms, how, None)
+        return prediction.draw(row, position, uniforms, how, None)
     token, probability = np.zeros(len(row), np.int32), np.zeros(len(row), np.float32)
-    tokens, blank = view.board.tokens.copy(), view.board.blank.copy()
+    tokens, blank = view.batch.tokens.copy(), view.batch.blank.copy()
     for wave in range(int(waves.max()) + 1):
         now = waves == wave
-        restriction = restrict(plan, rows, tokens, blank, view.board.slot)
-        token[now], probability[now] = look.draw(row[now], position[now], uniforms[now], how, restriction)
+        restriction = restrict(plan, rows, tokens, blank, view.batch.slot)
+        token[now], probability[now] = prediction.draw(row[now], position[now], uniforms[now], how, restriction)
         tokens[row[now], position[now]], blank[row[now], position[now]] = token[now], False
     return token, probability
 
 
-def waves_of(plan: Plan, board: Board, rows: Ints, row: Ints, position: Ints) -> Ints:
+def draw_rounds(plan: Plan, batch: Batch, rows: Ints, row: Ints, position: Ints) -> Ints:
     """The turn of each place: its rank among the chosen places of its group."""
-    if not plan.live:
+    if not plan.dynamic:
         return np.zeros(len(row), np.int32)
-    group = restrict(plan, rows, board.tokens, board.blank, board.slot).group[row, position]
+    group = restrict(plan, rows, batch.tokens, batch.blank, batch.slot).group[row, position]
     seen: dict[tuple[int, int], int] = {}
     waves = np.zeros(len(row), np.int32)
     for i, key in enumerate(zip(row.tolist(), group.tolist(), strict=True)):
@@ -216,13 +216,13 @@ def remask(plan: Plan, view: View, spent: Ints) -> tuple[Ints, Ints]:
 
 def revisable(plan: Plan, view: View) -> Bools:
     """Where tokens may be masked again, `[B, L]`: written ones, in rows that stay."""
-    where = view.board.open & ~view.board.blank
+    where = view.batch.initially_blank & ~view.batch.blank
     for stop in plan.policy.stops:
-        where = where & ~stop.leave(view).done[:, None]
+        where = where & ~stop.after_pass(view).done[:, None]
     return where
 
 
-def settle(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Event | None) -> tuple[State, Event]:
+def apply_stops(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Event | None) -> tuple[State, Event]:
     """Closes what stop rules close without a look, and lets filled rows leave. Completes and applies the event."""
     nothing = np.zeros(0, np.int32)
     if event is None:
@@ -233,7 +233,7 @@ def settle(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Even
     mask_id = denoiser.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    fill, over = close(plan.policy, after.board(rows, plan.price, denoiser.tokenizer))
+    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, denoiser.tokenizer))
     if not over and not (fill >= 0).any():
         return after, event
     row, position = np.nonzero(fill >= 0)
@@ -245,26 +245,26 @@ def settle(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Even
         token=np.concatenate([event.token, fill[row, position]]),
         probability=np.concatenate([event.probability, np.ones(count, np.float32)]),
         entropy=np.concatenate([event.entropy, np.zeros(count, np.float32)]),
-        ruled=np.concatenate([event.ruled, np.ones(count, np.bool_)]),
+        by_rule=np.concatenate([event.by_rule, np.ones(count, np.bool_)]),
         left=np.concatenate([event.left, rows[list(over)]]).astype(np.int32),
         outcomes=(*event.outcomes, *over.values()),
     )
     return state.apply(event, mask_id), event
 
 
-def close(policy: CompletePolicy, board: Board) -> tuple[Ints, dict[int, Outcome]]:
+def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int, Outcome]]:
     """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the board leave then, and why."""
-    fill = np.full(board.tokens.shape, -1, np.int32)
+    fill = np.full(batch.tokens.shape, -1, np.int32)
     over: dict[int, Outcome] = {}
-    ahead = [stop.ahead(board) for stop in policy.stops]
+    ahead = [stop.before_pass(batch) for stop in policy.stops]
     for said in ahead:
-        fill = np.where((fill < 0) & board.blank, said.closed, fill)
+        fill = np.where((fill < 0) & batch.blank, said.fill, fill)
     if (fill >= 0).any():
         # what one stop rule writes may be what another one waits for
-        board = board.filled(fill)
-        ahead = [stop.ahead(board) for stop in policy.stops]
+        batch = batch.filled(fill)
+        ahead = [stop.before_pass(batch) for stop in policy.stops]
     for stop, said in zip(policy.stops, ahead, strict=True):
-        for row in np.flatnonzero(said.over).tolist():
+        for row in np.flatnonzero(said.finished).tolist():
             over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
-    over.update({row: FILLED for row in np.flatnonzero(~somewhere(board.blank)).tolist()})
+    over.update({row: FILLED for row in np.flatnonzero(~somewhere(batch.blank)).tolist()})
     return fill, over

@@ -10,7 +10,7 @@ import numpy as np
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, upto
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
-from mdsample.policy.view import Board
+from mdsample.policy.view import Batch
 from mdsample.sampling.previous import Glance
 
 
@@ -38,7 +38,7 @@ class Event:
     #: rows that were in the forward pass, `[R]`
     rows: Ints
     #: forward passes it cost each of them
-    price: int
+    passes: int
     #: commits: where, which token, its probability under the model, the position's entropy (nats); all `[N]`
     row: Ints
     position: Ints
@@ -46,7 +46,7 @@ class Event:
     probability: Floats
     entropy: Floats
     #: written by rule (`ended`), without a look, `[N]`; such commits have probability 1 and entropy 0
-    ruled: Bools
+    by_rule: Bools
     #: positions masked again, `[M]`, after the commits from a look and before those by rule
     remasked_row: Ints
     remasked_position: Ints
@@ -104,13 +104,13 @@ class State:
         """Whether every row has left."""
         return not self.active.any()
 
-    def board(self, rows: Ints, price: int, tokenizer: Tokenizer) -> Board:
+    def batch(self, rows: Ints, passes: int, tokenizer: Tokenizer) -> Batch:
         """What parts may see of these rows, without padding that none of them needs."""
         canvas = self.canvas
         width = int(canvas.valid[rows].sum(1).max(initial=1))
         # arrays are never changed in place, so rows in their order need no copy
         pick = slice(None) if np.array_equal(rows, upto(len(canvas))) else rows
-        return Board(
+        return Batch(
             self.tokens[pick, :width],
             self.blank[pick, :width],
             canvas.blank[pick, :width],
@@ -122,7 +122,7 @@ class State:
             self.error_bound[pick],
             self.step[pick],
             self.nfe[pick],
-            price,
+            passes,
             tokenizer,
         )
 
@@ -137,13 +137,13 @@ class State:
             tokens[at], blank[at] = event.token[which], False
             written[at], probability[at] = self.step[row], event.probability[which]
 
-        commit(~event.ruled)
+        commit(~event.by_rule)
         again = (event.remasked_row, event.remasked_position)
         tokens[again], blank[again], written[again], probability[again] = mask_id, True, -1, np.nan
-        commit(event.ruled)  # a stop rule writes last, in blanks that were masked again too
+        commit(event.by_rule)  # a stop rule writes last, in blanks that were masked again too
         step, nfe, active, remasked = self.step.copy(), self.nfe.copy(), self.active.copy(), self.remasked.copy()
         step[event.rows] += 1
-        nfe[event.rows] += event.price
+        nfe[event.rows] += event.passes
         active[event.left] = False
         np.add.at(remasked, event.remasked_row, 1)
         b = parallel_bound(event.row, event.entropy, len(step))

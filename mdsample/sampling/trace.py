@@ -161,9 +161,9 @@ def _header(lines: list[Any], path: Path) -> dict[str, Any]:
 
 def _impossible(state: State, event: Event) -> str:
     """Why this cannot be the event after the state; empty if it can."""
-    price: object = event.price
-    if type(price) is not int or price < 0:
-        return f"the price {price!r} is no number of forward passes"
+    passes: object = event.passes
+    if type(passes) is not int or passes < 0:
+        return f"the price {passes!r} is no number of forward passes"
     if not ((event.probability >= 0) & (event.probability <= 1)).all():
         return "a probability lies outside 0 to 1"
     if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
@@ -172,7 +172,7 @@ def _impossible(state: State, event: Event) -> str:
         return "a row goes on that had left"
     # a place that was masked again in this event may be written once more, by a stop rule
     blank = state.blank.copy()
-    for which in (~event.ruled, event.ruled):
+    for which in (~event.by_rule, event.by_rule):
         places = list(zip(event.row[which].tolist(), event.position[which].tolist(), strict=True))
         if len(set(places)) < len(places) or not blank[event.row[which], event.position[which]].all():
             return "a place is written that was not blank"
@@ -195,28 +195,29 @@ def _rows(canvas: Canvas) -> Iterator[dict[str, Any]]:
         }
 
 
-_ARRAYS = {
-    "rows": np.int32,
-    "row": np.int32,
-    "position": np.int32,
-    "token": np.int32,
-    "probability": np.float32,
-    "entropy": np.float32,
-    "ruled": np.bool_,
-    "remasked_row": np.int32,
-    "remasked_position": np.int32,
-    "left": np.int32,
+#: arrays of an event by their key in the file: the field's name and its type
+_ARRAYS: dict[str, tuple[str, type]] = {
+    "rows": ("rows", np.int32),
+    "row": ("row", np.int32),
+    "position": ("position", np.int32),
+    "token": ("token", np.int32),
+    "probability": ("probability", np.float32),
+    "entropy": ("entropy", np.float32),
+    "ruled": ("by_rule", np.bool_),
+    "remasked_row": ("remasked_row", np.int32),
+    "remasked_position": ("remasked_position", np.int32),
+    "left": ("left", np.int32),
 }
 
 
 def _event(event: Event) -> dict[str, Any]:
-    line: dict[str, Any] = {name: getattr(event, name).tolist() for name in _ARRAYS}
-    return {**line, "price": event.price, "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
+    line: dict[str, Any] = {key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items()}
+    return {**line, "price": event.passes, "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
 
 
 def _read_event(line: dict[str, Any]) -> Event:
-    arrays: dict[str, Any] = {name: np.array(line[name], dtype) for name, dtype in _ARRAYS.items()}
+    arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items()}
     for name, array in arrays.items():
         if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
             raise ValueError(f"{name} must be a list of numbers from 0")
-    return Event(price=line["price"], outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)
+    return Event(passes=line["price"], outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)

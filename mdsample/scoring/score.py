@@ -20,7 +20,7 @@ from mdsample.core.rows import Rows
 from mdsample.core.template import Template
 from mdsample.core.uniforms import Uniforms, row_key
 from mdsample.errors import ScoreError, TemplateError
-from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.order import LeftToRight, Order
@@ -241,17 +241,17 @@ class _Scorer:
             slot = canvas.slot == self.number
             while (state.blank & slot).any():
                 rows = np.flatnonzero((state.blank & slot).any(1)).astype(np.int32)
-                board = state.board(rows, 1, self.denoiser.tokenizer)
-                width = board.tokens.shape[1]
-                eligible = slot[rows, :width] & board.blank
-                look = _look(self.denoiser, plan, rows, state, eligible, pairs)
-                uniforms = Uniforms([keys[row] for row in rows.tolist()], board.step, width)
+                batch = state.batch(rows, 1, self.denoiser.tokenizer)
+                width = batch.tokens.shape[1]
+                eligible = slot[rows, :width] & batch.blank
+                prediction = _look(self.denoiser, plan, rows, state, eligible, pairs)
+                uniforms = Uniforms([keys[row] for row in rows.tolist()], batch.step, width)
                 unmoved, untried = np.zeros((len(rows), 0, width), np.float32), np.full(eligible.shape, np.inf)
-                view = View(board, look.marginals, eligible, uniforms, unmoved, untried, None)
+                view = View(batch, prediction.marginals, eligible, uniforms, unmoved, untried, None)
                 position = rank(plan.policy, view)[:, 0]
                 token = self.full.tokens[pairs[rows], position]
                 here = np.arange(len(rows), dtype=np.int32)
-                logged = look.log_probabilities(here, position, token)
+                logged = prediction.log_probabilities(here, position, token)
                 total[pairs[rows], 0] += logged
                 passes[pairs[rows]] += 1
                 state = state.apply(_writing(rows, position, token), self.denoiser.tokenizer.mask_id)
@@ -314,22 +314,24 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
     """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
     plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
     every = np.arange(len(canvas), dtype=np.int32)
-    look = _look(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
+    prediction = _look(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
     which, position = np.nonzero(hidden[lines])
-    logged = look.log_probabilities(lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position])
+    logged = prediction.log_probabilities(
+        lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position]
+    )
     total = np.zeros(len(lines))
     np.add.at(total, which, logged)
     return total
 
 
-def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, looked: Bools, names: Longs) -> Look:
+def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
-    board = state.board(rows, 1, denoiser.tokenizer)
-    restriction = restrict(plan, rows, board.tokens, board.blank, board.slot)
-    told = Rows([(0, int(names[row])) for row in rows.tolist()], board.step)
-    looked = looked[:, : board.tokens.shape[1]]
-    fixed = board.valid & ~board.open
-    return denoiser.look(Ask(board.tokens, board.valid, looked, fixed, restriction, NoGuide(), told))
+    batch = state.batch(rows, 1, denoiser.tokenizer)
+    restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
+    told = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
+    wanted = wanted[:, : batch.tokens.shape[1]]
+    fixed = batch.valid & ~batch.initially_blank
+    return denoiser.predict(Query(batch.tokens, batch.valid, wanted, fixed, restriction, NoGuide(), told))
 
 
 def _copies(canvas: Canvas, rows: Longs) -> Canvas:

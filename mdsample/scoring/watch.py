@@ -22,13 +22,13 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import row_key
 from mdsample.errors import WatchError
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Ask, Denoiser, Look
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared
 from mdsample.sampling.result import until_end
 
 
 @attrs.frozen
-class Moment:
+class SlotReading:
     """One forward pass, seen from the slot."""
 
     #: steps that the row had taken before
@@ -58,11 +58,11 @@ class _Watched:
     outside: Longs
     #: tokens that are expected in the slot, `[ways of writing the text, places]`; no row: none are expected
     expected: Longs
-    moments: list[Moment] = attrs.field(factory=list[Moment])
+    readings: list[SlotReading] = attrs.field(factory=list[SlotReading])
 
 
 @final
-class Along:
+class SlotWatcher:
     """A denoiser that watches a slot: every look sees the slot's blanks too, and what it says of them is taken down.
 
     It is as good as the denoiser inside, so results stay what they are. With an approximate cache they would not, as
@@ -81,7 +81,7 @@ class Along:
         self._inner, self._template, self._slot, self._seed = inner, template, slot, seed
         self._rows: dict[Key, _Watched] = {}
 
-    def expect(self, row: Prepared, expected: str | None = None) -> None:
+    def track(self, row: Prepared, expected: str | None = None) -> None:
         """Watches a row; `expected`: the text whose probability is asked for; `TemplateError` if it is too long."""
         number = self._template.slots.index(self._slot)
         slot, blank = np.asarray(row.slot), np.asarray(row.blank)
@@ -101,10 +101,10 @@ class Along:
                 found.append(self._template.content(self._slot, f" {text}", self.tokenizer))
         return found
 
-    def moments(self, row: int | str) -> tuple[Moment, ...]:
+    def readings(self, row: int | str) -> tuple[SlotReading, ...]:
         """What was taken down of a row, in the order of its steps; it is then forgotten."""
         watched = self._rows.pop(row_key(self._seed, row), None)
-        return () if watched is None else tuple(watched.moments)
+        return () if watched is None else tuple(watched.readings)
 
     @property
     def name(self) -> str:
@@ -141,38 +141,38 @@ class Along:
         """As inside."""
         return self._inner.cache
 
-    def look(self, ask: Ask) -> Look:
+    def predict(self, query: Query) -> Prediction:
         """The look of the denoiser inside, at the slot's blanks as well."""
         mask = self.tokenizer.mask_id
-        looked, there = ask.looked.copy(), list[tuple[int, _Watched, Longs]]()
-        for line, key in enumerate(ask.rows.keys):
+        wanted, there = query.wanted.copy(), list[tuple[int, _Watched, Longs]]()
+        for line, key in enumerate(query.rows.keys):
             watched = self._rows.get(key)
             if watched is None:
                 continue
             # the mask token is never written, and a slot holds no fixed text
-            blanks = watched.slot[ask.tokens[line, watched.slot] == mask]
+            blanks = watched.slot[query.tokens[line, watched.slot] == mask]
             if len(blanks):
-                looked[line, blanks] = True
+                wanted[line, blanks] = True
                 there.append((line, watched, blanks))
-        look = self._inner.look(attrs.evolve(ask, looked=looked))
-        for (line, watched, blanks), logged in zip(there, _expected(look, ask, there), strict=True):
-            tokens = ask.tokens[line].copy()
-            tokens[blanks] = look.marginals.token[line, blanks]
+        prediction = self._inner.predict(attrs.evolve(query, wanted=wanted))
+        for (line, watched, blanks), logged in zip(there, _expected(prediction, query, there), strict=True):
+            tokens = query.tokens[line].copy()
+            tokens[blanks] = prediction.marginals.token[line, blanks]
             said: list[int] = tokens[watched.slot].tolist()
-            watched.moments.append(
-                Moment(
-                    int(ask.rows.steps[line]),
-                    int((ask.tokens[line, watched.outside] == mask).sum()),
+            watched.readings.append(
+                SlotReading(
+                    int(query.rows.steps[line]),
+                    int((query.tokens[line, watched.outside] == mask).sum()),
                     len(watched.outside),
-                    float(look.marginals.entropy[line, blanks].sum(dtype=np.float64)),
+                    float(prediction.marginals.entropy[line, blanks].sum(dtype=np.float64)),
                     self.tokenizer.decode(until_end(said, self.tokenizer)).strip(),
                     logged,
                 )
             )
-        return look
+        return prediction
 
 
-def _expected(look: Look, ask: Ask, there: Sequence[tuple[int, _Watched, Longs]]) -> list[float | None]:
+def _expected(prediction: Prediction, query: Query, there: Sequence[tuple[int, _Watched, Longs]]) -> list[float | None]:
     """log p of what is expected in the slot of each row, `None` where nothing is; one question for all of them."""
     lines, positions, tokens, of = list[int](), list[int](), list[int](), list[tuple[int, int]]()
     sums = [np.zeros(len(watched.expected)) for _, watched, _ in there]
@@ -180,32 +180,32 @@ def _expected(look: Look, ask: Ask, there: Sequence[tuple[int, _Watched, Longs]]
         open_ = np.isin(watched.slot, blanks)
         for way, wanted in enumerate(watched.expected):
             # what is committed decides by itself
-            if not np.array_equal(wanted[~open_], ask.tokens[line, watched.slot[~open_]]):
+            if not np.array_equal(wanted[~open_], query.tokens[line, watched.slot[~open_]]):
                 sums[number][way] = -np.inf
             lines += [line] * len(blanks)
             positions += blanks.tolist()
             tokens += wanted[open_].tolist()
             of += [(number, way)] * len(blanks)
     if lines:
-        logged = look.log_probabilities(*(np.array(x, np.int32) for x in (lines, positions, tokens)))
+        logged = prediction.log_probabilities(*(np.array(x, np.int32) for x in (lines, positions, tokens)))
         for (number, way), value in zip(of, logged.tolist(), strict=True):
             sums[number][way] += value
     return [float(np.logaddexp.reduce(ways)) if len(ways) else None for ways in sums]
 
 
-def plain(moments: Sequence[Moment]) -> list[Mapping[str, object]]:
+def plain(readings: Sequence[SlotReading]) -> list[Mapping[str, object]]:
     """Moments as JSON objects; JSON has no infinity, so −inf is null."""
     return [
         {
-            "step": moment.step,
-            "written": round(moment.written, 4),
-            "entropy": moment.entropy,
-            "text": moment.text,
+            "step": reading.step,
+            "written": round(reading.written, 4),
+            "entropy": reading.entropy,
+            "text": reading.text,
             **(
                 {}
-                if moment.log_probability is None
-                else {"log_probability": moment.log_probability if moment.log_probability > -np.inf else None}
+                if reading.log_probability is None
+                else {"log_probability": reading.log_probability if reading.log_probability > -np.inf else None}
             ),
         }
-        for moment in moments
+        for reading in readings
     ]

@@ -53,8 +53,8 @@ def same_row(one: Result, i: int, other: Result, j: int) -> None:
     a, b = one.rows[i], other.rows[j]
     assert a.tokens.tolist() == b.tokens.tolist()
     assert (a.nfe, a.steps, a.outcome, a.filled, a.unfilled) == (b.nfe, b.steps, b.outcome, b.filled, b.unfilled)
-    assert [(c.step, c.position, c.token, c.ruled) for c in a.commits] == [
-        (c.step, c.position, c.token, c.ruled) for c in b.commits
+    assert [(c.step, c.position, c.token, c.by_rule) for c in a.commits] == [
+        (c.step, c.position, c.token, c.by_rule) for c in b.commits
     ]
     numbers = [[(c.probability, c.entropy) for c in row.commits] for row in (a, b)]
     np.testing.assert_allclose(*(np.array(n).reshape(-1, 2) for n in numbers), rtol=0, atol=1e-4)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints, upto
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.policy.guide import Cfg
 
 
@@ -84,22 +84,22 @@ class ScriptedDenoiser:
         """Letters, end, mask and the spare ones."""
         return self.tokenizer.size + self.spare
 
-    def look(self, ask: Ask) -> NumpyLook:
+    def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""
-        scores = self._scores(ask.tokens, ask)
-        if isinstance(ask.guide, Cfg):
-            hidden = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
-            scores = guided(scores, self._scores(hidden, ask), ask.guide.scale)
-        return NumpyLook(scores, ask.looked, ask.restriction)
+        scores = self._scores(query.tokens, query)
+        if isinstance(query.guide, Cfg):
+            hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
+            scores = guided(scores, self._scores(hidden, query), query.guide.scale)
+        return NumpyPrediction(scores, query.wanted, query.restriction)
 
-    def _scores(self, tokens: Ints, ask: Ask) -> Doubles:
+    def _scores(self, tokens: Ints, query: Query) -> Doubles:
         rng = np.random.default_rng(self.seed)
         # keyed by position, so that a row's scores do not know how far it was padded
         table = rng.normal(size=(self.vocab_size, 31))
         out = rng.normal(size=(31, self.vocab_size))
         wave = np.cos(np.outer(upto(tokens.shape[1]), upto(31) + 1))
-        context = np.einsum("blk,lk,bl->bk", table[tokens], wave, ask.valid.astype(np.float64))
-        rows, positions = np.nonzero(ask.looked)
+        context = np.einsum("blk,lk,bl->bk", table[tokens], wave, query.valid.astype(np.float64))
+        rows, positions = np.nonzero(query.wanted)
         scores = self.sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4
         scores[:, self.tokenizer.mask_id] += 5.0  # temptation: it must never be written
         scores[:, self.tokenizer.size :] += 9.0

@@ -15,7 +15,7 @@ from mdsample_cli.options import Wrong
 
 if TYPE_CHECKING:
     from mdsample.core.tokens import Tokenizer
-    from mdsample.sampling.result import Ledger
+    from mdsample.sampling.result import Commit, RunLog
     from mdsample.sampling.state import Event, State
     from mdsample.sampling.trace import Trace
 
@@ -38,7 +38,7 @@ def replay(
     ] = False,
 ) -> None:
     """Watch a run again: on a terminal the canvas fills itself, elsewhere one line a step."""
-    from mdsample.sampling.result import Ledger
+    from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
 
     try:
@@ -50,12 +50,12 @@ def replay(
     if row is not None and row not in ids:
         raise Wrong(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
     if json:
-        ledger = Ledger(record.canvas, tokenizer)
+        log = RunLog(record.canvas, tokenizer)
         for event in record.events:
-            ledger.enter(event)
+            log.add(event)
         last = record.replay()
         for number in range(len(ids)) if row is None else [ids.index(row)]:
-            _print_json(record, ledger, last, number, tokenizer)
+            _print_json(record, log, last, number, tokenizer)
         return
     number = 0 if row is None else ids.index(row)
     if row is None and len(ids) > 1:
@@ -84,10 +84,16 @@ def _moments(record: Trace) -> Iterator[tuple[State, Event | None]]:
     return zip(record.states(), (None, *record.events), strict=True)
 
 
-def _print_json(record: Trace, ledger: Ledger, last: State, number: int, tokenizer: Tokenizer) -> None:
+def _commit(commit: Commit, tokenizer: Tokenizer) -> dict[str, object]:
+    values = attrs.asdict(commit)
+    ruled = values.pop("by_rule")
+    return {**values, "ruled": ruled, "text": tokenizer.decode([commit.token])}
+
+
+def _print_json(record: Trace, log: RunLog, last: State, number: int, tokenizer: Tokenizer) -> None:
     from mdsample.jobs.records import line
 
-    row = ledger.row(last, number)
+    row = log.row(last, number)
     typer.echo(
         line(
             {
@@ -98,7 +104,7 @@ def _print_json(record: Trace, ledger: Ledger, last: State, number: int, tokeniz
                 "steps": row.steps,
                 "unfilled": row.unfilled,
                 "outcome": row.outcome.name,
-                "commits": [{**attrs.asdict(c), "text": tokenizer.decode([c.token])} for c in row.commits],
+                "commits": [_commit(commit, tokenizer) for commit in row.commits],
                 "policy": record.policy,
                 "seed": record.seed,
                 "model": record.model,

@@ -20,7 +20,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.policy.menu import Entry
 from mdsample.sampling.result import Row, pieces
 from mdsample.sampling.state import State
-from mdsample.scoring.watch import Moment
+from mdsample.scoring.watch import SlotReading
 
 #: tokens of the first steps, …, tokens of the last steps
 RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")
@@ -119,7 +119,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
         if name == "answer" and request.expected is not None:
             text += plain(f"   (expected: {request.expected})", "dim")
         rows.append((name, text))
-    rows += [("along", moment) for moment in along(given.moments)]
+    rows += [("along", reading) for reading in along(given.readings)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
     sampler = job.sampler
@@ -141,15 +141,15 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
     )
 
 
-def along(moments: Sequence[Moment]) -> list[Text]:
+def along(readings: Sequence[SlotReading]) -> list[Text]:
     """The passes in which a watched slot's answer changed, and the last one."""
     lines: list[Text] = []
-    for number, moment in enumerate(moments):
-        if 0 < number < len(moments) - 1 and moment.text == moments[number - 1].text:
+    for number, reading in enumerate(readings):
+        if 0 < number < len(readings) - 1 and reading.text == readings[number - 1].text:
             continue
-        said = f"{100 * moment.written:3.0f} % written: {moment.text or '(nothing)'}  {moment.entropy:.2f} nats"
-        if moment.log_probability is not None:
-            said += f", expected answer {moment.log_probability:.2f}"
+        said = f"{100 * reading.written:3.0f} % written: {reading.text or '(nothing)'}  {reading.entropy:.2f} nats"
+        if reading.log_probability is not None:
+            said += f", expected answer {reading.log_probability:.2f}"
         lines.append(plain(said))
     return lines
 
@@ -209,7 +209,7 @@ def progress_line(state: State, row: int) -> str:
 
 
 def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
-    """A moment of a run."""
+    """A reading of a run."""
     return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
 
 

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from mdsample.backend.installed import Choice, Device
-from mdsample.backend.reference.look import NumpyLook, guided
+from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
 from mdsample.core.arrays import Floats, Ints
@@ -17,7 +17,7 @@ from mdsample.errors import ModelError
 from mdsample.models.cache import Cache
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import available_memory, open_checkpoint
-from mdsample.models.denoiser import Ask
+from mdsample.models.denoiser import Query
 from mdsample.models.families import read_config
 from mdsample.models.tokenizer import FileTokenizer
 from mdsample.policy.guide import Cfg, NoGuide
@@ -54,23 +54,23 @@ class ReferenceDenoiser:
         """It keeps nothing."""
         return None
 
-    def look(self, ask: Ask) -> NumpyLook:
-        """One forward pass, two under guidance (the second with `ask.fixed` masked); only rows with looked positions.
+    def predict(self, query: Query) -> NumpyPrediction:
+        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
 
-        Raises `ValueError` for a guide it does not know, and as `NumpyTrunk.logits` and `NumpyLook` do.
+        Raises `ValueError` for a guide it does not know, and as `NumpyTrunk.logits` and `NumpyPrediction` do.
         """
-        match ask.guide:
+        match query.guide:
             case NoGuide():
-                logits = self._logits(ask.tokens, ask)
+                logits = self._logits(query.tokens, query)
             case Cfg(scale=scale):
-                hidden = np.where(ask.fixed, np.int32(self.tokenizer.mask_id), ask.tokens)
-                logits = guided(self._logits(ask.tokens, ask), self._logits(hidden, ask), scale)
+                hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
+                logits = guided(self._logits(query.tokens, query), self._logits(hidden, query), scale)
             case _:
-                raise ValueError(f"the guide {type(ask.guide).__name__} is not known here; known: none, cfg")
-        return NumpyLook(logits, ask.looked, ask.restriction)
+                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
+        return NumpyPrediction(logits, query.wanted, query.restriction)
 
-    def _logits(self, tokens: Ints, ask: Ask) -> Floats:
-        return self.trunk.logits(tokens, ask.valid, ask.looked)
+    def _logits(self, tokens: Ints, query: Query) -> Floats:
+        return self.trunk.logits(tokens, query.valid, query.wanted)
 
 
 def open_model(

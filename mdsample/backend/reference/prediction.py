@@ -15,7 +15,7 @@ from mdsample.backend.refusals import refuse_empty, refuse_stranger, refuse_unkn
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Look
+from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
 
 Scores = Floats | Doubles
@@ -74,26 +74,26 @@ def guided(conditional: Scores, unconditional: Scores, scale: float) -> Scores:
 
 
 @final
-class NumpyLook:
-    """One forward pass; `mdsample.models.denoiser.Look` for every denoiser that gives its scores as a NumPy array."""
+class NumpyPrediction:
+    """The `Prediction` of every denoiser that gives its scores as a NumPy array."""
 
-    def __init__(self, scores: Scores, looked: Bools, restriction: Restriction) -> None:
-        """`scores [N, V]` of the N places where `looked [B, L]`, row by row, after guidance, before the restriction.
+    def __init__(self, scores: Scores, wanted: Bools, restriction: Restriction) -> None:
+        """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
 
         Raises `ValueError` where the restriction allows no token, and as `reduce` does; both name row and position.
         """
-        rows, positions = (index.astype(np.int32) for index in np.nonzero(looked))
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
         if len(scores) != len(rows):
             raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
         reduced = reduce(_restricted(scores, restriction, rows, positions), rows, positions)
         self._log_probability = reduced.log_probability
-        self._number = np.full(looked.shape, -1, np.int64)
-        self._number[looked] = np.arange(len(rows))
-        marginals = Marginals.unseen(*looked.shape)
-        marginals.token[looked] = reduced.token
-        marginals.log_probability[looked] = reduced.top
-        marginals.second[looked] = reduced.second
-        marginals.entropy[looked] = reduced.entropy
+        self._number = np.full(wanted.shape, -1, np.int64)
+        self._number[wanted] = np.arange(len(rows))
+        marginals = Marginals.unseen(*wanted.shape)
+        marginals.token[wanted] = reduced.token
+        marginals.log_probability[wanted] = reduced.top
+        marginals.second[wanted] = reduced.second
+        marginals.entropy[wanted] = reduced.entropy
         self._marginals = marginals
 
     @property
@@ -120,15 +120,15 @@ class NumpyLook:
         return tokens.astype(np.int32), probability.astype(np.float32)
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """Log-probabilities `[N]` of stated tokens; see `Look`."""
+        """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
         refuse_unknown(tokens, self._log_probability.shape[1])
         found = self._conditional(rows, positions, None)
         return found[np.arange(len(tokens)), tokens].astype(np.float32)
 
-    def divergence(self, rows: Ints, positions: Ints, before: Look, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]`, nats; see `Look`."""
+    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
+        """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`."""
         refuse_stranger(self, before)
-        assert isinstance(before, NumpyLook)
+        assert isinstance(before, NumpyPrediction)
         now, old = self._conditional(rows, positions, None), before._conditional(before_rows, positions, None)
         possible = ~np.isneginf(now)
         gap = np.subtract(now, old, out=np.zeros_like(now), where=possible)  # +inf where it was forbidden
