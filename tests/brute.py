@@ -136,8 +136,9 @@ class Brute:
             if None not in row:
                 law[row] += weight
                 return
-            totals[0] += weight
             looks = (*looks, self.predict(row))
+            tried = min(self.order.k, len(looks[-1])) if isinstance(self.order, Lookahead) else 0
+            totals[0] += weight * (1 + tried * (tried > 1))
             for chance, chosen in self.sets(row, spent, looks):
                 totals[1] += weight * chance * math.sqrt(bound(chosen) / 2)
                 for tokens in itertools.product(range(self.size), repeat=len(chosen)):

@@ -21,6 +21,7 @@ from mdsample.exact import HiddenMarkov, Joint, Listed, law
 from mdsample.exact.law import visits
 from mdsample.models.denoiser import Query
 from mdsample.policy.base import Policy
+from mdsample.policy.evidence import WrittenLogProb
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.p2 import planned
 from mdsample.sampling.sampler import Sampler
@@ -242,7 +243,7 @@ def test_a_toy_leaves_out_the_token_that_stands(number: int) -> None:
     plain = Brute({x: float(p) for x, p in np.ndenumerate(toy.table())}, 3, whole, ORDERS["confidence"], top(1))
     seen = 0
     for _, view in visits(mdsample.Whole() + mdsample.Temperature(1.0) + mdsample.BelowConfidence(), toy):
-        for tokens, said in zip(view.batch.tokens.tolist(), view.standing.tolist(), strict=True):
+        for tokens, said in zip(view.batch.tokens.tolist(), view.get(WrittenLogProb()).tolist(), strict=True):
             row = tuple(None if token == 3 else token for token in tokens)
             expected = stands(plain, row)
             seen += len(expected)
@@ -250,8 +251,8 @@ def test_a_toy_leaves_out_the_token_that_stands(number: int) -> None:
                 assert value == pytest.approx(expected[i], abs=1e-6) if i in expected else math.isnan(value)
     assert seen > 20
     for _, view in visits(mdsample.Whole() + mdsample.Temperature(1.0), toy):
-        with pytest.raises(ValueError, match="give its class `rereads = True`"):
-            _ = view.standing
+        with pytest.raises(ValueError, match="without declaring it; add it to the part's `needs`"):
+            view.get(WrittenLogProb())
 
 
 def test_what_stands_is_seen_under_constraints() -> None:

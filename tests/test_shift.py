@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample import testing
 from mdsample.sampling.engine import Prepared, fill
-from mdsample.sampling.observe import see
+from mdsample.sampling.observe import answered, observe
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)
@@ -53,9 +53,9 @@ def test_what_stands_still_is_committed_and_else_one(
     # laws [B, L, V] of every state, from looks that know of no others
     laws, tops = [], []
     for state in states[:-1]:
-        view, prediction = see(
-            attrs.evolve(plan, shifts=0), toy, state.batch(every, 1, SYMBOLS), every, [None] * len(every)
-        )
+        alone = observe(attrs.evolve(plan, evidence=()), state.batch(every, 1, SYMBOLS), every, [{}] * len(every))
+        seen = answered(alone, toy)
+        view, prediction = seen.view, seen.prediction
         table = np.zeros((*view.eligible.shape, toy.vocab_size))
         rows, positions = (x.astype(np.int32) for x in np.nonzero(view.eligible))
         table[rows, positions] = prediction.probabilities(rows, positions, mdsample.Temperature())  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def test_a_resumed_run_looks_again_once() -> None:
     state = list(sampler.steps(toy, CANVAS))[3][0]
     plan = sampler.plan(toy, CANVAS)
     LOOKS.clear()
-    state, _ = sampler.step(toy, attrs.evolve(state, glances={}), plan)
+    state, _ = sampler.step(toy, state, plan)
     assert len(LOOKS) == 2 + 1
     sampler.step(toy, state, plan)
     assert len(LOOKS) == 4
@@ -119,12 +119,30 @@ def test_looks_of_rows_that_left_are_let_go() -> None:
         state, _ = sampler.step(toy, state, plan)
         gc.collect()
         assert sum(ref() is not None for ref in LOOKS) == (not state.done)
-        assert set(state.glances) == set(np.flatnonzero(state.active).tolist())
+        assert set(plan.kept) == set(np.flatnonzero(state.active).tolist())
 
 
 def test_others_keep_nothing() -> None:
     toy = ScriptedDenoiser(SYMBOLS, 5, 1.0)
-    assert all(not state.glances for state, _ in mdsample.Sampler(mdsample.med()).steps(toy, CANVAS))
+    sampler = mdsample.Sampler(mdsample.med())
+    plan = sampler.plan(toy, CANVAS)
+    sampler.step(toy, sampler.start(toy, CANVAS, plan), plan)
+    assert not plan.kept
+
+
+def test_runs_of_one_plan_do_not_mix_their_predictions() -> None:
+    toy = ScriptedDenoiser(SYMBOLS, 3, 1.0)
+    sampler, other = mdsample.Sampler(POLICY), mdsample.Sampler(POLICY, seed=9)
+    plan = sampler.plan(toy, CANVAS)
+    mixed, apart = sampler.start(toy, CANVAS, plan), sampler.start(toy, CANVAS)
+    strange = other.start(toy, CANVAS)
+    while not mixed.done:
+        if not strange.done:  # another run leaves what it saw in the plan
+            strange, _ = sampler.step(toy, strange, plan)
+            strange, _ = other.step(toy, strange) if not strange.done else (strange, None)
+        mixed, _ = sampler.step(toy, mixed, plan)
+        apart, _ = sampler.step(toy, apart)
+        assert (mixed.tokens == apart.tokens).all()
 
 
 def test_klass_is_the_sum_of_its_parts() -> None:

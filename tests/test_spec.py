@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from mdsample import testing
 from mdsample.errors import PolicyError, SpecError
+from mdsample.policy import presets
 from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
 from mdsample.policy.catalog import PARTS
-from mdsample.policy.complete import complete, in_full, presets
+from mdsample.policy.complete import complete, in_full
 from mdsample.policy.constraint import Ban, Choices
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.order import Confidence, Entropy, Fixed, Order
@@ -565,7 +566,7 @@ def test_a_part_is_a_frozen_value_with_a_name_a_seat_and_a_rule(part: type[Part]
     assert part.seat in SEATS
     rule = vars(part).get("__doc__") or ""
     assert len(rule.split()) >= 4 and re.search(r"[.:]", rule), "its docstring says its rule"
-    assert part.__module__ == f"mdsample.{ {'stop': 'stopping'}.get(part.seat, part.seat) }"
+    assert part.__module__ == f"mdsample.policy.{part.seat}"
     assert [field.kw_only for field in attrs.fields(part)[1:]] == [True] * len(attrs.fields(part)[1:])
     [made] = parse(REQUIRED.get(part.name, part.name)).parts
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -624,10 +625,6 @@ def test_a_part_outside_the_catalogue_has_a_text_too() -> None:
     class Mine(Order):
         name = "mine"
         inner: Order = attrs.field(factory=Entropy)
-
-        @property
-        def spread(self) -> float:
-            return 0.0
 
         def rank(self, view: object) -> object:
             raise NotImplementedError

@@ -9,7 +9,7 @@ from typing import SupportsIndex, cast
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints
+from mdsample.core.arrays import Bools, Indices, Ints
 
 
 def _identities(ids: Sequence[object]) -> tuple[int | str, ...]:
@@ -76,6 +76,11 @@ class Canvas:
             self.names,
             tuple(self.ids[row] for row in rows),
         )
+
+    def copies(self, rows: Indices) -> Canvas:
+        """Rows of the canvas, some of them several times; their ids are numbers from 0."""
+        tokens, blank, slot, valid = self.tokens[rows], self.blank[rows], self.slot[rows], self.valid[rows]
+        return Canvas(tokens, blank, slot, valid, self.names, tuple(range(len(rows))))
 
     @staticmethod
     def of_rows(

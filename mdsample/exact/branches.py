@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, somewhere
 from mdsample.core.restriction import Restriction
-from mdsample.exact.states import Index, States, Walk, at, distinct, joined, pooled
+from mdsample.exact.states import Branches, Walk, at, distinct, joined, pooled
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Temperature
 from mdsample.policy.revise import RandomRevise
@@ -34,11 +34,11 @@ class OpenPrediction(Protocol):
 
 
 @attrs.frozen(eq=False)
-class Choices:
+class PlacementChoices:
     """M choices of places."""
 
     #: the state it is a choice in, `[M]`
-    state: Index
+    state: Indices
     #: `[M, L]`, as `mdsample.sampling.sampler.rank` gives it
     ranking: Ints
     #: how many of the ranking the selection takes, `[M]`
@@ -48,10 +48,10 @@ class Choices:
 
 
 @attrs.frozen(eq=False)
-class Commits:
+class Placements:
     """M sets of places to fill, after selection and stop rules had their say."""
 
-    state: Index
+    state: Indices
     ranking: Ints
     #: `[M, L]`
     chosen: Bools
@@ -65,7 +65,7 @@ class Drawn:
     """Branches: a set of places and the tokens drawn for them."""
 
     #: which of the commits, `[K]`
-    commit: Index
+    commit: Indices
     #: the whole row, `[K, L]`
     tokens: Ints
     blank: Bools
@@ -94,12 +94,11 @@ class _Unseen(Ranked):
         return super().__getattribute__(name)
 
 
-def commits(walk: Walk, states: States, view: View, step: int) -> Commits:
+def placements(walk: Walk, view: View) -> Placements:
     """The sets of places that may be committed now."""
     policy, dynamic = walk.plan.policy, bool(walk.plan.dynamic)
-    choices = _choices(walk, states, view, step)
-    seen = walk.view_at(view, states, step, choices.state)
-    chosen, leaving, outcomes = prefix(policy, seen, choices.ranking, choices.count)
+    choices = _choices(walk, view)
+    chosen, leaving, outcomes = prefix(policy, view.take(choices.state), choices.ranking, choices.count)
     names = [stop.name for stop in policy.stops]
     leaves = np.full(len(chosen), -1, np.int32)
     leaves[leaving] = [names.index(outcome.name) for outcome in outcomes]
@@ -107,22 +106,24 @@ def commits(walk: Walk, states: States, view: View, step: int) -> Commits:
     turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if dynamic else chosen
     first, which = distinct([choices.state[:, None], turn])
     probability = pooled(choices.probability, which)
-    return Commits(choices.state[first], choices.ranking[first], chosen[first], leaves[first], probability)
+    return Placements(choices.state[first], choices.ranking[first], chosen[first], leaves[first], probability)
 
 
-def _choices(walk: Walk, states: States, view: View, step: int) -> Choices:
+def _choices(walk: Walk, view: View) -> PlacementChoices:
     order, selection = walk.plan.policy.order, walk.plan.policy.selection
-    everyone = np.arange(len(states))
+    everyone = np.arange(len(view.eligible))
     number = view.eligible.sum(1, dtype=np.int32)
 
-    def counted(state: Index, ranking: Ints, probability: Doubles) -> Choices:
-        seen = walk.view_at(view, states, step, state)
+    def counted(state: Indices, ranking: Ints, probability: Doubles) -> PlacementChoices:
+        seen = view if np.array_equal(state, everyone) else view.take(state)
         chances = _chances(selection, seen, ranked(seen, ranking))
         which, count = np.nonzero(chances)
-        return Choices(state[which], ranking[which], count.astype(np.int32), probability[which] * chances[which, count])
+        return PlacementChoices(
+            state[which], ranking[which], count.astype(np.int32), probability[which] * chances[which, count]
+        )
 
     if not order.noise_scale:
-        return counted(everyone, rank(walk.plan.policy, view), np.ones(len(states)))
+        return counted(everyone, rank(walk.plan.policy, view), np.ones(len(everyone)))
     score = np.where(view.eligible, order.rank(view), 0.0)
     if not np.isfinite(score).all():
         raise ValueError(f"{order.name}: an order with noise must rank by finite numbers for its law to be known")
@@ -148,7 +149,7 @@ def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
     return chances
 
 
-def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, merge: bool) -> Choices:
+def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, merge: bool) -> PlacementChoices:
     """Prefixes of a noised order, of the lengths whose probabilities `stops [N, 1 + most]` gives.
 
     `logits [N, L]` are −inf where nothing is on offer; `first [N, L]` go before the others. With `merge`, prefixes with
@@ -158,7 +159,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
     state = np.arange(len(logits))
     turn = np.full(logits.shape, beyond, np.int32)  # of each position in the prefix so far
     probability = np.ones(len(logits))
-    found: list[Choices] = []
+    found: list[PlacementChoices] = []
     for length in range(1, stops.shape[1]):
         left: Bools = turn == beyond
         early = left & first[state]
@@ -174,7 +175,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
             state, turn, probability = state[one], turn[one], pooled(probability, same)
         here = stops[state, length]
         ranking = np.argsort(turn, 1, kind="stable").astype(np.int32)
-        ready = Choices(state, ranking, np.full(len(state), length, np.int32), probability * here)
+        ready = PlacementChoices(state, ranking, np.full(len(state), length, np.int32), probability * here)
         found.append(at(ready, here > 0))
         more = stops[state, length + 1 :].any(1)
         state, turn, probability = state[more], turn[more], probability[more]
@@ -184,7 +185,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
 def tables(walk: Walk, prediction: Prediction, needed: Bools) -> tuple[Doubles, Doubles]:
     """The model's conditional and the law that is drawn from, where `needed [N, L]`; both `[N, L, V]`, else 0."""
     rows, positions = (index.astype(np.int32) for index in np.nonzero(needed))
-    model = np.zeros((*needed.shape, walk.denoiser.vocab_size))
+    model = np.zeros((*needed.shape, walk.plan.denoiser.vocab_size))
     model[rows, positions] = probabilities(prediction, rows, positions, Temperature())
     if walk.plan.policy.draw == Temperature():
         return model, model
@@ -205,41 +206,42 @@ def probabilities(
     return prediction.probabilities(rows, positions, how, restriction)
 
 
-def draws(walk: Walk, states: States, step: int, made: Commits, model: Doubles, law: Doubles) -> Drawn:
+def draws(walk: Walk, start: Branches, made: Placements, model: Doubles, law: Doubles) -> Drawn:
     """Every token that may be drawn for every set of places. `model` and `law` as `tables` gives them."""
     row, position = in_order(made.ranking, made.chosen)
-    start = at(states, made.state)
     wave = np.zeros(len(row), np.int32)
+    begun = start.take(made.state)
     if walk.plan.dynamic:
-        wave = draw_rounds(walk.plan, walk.batch(start, step), np.zeros(len(start), np.int32), row, position)
-    none = np.full(start.tokens.shape, np.nan, np.float32)
-    drawn = Drawn(np.arange(len(start)), start.tokens, start.blank, none, np.ones(len(start)))
+        wave = draw_rounds(walk.plan, walk.batch(begun), np.zeros(len(begun), np.int32), row, position)
+    tokens, blank = begun.state.tokens, begun.state.blank
+    none = np.full(tokens.shape, np.nan, np.float32)
+    drawn = Drawn(np.arange(len(tokens)), tokens, blank, none, np.ones(len(tokens)))
     for turn in range(int(wave.max(initial=0)) + 1):
         now = wave == turn
-        places = _columns(row[now], position[now], len(start))
+        places = _columns(row[now], position[now], len(tokens))
         if not walk.plan.dynamic:
             state = made.state[:, None]
             drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
             continue
-        # like the loop: the look before the draws, the restriction after those of the earlier waves
-        original = at(start, drawn.commit)
-        _, prediction = walk.see(original, step)
-        slot = walk.canvas.slot.repeat(len(original), 0)
-        rule = restrict(walk.plan, np.zeros(len(original), np.int32), drawn.tokens, drawn.blank, slot)
+        # like the loop: the prediction before the draws, the restriction after those of the earlier rounds
+        prediction = walk.see(begun.take(drawn.commit)).prediction
+        slot = walk.canvas.slot.repeat(len(drawn.commit), 0)
+        rule = restrict(walk.plan, np.zeros(len(drawn.commit), np.int32), drawn.tokens, drawn.blank, slot)
         here = places[drawn.commit]
         i, k = (index.astype(np.int32) for index in np.nonzero(here >= 0))
         both: list[Doubles] = []
         for how in (Temperature(), walk.plan.policy.draw):
-            both.append(np.zeros((*here.shape, walk.denoiser.vocab_size)))
+            both.append(np.zeros((*here.shape, walk.plan.denoiser.vocab_size)))
             both[-1][i, k] = probabilities(prediction, i, here[i, k], how, rule)
         drawn = _expanded(walk, drawn, here, *both)
     return drawn
 
 
-def revisions(walk: Walk, view: View, spent: Ints, after: States, state: Index) -> tuple[States, Index]:
-    """What a `RandomRevise` may mask again: the branches of `after [K]`, and which of the K each one comes from.
+def revisions(walk: Walk, view: View, spent: Ints, state: Indices) -> tuple[Indices, Bools, Doubles]:
+    """What a `RandomRevise` may mask again after each of K draws: R branches.
 
-    `view` and `spent [N]` are those of the N states before the step, `state [K]` says from which of them each comes.
+    `view` and `spent [N]` are those of the N states before the step, `state [K]` says from which of them each draw
+    comes. Returns which of the K each branch belongs to `[R]`, what it masks `[R, L]`, and its probability `[R]`.
     """
     part = walk.plan.policy.revise
     assert isinstance(part, RandomRevise)
@@ -264,18 +266,7 @@ def revisions(walk: Walk, view: View, spent: Ints, after: States, state: Index) 
     walk.spend(len(which))
     turn = np.arange(len(which)) - np.repeat(np.cumsum(number[state]) - number[state], number[state])
     branch = order[start[state[which]] + turn]
-    masked, made = again[branch], at(after, which)
-    mask = np.int32(walk.denoiser.tokenizer.mask_id)
-    return attrs.evolve(
-        made,
-        tokens=np.where(masked, mask, made.tokens),
-        blank=made.blank | masked,
-        written=np.where(masked, -1, made.written).astype(np.int32),
-        probability=np.where(masked, np.nan, made.probability).astype(np.float32),
-        remasked=made.remasked + masked.sum(1, dtype=np.int32),
-        weight=made.weight * share[branch],
-        chance=made.chance * share[branch],
-    ), which
+    return which, again[branch], share[branch]
 
 
 def _columns(row: Ints, position: Ints, rows: int) -> Ints:

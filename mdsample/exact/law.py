@@ -1,6 +1,6 @@
 """Law: the exact distribution of what a policy makes of one row, by following everything that can happen.
 
-The walk runs the loop's own functions (`see`, `rank`, `prefix`, `remask`, `stop_decisions` of `mdsample.sampling`) on
+The walk runs the loop's own functions (`observe`, `rank`, `prefix`, `remask`, `apply_stops` of `mdsample.sampling`) on
 all states of a step at once; only where the loop throws dice, all faces are followed instead.
 """
 
@@ -15,19 +15,19 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Ints, Longs
 from mdsample.core.canvas import Canvas
-from mdsample.exact.branches import Commits, commits, draws, revisions, tables
-from mdsample.exact.states import States, Walk, at, distinct, joined, pooled
+from mdsample.exact.branches import Placements, draws, placements, revisions, tables
+from mdsample.exact.states import Branches, Walk, distinct, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
-from mdsample.models.denoiser import Denoiser, Prediction
+from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
-from mdsample.sampling.previous import Glance, glances_of
-from mdsample.sampling.sampler import Sampler, in_order, remask, stop_decisions
-from mdsample.sampling.state import FILLED, parallel_bound
+from mdsample.sampling.observe import Kept, Observation
+from mdsample.sampling.sampler import Sampler, apply_stops, in_order, remask
+from mdsample.sampling.state import Commits, Event, Outcome, State
 
 #: states that are looked at in one forward pass
 _CHUNK = 1024
@@ -126,8 +126,8 @@ def _begun(policy: Policy | Part, denoiser: Denoiser, canvas: Canvas | None, lim
         raise ValueError(f"a law is that of one row; the canvas has {len(canvas)}: take one, as in canvas.take([0])")
     if isinstance(denoiser, Toy) and np.isneginf(denoiser.log_prob(denoiser.padded(canvas.tokens))).any():
         raise ValueError(f"the canvas's fixed text has probability zero under {denoiser.name}; change it")
-    sampler = Sampler(policy)
-    return _Tally(Walk(sampler.policy, sampler.plan(denoiser, canvas), denoiser, canvas, limit))
+    sampler, canvas = Sampler(policy), canvas.take([0])
+    return _Tally(Walk(sampler.policy, sampler.plan(denoiser, canvas), canvas, limit))
 
 
 @attrs.define(eq=False)
@@ -139,117 +139,118 @@ class _Tally:
     kl: float = 0.0
     tv: float = 0.0
     by_rule: bool = False
-    final: list[States] = attrs.Factory(list[States])
+    #: rows that have left, `[n, L]`, and their probabilities, `[n]`
+    rows: list[Ints] = attrs.Factory(list[Ints])
+    weights: list[Doubles] = attrs.Factory(list[Doubles])
     left: dict[str, float] = attrs.Factory(dict[str, float])
 
     def follow(self) -> Iterator[tuple[Doubles, View]]:
         """Follows the run to its end, a step at a time, and shows what was seen in each."""
         walk = self.walk
-        states, step = self.settled(States.begin(walk.canvas), np.full(1, -1, np.int32), 0), 0
-        while len(states):
-            after, glances = list[States](), list[Glance]()
-            for part in np.array_split(np.arange(len(states)), -(-len(states) // _CHUNK)):
-                now = at(states, part)
-                view, prediction = walk.see(now, step)
-                yield now.weight, view
-                number = np.full(len(now), -1, np.int64)
-                if walk.plan.shifts:
-                    number = len(glances) + np.arange(len(now))
-                    glances += glances_of(walk.denoiser, prediction, view.eligible, view.shifts)
-                after.append(self.step(now, view, prediction, step, number).merged(walk.remembers))
-            walk.glances = glances
-            states, step = joined(after).merged(walk.remembers), step + 1
+        now = self.left_out(Branches.begin(State.begin(walk.canvas)), Event.none())
+        while len(now):
+            after, kept = list[Branches](), list[Kept]()
+            for part in np.array_split(np.arange(len(now)), -(-len(now) // _CHUNK)):
+                some = now.take(part)
+                seen = walk.see(some)
+                yield some.weight, seen.view
+                number = np.full(len(some), -1, np.int64)
+                if any(seen.kept):
+                    number = len(kept) + np.arange(len(some))
+                    kept += seen.kept
+                after.append(self.step(some, seen, number).merged(walk.remembers))
+            walk.kept = kept
+            now = Branches.joined(after).merged(walk.remembers)
 
-    def step(self, states: States, view: View, prediction: Prediction, step: int, number: Longs) -> States:
-        """One step from all states; those from which the run goes on. `number [N]`: of each state's look."""
-        walk, plan = self.walk, self.walk.plan
-        made = commits(walk, states, view, step)
-        needed = np.zeros_like(states.blank)
+    def step(self, now: Branches, seen: Observation, number: Longs) -> Branches:
+        """One step from all states; those from which the run goes on. `number [N]`: of what was kept of each."""
+        walk, plan, view = self.walk, self.walk.plan, seen.view
+        made = placements(walk, view)
+        needed = np.zeros_like(now.state.blank)
         np.logical_or.at(needed, made.state, made.chosen)
-        model, law = tables(walk, prediction, needed)
-        self._count(states, made, model)
-        drawn = draws(walk, states, step, made, model, law)
-        state, chosen = made.state[drawn.commit], made.chosen[drawn.commit]
-        share = made.probability[drawn.commit]
-        again = np.zeros_like(states.blank)
-        coins = isinstance(plan.policy.revise, RandomRevise)
-        if not coins:
-            again[remask(plan, view, states.remasked)] = True
-        again = again[state]
-        mask = np.int32(walk.denoiser.tokenizer.mask_id)
-        past = at(states, state)
-        row, position = in_order(made.ranking, made.chosen)
-        spent = parallel_bound(row, view.marginals.entropy[made.state[row], position], len(made.state))
-        after = States(
-            np.where(again, mask, drawn.tokens),
-            drawn.blank | again,
-            np.where(again, -1, np.where(chosen, step, past.written)).astype(np.int32),
-            np.where(again, np.nan, np.where(chosen, drawn.probability, past.probability)).astype(np.float32),
-            past.error_bound + spent[drawn.commit],
-            past.remasked + again.sum(1, dtype=np.int32),
-            past.weight * share * drawn.weight,
-            past.chance * share,
-            number[state],
+        model, law = tables(walk, seen.prediction, needed)
+        self._count(now, made, model, seen.passes)
+        drawn = draws(walk, now, made, model, law)
+        which, share = np.arange(len(drawn.commit)), drawn.weight
+        parent = made.state[drawn.commit]
+        if isinstance(plan.policy.revise, RandomRevise):
+            which, again, coins = revisions(walk, view, now.state.remasked, parent)
+            share, parent = share[which] * coins, parent[which]
+        else:
+            coins = np.ones(len(which))
+            remasked = np.zeros_like(now.state.blank)
+            remasked[remask(plan, view, now.state.remasked)] = True
+            again = remasked[parent]
+        commit = drawn.commit[which]
+        outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]
+        row, position = in_order(made.ranking[commit], made.chosen[commit])
+        again_row, again_position = np.nonzero(again)
+        leaves: list[int] = made.leaves[commit].tolist()
+        event = Event.of(
+            np.arange(len(commit), dtype=np.int32),
+            seen.passes[parent],
+            Commits(
+                row,
+                position,
+                drawn.tokens[which[row], position],
+                drawn.probability[which[row], position],
+                view.marginals.entropy[parent[row], position],
+            ),
+            (again_row.astype(np.int32), again_position.astype(np.int32)),
+            np.flatnonzero(np.array(leaves) >= 0).astype(np.int32),
+            tuple(outcomes[stop] for stop in leaves if stop >= 0),
         )
-        leaves = made.leaves[drawn.commit]
-        if coins:
-            after, which = revisions(walk, view, states.remasked, after, state)
-            leaves = leaves[which]
-        return self.settled(after, leaves, step + 1)
+        come = made.probability[commit]
+        before = Branches(
+            now.state.take(parent),
+            now.weight[parent] * come * share,
+            now.chance[parent] * come * coins,
+            number[parent],
+        )
+        return self.left_out(before, event)
 
-    def settled(self, states: States, leaves: Ints, step: int) -> States:
-        """Writes what stop rules write without a look, and takes out the rows that leave."""
-        names = [*(stop.name for stop in self.walk.plan.policy.stops), FILLED.name]
-        staying = at(states, leaves < 0)
-        fill, over = stop_decisions(self.walk.plan.policy, self.walk.batch(staying, step))
-        written = fill >= 0
-        if written.any():
-            self.by_rule = True
-            staying = attrs.evolve(
-                staying,
-                tokens=np.where(written, fill, staying.tokens),
-                blank=staying.blank & ~written,
-                written=np.where(written, max(step - 1, 0), staying.written).astype(np.int32),
-                probability=np.where(written, 1, staying.probability).astype(np.float32),
-            )
-        done = np.full(len(staying), -1, np.int32)
-        done[list(over)] = [names.index(outcome.name) for outcome in over.values()]
-        gone = joined([at(states, leaves >= 0), at(staying, done >= 0)])
-        why = np.concatenate([leaves[leaves >= 0], done[done >= 0]])
-        for number, total in enumerate(np.bincount(why, gone.weight, len(names))):
-            if total:
-                self.left[names[number]] = self.left.get(names[number], 0.0) + float(total)
-        self.final.append(gone.merged(remembers=False))
-        return at(staying, done < 0)
+    def left_out(self, before: Branches, event: Event) -> Branches:
+        """Applies an event with what stop rules do, as the loop does, and takes out the rows that leave."""
+        every = np.arange(len(before), dtype=np.int32)
+        state, event = apply_stops(self.walk.plan, before.state, every, event)
+        self.by_rule |= bool(event.by_rule.any())
+        for row, outcome in zip(event.left.tolist(), event.outcomes, strict=True):
+            self.left[outcome.name] = self.left.get(outcome.name, 0.0) + float(before.weight[row])
+        first, which = distinct([state.tokens[event.left]])
+        self.rows.append(state.tokens[event.left][first])
+        self.weights.append(pooled(before.weight[event.left], which))
+        return attrs.evolve(before, state=state).take(np.flatnonzero(state.active))
 
-    def _count(self, states: States, made: Commits, model: Doubles) -> None:
-        """Adds a step to the expectations: its price, b over the joint's visits, √(b/2) over the sampler's."""
-        self.nfe += self.walk.plan.passes * float(states.weight.sum())
+    def _count(self, states: Branches, made: Placements, model: Doubles, passes: Ints) -> None:
+        """Adds a step to the expectations: its passes, b over the joint's visits, √(b/2) over the sampler's."""
+        self.nfe += float((states.weight * passes).sum())
         logarithm = np.log(model, out=np.zeros_like(model), where=model > 0)
         entropy = -(model * logarithm).sum(2)[made.state] * made.chosen
         b = np.maximum(entropy.sum(1) - entropy.max(1), 0)
         self.tv += float((states.weight[made.state] * made.probability * np.sqrt(b / 2)).sum())
-        toy = self.walk.denoiser
+        toy = self.walk.plan.denoiser
         if isinstance(toy, Toy):
             # how likely the joint itself deals the tokens of a state, given the fixed text
-            dealt = np.exp(toy.log_prob(toy.padded(states.tokens)) - toy.log_prob(toy.padded(self.walk.canvas.tokens)))
+            rows, given = toy.padded(states.state.tokens), toy.padded(self.walk.canvas.tokens)
+            dealt = np.exp(toy.log_prob(rows) - toy.log_prob(given))
             self.kl += float(((dealt * states.chance)[made.state] * made.probability * b).sum())
 
     def law(self) -> Law:
         """The sum of it all."""
-        walk, final = self.walk, joined(self.final)
-        first, which = distinct([final.tokens])
-        speaks = isinstance(walk.denoiser, Toy) and not self.by_rule and _plain(walk.plan.policy)
-        mask = walk.denoiser.tokenizer.mask_id
+        walk, tokens = self.walk, np.concatenate(self.rows)
+        first, which = distinct([tokens])
+        model = walk.plan.denoiser
+        speaks = isinstance(model, Toy) and not self.by_rule and _plain(walk.plan.policy)
+        mask = model.tokenizer.mask_id
         return Law(
             walk.canvas,
-            final.tokens[first],
-            pooled(final.weight, which),
+            tokens[first],
+            pooled(np.concatenate(self.weights), which),
             self.nfe,
             self.kl if speaks else math.inf,
             min(1.0, self.tv) if speaks else 1.0,
             self.left,
-            mask if mask == walk.denoiser.vocab_size - 1 else walk.denoiser.vocab_size,
+            mask if mask == model.vocab_size - 1 else model.vocab_size,
             mask,
         )
 

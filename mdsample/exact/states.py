@@ -2,12 +2,13 @@
 
 N = states, L = positions. Two histories that lead to the same row are one state, which is what keeps exact laws small.
 That is right only if no part looks back; so a part that does must say so (`remembers`), and one that looks back without
-having said so is stopped (`_Forgetful`). In the same spirit a part that throws dice on the side is stopped (`_NoDice`):
-nobody could follow its law.
+having said so is stopped (`_HistoryGuard`). So is a part that throws dice on the side (`_RandomnessGuard`): its law
+could not be followed.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -16,64 +17,69 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.arrays import Doubles, Indices, Longs
 from mdsample.core.canvas import Canvas
 from mdsample.core.uniforms import Purpose, Uniforms
 from mdsample.errors import LawTooLarge
-from mdsample.models.denoiser import Denoiser, Prediction
 from mdsample.policy.base import Policy
-from mdsample.policy.view import Batch, View
-from mdsample.sampling.observe import look_ahead, see
+from mdsample.policy.view import Batch
+from mdsample.sampling.observe import Kept, Observation, answered, observe
 from mdsample.sampling.plan import Plan
-from mdsample.sampling.previous import Glance
+from mdsample.sampling.state import State
 
 T = TypeVar("T")
-Index = NDArray[np.integer[Any]] | Bools
 
 
 @attrs.frozen(eq=False)
-class States:
+class Branches:
     """N states of one canvas row after the same number of steps."""
 
-    #: `[N, L]`, the mask token in blanks
-    tokens: Ints
-    #: `[N, L]`
-    blank: Bools
-    #: step and probability of each commit, `[N, L]`, as in `State`; of the first history where several were merged
-    written: Ints
-    probability: Floats
-    #: Σ b so far, nats, `[N]`, as in `State`; likewise of the first history
-    error_bound: Doubles
-    #: positions masked again so far, `[N]`
-    remasked: Ints
+    #: rows `[N, L]`, copies of the canvas's row; histories are those of the first one where several were merged
+    state: State
     #: probability that the sampler comes here, `[N]`
     weight: Doubles
     #: probability that a run which is dealt this very row comes here: over the policy's own dice alone, `[N]`
     chance: Doubles
-    #: number of the look that it was in last (`Walk.glances`), −1 before the first and where nobody asks, `[N]`
-    glance: Longs
+    #: number of what evidence kept of it at its last step (`Walk.kept`), −1 where nothing is kept, `[N]`
+    kept: Longs
 
     @staticmethod
-    def begin(canvas: Canvas) -> States:
+    def begin(state: State) -> Branches:
         """The one state in which nothing is done."""
-        shape = canvas.tokens.shape
-        written, probability = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
-        none, one = np.zeros(1), np.ones(1)
-        count, unseen = none.astype(np.int32), np.full(1, -1, np.int64)
-        return States(canvas.tokens, canvas.blank, written, probability, none, count, one, one, unseen)
+        return Branches(state, np.ones(1), np.ones(1), np.full(1, -1, np.int64))
 
     def __len__(self) -> int:
         """N."""
-        return len(self.tokens)
+        return len(self.weight)
 
-    def merged(self, remembers: bool) -> States:
-        """Equal states made one: equal rows and looks before and, if a part remembers, equal histories."""
-        columns = [self.tokens, self.blank, self.remasked[:, None], self.glance[:, None]]
+    def take(self, rows: Indices) -> Branches:
+        """Some of them, in any number."""
+        return Branches(self.state.take(rows), self.weight[rows], self.chance[rows], self.kept[rows])
+
+    def merged(self, remembers: bool) -> Branches:
+        """Equal states made one: equal rows and predictions before and, if a part remembers, equal histories."""
+        state = self.state
+        columns = [state.tokens, state.blank]
+        columns += [column[:, None] for column in (state.remasked, state.nfe, self.kept)]
         if remembers:
-            columns += [self.written, self.probability.view(np.int32), self.error_bound.view(np.int64)[:, None]]
+            columns += [state.written, state.probability.view(np.int32), state.error_bound.view(np.int64)[:, None]]
         first, which = distinct(columns)
-        weight, chance = pooled(self.weight, which), pooled(self.chance, which)
-        return attrs.evolve(at(self, first), weight=weight, chance=chance)
+        return attrs.evolve(self.take(first), weight=pooled(self.weight, which), chance=pooled(self.chance, which))
+
+    @staticmethod
+    def joined(parts: Sequence[Branches]) -> Branches:
+        """All of them in one."""
+        if len(parts) == 1:
+            return parts[0]
+        states = [part.state for part in parts]
+        names = [field.name for field in attrs.fields(State) if field.name not in ("canvas", "events")]
+        columns = {name: np.concatenate([getattr(state, name) for state in states]) for name in names}
+        size = sum(map(len, parts))
+        state = State(canvas=states[0].canvas.copies(np.zeros(size, np.int64)), **columns, events=())
+        weight, chance, kept = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("weight", "chance", "kept")
+        )
+        return Branches(state, weight, chance, kept)
 
 
 @attrs.define(eq=False)
@@ -82,14 +88,13 @@ class Walk:
 
     policy: Policy
     plan: Plan
-    denoiser: Denoiser
     canvas: Canvas
     limit: int
     #: whether histories must be kept apart
     remembers: bool = attrs.field(init=False)
     spent: int = attrs.field(init=False, default=0)
-    #: the states of the step before as they were looked at, if parts ask how looks differ
-    glances: list[Glance] = attrs.field(init=False, factory=list[Glance])
+    #: what evidence kept of the states of the step before
+    kept: list[Kept] = attrs.field(init=False, factory=list[Kept])
 
     def __attrs_post_init__(self) -> None:
         """Asks the parts."""
@@ -100,75 +105,52 @@ class Walk:
         self.spent += branches
         if self.spent > self.limit:
             raise LawTooLarge(
-                f"the law of {self.policy} on {self.denoiser.name} has more than {self.limit} branches; "
+                f"the law of {self.policy} on {self.plan.denoiser.name} has more than {self.limit} branches; "
                 "take fewer blanks or tokens, a narrower window, an order without noise, fewer steps of a rule that "
                 "masks tokens again, or a higher limit"
             )
 
-    def batch(self, states: States, step: int) -> Batch:
-        """What parts may see of states."""
-        count, canvas = len(states), self.canvas
-        shape = states.tokens.shape
-        return (Batch if self.remembers else _Forgetful)(
-            states.tokens,
-            states.blank,
-            np.broadcast_to(canvas.blank, shape),
-            np.broadcast_to(canvas.valid, shape),
-            np.broadcast_to(canvas.slot, shape),
-            canvas.names,
-            states.written,
-            states.probability,
-            states.error_bound,
-            np.full(count, step, np.int32),
-            np.full(count, step * self.plan.passes, np.int32),
-            self.plan.passes,
-            self.denoiser.tokenizer,
-        )
+    def batch(self, branches: Branches) -> Batch:
+        """What parts may see of the branches."""
+        rows = np.arange(len(branches), dtype=np.int32)
+        batch = branches.state.batch(rows, self.plan.passes, self.plan.tokenizer)
+        return batch if self.remembers else _HistoryGuard.of(batch)
 
-    def see(self, states: States, step: int) -> tuple[View, Prediction]:
-        """One forward pass over states."""
-        batch = self.batch(states, step)
-        numbers: list[int] = states.glance.tolist()
-        glances = [self.glances[number] if number >= 0 else None for number in numbers]
-        view, prediction = see(self.plan, self.denoiser, batch, np.zeros(len(states), np.int32), glances)
-        view = look_ahead(self.plan, self.denoiser, view, np.zeros(len(states), np.int32))
-        return attrs.evolve(view, uniforms=_NoDice((), batch.step, 0)), prediction
-
-    def view_at(self, view: View, states: States, step: int, index: Index) -> View:
-        """The view of the states in `index`, repeated as often as they occur there."""
-        if np.array_equal(index, np.arange(len(states))):
-            return view
-        batch = self.batch(at(states, index), step)
-        return View(
-            batch,
-            at(view.marginals, index),
-            view.eligible[index],
-            view.uniforms,
-            view.shifts[index],
-            view.remaining[index],
-            None if view.reread is None else view.reread[index],
-        )
+    def see(self, branches: Branches) -> Observation:
+        """The loop's own observation of all branches, without random numbers."""
+        batch, rows = self.batch(branches), np.zeros(len(branches), np.int32)
+        numbers: list[int] = branches.kept.tolist()
+        before: list[Kept] = [self.kept[number] if number >= 0 else {} for number in numbers]
+        seen = answered(observe(self.plan, batch, rows, before), self.plan.denoiser)
+        return attrs.evolve(seen, view=attrs.evolve(seen.view, uniforms=_RandomnessGuard((), batch.step, 0)))
 
 
-class _Forgetful(Batch):
-    """A board on which the past cannot be read."""
+class _HistoryGuard(Batch):
+    """A batch of which the past cannot be read."""
+
+    @staticmethod
+    def of(batch: Batch) -> Batch:
+        """The same batch, guarded."""
+        guarded = copy.copy(batch)
+        object.__setattr__(guarded, "__class__", _HistoryGuard)
+        return guarded
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("written", "probability", "error_bound"):
             raise ValueError(
-                f"a part reads board.{name}, which tells the past, without saying so; give its class `remembers = True`"
+                f"a part reads batch.{name}, which tells the past, without saying so; give its class `remembers = True`"
             )
         return super().__getattribute__(name)
 
 
-class _NoDice(Uniforms):
+class _RandomnessGuard(Uniforms):
     """No random numbers."""
 
     def at(self, purpose: Purpose) -> Doubles:
         """Refused."""
         raise ValueError(
             f"a part draws its own random numbers ({purpose!r}), so its exact law is unknown; noise belongs into "
-            "Order.spread, a random count into RandomSelection.chances, coins into RandomRevise.chances"
+            "Order.noise_scale, a random count into RandomSelection.chances, coins into RandomRevise.chances"
         )
 
     def per_row(self, purpose: Purpose) -> Doubles:
@@ -176,7 +158,7 @@ class _NoDice(Uniforms):
         return self.at(purpose)
 
 
-def at(values: T, index: Index) -> T:
+def at(values: T, index: Indices) -> T:
     """An attrs value all of whose fields are arrays, indexed along their first axis."""
     return type(values)(*(field[index] for field in _fields(values)))
 
@@ -191,12 +173,12 @@ def _fields(values: object) -> tuple[NDArray[Any], ...]:
     return tuple(getattr(values, name) for name in names)
 
 
-def pooled(values: Doubles, which: Index) -> Doubles:
+def pooled(values: Doubles, which: Indices) -> Doubles:
     """Sums of `values [N]` over equals, `which [N]` as `distinct` gives it."""
     return np.bincount(which, values).astype(np.float64, copy=False)
 
 
-def distinct(columns: Sequence[NDArray[Any]]) -> tuple[Index, Index]:
+def distinct(columns: Sequence[NDArray[Any]]) -> tuple[Indices, Indices]:
     """Where each distinct row of `columns` (`[N, ·]` integers each) stands first, and the number of each row's own."""
     table = np.concatenate([column.astype(np.int64) for column in columns], 1)
     table -= table.min(0, initial=0)

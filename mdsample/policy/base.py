@@ -11,6 +11,7 @@ import attrs
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import PolicyError
+from mdsample.policy.view import Evidence
 from mdsample.policy.writing import value_text
 
 Seat = Literal["window", "order", "selection", "draw", "stop", "constraint", "revise", "guide"]
@@ -32,13 +33,11 @@ class Part(abc.ABC):
     #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`); exact laws must then keep
     #: histories apart
     remembers: ClassVar[bool] = False
-    #: whether it reads what the look says of the tokens that stand (`view.standing`); the loop then looks at them too
-    rereads: ClassVar[bool] = False
 
     @property
-    def shifts(self) -> int:
-        """How many shifts it reads (`view.shifts`): it wants to know how the last looks differed. Default 0."""
-        return 0
+    def needs(self) -> tuple[Evidence, ...]:
+        """What it must know beyond the marginals (`View.get`); the loop provides it. Default: nothing."""
+        return ()
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""

@@ -29,6 +29,8 @@ class Constraint(Part):
 
     __slots__ = ()
     seat: ClassVar[Seat] = "constraint"
+    #: whether what it allows does not depend on what has been committed
+    static: ClassVar[bool] = True
 
     @abc.abstractmethod
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
@@ -37,11 +39,6 @@ class Constraint(Part):
         `static` is what the mask ban and the constraints bound before it allow, `[B, L]` as the canvas; those whose
         rule is lasting are bound first.
         """
-
-    @property
-    @abc.abstractmethod
-    def static(self) -> bool:
-        """True if what it allows does not depend on what has been committed."""
 
 
 _NO_LIMIT = 1 << 31  # longer than any slot
@@ -80,11 +77,6 @@ class Ban(Constraint):
     name: ClassVar[str] = "ban"
     tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
 
-    @property
-    def static(self) -> bool:
-        """Always."""
-        return True
-
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
         vocab_size = static.sets.shape[1]
@@ -114,11 +106,6 @@ class Allow(Constraint):
     tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
     slot: str = text("answer", kw_only=True)
 
-    @property
-    def static(self) -> bool:
-        """Always."""
-        return True
-
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
         number, vocab_size = _slot_number(self.name, self.slot, canvas), static.sets.shape[1]
@@ -135,11 +122,6 @@ class Characters(Constraint):
     name: ClassVar[str] = "characters"
     characters: str = text()
     slot: str = text("answer", kw_only=True)
-
-    @property
-    def static(self) -> bool:
-        """Always."""
-        return True
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Finds the tokens whose text has no other character."""
@@ -166,6 +148,7 @@ class Choices(Constraint):
     """
 
     name: ClassVar[str] = "choices"
+    static: ClassVar[bool] = False  # each committed token may rule texts out
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
     slot: str = text("answer", kw_only=True)
 
@@ -174,11 +157,6 @@ class Choices(Constraint):
         if isinstance(other, Choices) and other.slot == self.slot:
             return f"two lists of choices for slot {self.slot!r}; keep the texts that are in both, in one list"
         return ""
-
-    @property
-    def static(self) -> bool:
-        """Not: each committed token may rule texts out."""
-        return False
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Encodes the texts and drops those that other constraints forbid."""

@@ -13,12 +13,13 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles
+from mdsample.core.arrays import Doubles
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat
+from mdsample.policy.evidence import TrialEntropy
 from mdsample.policy.settings import integer, items, real
-from mdsample.policy.view import View
+from mdsample.policy.view import Evidence, View
 
 
 class Order(Part):
@@ -28,21 +29,9 @@ class Order(Part):
     seat: ClassVar[Seat] = "order"
 
     @property
-    @abc.abstractmethod
     def noise_scale(self) -> float:
-        """Scale of the Gumbel noise that the loop takes off the rank; 0 for none."""
-
-    @property
-    def tries(self) -> int:
-        """The most positions of a row that are tried in a step, each at the cost of a forward pass more. Default 0."""
-        return 0
-
-    def tried(self, view: View) -> Bools:
-        """`[B, L]`, true at eligible positions of which `view.remaining` is wanted; it is not there yet. Default: none.
-
-        A row in which only one is tried is spared the pass: there is nothing to compare.
-        """
-        return np.zeros_like(view.eligible)
+        """Scale of the Gumbel noise that the loop takes off the rank. Default 0: none."""
+        return 0.0
 
     @abc.abstractmethod
     def rank(self, view: View) -> Doubles:
@@ -127,11 +116,6 @@ class PositionBiased(Order):
     name: ClassVar[str] = "position-biased"
     decay: float = real(0.25, at_least=0)
 
-    @property
-    def noise_scale(self) -> float:
-        """0."""
-        return 0.0
-
     def rank(self, view: View) -> Doubles:
         """Minus the logarithm of the score."""
         return self.decay * view.batch.open_index - view.marginals.log_probability.astype(np.float64)
@@ -145,8 +129,8 @@ class Lookahead(Order):
     First goes the lowest `own` · H + mean entropy of the row's remaining blanks, H the position's own entropy, nats;
     those that were not tried follow, lowest entropy first. `own` 1 is the rule of Info-Gain (arXiv 2602.18176), 0 that
     of LookUM (2511.05563). Default 8 as in the former's code, which draws its candidates; here nothing is drawn, so the
-    order does not peek. A step costs 1 + `k` forward passes, also where fewer are tried, and is two looks, the second
-    at `k` rows for each row. A cache keeps the rows of the last look only, so it spares nothing here.
+    order does not peek. A row pays for each position that is tried, and a step is two
+    predictions, the second of `k` rows for each row. A cache keeps the rows of the last one only: it spares nothing.
     """
 
     name: ClassVar[str] = "lookahead"
@@ -154,27 +138,16 @@ class Lookahead(Order):
     own: float = real(1.0, at_least=0, kw_only=True)
 
     @property
-    def noise_scale(self) -> float:
-        """0."""
-        return 0.0
-
-    @property
-    def tries(self) -> int:
-        """`k`."""
-        return self.k
-
-    def tried(self, view: View) -> Bools:
-        """The `k` eligible positions of lowest entropy, lower positions first among equals."""
-        entropy = np.where(view.eligible, view.marginals.entropy, np.inf)
-        out = np.zeros_like(view.eligible)
-        np.put_along_axis(out, np.argsort(entropy, axis=1, kind="stable")[:, : self.k], True, axis=1)
-        return out & view.eligible
+    def needs(self) -> tuple[Evidence, ...]:
+        """What each of the `k` leaves."""
+        return (TrialEntropy(self.k),)
 
     def rank(self, view: View) -> Doubles:
         """The score where it is known, and beyond all of them the entropy."""
         entropy = view.marginals.entropy.astype(np.float64)
-        known = np.isfinite(view.remaining)
-        score = np.where(known, self.own * np.where(known, entropy, 0) + view.remaining, 0)
+        left = view.get(TrialEntropy(self.k))
+        known = np.isfinite(left)
+        score = np.where(known, self.own * np.where(known, entropy, 0) + left, 0)
         return np.where(known, score, score.max(1, keepdims=True) + 1 + entropy)
 
 
@@ -184,11 +157,6 @@ class LeftToRight(Order):
     """The leftmost blank first: autoregressive order."""
 
     name: ClassVar[str] = "left-to-right"
-
-    @property
-    def noise_scale(self) -> float:
-        """0."""
-        return 0.0
 
     def rank(self, view: View) -> Doubles:
         """The position."""
@@ -201,11 +169,6 @@ class RightToLeft(Order):
     """The rightmost blank first."""
 
     name: ClassVar[str] = "right-to-left"
-
-    @property
-    def noise_scale(self) -> float:
-        """0."""
-        return 0.0
 
     def rank(self, view: View) -> Doubles:
         """Minus the position."""
@@ -254,11 +217,6 @@ class Fixed(Order):
             raise ValueError(
                 f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {found[0]} blanks"
             )
-
-    @property
-    def noise_scale(self) -> float:
-        """0."""
-        return 0.0
 
     def rank(self, view: View) -> Doubles:
         """The place of each position in the permutation."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdsample.core.arrays import Bools
+from mdsample.policy.evidence import WrittenLogProb
 from mdsample.policy.settings import integer, real
 from mdsample.policy.view import View
 
@@ -32,7 +33,7 @@ def planned(view: View, eta: float, steps: int) -> Bools:
     number = batch.initially_blank.sum(1)
     left = np.maximum(steps - 1 - batch.step.astype(np.int64), 0)
     number = np.maximum(number - number * left // steps, written.sum(1))
-    stands = np.fmax(view.standing.astype(np.float64), _FLOOR)
+    stands = np.fmax(view.get(WrittenLogProb()).astype(np.float64), _FLOOR)
     with np.errstate(over="ignore"):
         score = np.where(written, eta * stands, view.marginals.log_probability)
     order = np.lexsort((view.batch.blank, -score, ~candidate), axis=1)

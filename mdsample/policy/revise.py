@@ -11,13 +11,14 @@ import numpy as np
 from mdsample.core.arrays import Bools, Doubles
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat, part_text
+from mdsample.policy.evidence import WrittenLogProb
 from mdsample.policy.p2 import ETA as P2_ETA
 from mdsample.policy.p2 import STEPS as P2_STEPS
 from mdsample.policy.p2 import planned
 from mdsample.policy.remdm import ETA, KIND, STEPS, clock
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import integer, real
-from mdsample.policy.view import View
+from mdsample.policy.view import Evidence, View
 
 
 class Revise(Part):
@@ -117,9 +118,13 @@ class BelowConfidence(Revise):
 
     name: ClassVar[str] = "below-confidence"
     remembers: ClassVar[bool] = True
-    rereads: ClassVar[bool] = True
     probability: float = real(0.9, above=0, at_most=1)
     limit: int = integer(512, at_least=1, kw_only=True)
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The log-probability of what is written."""
+        return (WrittenLogProb(),)
 
     @property
     def budget(self) -> int:
@@ -131,8 +136,9 @@ class BelowConfidence(Revise):
         batch = view.batch
         written = batch.initially_blank & ~batch.blank
         before = (written & (batch.written == batch.step[:, None] - 1)).sum(1)
-        doubtful = written & (np.exp(view.standing) < self.probability)
-        order = np.argsort(np.where(doubtful, view.standing, np.inf), axis=1, kind="stable")
+        log_probability = view.get(WrittenLogProb())
+        doubtful = written & (np.exp(log_probability) < self.probability)
+        order = np.argsort(np.where(doubtful, log_probability, np.inf), axis=1, kind="stable")
         return doubtful & (np.argsort(order, axis=1) < before[:, None] - 1)
 
 
@@ -149,10 +155,14 @@ class P2Remask(Revise):
     """
 
     name: ClassVar[str] = "p2-remask"
-    rereads: ClassVar[bool] = True
     eta: float = P2_ETA
     steps: int = P2_STEPS
     limit: int = integer(4096, at_least=1, kw_only=True)
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The log-probability of what is written."""
+        return (WrittenLogProb(),)
 
     @property
     def budget(self) -> int:

@@ -32,12 +32,13 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Ints, upto
 from mdsample.policy.base import Part, Seat
+from mdsample.policy.evidence import Divergence, WrittenLogProb
 from mdsample.policy.p2 import ETA as P2_ETA
 from mdsample.policy.p2 import STEPS as P2_STEPS
 from mdsample.policy.p2 import planned
 from mdsample.policy.remdm import ETA, KIND, STEPS, clock
 from mdsample.policy.settings import integer, real
-from mdsample.policy.view import Ranked, View, bounds, capped
+from mdsample.policy.view import Evidence, Ranked, View, bounds, capped
 
 
 class Selection(Part):
@@ -251,13 +252,13 @@ class Stable(Selection):
     looks: int = integer(2, at_least=1, kw_only=True)
 
     @property
-    def shifts(self) -> int:
-        """`looks`."""
-        return self.looks
+    def needs(self) -> tuple[Evidence, ...]:
+        """How the last `looks` predictions differed from those before them."""
+        return (Divergence(self.looks),)
 
     def first(self, view: View) -> Bools:
         """Those that are confident and stand still."""
-        still = (view.shifts[:, : self.looks] < np.float64(self.shift)).all(1)
+        still = (view.get(Divergence(self.looks)) < np.float64(self.shift)).all(1)
         return view.eligible & still & (view.marginals.confidence >= self.probability)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
@@ -317,9 +318,13 @@ class P2Reveal(Selection):
     """
 
     name: ClassVar[str] = "p2-reveal"
-    rereads: ClassVar[bool] = True
     eta: float = P2_ETA
     steps: int = P2_STEPS
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The log-probability of what is written."""
+        return (WrittenLogProb(),)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The blanks that are planned to be filled."""

@@ -1,14 +1,18 @@
-"""All that a part may look at: the board before a forward pass, and the view after it."""
+"""All that a part may see: the batch before a forward pass, the view after it, and evidence beyond the marginals."""
 
 from __future__ import annotations
 
+import abc
 import copy
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, upto
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, upto
 from mdsample.core.marginals import Marginals
 from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import Uniforms
@@ -60,41 +64,117 @@ class Batch:
         object.__setattr__(after, "blank", self.blank & (fill < 0))
         return after
 
+    def take(self, rows: Indices) -> Batch:
+        """Some of its rows, in any number and order."""
+        after = copy.copy(self)  # as in `filled`
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                object.__setattr__(after, name, value[rows])
+        return after
+
     def in_slot(self, name: str) -> Bools:
         """Where slot `name` stands, filled or not."""
         return self.slot == self.names.index(name)
 
 
+class Evidence(abc.ABC):
+    """Something that a part must know beyond the marginals of this prediction; a part declares it in `needs`.
+
+    A frozen value that says which further positions must be predicted, what is tried out in a further pass, how many
+    of a row's last predictions it compares with, and how its value is computed: an array whose first axis is the
+    batch's rows. Rows must not depend on one another.
+    """
+
+    __slots__ = ()
+
+    @property
+    def depth(self) -> int:
+        """How many of a row's last predictions its value depends on. Default 0."""
+        return 0
+
+    @property
+    def passes(self) -> int:
+        """The most further forward passes that a row pays for in one step, without guidance. Default 0."""
+        return 0
+
+    def wanted(self, batch: Batch) -> Bools:
+        """Positions that must be predicted besides those on offer, `[B, L]`. Default: none."""
+        return np.zeros_like(batch.blank)
+
+    def trials(self, view: View) -> Trials | None:
+        """Texts to predict in a further pass; `None` for no pass. Default: none."""
+        return None
+
+    @abc.abstractmethod
+    def value(self, seen: Seen) -> NDArray[Any]:
+        """What `View.get` gives, `[B, ...]`."""
+
+    def remembered(self, seen: Seen, value: NDArray[Any]) -> Sequence[Any]:
+        """What each row's next prediction is compared with, `[B]`; asked for only if `depth` is above 0."""
+        return [None] * len(value)
+
+
+@attrs.frozen(eq=False)
+class Trials:
+    """Texts that are tried out, T in number: variants of rows of a batch. Their blanks are predicted."""
+
+    #: the row that each varies, `[T]`
+    row: Ints
+    #: the position that each fills, `[T]`, and the token that it has there
+    position: Ints
+    token: Ints
+
+
+@attrs.frozen(eq=False)
+class Seen:
+    """What the value of a kind of evidence is computed from."""
+
+    view: View
+    prediction: Predicted
+    #: what `Evidence.remembered` gave for each row's last prediction, `None` for a row without one, `[B]`
+    before: Sequence[Any]
+    #: what was tried out, and the statistics of each trial's blanks, `[T, L]`
+    trials: Trials | None
+    answer: Marginals | None
+
+
+class Predicted(Protocol):
+    """What evidence may ask of a prediction; see `mdsample.models.denoiser.Prediction`."""
+
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """Log-probabilities `[N]`, nats, of stated tokens at N places."""
+        ...
+
+    def divergence(self, rows: Ints, positions: Ints, before: Any, before_rows: Ints) -> Floats:
+        """KL(this prediction ‖ `before`) `[N]`, nats, at N places."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class View:
-    """The board together with what the forward pass said."""
+    """The batch together with what the forward pass said."""
 
     batch: Batch
-    #: the model's statistics where it was looked at
+    #: the model's statistics where they were wanted
     marginals: Marginals
     #: positions on offer now: blank and inside the window
     eligible: Bools
     #: uniforms keyed by (seed, row, step, position)
     uniforms: Uniforms
-    #: KL(look ‖ look before) of the last n looks, this one first, `[B, n, L]` float32, nats; n is what parts ask for
-    #: (`Part.shifts`), at most as many looks as there can be; +inf unless both looks had the position on offer
-    shifts: Floats
-    #: mean entropy of the blanks that would remain if a position that the order tries held its most probable token,
-    #: `[B, L]` float64, nats; +inf where nothing was tried
-    remaining: Doubles
-    #: `standing`, or `None`: no part asks
-    reread: Floats | None
+    #: the values of the evidence that parts need
+    evidence: Mapping[Evidence, NDArray[Any]] = attrs.field(factory=dict[Evidence, Any])
 
-    @property
-    def standing(self) -> Floats:
-        """Log-probability of the token that stands at each written position in this look, `[B, L]` float32, nats.
+    def get(self, evidence: Evidence) -> NDArray[Any]:
+        """The value of a kind of evidence, `[B, ...]`; `ValueError` unless a part declares it in its `needs`."""
+        if evidence not in self.evidence:
+            raise ValueError(f"a part reads {evidence} without declaring it; add it to the part's `needs`")
+        return self.evidence[evidence]
 
-        NaN in blanks and fixed text. It is what the model puts out there, under the guide and the constraints as
-        elsewhere; a network has seen the token, it is not left out. `ValueError` unless a part asks (`Part.rereads`).
-        """
-        if self.reread is None:
-            raise ValueError("a part reads view.standing without saying so; give its class `rereads = True`")
-        return self.reread
+    def take(self, rows: Indices) -> View:
+        """The view of some of its rows, in any number and order; random numbers stay those of all."""
+        evidence = {kind: value[rows] for kind, value in self.evidence.items()}
+        marginals = Marginals(*(getattr(self.marginals, field.name)[rows] for field in attrs.fields(Marginals)))
+        return View(self.batch.take(rows), marginals, self.eligible[rows], self.uniforms, evidence)
 
 
 @attrs.frozen(eq=False)

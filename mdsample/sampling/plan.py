@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 import numpy as np
 
 from mdsample.core.arrays import somewhere
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
+from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import row_key
 from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy, complete
 from mdsample.policy.constraint import Rule
-from mdsample.policy.guide import Cfg
+from mdsample.policy.view import Evidence
+from mdsample.sampling.state import Event
 
 
 @attrs.frozen(eq=False)
@@ -28,12 +33,20 @@ class Plan:
     dynamic: tuple[Rule, ...]
     #: Philox keys of the rows
     keys: tuple[tuple[int, int], ...]
-    #: forward passes per step
+    #: the most forward passes that a step takes a row
     passes: int
-    #: how many of the last looks are compared with the one before each, for parts that ask
-    shifts: int
-    #: whether a part asks what a look says of the tokens that stand
-    rereads: bool
+    #: what parts need beyond the marginals
+    evidence: tuple[Evidence, ...]
+    #: the model that it was made for
+    denoiser: Denoiser
+    #: of running rows, their last step and what evidence kept of it; a cache (`mdsample.sampling.previous`), which
+    #: holds predictions so that states and traces need not
+    kept: dict[int, tuple[Event, Mapping[Evidence, Any]]] = attrs.field(factory=dict[int, Any], repr=False)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return self.denoiser.tokenizer
 
 
 def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> Plan:
@@ -69,12 +82,9 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
         raise PolicyError(str(fault)) from fault
     _feasible(restriction, canvas)
     keys = tuple(row_key(seed, row) for row in canvas.ids)
-    passes = (1 + whole.order.tries) * (2 if isinstance(whole.guide, Cfg) else 1)
-    # more looks than this no row ever has
-    most = int(canvas.blank.sum(1).max(initial=0)) + whole.revise.budget
-    shifts = min(most, max((part.shifts for part in policy.parts), default=0))
-    rereads = any(part.rereads for part in policy.parts)
-    return Plan(whole, restriction, tuple(dynamic), keys, passes, shifts, rereads)
+    evidence = tuple(dict.fromkeys(needed for part in whole.parts for needed in part.needs))
+    passes = (1 + sum(needed.passes for needed in evidence)) * whole.guide.passes
+    return Plan(whole, restriction, tuple(dynamic), keys, passes, evidence, denoiser)
 
 
 def _feasible(restriction: Restriction, canvas: Canvas) -> None:

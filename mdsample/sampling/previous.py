@@ -1,61 +1,53 @@
-"""Shifts: how far what the model says of a blank moved from one look to the next, KL(look ‖ look before) in nats.
+"""What running rows were predicted last, for evidence that compares predictions.
 
-Looks are compared where the model is; nothing the size of the vocabulary is kept or moved here. What is kept is each
-row's last look itself, on the device: the hidden states of the places looked at, and their logits if they were one
-chunk. It is let go as soon as none of its rows is running or all of them have had another look.
+It is a cache beside the immutable states: what it lacks, in a run that was resumed or moved to another model, is
+predicted again, which is not counted again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Floats
-from mdsample.models.denoiser import Denoiser, Prediction
+from mdsample.core.arrays import Ints
+from mdsample.sampling.observe import Asking, Kept, observe
+from mdsample.sampling.plan import Plan
+from mdsample.sampling.state import Event, State
 
 
-@attrs.frozen(eq=False)
-class Glance:
-    """One row's part of a look, for its next look to be compared with."""
+def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
+    """What evidence kept of rows that are about to be predicted, `[R]`; what is not known is predicted again."""
+    nothing: Kept = {}
+    depth = max((evidence.depth for evidence in plan.evidence), default=0)
+    if not depth:
+        return [nothing] * len(rows)
+    known: dict[int, Kept] = {}
+    for row in rows.tolist():
+        event, kept = plan.kept.get(row, (None, nothing))
+        # another run of the same plan may have left it there
+        if event is not None and event is _last(state, row):
+            known[row] = kept
+    lost = np.array([row for row in rows.tolist() if state.step[row] and row not in known], np.int32)
+    past = State.begin(state.canvas)
+    for event in state.events if len(lost) else ():
+        again = lost[np.isin(lost, event.rows) & (past.step[lost] >= state.step[lost] - depth)]
+        if len(again):
+            batch = past.batch(again, plan.passes, plan.tokenizer)
+            seen = yield from observe(plan, batch, again, [known.get(row, nothing) for row in again.tolist()])
+            known.update(zip(again.tolist(), seen.kept, strict=True))
+        past = past.apply(event, plan.tokenizer.mask_id)
+    return [known.get(row, nothing) for row in rows.tolist()]
 
-    #: whose look it is; another model's cannot be compared
-    denoiser: Denoiser
-    prediction: Prediction
-    #: the row's place in it
-    line: int
-    #: what was on offer, `[L]`
-    eligible: Bools
-    #: the shifts as of then, the latest first, `[n, L]`
-    shifts: Floats
+
+def note(plan: Plan, event: Event, kept: Sequence[Kept], after: State) -> None:
+    """Keeps what a step saw of its rows, and forgets rows that have left."""
+    if any(kept):
+        plan.kept.update((row, (event, of)) for row, of in zip(event.rows.tolist(), kept, strict=True))
+        for row in [row for row in plan.kept if not after.active[row]]:
+            del plan.kept[row]
 
 
-def glances_of(denoiser: Denoiser, prediction: Prediction, eligible: Bools, shifts: Floats) -> list[Glance]:
-    """A glance for every row of a look; `eligible [B, L]`, `shifts [B, n, L]`."""
-    return [Glance(denoiser, prediction, line, eligible[line], shifts[line]) for line in range(len(eligible))]
-
-
-def shifts_of(prediction: Prediction, eligible: Bools, glances: Sequence[Glance | None], count: int) -> Floats:
-    """The last `count` shifts of every row, the latest first, `[B, count, L]` float32, nats.
-
-    `eligible [B, L]`; `glances [B]`, `None` for a row without a look before. +inf wherever one of the two looks had the
-    position not on offer, or there was none.
-    """
-    out = np.full((len(eligible), count, eligible.shape[1]), np.inf, np.float32)
-    both = np.zeros_like(eligible)
-    lines: dict[Prediction, list[int]] = {}
-    before = np.zeros(len(eligible), np.int32)
-    for line, glance in enumerate(glances if count else ()):
-        if glance is None:
-            continue
-        width = min(eligible.shape[1], len(glance.eligible))  # as wide as the company of then or of now
-        both[line, :width] = eligible[line, :width] & glance.eligible[:width]
-        out[line, 1:, :width] = glance.shifts[: count - 1, :width]
-        lines.setdefault(glance.prediction, []).append(line)
-        before[line] = glance.line
-    for old, here in lines.items():
-        which, position = np.nonzero(both[here])
-        row = np.array(here, np.int32)[which]
-        out[row, 0, position] = prediction.divergence(row, position.astype(np.int32), old, before[row])
-    return out
+def _last(state: State, row: int) -> Event | None:
+    """The last step of a row."""
+    return next((event for event in reversed(state.events) if row in event.rows), None)

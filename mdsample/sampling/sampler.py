@@ -19,10 +19,11 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
-from mdsample.sampling.observe import look_ahead, noted, recall, restrict, see
+from mdsample.sampling.observe import Asking, answered, observe, restrict
 from mdsample.sampling.plan import Plan, make_plan
+from mdsample.sampling.previous import note, recall
 from mdsample.sampling.result import Result
-from mdsample.sampling.state import FILLED, Event, Outcome, State
+from mdsample.sampling.state import FILLED, Commits, Event, Outcome, State
 
 
 def _policy(given: Policy | Part) -> Policy:
@@ -40,12 +41,15 @@ class Sampler:
     policy: Policy = attrs.field(converter=_policy)
     seed: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.instance_of(int))
 
-    def run(self, denoiser: Denoiser, canvas: Canvas) -> Result:
-        """Fills the canvas."""
+    def run(self, denoiser: Denoiser, canvas: Canvas, *, batch_size: int | None = None) -> Result:
+        """Fills the canvas, at most `batch_size` rows in one forward pass (by default all of them)."""
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         plan = self.plan(denoiser, canvas)
         state = self.start(denoiser, canvas, plan)
         while not state.done:
-            state, _ = self.step(denoiser, state, plan)
+            running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
+            state, _ = self.step(denoiser, state, plan, running)
         kept = cache_text(denoiser.cache)
         return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept)
 
@@ -63,45 +67,45 @@ class Sampler:
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:
         """The first state. Rows without blanks have left already."""
-        plan = plan or self.plan(denoiser, canvas)
-        return apply_stops(plan, denoiser, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), None)[0]
+        return begin(plan or self.plan(denoiser, canvas), canvas)
 
     def step(
         self, denoiser: Denoiser, state: State, plan: Plan | None = None, rows: Ints | None = None
     ) -> tuple[State, Event]:
-        """One forward pass, and what follows from it, for the rows still running or for `rows` among them."""
-        plan = plan or self.plan(denoiser, state.canvas)
+        """One forward pass, and what follows from it, for the rows still running or for `rows` among them.
+
+        `plan`: as `Sampler.plan` made it for this model and the state's canvas; by default it is made anew.
+        """
+        if plan is None or plan.denoiser is not denoiser:
+            plan = self.plan(denoiser, state.canvas)
         if not state.events:  # `State.begin`, as the first of a trace's states: some rows may have nothing to do
-            state = self.start(denoiser, state.canvas, plan)
+            state = begin(plan, state.canvas)
             if state.done:
                 return state, state.events[-1]
         rows = np.flatnonzero(state.active).astype(np.int32) if rows is None else rows
-        glances = recall(plan, denoiser, state, rows)
-        batch = state.batch(rows, plan.passes, denoiser.tokenizer)
-        view, prediction = see(plan, denoiser, batch, rows, [glances.get(row) for row in rows.tolist()])
-        view = look_ahead(plan, denoiser, view, rows)
-        ranking = rank(plan.policy, view)
-        chosen, leaving, outcomes = choose(plan.policy, view, ranking)
-        row, position = in_order(ranking, chosen)
-        token, probability = draw(plan, prediction, view, rows, row, position)
-        entropy = view.marginals.entropy[row, position]
-        again = remask(plan, view, state.remasked[rows])
-        event = Event(
-            rows,
-            plan.passes,
-            rows[row],
-            position,
-            token,
-            probability,
-            entropy,
-            np.zeros(len(row), np.bool_),
-            rows[again[0]],
-            again[1].astype(np.int32),
-            rows[leaving],
-            outcomes,
-        )
-        after, event = apply_stops(plan, denoiser, state, rows, event)
-        return attrs.evolve(after, glances=noted(plan, denoiser, view, prediction, rows, glances, after)), event
+        return answered(advance(plan, state, rows), denoiser)
+
+
+def begin(plan: Plan, canvas: Canvas) -> State:
+    """The first state of a plan."""
+    return apply_stops(plan, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), Event.none())[0]
+
+
+def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
+    """One step of some running rows: observe, rank, choose, draw, revise, stop."""
+    before = yield from recall(plan, state, rows)
+    seen = yield from observe(plan, state.batch(rows, plan.passes, plan.tokenizer), rows, before)
+    view = seen.view
+    ranking = rank(plan.policy, view)
+    chosen, leaving, outcomes = choose(plan.policy, view, ranking)
+    row, position = in_order(ranking, chosen)
+    token, probability = draw(plan, seen.prediction, view, rows, row, position)
+    commits = Commits(rows[row], position, token, probability, view.marginals.entropy[row, position])
+    again, where = remask(plan, view, state.remasked[rows])
+    event = Event.of(rows, seen.passes, commits, (rows[again], where), rows[leaving], outcomes)
+    after, event = apply_stops(plan, state, rows, event)
+    note(plan, event, seen.kept, after)
+    return after, event
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:
@@ -222,32 +226,17 @@ def revisable(plan: Plan, view: View) -> Bools:
     return where
 
 
-def apply_stops(plan: Plan, denoiser: Denoiser, state: State, rows: Ints, event: Event | None) -> tuple[State, Event]:
-    """Closes what stop rules close without a look, and lets filled rows leave. Completes and applies the event."""
-    nothing = np.zeros(0, np.int32)
-    if event is None:
-        event = Event(
-            nothing, 0, nothing, nothing, nothing, nothing.astype(np.float32), nothing.astype(np.float32),
-            nothing.astype(np.bool_), nothing, nothing, nothing, (),
-        )  # fmt: skip
-    mask_id = denoiser.tokenizer.mask_id
+def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[State, Event]:
+    """Writes what stop rules write without a pass, and lets filled rows leave. Completes and applies the event."""
+    mask_id = plan.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, denoiser.tokenizer))
+    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, plan.tokenizer))
     if not over and not (fill >= 0).any():
         return after, event
     row, position = np.nonzero(fill >= 0)
-    count = len(row)
-    event = attrs.evolve(
-        event,
-        row=np.concatenate([event.row, rows[row]]),
-        position=np.concatenate([event.position, position.astype(np.int32)]),
-        token=np.concatenate([event.token, fill[row, position]]),
-        probability=np.concatenate([event.probability, np.ones(count, np.float32)]),
-        entropy=np.concatenate([event.entropy, np.zeros(count, np.float32)]),
-        by_rule=np.concatenate([event.by_rule, np.ones(count, np.bool_)]),
-        left=np.concatenate([event.left, rows[list(over)]]).astype(np.int32),
-        outcomes=(*event.outcomes, *over.values()),
+    event = event.completed(
+        rows[row], position.astype(np.int32), fill[row, position], rows[list(over)], tuple(over.values())
     )
     return state.apply(event, mask_id), event
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, upto
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, upto
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
-from mdsample.sampling.previous import Glance
 
 
 @attrs.frozen
@@ -31,14 +28,30 @@ FILLED = Outcome("filled", "Every blank was filled.")
 UNFINISHED = Outcome("unfinished", "The run was cut off before this row was done.")
 
 
+_NONE: Ints = np.zeros(0, np.int32)
+
+
+@attrs.frozen(eq=False)
+class Commits:
+    """N commits from a prediction."""
+
+    row: Ints
+    position: Ints
+    token: Ints
+    #: of the token, under the model
+    probability: Floats
+    #: of the position, nats
+    entropy: Floats
+
+
 @attrs.frozen(eq=False)
 class Event:
     """What one step did to the rows of a canvas. N commits, R rows in the forward pass."""
 
     #: rows that were in the forward pass, `[R]`
     rows: Ints
-    #: forward passes it cost each of them
-    passes: int
+    #: forward passes that it cost each of them, `[R]`
+    passes: Ints
     #: commits: where, which token, its probability under the model, the position's entropy (nats); all `[N]`
     row: Ints
     position: Ints
@@ -53,6 +66,51 @@ class Event:
     #: rows that left, `[K]`, and why
     left: Ints
     outcomes: tuple[Outcome, ...]
+
+    @staticmethod
+    def of(
+        rows: Ints,
+        passes: Ints,
+        commits: Commits,
+        remasked: tuple[Ints, Ints] = (_NONE, _NONE),
+        left: Ints = _NONE,
+        outcomes: tuple[Outcome, ...] = (),
+    ) -> Event:
+        """An event whose commits come from a prediction."""
+        by_rule = np.zeros(len(commits.row), np.bool_)
+        return Event(
+            rows,
+            passes,
+            commits.row,
+            commits.position,
+            commits.token,
+            commits.probability,
+            commits.entropy,
+            by_rule,
+            *remasked,
+            left,
+            outcomes,
+        )
+
+    def completed(self, row: Ints, position: Ints, token: Ints, left: Ints, outcomes: tuple[Outcome, ...]) -> Event:
+        """The event with what stop rules wrote besides, and with the rows that left because of them."""
+        count = len(row)
+        return attrs.evolve(
+            self,
+            row=np.concatenate([self.row, row]),
+            position=np.concatenate([self.position, position]),
+            token=np.concatenate([self.token, token]),
+            probability=np.concatenate([self.probability, np.ones(count, np.float32)]),
+            entropy=np.concatenate([self.entropy, np.zeros(count, np.float32)]),
+            by_rule=np.concatenate([self.by_rule, np.ones(count, np.bool_)]),
+            left=np.concatenate([self.left, left]).astype(np.int32),
+            outcomes=(*self.outcomes, *outcomes),
+        )
+
+    @staticmethod
+    def none() -> Event:
+        """Nothing happened."""
+        return Event.of(_NONE, _NONE, Commits(_NONE, _NONE, _NONE, _NONE.astype(np.float32), _NONE.astype(np.float32)))
 
 
 @attrs.frozen(eq=False)
@@ -77,8 +135,6 @@ class State:
     error_bound: Doubles
     tv_sum: Doubles
     events: tuple[Event, ...]
-    #: the last look of each running row, where a part asks how looks differ; no trace has it, a resumed run looks again
-    glances: Mapping[int, Glance] = attrs.field(factory=dict[int, Glance])
 
     @staticmethod
     def begin(canvas: Canvas) -> State:
@@ -124,6 +180,23 @@ class State:
             self.nfe[pick],
             passes,
             tokenizer,
+        )
+
+    def take(self, rows: Indices) -> State:
+        """Some of the rows, in any number; their ids are numbers from 0. Without the events, which name other rows."""
+        return State(
+            self.canvas.copies(rows),
+            self.tokens[rows],
+            self.blank[rows],
+            self.written[rows],
+            self.probability[rows],
+            self.step[rows],
+            self.nfe[rows],
+            self.active[rows],
+            self.remasked[rows],
+            self.error_bound[rows],
+            self.tv_sum[rows],
+            (),
         )
 
     def apply(self, event: Event, mask_id: int) -> State:

@@ -161,9 +161,6 @@ def _header(lines: list[Any], path: Path) -> dict[str, Any]:
 
 def _impossible(state: State, event: Event) -> str:
     """Why this cannot be the event after the state; empty if it can."""
-    passes: object = event.passes
-    if type(passes) is not int or passes < 0:
-        return f"the price {passes!r} is no number of forward passes"
     if not ((event.probability >= 0) & (event.probability <= 1)).all():
         return "a probability lies outside 0 to 1"
     if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
@@ -212,7 +209,13 @@ _ARRAYS: dict[str, tuple[str, type]] = {
 
 def _event(event: Event) -> dict[str, Any]:
     line: dict[str, Any] = {key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items()}
-    return {**line, "price": event.passes, "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
+    return {**line, "price": _price(event), "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
+
+
+def _price(event: Event) -> int | list[int]:
+    """What a forward pass cost: one number where all rows paid the same."""
+    paid = event.passes.tolist()
+    return (paid[0] if paid else 0) if len(set(paid)) <= 1 else paid
 
 
 def _read_event(line: dict[str, Any]) -> Event:
@@ -220,4 +223,9 @@ def _read_event(line: dict[str, Any]) -> Event:
     for name, array in arrays.items():
         if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
             raise ValueError(f"{name} must be a list of numbers from 0")
-    return Event(passes=line["price"], outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)
+    price: Any = line["price"]
+    paid = cast("list[object]", price if isinstance(price, list) else [price])
+    if not all(type(number) is int and number >= 0 for number in paid):
+        raise ValueError(f"the price {price!r} is no number of forward passes")
+    passes = np.broadcast_to(np.array(price, np.int32), arrays["rows"].shape)
+    return Event(passes=passes, outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)

@@ -27,14 +27,14 @@ from mdsample.policy.order import LeftToRight, Order
 from mdsample.policy.selection import Top
 from mdsample.policy.view import View
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.sampling.observe import restrict
+from mdsample.sampling.observe import Kept, answered, restrict, with_evidence
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.sampler import Sampler, rank
-from mdsample.sampling.state import Event, State
+from mdsample.sampling.state import Commits, Event, State
 
 
 def _refuse_tries(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:
-    if order.tries:
+    if any(evidence.passes for evidence in order.needs):
         raise ScoreError(f"{order.name} tries places in further passes, and scores try none; take another order")
 
 
@@ -232,23 +232,30 @@ class _Scorer:
         total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
         for first in range(0, len(self.of), self.batch_size):
             pairs = upto(len(self.of))[first : first + self.batch_size]
-            canvas = _copies(self.blank, self.of[pairs])
+            canvas = self.blank.copies(self.of[pairs])
             plan = Sampler(Policy.of(how.order) + Top(1)).plan(self.denoiser, canvas)
             # what an order draws hangs on the row, not on the candidates that it is scored with
             rows_of: list[int] = self.of[pairs].tolist()
             keys = [row_key(how.seed, self.blank.ids[row]) for row in rows_of]
             state = State.begin(canvas)
             slot = canvas.slot == self.number
+            kept: dict[int, Kept] = {row: {} for row in range(len(canvas))}
             while (state.blank & slot).any():
                 rows = np.flatnonzero((state.blank & slot).any(1)).astype(np.int32)
                 batch = state.batch(rows, 1, self.denoiser.tokenizer)
                 width = batch.tokens.shape[1]
                 eligible = slot[rows, :width] & batch.blank
-                prediction = _look(self.denoiser, plan, rows, state, eligible, pairs)
+                wanted = eligible
+                for evidence in plan.evidence:
+                    wanted = wanted | evidence.wanted(batch)
+                prediction = _predicted(self.denoiser, plan, rows, state, wanted, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], batch.step, width)
-                unmoved, untried = np.zeros((len(rows), 0, width), np.float32), np.full(eligible.shape, np.inf)
-                view = View(batch, prediction.marginals, eligible, uniforms, unmoved, untried, None)
-                position = rank(plan.policy, view)[:, 0]
+                view = View(batch, prediction.marginals, eligible, uniforms)
+                seen = answered(
+                    with_evidence(plan, view, prediction, rows, [kept[row] for row in rows.tolist()]), self.denoiser
+                )
+                kept.update(zip(rows.tolist(), seen.kept, strict=True))
+                position = rank(plan.policy, seen.view)[:, 0]
                 token = self.full.tokens[pairs[rows], position]
                 here = np.arange(len(rows), dtype=np.int32)
                 logged = prediction.log_probabilities(here, position, token)
@@ -262,7 +269,7 @@ class _Scorer:
         total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
         for first in range(0, len(self.blank), self.batch_size):
             rows = upto(len(self.blank))[first : first + self.batch_size]
-            canvas = _copies(self.blank, rows)
+            canvas = self.blank.copies(rows)
             hidden = canvas.slot == self.number
             pairs = np.flatnonzero(np.isin(self.of, rows))
             total[pairs, 0] = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], self.of[pairs] - first)
@@ -276,7 +283,7 @@ class _Scorer:
         jobs = np.stack(np.divmod(upto(samples.size), how.samples), 1)
         for first in range(0, len(jobs), self.batch_size):
             pairs, sample = jobs[first : first + self.batch_size].T
-            canvas = _copies(self.full, pairs)
+            canvas = self.full.copies(pairs)
             hidden = np.zeros_like(canvas.blank)
             for line, (pair, number) in enumerate(zip(pairs.tolist(), sample.tolist(), strict=True)):
                 hidden[line, self.place(pair)[masks[int(self.of[pair])][number]]] = True
@@ -306,7 +313,7 @@ def marginal_scores(
     total = np.zeros(len(canvas))
     for first in range(0, len(canvas), batch_size):
         rows = upto(len(canvas))[first : first + batch_size]
-        total[rows] = _sums(denoiser, _copies(canvas, rows), where[rows], tokens[rows], upto(len(rows)))
+        total[rows] = _sums(denoiser, canvas.copies(rows), where[rows], tokens[rows], upto(len(rows)))
     return total
 
 
@@ -314,7 +321,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
     """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
     plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
     every = np.arange(len(canvas), dtype=np.int32)
-    prediction = _look(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
+    prediction = _predicted(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
     which, position = np.nonzero(hidden[lines])
     logged = prediction.log_probabilities(
         lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position]
@@ -324,7 +331,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
     return total
 
 
-def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
+def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
     batch = state.batch(rows, 1, denoiser.tokenizer)
     restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
@@ -334,14 +341,7 @@ def _look(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bool
     return denoiser.predict(Query(batch.tokens, batch.valid, wanted, fixed, restriction, NoGuide(), told))
 
 
-def _copies(canvas: Canvas, rows: Longs) -> Canvas:
-    """Rows of a canvas, some of them several times; numbered anew."""
-    tokens, blank, slot, valid = canvas.tokens[rows], canvas.blank[rows], canvas.slot[rows], canvas.valid[rows]
-    return Canvas(tokens, blank, slot, valid, canvas.names, tuple(range(len(rows))))
-
-
 def _writing(rows: Ints, position: Ints, token: Ints) -> Event:
     """One token in each of these rows."""
-    none, zeros = np.zeros(0, np.int32), np.zeros(len(rows), np.float32)
-    unruled = np.zeros(len(rows), np.bool_)
-    return Event(rows, 1, rows, position, token, zeros, zeros, unruled, none, none, none, ())
+    zeros = np.zeros(len(rows), np.float32)
+    return Event.of(rows, np.ones(len(rows), np.int32), Commits(rows, position, token, zeros, zeros))

@@ -1,0 +1,133 @@
+"""The kinds of evidence that our parts need; a new paper adds one here, and the part that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.core.arrays import Bools, Doubles, Floats, upto
+from mdsample.policy.view import Batch, Evidence, Predicted, Seen, Trials, View
+
+
+@final
+@attrs.frozen
+class WrittenLogProb(Evidence):
+    """Log-probability of the token at each written position in this prediction, `[B, L]` float32, nats.
+
+    NaN in blanks and fixed text. It is what the model puts out there, under the guide and the constraints as elsewhere;
+    a network has seen the token, it is not left out.
+    """
+
+    def wanted(self, batch: Batch) -> Bools:
+        """The written positions."""
+        return batch.initially_blank & ~batch.blank
+
+    def value(self, seen: Seen) -> Floats:
+        """One question for all of them."""
+        batch = seen.view.batch
+        out = np.full(batch.tokens.shape, np.nan, np.float32)
+        row, position = (index.astype(np.int32) for index in np.nonzero(self.wanted(batch)))
+        if len(row):
+            out[row, position] = seen.prediction.log_probabilities(row, position, batch.tokens[row, position])
+        return out
+
+
+@final
+@attrs.frozen
+class Divergence(Evidence):
+    """KL(prediction ‖ prediction before) of the last `count` predictions, this one first, `[B, n, L]` float32, nats.
+
+    +inf unless both predictions had the position on offer. n is `count`, but at most one more than the steps of any
+    row, so that a row with fewer predictions than `count` has +inf somewhere. Predictions are compared where the model
+    is; what is kept of a row is its last prediction, on the device, until its next one or until it leaves.
+    """
+
+    count: int
+
+    @property
+    def depth(self) -> int:
+        """`count`."""
+        return self.count
+
+    def value(self, seen: Seen) -> Floats:
+        """Compares this prediction with each row's last one."""
+        eligible = seen.view.eligible
+        most = int(seen.view.batch.step.max(initial=0)) + 1
+        out = np.full((len(eligible), min(self.count, most), eligible.shape[1]), np.inf, np.float32)
+        both = np.zeros_like(eligible)
+        lines: dict[Predicted, list[int]] = {}
+        before = np.zeros(len(eligible), np.int32)
+        for line, last in enumerate(seen.before):
+            if last is None:
+                continue
+            width = min(eligible.shape[1], len(last.eligible))  # as wide as the batch of then or of now
+            both[line, :width] = eligible[line, :width] & last.eligible[:width]
+            known = last.value[: out.shape[1] - 1, :width]
+            out[line, 1 : 1 + len(known), :width] = known
+            lines.setdefault(last.prediction, []).append(line)
+            before[line] = last.line
+        for prediction, here in lines.items():
+            which, position = np.nonzero(both[here])
+            row = np.array(here, np.int32)[which]
+            out[row, 0, position] = seen.prediction.divergence(row, position.astype(np.int32), prediction, before[row])
+        return out
+
+    def remembered(self, seen: Seen, value: NDArray[Any]) -> Sequence[_Last]:
+        """Each row's part of this prediction."""
+        eligible = seen.view.eligible
+        return [_Last(seen.prediction, line, eligible[line], value[line]) for line in range(len(eligible))]
+
+
+@attrs.frozen(eq=False)
+class _Last:
+    """One row's part of a prediction."""
+
+    prediction: Predicted
+    #: the row's place in it
+    line: int
+    #: what was on offer, `[L]`
+    eligible: Bools
+    #: the divergences as of then, `[n, L]`
+    value: Floats
+
+
+@final
+@attrs.frozen
+class TrialEntropy(Evidence):
+    """Mean entropy of the blanks that would remain if a position held its most probable token, `[B, L]` float64, nats.
+
+    Tried are the `k` eligible positions of lowest entropy, lower positions first among equals; +inf elsewhere, and in
+    rows where only one position is on offer: there is nothing to compare, so they are spared the pass.
+    """
+
+    k: int
+
+    @property
+    def passes(self) -> int:
+        """`k`."""
+        return self.k
+
+    def trials(self, view: View) -> Trials | None:
+        """One for each position that is tried."""
+        entropy = np.where(view.eligible, view.marginals.entropy, np.inf)
+        tried = np.zeros_like(view.eligible)
+        np.put_along_axis(tried, np.argsort(entropy, axis=1, kind="stable")[:, : self.k], True, axis=1)
+        tried &= view.eligible
+        row, position = (index.astype(np.int32) for index in np.nonzero(tried & (tried.sum(1) > 1)[:, None]))
+        return Trials(row, position, view.marginals.token[row, position]) if len(row) else None
+
+    def value(self, seen: Seen) -> Doubles:
+        """What the trials leave."""
+        out = np.full(seen.view.eligible.shape, np.inf)
+        if seen.trials is not None and seen.answer is not None:
+            row, position = seen.trials.row, seen.trials.position
+            blank = seen.view.batch.blank[row]
+            blank[upto(len(row)), position] = False
+            # a running sum: it does not depend on how wide the batch is
+            total = np.cumsum(np.where(blank, seen.answer.entropy, 0), 1, dtype=np.float64)[:, -1]
+            out[row, position] = total / blank.sum(1)
+        return out
