@@ -132,7 +132,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(WatchError, match="would change what the cache 'dual' keeps"):
         SlotWatcher(cached, TEMPLATE, "answer", 0)
     with pytest.raises(TemplateError, match="slot 'answer' has 3 positions"):
-        SlotWatcher(MODEL, TEMPLATE, "answer", 0).expect(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
+        SlotWatcher(MODEL, TEMPLATE, "answer", 0).track(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
 
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:12}\nAnswer:{answer:4}"

@@ -14,12 +14,13 @@ from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import Prepared, fill, prepare
+from mdsample.sampling.engine import Engine, Prepared, fill, prepare
 from mdsample.sampling.result import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
-from mdsample.testing import ScriptedDenoiser, Symbols
+from mdsample.testing import ScriptedDenoiser, Symbols, policies
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")
 PROMPTS = ["", "the cat", "Ann has 12 coins", "the mat sat on the cat" * 2, "x", "Ben has 7 coins and the cat", "7"]
@@ -58,14 +59,14 @@ def essence(row: Row) -> object:
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=12)
 @given(data=st.data())
-def test_results_do_not_depend_on_batches_shelves_or_order(model: Denoiser, policy: str, data: st.DataObject) -> None:
+def test_results_do_not_depend_on_batches_chunks_or_order(model: Denoiser, policy: str, data: st.DataObject) -> None:
     sampler = Sampler(parse(policy), seed=3)
     rows = prepared(model)
     texts = [{"prompt": prompt} for prompt in PROMPTS]
     together = sampler.run(model, TEMPLATE.canvas(model.tokenizer, texts, [row.id for row in rows]))
     expected = {row.id: essence(row) for row in together.rows}
     chosen = data.draw(st.permutations(rows))
-    options = {"batch_size": data.draw(st.integers(1, 9)), "shelf_size": data.draw(st.none() | st.integers(1, 9))}
+    options = {"batch_size": data.draw(st.integers(1, 9)), "chunk_size": data.draw(st.none() | st.integers(1, 9))}
     found = list(fill(sampler, model, TEMPLATE.slots, chosen, **options))
     assert {row.id: essence(row) for row in found} == expected
     assert len(found) == len(rows)
@@ -101,11 +102,12 @@ def test_rows_come_as_soon_as_they_are_done(model: Denoiser) -> None:
         assert len(spy.asked) == 2 * number
 
 
-def test_watch_sees_every_state_of_a_shelf(model: Denoiser) -> None:
+def test_on_step_sees_every_state_of_a_chunk(model: Denoiser) -> None:
     seen: list[State] = []
-    list(fill(Sampler(parse("steps(3)")), model, TEMPLATE.slots, prepared(model), shelf_size=4, watch=seen.append))
+    list(fill(Sampler(parse("steps(3)")), model, TEMPLATE.slots, prepared(model), chunk_size=4, on_step=seen.append))
     assert sum(state.done for state in seen) == 2
-    assert [len(state.canvas) for state in seen] == [4] * 4 + [3] * 4
+    # seven rows have room in one batch, so both chunks take part in every step
+    assert sorted(len(state.canvas) for state in seen) == [3] * 4 + [4] * 4
 
 
 def test_no_rows_and_no_places(model: Denoiser) -> None:
@@ -157,5 +159,59 @@ def test_memory_stays_flat_over_10_000_rows() -> None:
         return most
 
     peak(100)  # whatever is made once
-    # a shelf holds 512 rows; beyond the list of ids nothing may grow with their number
+    # a chunk holds 512 rows; beyond the list of ids nothing may grow with their number
     assert peak(10_000) < 1.5 * peak(1_024)
+
+
+# rows of different policies share a forward pass
+
+MIXED = policies(("text",), vocab=6, blanks=5, texts=("abc", "bd"))
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(MIXED, st.integers(0, 3)), min_size=2, max_size=5), st.integers(1, 6), st.data())
+def test_a_row_equals_itself_alone_among_neighbours_of_other_policies(
+    added: list[tuple[Policy, int]], batch_size: int, data: st.DataObject
+) -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 2.0)
+    mask = model.tokenizer.mask_id
+
+    def rows(number: int) -> list[Prepared]:
+        # the same ids under every policy, and rows of unequal length
+        length = 1 + number % 3
+        return [
+            Prepared(i, [0] * length + [mask] * 5, [-1] * length + [0] * 5, [False] * length + [True] * 5)
+            for i in (0, 1)
+        ]
+
+    engine, expected = Engine(model, batch_size=batch_size), dict[int, object]()
+    found: dict[int, object] = {}
+    waiting = list(enumerate(added))
+    while True:
+        if waiting and (not engine.running or data.draw(st.booleans())):
+            number, (policy, seed) = waiting.pop(0)
+            sampler = Sampler(policy, seed=seed)
+            for row in rows(number):  # together in the engine, one by one outside
+                [alone] = fill(sampler, model, ("text",), [row])
+                expected[len(expected)] = essence(alone)
+            engine.add(rows(number), sampler, ("text",))
+        more = engine.step()
+        found |= {number: essence(row) for number, row in engine.finished()}
+        if not more and not waiting:
+            break
+    assert found == expected
+
+
+def test_rows_under_one_guide_share_a_pass_and_others_do_not() -> None:
+    spy = Spy(ScriptedDenoiser(Symbols(5), 1))
+    mask = spy.inner.tokenizer.mask_id
+    engine = Engine(spy, batch_size=8)  # type: ignore[arg-type]
+    for text in ("top(1)", "whole+random+top(1)+ban([1])", "top(1)+cfg(1)", "whole+lookahead(2)"):
+        engine.add(
+            [Prepared(0, [0, *[mask] * 3], [-1, 0, 0, 0], [False, True, True, True])], Sampler(parse(text)), ("text",)
+        )
+    engine.step()
+    # three rows under no guide, one under cfg; then what lookahead tries
+    assert sorted(len(query.tokens) for query in spy.asked) == [1, 2, 3]
+    # one seed and one id, yet every row has a name of its own
+    assert all(len(set(query.rows.keys)) == len(query.rows.keys) for query in spy.asked)

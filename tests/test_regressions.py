@@ -202,7 +202,7 @@ def test_a_number_that_no_array_holds_is_refused_in_words(text: str) -> None:
 def test_rows_of_one_id_are_refused_wherever_they_stand() -> None:
     rows = [Prepared(0, [first, MASK], [-1, 0], [False, True]) for first in (0, 1)]
     with pytest.raises(ValueError, match="row ids must differ"):
-        list(fill(Sampler(parse("med")), MODEL, ("text",), rows, batch_size=1, shelf_size=1))
+        list(fill(Sampler(parse("med")), MODEL, ("text",), rows, batch_size=1, chunk_size=1))
 
 
 def test_policy_text_is_to_be_parsed_first() -> None:

@@ -65,12 +65,12 @@ class Job:
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
     #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
-    watch: str | None = attrs.field(default=None, kw_only=True)
+    watch_slot: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
-        if self.watch is not None:
-            SlotWatcher(self.denoiser, self.template, self.watch, self.sampler.seed)
+        if self.watch_slot is not None:
+            SlotWatcher(self.denoiser, self.template, self.watch_slot, self.sampler.seed)
         nothing = dict.fromkeys(self.template.fields, "")
         prepare(self.denoiser, self.template, 0, nothing)
         self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
@@ -85,7 +85,7 @@ class Job:
             "policy": in_full(self.sampler.policy),
             "template": str(self.template),
             "seed": self.sampler.seed,
-            **({} if self.watch is None else {"watch": self.watch}),
+            **({} if self.watch_slot is None else {"watch": self.watch_slot}),
         }
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
@@ -112,15 +112,19 @@ class Job:
         return attrs.evolve(request, given=dict(given or {}))
 
     def answers(
-        self, requests: Sequence[Request], *, one_shelf: bool = False, watch: Callable[[State], None] | None = None
+        self, requests: Sequence[Request], *, one_chunk: bool = False, on_step: Callable[[State], None] | None = None
     ) -> Iterator[Answer]:
         """Answers as they finish: first what cannot be answered, then rows as `engine.fill` yields them.
 
-        `one_shelf` keeps all rows in one state, for a trace of them all. `watch` as in `engine.fill`.
+        `one_chunk` keeps all rows in one state, for a trace of them all. `on_step` as in `engine.fill`.
         """
         place: dict[int | str, int] = {}
         rows: list[Prepared] = []
-        along = None if self.watch is None else SlotWatcher(self.denoiser, self.template, self.watch, self.sampler.seed)
+        along = (
+            None
+            if self.watch_slot is None
+            else SlotWatcher(self.denoiser, self.template, self.watch_slot, self.sampler.seed)
+        )
         for number, request in enumerate(requests):
             try:
                 if request.error:
@@ -138,8 +142,8 @@ class Job:
             self.template.slots,
             rows,
             batch_size=self.batch_size,
-            shelf_size=len(rows) if one_shelf else None,
-            watch=watch,
+            chunk_size=len(rows) if one_chunk else None,
+            on_step=on_step,
         ):
             readings = () if along is None else along.readings(row.id)
             yield Answer(place[row.id], requests[place[row.id]], row, readings)
@@ -163,7 +167,7 @@ class Job:
             "sentence": row.outcome.sentence,
             "error_bound": records.finite(row.error_bound),
             "tv_bound": row.tv_bound,
-            **({} if self.watch is None else {"along": plain(answer.readings)}),
+            **({} if self.watch_slot is None else {"along": plain(answer.readings)}),
             **self.fingerprint,
             "backend": self.denoiser.backend,
             "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,

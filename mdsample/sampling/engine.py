@@ -1,29 +1,38 @@
-"""Engine: many rows through one sampler, a fixed number of them at a time.
+"""Engine: many rows on one model, a fixed number of them at a time, each under a policy of its own.
 
-A row that is done leaves its place at once and the next one takes it, so fewer forward passes become less time. That
-needs nothing but `Sampler.step` on some of the rows: a *shelf* of rows is planned as one canvas, and each step takes
-the first `batch_size` of its rows that are still running. Since rows are independent, which rows share a forward pass
-changes the time a job takes and not its results (but for how the model's own arithmetic rounds).
+    engine = Engine(model, batch_size=16)
+    engine.add(rows, Sampler("med"), slots)     # at any time
+    while engine.step():
+        for number, row in engine.finished(): ...
+
+A row that is done leaves its place at once and the next one takes it, so fewer forward passes become less time. Rows of
+different policies, seeds, templates and constraints share a forward pass; only rows under different guides do not. Rows
+are independent, so which rows share a pass changes the time a job takes and not its results (but for how a model
+rounds).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 
 import attrs
 import numpy as np
 
+from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
 from mdsample.models.denoiser import Denoiser
+from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
-from mdsample.sampling.sampler import Sampler
-from mdsample.sampling.state import State
+from mdsample.sampling.sampler import Sampler, advance, begin
+from mdsample.sampling.shared import lockstep
+from mdsample.sampling.state import Event, State
 
 #: rows in flight, unless said otherwise
 BATCH_SIZE = 16
-#: a shelf holds this many batches: places stand idle only near its end, and copying its state costs little
+#: `fill` adds rows in chunks of this many batches: a chunk is one state, and copying a state costs little
 BATCHES = 16
 
 
@@ -61,6 +70,102 @@ def prepare(
     return Prepared(id, row.tokens, row.slot, row.blank)
 
 
+@attrs.define(eq=False)
+class _Chunk:
+    """Rows that were added together: one canvas under one plan."""
+
+    plan: Plan
+    state: State
+    log: RunLog
+    #: number of each row in the engine
+    numbers: Sequence[int]
+    #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
+    salt: int
+
+
+class Engine:
+    """Rows on one model; `add` at any time, `step` until nothing runs, `finished` whenever you like."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        batch_size: int = BATCH_SIZE,
+        on_step: Callable[[State], None] | None = None,
+    ) -> None:
+        """At most `batch_size` rows in one forward pass. `on_step` sees the state of each chunk that took part."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        self._denoiser, self._batch_size, self._on_step = denoiser, batch_size, on_step
+        self._chunks: list[_Chunk] = []
+        self._finished: list[tuple[int, Row]] = []
+        self._numbers = count()
+        self._salts = count(1)
+
+    def add(self, rows: Sequence[Prepared], sampler: Sampler, slots: tuple[str, ...]) -> list[int]:
+        """Takes up rows of one policy, seed and template, whose slot names are `slots`; the rows' numbers here.
+
+        Raises `PolicyError` if the policy does not fit, and `ValueError` if ids occur twice.
+        """
+        if len({row.id for row in rows}) != len(rows):
+            raise ValueError("row ids must differ: randomness is keyed by them")
+        # neighbours in length share a forward pass, so that little of it is padding
+        numbers = [next(self._numbers) for _ in rows]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+        sorted_rows = [rows[i] for i in order]
+        tokenizer = self._denoiser.tokenizer
+        canvas = Canvas.of_rows(
+            [row.tokens for row in sorted_rows],
+            [row.slot for row in sorted_rows],
+            slots,
+            tokenizer.mask_id,
+            [row.id for row in sorted_rows],
+            [row.blank for row in sorted_rows],
+        )
+        plan = sampler.plan(self._denoiser, canvas)
+        running = {key for chunk in self._chunks for key in chunk.plan.keys}
+        salt = next(self._salts) if running & set(plan.keys) else 0
+        state = begin(plan, canvas)
+        chunk = _Chunk(plan, state, RunLog(canvas, tokenizer), [numbers[i] for i in order], salt)
+        self._enter(chunk, state.events[-1])
+        if not state.done:
+            self._chunks.append(chunk)
+        return numbers
+
+    @property
+    def running(self) -> int:
+        """Rows that are not done."""
+        return sum(int(chunk.state.active.sum()) for chunk in self._chunks)
+
+    def step(self) -> bool:
+        """One forward pass for the first `batch_size` rows that are running; whether there were any."""
+        free, work = self._batch_size, list[tuple[_Chunk, Ints]]()
+        for chunk in self._chunks:
+            rows = np.flatnonzero(chunk.state.active)[:free].astype(np.int32)
+            free -= len(rows)
+            if len(rows):
+                work.append((chunk, rows))
+        steps = [advance(chunk.plan, chunk.state, rows) for chunk, rows in work]
+        salts = [chunk.salt for chunk, _ in work]
+        for (chunk, _), (state, event) in zip(work, lockstep(self._denoiser, steps, salts), strict=True):
+            chunk.state = state
+            self._enter(chunk, event)
+        self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
+        return bool(work)
+
+    def finished(self) -> list[tuple[int, Row]]:
+        """The rows that are done since the last call, and their numbers."""
+        rows, self._finished = self._finished, []
+        return rows
+
+    def _enter(self, chunk: _Chunk, event: Event) -> None:
+        """Takes down an event of a chunk."""
+        chunk.log.add(event)
+        self._finished += [(chunk.numbers[row], chunk.log.row(chunk.state, row)) for row in event.left.tolist()]
+        if self._on_step is not None:
+            self._on_step(chunk.state)
+
+
 def fill(
     sampler: Sampler,
     denoiser: Denoiser,
@@ -68,48 +173,24 @@ def fill(
     rows: Sequence[Prepared],
     *,
     batch_size: int = BATCH_SIZE,
-    shelf_size: int | None = None,
-    watch: Callable[[State], None] | None = None,
+    chunk_size: int | None = None,
+    on_step: Callable[[State], None] | None = None,
 ) -> Iterator[Row]:
     """Fills rows, at most `batch_size` in one forward pass, and yields each as soon as it is done.
 
-    Rows come in the order in which they finish, but those of one shelf (`shelf_size` rows in the order given; by
-    default `batch_size * BATCHES`) before those of the next. `slots` names the template's slots. `watch` sees the state
-    of the shelf at hand after every step. Raises `PolicyError` before the first forward pass if the policy does not
-    fit.
+    `slots` names the template's slots. Rows are taken up in chunks of `chunk_size` (by default `batch_size * BATCHES`),
+    the next chunk when places fall free. `on_step` sees the state of a chunk after each of its steps. Raises
+    `PolicyError` before the first forward pass if the policy does not fit.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    engine = Engine(denoiser, batch_size=batch_size, on_step=on_step)
     if len({row.id for row in rows}) != len(rows):
         raise ValueError("row ids must differ: randomness is keyed by them")
-    size = max(1, shelf_size or batch_size * BATCHES)
-    for first in range(0, len(rows), size):
-        # neighbours in length share a forward pass, so that little of it is padding
-        shelf = sorted(rows[first : first + size], key=lambda row: -len(row.tokens))
-        canvas = Canvas.of_rows(
-            [row.tokens for row in shelf],
-            [row.slot for row in shelf],
-            slots,
-            denoiser.tokenizer.mask_id,
-            [row.id for row in shelf],
-            [row.blank for row in shelf],
-        )
-        yield from _shelf(sampler, denoiser, canvas, batch_size, watch)
-
-
-def _shelf(
-    sampler: Sampler, denoiser: Denoiser, canvas: Canvas, batch_size: int, watch: Callable[[State], None] | None
-) -> Iterator[Row]:
-    plan = sampler.plan(denoiser, canvas)
-    log = RunLog(canvas, denoiser.tokenizer)
-    state = sampler.start(denoiser, canvas, plan)
-    event = state.events[-1]
+    size = max(1, chunk_size or batch_size * BATCHES)
+    waiting = (rows[first : first + size] for first in range(0, len(rows), size))
     while True:
-        log.add(event)
-        if watch is not None:
-            watch(state)
-        yield from (log.row(state, row) for row in event.left.tolist())
-        if state.done:
+        while engine.running < batch_size and (chunk := next(waiting, None)):
+            engine.add(chunk, sampler, slots)
+        more = engine.step()
+        yield from (row for _, row in engine.finished())
+        if not more:
             return
-        running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
-        state, event = sampler.step(denoiser, state, plan, running)

@@ -126,7 +126,7 @@ def run(
     denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
     layout = Template.parse(denoiser.template) if asked is None else asked
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
-    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size, watch=watch)
+    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size, watch_slot=watch)
     layout.check_given(everywhere | by_row)
     if input is None:
         requests = [job.request(prompt, everywhere)]
@@ -190,7 +190,7 @@ def _answer(
         latest[:] = [state]
         screen.see(state)
 
-    answers = job.answers(requests, one_shelf=trace is not None, watch=watch)
+    answers = job.answers(requests, one_chunk=trace is not None, on_step=watch)
     try:
         for answer in in_order(answers) if file is None else answers:
             screen.count(answer)

@@ -1,0 +1,132 @@
+"""One forward pass for the steps of several policies: queries put together, and each its part of the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.core.arrays import Doubles, Floats, Ints
+from mdsample.core.marginals import Marginals
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.policy.draw import Draw
+from mdsample.policy.guide import Guide
+from mdsample.sampling.observe import Asking
+
+T = TypeVar("T")
+S = TypeVar("S", np.int32, np.bool_)
+
+
+def lockstep(denoiser: Denoiser, askings: Sequence[Asking[T]], salts: Sequence[int]) -> list[T]:
+    """Runs to the end what asks for predictions; queries under one guide share a forward pass.
+
+    `salts`: 0, or a number that tells rows of the same name apart, for each.
+    """
+    results: dict[int, T] = {}
+    waiting: dict[int, Query] = {}
+    answers: dict[int, Prediction | None] = dict.fromkeys(range(len(askings)))
+    while answers:
+        for number, answer in answers.items():
+            try:
+                asking = askings[number]
+                waiting[number] = next(asking) if answer is None else asking.send(answer)
+            except StopIteration as end:
+                results[number] = end.value
+        answers = {}
+        by_guide: dict[Guide, list[int]] = {}
+        for number, query in waiting.items():
+            by_guide.setdefault(query.guide, []).append(number)
+        for numbers in by_guide.values():
+            queries = [_salted(waiting.pop(number), salts[number]) for number in numbers]
+            answers.update(zip(numbers, _predicted(denoiser, queries), strict=True))
+    return [results[number] for number in range(len(askings))]
+
+
+def _salted(query: Query, salt: int) -> Query:
+    if not salt:
+        return query
+    keys = [(first, second ^ (salt << 40)) for first, second in query.rows.keys]
+    return attrs.evolve(query, rows=Rows(keys, query.rows.steps))
+
+
+def _predicted(denoiser: Denoiser, queries: Sequence[Query]) -> list[Prediction]:
+    prediction = denoiser.predict(queries[0] if len(queries) == 1 else _together(queries))
+    first = np.cumsum([0, *(len(query.tokens) for query in queries)]).tolist()
+    return [_Part(prediction, start, *query.tokens.shape) for start, query in zip(first, queries, strict=False)]
+
+
+def _together(queries: Sequence[Query]) -> Query:
+    """The rows of all queries, one after the other."""
+    restrictions = [query.restriction for query in queries]
+    # each restriction's sets follow those of the ones before it
+    sets = np.cumsum([0, *(len(restriction.sets) for restriction in restrictions)]).tolist()
+    index = [restriction.index + np.int32(start) for start, restriction in zip(sets, restrictions, strict=False)]
+    return Query(
+        _stacked([query.tokens for query in queries], 0),
+        _stacked([query.valid for query in queries], False),
+        _stacked([query.wanted for query in queries], False),
+        _stacked([query.fixed for query in queries], False),
+        Restriction(
+            np.concatenate([restriction.sets for restriction in restrictions]),
+            _stacked(index, 0),
+            _stacked([restriction.group for restriction in restrictions], -1),
+        ),
+        queries[0].guide,
+        Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
+    )
+
+
+def _stacked(arrays: Sequence[NDArray[S]], padding: int) -> NDArray[S]:
+    """Arrays `[B, L]` of unequal length, one after the other, padded at the end."""
+    width = max(array.shape[1] for array in arrays)
+    padded = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=padding) for a in arrays]
+    return np.concatenate(padded)
+
+
+@final
+@attrs.frozen(eq=False)
+class _Part(Prediction):
+    """Some rows of a prediction."""
+
+    whole: Prediction
+    #: the first of its rows in the whole
+    first: int
+    rows: int
+    width: int
+
+    @property
+    def marginals(self) -> Marginals:
+        """Statistics of its rows."""
+        here = (slice(self.first, self.first + self.rows), slice(self.width))
+        return Marginals(*(getattr(self.whole.marginals, field.name)[here] for field in attrs.fields(Marginals)))
+
+    def draw(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
+    ) -> tuple[Ints, Floats]:
+        """As the whole draws; a restriction that replaces the query's is that of these rows."""
+        if restriction is not None:
+            restriction = Restriction(
+                restriction.sets, self._placed(restriction.index, 0), self._placed(restriction.group, -1)
+            )
+        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how, restriction)
+
+    def _placed(self, values: Ints, elsewhere: int) -> Ints:
+        """`values [rows, width]` where the whole has them."""
+        out = np.full(self.whole.marginals.token.shape, elsewhere, np.int32)
+        out[self.first : self.first + self.rows, : self.width] = values
+        return out
+
+    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        """As the whole."""
+        return self.whole.log_probabilities(rows + np.int32(self.first), positions, tokens)
+
+    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
+        """As the whole; `before` may be a part of another prediction."""
+        if isinstance(before, _Part):
+            before, before_rows = before.whole, before_rows + np.int32(before.first)
+        return self.whole.divergence(rows + np.int32(self.first), positions, before, before_rows)
