@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
-from test_template import LETTERS
+from templates import LETTERS
 
 import mdsample
 from mdsample import exact, testing

@@ -13,6 +13,7 @@ import pytest
 from checkpoints import FAMILIES, WIDE, family_weights, quantised, write_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queries import query
 
 pytest.importorskip("torch")
 pytest.importorskip("mlx.core")
@@ -21,10 +22,8 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.core.restriction import Restriction
-from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache, Exact
-from mdsample.models.denoiser import Denoiser, Query
+from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import Cfg, NoGuide
 from mdsample.policy.presets import PRESETS
@@ -100,15 +99,6 @@ def test_quantised_weights(family: str, bits: int, tmp_path: Path) -> None:
     models = [opened(folder, name) for name in ("reference", *BACKENDS)]
     for text in ("med", "eb+temperature(1)", "llada+temperature(0.7,top_p=0.9)"):
         same(mdsample.parse(text), models, TEXTS[0], 3)
-
-
-def query(guide: Any) -> Query:
-    tokens = np.array([[0, 9, 2, 2, 12, 2], [0, 2, 8, 0, 0, 0], [0, 5, 6, 2, 0, 0]], np.int32)
-    valid = np.arange(6) < np.array([[6], [3], [4]])
-    sets = (np.arange(320) < 300) & (np.arange(320) != 2)
-    restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
-    rows = Rows([(0, 0), (0, 1), (0, 2)], np.zeros(3, np.int32))
-    return Query(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

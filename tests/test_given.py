@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
-from test_template import LETTERS, WORD, templates
+from templates import LETTERS, WORD, templates
 
 import mdsample
 from mdsample import testing

@@ -18,10 +18,10 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 from checkpoints import END, FAMILIES, START, family_shapes, write_checkpoint, write_family
+from damage import DAMAGE, write_header
 from hypothesis import given
 from hypothesis import strategies as st
-from test_checkpoint import DAMAGE, write_header
-from test_families import PUBLISHED
+from published import PUBLISHED
 
 import mdsample
 from mdsample.backend import installed

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import FAMILIES, WIDE, family_weights, random_weights, write_checkpoint, write_family
 from hypothesis import given, settings
-from test_backends_agree import query
+from queries import query
 
 mx: Any = pytest.importorskip("mlx.core")
 

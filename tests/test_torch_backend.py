@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import random_weights, write_checkpoint
 from hypothesis import given, settings
+from queries import query
 
 torch = pytest.importorskip("torch")
 
@@ -18,10 +19,8 @@ from mdsample_torch.denoiser import TorchDenoiser
 
 import mdsample
 from mdsample import testing
-from mdsample.core.restriction import Restriction
-from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
-from mdsample.models.denoiser import Denoiser, Query
+from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import Cfg, NoGuide
@@ -37,15 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> TorchDenoiser:
     return open_model(folder, device="cpu")
-
-
-def query(guide: Any) -> Query:
-    tokens = np.array([[0, 9, 2, 2, 12, 2], [0, 2, 8, 0, 0, 0], [0, 5, 6, 2, 0, 0]], np.int32)
-    valid = np.arange(6) < np.array([[6], [3], [4]])
-    sets = (np.arange(320) < 300) & (np.arange(320) != 2)
-    restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
-    rows = Rows([(0, 0), (0, 1), (0, 2)], np.zeros(3, np.int32))
-    return Query(tokens, valid, (tokens == 2) & valid, (tokens != 2) & valid, restriction, guide, rows)
 
 
 def near(one: Any, other: Any) -> None:
