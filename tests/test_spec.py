@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from mdsample import testing
 from mdsample.errors import PolicyError, SpecError
+from mdsample.policy import presets
 from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
 from mdsample.policy.catalog import PARTS
-from mdsample.policy.complete import complete, in_full, presets
+from mdsample.policy.complete import complete, in_full
 from mdsample.policy.constraint import Ban, Choices
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.order import Confidence, Entropy, Fixed, Order
