@@ -27,7 +27,7 @@ SDAR_4B: dict[str, Any] = {
     **{"torch_dtype": "bfloat16", "use_cache": False, "use_deepep": False, "use_sliding_window": False},
     "vocab_size": 151936,
 }
-# numbers of GSAI-ML/LLaDA-8B-Instruct, as in tests/test_loading.py of this project since its first release
+# numbers of GSAI-ML/LLaDA-8B-Instruct, as in tests/models/test_loading.py of this project since its first release
 LLADA_8B: dict[str, Any] = {
     **{k: v for k, v in CONFIG.items() if k != "bos_token_id"},
     **{"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288},

@@ -33,7 +33,7 @@ import mdsample
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 
-PAGE = Path(__file__).parent.parent / "docs" / "llada.md"
+PAGE = Path(__file__).parents[2] / "docs" / "llada.md"
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 #: what the page says, and what stands for it here: models are folders (which have no revisions), slots and blocks are
 #: short, a training is two steps
