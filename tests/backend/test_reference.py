@@ -424,6 +424,7 @@ class TestDraw:
         tokens, _ = prediction.draw(*places(len(u), 0), u, Temperature(), None)
         assert (law[tokens] > 0).all()
 
+    @pytest.mark.slow
     def test_follows_the_law_at_the_size_of_a_real_vocabulary(self) -> None:
         size, n = 126_464, 640
         rng = np.random.default_rng(11)

@@ -10,8 +10,6 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-import torch
-import transformers
 from checkpoints import FAMILIES, family_weights, write_family, write_safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,8 +106,10 @@ def batch(rows: list[list[int]], width: int) -> tuple[NDArray[np.int32], NDArray
     return tokens, valid
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("case", CASES)
 def test_matches_transformers(case: str, tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     kind, name, own, more = CASES[case]
     config = getattr(transformers, f"{name}Config")(**{**_SMALL, **own})
     config._attn_implementation = "eager"

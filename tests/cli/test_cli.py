@@ -345,6 +345,7 @@ def test_output_resumes_and_refuses(mdsample: Command, model: Path, tmp_path: Pa
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_an_interrupt_writes_what_is_finished(model: Path, tmp_path: Path) -> None:
     prompts, path = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     prompts.write_text("the cat sat on the mat\n" * 3000)
@@ -539,6 +540,7 @@ def test_plot_without_matplotlib(mdsample: Command, monkeypatch: pytest.MonkeyPa
     assert (ran.code, ran.err) == (2, "error: --plot needs matplotlib: pip install 'mdsample[plot]'\n")
 
 
+@pytest.mark.slow
 def test_bench(mdsample: Command, model: Path) -> None:
     run = ("bench", "--model", model, "--limit", 2, "-p", "steps(4)", "-p", "steps(5)+whole")
     rows = mdsample(*run, "--json").rows
@@ -560,6 +562,7 @@ def same(rows: Any) -> list[Any]:
     return sorted(({**r, "seconds": 0, **{b: round(r[b], 3) for b in bounds}} for r in rows), key=str)
 
 
+@pytest.mark.slow
 def test_bench_keeps_every_answer(mdsample: Command, model: Path, tmp_path: Path) -> None:
     kept = tmp_path / "answers.jsonl"
     run = ("bench", "--model", model, "--limit", 3, "-p", "steps(4)", "-p", "steps(5)+whole", "--json")
@@ -605,6 +608,7 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
     assert mdsample("bench", "--task", "gsm8k", "--problems", mine).err.startswith(f"error: {mine}, line 1: 'question'")
 
 
+@pytest.mark.slow
 def test_bench_refuses_a_policy_twice_and_leaves_early_exit_out_of_boards(mdsample: Command) -> None:
     refused = mdsample("bench", "-p", "fast-dllm-factor", "-p", "confidence+factor(0.75)", "--limit", 1)
     assert (refused.code, refused.err) == (

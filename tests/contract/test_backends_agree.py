@@ -56,12 +56,14 @@ def same(policy: Policy, models: list[Denoiser], texts: list[dict[str, str]], se
             testing.same_row(expected, row, found, row)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(POLICIES, st.sampled_from(sorted(FAMILIES)), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies(folders: dict[str, Path], policy: Policy, family: str, texts: Any, seed: int) -> None:
     same(policy, [opened(folders[family], name) for name in ("reference", *BACKENDS)], texts, seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(
@@ -82,6 +84,7 @@ def test_looks_compared_tried_and_read_again(
     same(mdsample.parse(text + rest), models, texts, seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(POLICIES, st.sampled_from(["sdar", "sdar_moe", "llada2_moe"]), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies_with_the_exact_cache(
@@ -91,6 +94,7 @@ def test_random_policies_with_the_exact_cache(
     same(policy, models, texts, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_quantised_weights(family: str, bits: int, tmp_path: Path) -> None:
@@ -148,6 +152,7 @@ PRESET_TEXTS = [
 SHORT = TASKS["tiny-gsm"].template.replace(":96}", ":20}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", PRESET_TEXTS)
 def test_every_preset_on_tiny_gsm(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said: list[Any] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from checkpoints import write_checkpoint, write_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from installed import on
 from mdsample_cli.main import main
 
 import mdsample
@@ -144,13 +144,7 @@ def test_other_rows_are_forgotten_and_found() -> None:
     assert predict(2, 0, 1) == ([1, -1], [3, 4])
 
 
-def _on(name: str) -> Any:
-    framework = {"torch": "torch", "mlx": "mlx"}[name]
-    missing = importlib.util.find_spec(framework) is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{framework} is not installed"))
-
-
-backends = pytest.mark.parametrize("backend", [_on("torch"), _on("mlx")])
+backends = pytest.mark.parametrize("backend", [on("torch", "torch"), on("mlx", "mlx")])
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:9} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
@@ -173,6 +167,7 @@ def result(policy: Policy, model: Denoiser) -> mdsample.Result:
     return testing.run(policy, model, TEMPLATE.canvas(model.tokenizer, TEXTS))
 
 
+@pytest.mark.slow
 @backends
 @few
 @given(POLICIES, st.sampled_from(["sdar", "llada2_moe"]))
@@ -184,6 +179,7 @@ def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, 
     testing.a_trace_replays(found, cached)
 
 
+@pytest.mark.slow
 @backends
 @few
 @given(POLICIES, st.sampled_from(["llada", "dream"]), st.sampled_from([Dual(1), Prefix(1)]))
@@ -195,6 +191,7 @@ def test_anew_in_every_look_is_no_cache(
         testing.same_row(expected, row, found, row)
 
 
+@pytest.mark.slow
 @backends
 @few
 @given(POLICIES, st.sampled_from(["llada", "dream"]), st.sampled_from([Dual(), Dual(2), Prefix(), Prefix(3)]))
@@ -229,6 +226,7 @@ def test_computes_less(
     assert sum(tokens) < (0.75 if isinstance(cache, Prefix) else 0.5) * plain
 
 
+@pytest.mark.slow
 @backends
 def test_an_approximate_cache_says_so_everywhere(
     folders: dict[str, Path], backend: str, capsys: pytest.CaptureFixture[str]
@@ -268,6 +266,7 @@ def test_wrong_caches_are_one_line(
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 @backends
 def test_a_look_that_fails_leaves_nothing_half_written(folders: dict[str, Path], backend: str) -> None:
     model, plain = opened(folders["sdar"], backend, Exact()), opened(folders["sdar"], backend)

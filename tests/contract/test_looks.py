@@ -109,6 +109,7 @@ def test_nothing_looked_at(look_at: LookAt) -> None:
     assert tokens.shape == probability.shape == (0,)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 @looks
@@ -223,6 +224,7 @@ def test_a_block_that_is_all_forbidden_is_never_drawn_from(look_at: LookAt, u: f
 class TestRealVocabulary:
     SCORES: ClassVar = (np.random.default_rng(11).normal(size=(1, REAL)) * 2).astype(np.float32)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", [Temperature(), Temperature(0.6), Temperature(top_p=0.9)])
     @looks
     def test_draws_follow_the_law(self, look_at: LookAt, how: Temperature) -> None:

@@ -48,6 +48,7 @@ def test_a_canvas_holds_the_texts_and_the_slots(template: Template, data: st.Dat
             assert canvas.slot_length(piece.name) == piece.length
 
 
+@pytest.mark.slow
 @given(templates(WORD), st.data())
 def test_what_is_written_into_slots_is_read_back(template: Template, data: st.DataObject) -> None:
     canvas = template.canvas(LETTERS, [{name: "" for name in template.fields}])
@@ -92,6 +93,7 @@ def filled(draw: st.DrawFn) -> tuple[Template, dict[str, str], dict[str, str]]:
     return Template(tuple(pieces)), fields, slots
 
 
+@pytest.mark.slow
 @given(filled())
 @example((Template.parse("<|mdm_{a}{b:16}"), {"a": "mask|>"}, {"b": END}))
 @example((Template.parse(f"{{{{{MASK}}}}}{{a:1}}{START}{{b:1}}{{c}}"), {"c": MASK + "{a:1}"}, {}))

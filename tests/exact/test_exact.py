@@ -118,6 +118,7 @@ def as_dict(joint: exact.Toy) -> dict[tuple[int, ...], float]:
 # the law itself
 
 
+@pytest.mark.slow
 @settings(CALM, max_examples=120)
 @given(joints, st.sampled_from(WINDOWS), st.sampled_from(ORDERS), st.sampled_from(SELECTIONS))
 def test_the_law_is_that_of_brute_force(joint, window, order, selection):
@@ -613,6 +614,7 @@ def test_an_audit_reads_text_and_values():
     assert rows[2].expected_nfe == 4 and rows[2].tv < 1e-9
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(st.floats(0.0, 3.0), seeds)
 def test_frontiers_go_from_one_at_a_time_to_everything_at_once(strength, seed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
+from installed import on
 
 from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.restriction import Restriction
@@ -63,13 +63,8 @@ def mlx_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
 LookAt = Callable[..., Prediction]
 
 
-def _on(name: str, look_at: LookAt) -> Any:
-    missing = importlib.util.find_spec(name) is None
-    return pytest.param(look_at, id=name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
-
-
 #: for tests that every backend must pass
-looks = pytest.mark.parametrize("look_at", [_on("torch", torch_look_at), _on("mlx", mlx_look_at)])
+looks = pytest.mark.parametrize("look_at", [on("torch", torch_look_at), on("mlx", mlx_look_at)])
 
 
 def reference(scores: Any, allowed: Any = None) -> NumpyPrediction:

@@ -33,6 +33,17 @@ def weights(spec: Trunk, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     }
 
 
+def two_rows(spec: Trunk, seed: int = 1) -> tuple[Any, Any, Any]:
+    """Tokens, validity and what is wanted, `[2, 20]`: a whole row and a shorter one, everywhere."""
+    valid = np.arange(20) < np.array([[20], [11]])
+    return np.random.default_rng(seed).integers(0, spec.vocab_size, valid.shape).astype(np.int32), valid, valid
+
+
+def near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Equal but for rounding, beside the largest value."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max(initial=0)))
+
+
 @st.composite
 def descriptions(draw: st.DrawFn) -> Trunk:
     kv, group, size = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([4, 8]))

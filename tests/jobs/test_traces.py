@@ -119,6 +119,7 @@ def near(one: Any, other: Any, name: str = "") -> bool:
     return one == (pytest.approx(other, abs=1e-5) if name in ROUNDED else other)
 
 
+@pytest.mark.slow
 def test_the_command(problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(told(problems)) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -135,6 +136,7 @@ def test_the_command(problems: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert all(trace["slots"]["answer"] == row["id"][1:] for trace in row["traces"])
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_anywhere_is_gone_on_with(
     problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +181,7 @@ def test_wrong_commands_are_one_line(
     assert message in " ".join(error.split()) and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_traces_do_not_depend_on_the_batch(problems: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
     for size in ("1", "16"):

@@ -1,4 +1,4 @@
-"""The MLX backend as a whole: opening checkpoints, refusals, the promises, converted models from the command line."""
+"""What is the MLX backend's own: converted models from the command line, devices, memory, compiled passes."""
 
 from __future__ import annotations
 
@@ -9,53 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import FAMILIES, WIDE, family_weights, random_weights, write_checkpoint, write_family
-from hypothesis import given, settings
+from checkpoints import FAMILIES, WIDE, family_weights, write_checkpoint, write_family
 from queries import query
 
 mx: Any = pytest.importorskip("mlx.core")
 
 from mdsample_cli.main import main
-from mdsample_mlx import backend, device, trunk, weights
-from mdsample_mlx.backend import MlxDenoiser, open_model
+from mdsample_mlx import backend, device, trunk
+from mdsample_mlx.backend import open_model
 
 import mdsample
 from mdsample import testing
 from mdsample.backend.installed import installed_backends, runs
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact
-from mdsample.models.denoiser import Denoiser
-from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
 
 TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
-POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> MlxDenoiser:
-    return open_model(folder, device="cpu")
-
-
-def test_is_a_denoiser(folder: Path, model: MlxDenoiser) -> None:
-    typed: Denoiser = model
-    assert (typed.name, typed.backend, typed.vocab_size, typed.max_length) == ("tiny", "mlx", 320, 48)
-    assert mdsample.load(folder, "mlx", device="cpu").backend == "mlx"
-
-
-@settings(max_examples=15, deadline=None)
-@given(POLICIES)
-def test_the_promises_hold(model: MlxDenoiser, policy: Policy) -> None:
-    texts = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
-    canvas = mdsample.Template.parse(TEMPLATE).canvas(model.tokenizer, texts)
-    result = testing.run(policy, model, canvas)
-    testing.a_trace_replays(result, model)
-    testing.rows_are_independent(policy, model, canvas)
 
 
 @pytest.mark.parametrize("bits", ["4", "8"])
@@ -92,19 +67,6 @@ def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
     assert np.array_equal(found.token, expected.token)
 
 
-@pytest.mark.parametrize("stored", ["F32", "BF16", "F16"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_stored_type_in_every_type(tmp_path: Path, stored: str, dtype: str) -> None:
-    opened = open_model(write_checkpoint(tmp_path, dtype=stored, shards=3), device="cpu", dtype=dtype)
-    assert opened.trunk.dtype == device.DTYPES[dtype]
-    assert opened.backend == ("mlx" if dtype == "float32" else f"mlx {dtype}")
-    reference = mdsample.load(tmp_path, "reference")
-    found, expected = (m.predict(query(NoGuide())).marginals for m in (opened, reference))
-    seen = np.isfinite(expected.entropy)
-    tolerance = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.8}[dtype]
-    np.testing.assert_allclose(found.entropy[seen], expected.entropy[seen], atol=tolerance)
-
-
 def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "is_available", lambda device: device == mx.cpu)
     with pytest.raises(ModelError, match="the mlx backend has no device 'cuda'; write gpu or cpu"):
@@ -139,31 +101,6 @@ def test_a_gpus_memory_is_what_the_system_recommends(monkeypatch: pytest.MonkeyP
     assert (first.name, first.available, first.about, second.name) == ("gpu", 4000, "Apple M0", "cpu")
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype", "message"),
-    [
-        (np.nan, None, r"ff_norm.weight in model.safetensors .*NaN"),
-        (np.inf, None, r"ff_norm.weight in model.safetensors .*infinite"),
-        (1e6, "float16", r"ff_norm.weight in model.safetensors .*overflow in float16; take bfloat16"),
-    ],
-)
-def test_weights_that_cannot_be(tmp_path: Path, value: float, dtype: str | None, message: str) -> None:
-    tensors = random_weights()
-    tensors["model.transformer.blocks.1.ff_norm.weight"][3] = value
-    with pytest.raises(ModelError, match=message):
-        open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu", dtype=dtype)
-
-
-def test_memory_is_checked_before_anything_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(*_: Any) -> None:
-        raise AssertionError("read")
-
-    monkeypatch.setattr(weights, "free_memory", lambda _: 1000)
-    monkeypatch.setattr(mx, "load", read)
-    with pytest.raises(ModelError, match=r"tiny has .* weights, which take .* but .* are available"):
-        open_model(folder, device="cpu")
-
-
 def test_packed_weights_need_less(tmp_path: Path) -> None:
     from checkpoints import quantised
 
@@ -179,20 +116,6 @@ def test_packed_weights_need_less(tmp_path: Path) -> None:
     held += [*opened.trunk._embed.arrays, *opened.trunk._head.arrays, opened.trunk._norm]
     # embedding and head are filled up to whole blocks of the vocabulary
     assert 0 <= sum(a.nbytes for a in held) - facts.memory_packed["float32"] < 2 * 512 * (16 + 8 + 8)
-
-
-def test_unknown_guides(model: MlxDenoiser) -> None:
-    with pytest.raises(ValueError, match="the guide Greedy is not known here; known: none, cfg"):
-        model.predict(query(mdsample.Greedy()))
-
-
-def test_numbers_that_overflow_are_an_error_and_never_greedy(tmp_path: Path) -> None:
-    tensors = random_weights()
-    for name in ("ln_f", "ff_out"):  # finite, but their product is not
-        tensors[f"model.transformer.{name}.weight"][:] = 1e30
-    opened = open_model(write_checkpoint(tmp_path, weights=tensors), device="cpu")
-    with pytest.raises(ModelError, match="row 0, position 2 no usable scores"):
-        opened.predict(query(NoGuide()))
 
 
 def test_is_listed() -> None:
@@ -213,6 +136,7 @@ def no_compiler() -> bool:
     return shutil.which("g++") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(no_compiler(), reason="MLX compiles by g++ on a CPU, and there is none")
 @pytest.mark.parametrize(("family", "cache"), [("llada", None), ("dream", Dual(2)), ("llada2_moe", Exact())])
 def test_compiled_passes_give_the_same(family: str, cache: Cache | None, tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ def test_published_templates(name: str, folders: dict[str, Path]) -> None:
     assert str(mdsample.chat(folders[name], "{q}{a:4}")) == CHATS[name][3]
 
 
+@pytest.mark.slow
 @MODELS
 def test_the_ids_are_those_of_transformers(name: str, folders: dict[str, Path]) -> None:
     from transformers import PreTrainedTokenizerFast
@@ -206,6 +207,7 @@ FIELD = st.sampled_from(["{x}", "{y}", "{z}"])
 SYSTEM = st.none() | st.text("ab {}<|>\n", max_size=8)
 
 
+@pytest.mark.slow
 @given(st.lists(TEXT | FIELD, max_size=4).map("".join), TEXT, TEXT, SYSTEM)
 def test_the_user_speaks_before_the_first_slot(said: str, between: str, after: str, system: str | None) -> None:
     answer = f"{{a:2}}{between}{{b:3}}{after}"

@@ -92,6 +92,7 @@ def test_every_family_in_every_layout(family: str, layout: str, tmp_path: Path, 
         assert file.read_bytes() == (again / file.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_it_runs_and_says_where_it_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tiny-8bit"
     assert main(["convert", "tiny-gsm", str(out), "--bits", "8"]) == 0

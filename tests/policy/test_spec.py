@@ -135,6 +135,7 @@ def test_integers_are_no_floats_and_floats_are_no_integers() -> None:
 # Sums
 
 
+@pytest.mark.slow
 @given(POLICIES, POLICIES, POLICIES)
 def test_sums_are_associative_refusals_included(a: Policy, b: Policy, c: Policy) -> None:
     def outcome(total: Callable[[], Policy]) -> Policy | None:
@@ -400,6 +401,7 @@ def test_a_number_with_too_many_digits_is_an_error() -> None:
 # TOML
 
 
+@pytest.mark.slow
 @given(POLICIES)
 def test_a_policy_is_the_policy_its_toml_describes(policy: Policy) -> None:
     assert from_toml(to_toml(policy)) == policy
@@ -502,6 +504,7 @@ def test_a_toml_error_says_where_and_what_there_is(text: str, message: str) -> N
     assert str(refused.value) == message
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*PARTS, "med", "x", ""]),

@@ -55,6 +55,7 @@ def essence(row: Row) -> object:
     return row.id, row.text, row.slots, row.nfe, row.steps, row.outcome, row.filled, row.unfilled, commits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=12)
 @given(data=st.data())
@@ -139,6 +140,7 @@ def test_pieces_of_any_tokens_are_the_text(model: Denoiser, tokens: list[int]) -
     assert "".join(pieces(model.tokenizer, tokens)) == model.tokenizer.decode(tokens)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_10_000_rows() -> None:
     model = ScriptedDenoiser(Symbols(5), max_length=16)
     mask = model.tokenizer.mask_id

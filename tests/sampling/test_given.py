@@ -47,6 +47,7 @@ def test_what_is_given_is_read_back(template: Template, data: st.DataObject) -> 
 BROUGHT = st.sampled_from([{}, {"answer": "bc"}, {"reasoning": "abcab"}, {"answer": "a", "reasoning": ""}])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(POLICIES, st.lists(BROUGHT, min_size=1, max_size=4), st.integers(0, 9))
 def test_no_policy_touches_it(policy: Policy, brought: list[dict[str, str]], seed: int) -> None:
@@ -135,6 +136,7 @@ def records(capsys: pytest.CaptureFixture[str], *told: str) -> list[dict[str, An
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_fill_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = records(capsys, "Ann has 3 coins.", "--fill", "answer= 18")
     assert row["slots"]["answer"] == "18" and row["given"] == {"answer": " 18"} and row["outcome"] == "filled"
@@ -142,11 +144,13 @@ def test_fill_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["slots"]["answer"] == "<|endoftext|>{x}", "special tokens and braces are plain text"
 
 
+@pytest.mark.slow
 def test_what_is_given_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "Ann has 3 coins.", "-t", SHORT, "--fill", "answer= 18", "--policy", "med+early-exit"]) == 0
     assert "answer       18\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_fill_from_a_key_of_each_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"prompt": "a", "gold": 7}, {"prompt": "b", "gold": " 12"}, {"prompt": "c"}, {"prompt": "d", "gold": 1.5}]
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

@@ -52,6 +52,7 @@ def models(draw: st.DrawFn) -> ScriptedDenoiser:
 POLICIES = testing.policies(("answer",), vocab=LETTERS, texts=TEXTS)
 
 
+@pytest.mark.slow
 @given(POLICIES, models(), canvases(), st.integers(0, 3))
 def test_it_ends_and_keeps_fixed_text_and_replays(
     policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int
@@ -69,11 +70,13 @@ def test_it_ends_and_keeps_fixed_text_and_replays(
         assert row.nfe == row.steps * guidance * (1 + complete(policy).order.tries)
 
 
+@pytest.mark.slow
 @given(POLICIES, models(), canvases(), st.integers(0, 3))
 def test_rows_are_independent(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
     testing.rows_are_independent(policy, model, canvas, seed)
 
 
+@pytest.mark.slow
 @given(POLICIES, models(), canvases(), st.integers(0, 3))
 def test_the_same_seed_gives_the_same_run(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
     one, two = (testing.run(policy, model, canvas, seed) for _ in range(2))
@@ -81,6 +84,7 @@ def test_the_same_seed_gives_the_same_run(policy: Policy, model: ScriptedDenoise
         testing.same_row(one, i, two, i)
 
 
+@pytest.mark.slow
 @given(st.data(), models())
 def test_a_fixed_order_is_followed(data: st.DataObject, model: ScriptedDenoiser) -> None:
     canvas = data.draw(canvases(even=True))
@@ -92,6 +96,7 @@ def test_a_fixed_order_is_followed(data: st.DataObject, model: ScriptedDenoiser)
         assert [c.position for c in row.commits] == places[order].tolist()
 
 
+@pytest.mark.slow
 @given(POLICIES, models(), canvases())
 def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canvas) -> None:
     symbols = model.tokenizer
@@ -113,6 +118,7 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
                 assert row.slots["answer"] in part.texts
 
 
+@pytest.mark.slow
 @given(models(), canvases(), st.integers(1, 12), POLICIES)
 def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int, policy: Policy) -> None:
     rest = policy.without("stop")
@@ -122,6 +128,7 @@ def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int,
         assert row.unfilled == 0
 
 
+@pytest.mark.slow
 @given(models(), canvases(), st.just(0.0) | st.floats(0.001, 20), POLICIES)
 def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, total: float, policy: Policy) -> None:
     # stop rules spend on top, so only the one that never fills by itself is here
@@ -137,6 +144,7 @@ def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, to
         assert row.error_bound <= total or again
 
 
+@pytest.mark.slow
 @given(models(), canvases(), st.integers(1, 12), st.integers(2, 4))
 def test_rounds_are_filled_one_a_step(model: ScriptedDenoiser, canvas: Canvas, size: int, base: int) -> None:
     policy = mdsample.Dilated(size, base=base) + mdsample.Steps(1)
@@ -151,6 +159,7 @@ def test_rounds_are_filled_one_a_step(model: ScriptedDenoiser, canvas: Canvas, s
             left, step = [(n, p) for n, p in left if p not in now], step + 1
 
 
+@pytest.mark.slow
 @given(models(), canvases(), st.integers(1, 16), POLICIES)
 def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: int, policy: Policy) -> None:
     # tokens that are masked again need steps beyond the split
@@ -167,6 +176,7 @@ def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: 
         assert row.steps <= max(n, blocks * rounds)
 
 
+@pytest.mark.slow
 @given(models(), canvases(), POLICIES)
 def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, canvas: Canvas, policy: Policy) -> None:
     # an end token that is masked again may leave behind what was filled on its account

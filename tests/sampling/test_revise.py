@@ -194,6 +194,7 @@ def test_p2_with_more_steps_than_blanks_ends_in_time(steps: int) -> None:
     assert all(row.steps <= steps and row.unfilled == 0 for row in result.rows)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(policies(("text",), vocab=5, blanks=9), st.integers(0, 9), st.floats(0.05, 1.0))
 def test_below_confidence_takes_no_more_steps_than_blanks(policy: Policy, seed: int, limit: float) -> None:

@@ -73,6 +73,7 @@ def test_what_stands_still_is_committed_and_else_one(
             assert chosen == ready or (not ready and chosen == {int(np.where(blank, tops[step][i], -1).argmax())})
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(toys, st.sampled_from(["whole", "blocks(3)", "blocks(4)+early-exit(3)"]), st.integers(1, 3))
 def test_a_run_goes_on_from_any_state_at_the_same_price(toy: ScriptedDenoiser, rest: str, looks: int) -> None:
@@ -110,6 +111,7 @@ def test_rows_of_different_age_share_a_pass() -> None:
         assert sets_of(found[row.id]) == sets_of(alone)
 
 
+@pytest.mark.slow
 def test_looks_of_rows_that_left_are_let_go() -> None:
     toy = Listening(SYMBOLS, 5, 1.0)
     LOOKS.clear()

@@ -88,6 +88,7 @@ def test_the_bound_is_unbiased() -> None:
     assert found.nfe == 4000 and len(one.samples) == len(other.samples) == 2000
 
 
+@pytest.mark.slow
 def test_the_bound_is_the_mean_of_all_orders_where_conditionals_do_not_belong_together() -> None:
     model = mdsample.load("tiny-gsm")
     template = Template.parse("{prompt}{answer:3}")
@@ -176,6 +177,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, 
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["chain", "marginals", "bound"])
 def test_the_command_says_what_the_library_says(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     samples = ("--samples", "20") if method == "bound" else ()

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdsample.tasks.catalog import sudoku
-from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board, dig, dig_hard, random_grids, singles, solutions, transform, valid
 
 BOARDS = [Board(2, 2), Board(2, 3), Board(3, 2), Board(3, 3)]
@@ -80,8 +79,12 @@ def test_symmetries_keep_puzzle_and_solution_together(seed: int) -> None:
     assert (singles(board, np.maximum(signed, 0)) == np.abs(signed)).all()
 
 
+@pytest.mark.backend
 @boards
 def test_training_rows_are_what_the_template_says(board: Board) -> None:
+    pytest.importorskip("torch")
+    from recipes.tiny_sudoku import data, text
+
     words = text.build(board)
     grids = random_grids(board, 4, 0)
     tokens, cells = data.rows(board, words, grids)

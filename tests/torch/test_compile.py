@@ -78,6 +78,7 @@ def test_sizes_are_few_and_near(count: int) -> None:
     assert len({rounded(n) for n in range(1, 4097)}) == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_the_tokens_are_those_without_it(family: str, folders: dict[str, Path], graphs: Graphs) -> None:
     for cache in caches(folders[family]):
@@ -91,6 +92,7 @@ def test_the_tokens_are_those_without_it(family: str, folders: dict[str, Path], 
     assert (graphs.count == 0) == (family == "sdar_moe")
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(policy=testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the")))
 def test_any_policy(policy: Policy, folders: dict[str, Path]) -> None:
@@ -115,6 +117,7 @@ def play(work: Any) -> Any:
     return replay, results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llada", "dream", "sdar"])
 def test_recordings_play_what_was_recorded(family: str, folders: dict[str, Path]) -> None:
     for cache in caches(folders[family]):
@@ -169,6 +172,7 @@ def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None
     assert kept == {id(held[3]), id(None)}
 
 
+@pytest.mark.slow
 def test_a_job_of_ragged_rows_needs_few_graphs(folders: dict[str, Path], graphs: Graphs) -> None:
     models = pair(folders["a2d-qwen3"], None)
     rows = [prepare(models[0], TEMPLATE, i, {"prompt": "Ann has 12 coins "[: i % 17]}) for i in range(60)]
@@ -178,6 +182,7 @@ def test_a_job_of_ragged_rows_needs_few_graphs(folders: dict[str, Path], graphs:
     assert 0 < graphs.count <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_really_compiled(folders: dict[str, Path]) -> None:
     if shutil.which("g++") is None and shutil.which("clang++") is None:

@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("model") / "m")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(spec=descriptions(), seed=st.integers(0, 9), rows=st.integers(1, 3), length=st.integers(1, 10))
 def test_the_trainable_trunk_is_the_trunk(spec: Trunk, seed: int, rows: int, length: int) -> None:
@@ -112,6 +113,7 @@ def test_activations_computed_twice_are_the_same(folder: Path, tmp_path: Path) -
     assert losses(tmp_path / "kept") == losses(tmp_path / "twice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, 2])
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(folder: Path, tmp_path: Path, lora: int | None) -> None:
     import attrs
@@ -143,6 +145,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(folder: Path, tm
         run(folder, tmp_path / "cut", chosen)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     # twelve equal rows, three in each process: two steps an epoch
     row = {"prompt": "a", "reasoning": "b c", "answer": "3"}
@@ -162,6 +165,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert losses(tmp_path / "one")[0]["loss"] != pytest.approx(losses(tmp_path / "two")[0]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:
     report = run(folder, tmp_path / "out", Settings(epochs=40, batch_size=12, learning_rate=3e-2), None, EXAMPLES[:2])
     assert report.last_loss < 0.2 * report.first_loss
@@ -171,6 +175,7 @@ def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:
     assert told["examples"] == 2
 
 
+@pytest.mark.slow
 def test_every_step_of_a_reasoning_is_trained(folder: Path, tmp_path: Path) -> None:
     template = Template.parse("{prompt}\nStep 1:{step1:4}\nStep 2:{step2:4}\nAnswer:{answer:2}")
     tokenizer: Any = load(folder, "reference").tokenizer
@@ -183,6 +188,7 @@ def test_every_step_of_a_reasoning_is_trained(folder: Path, tmp_path: Path) -> N
     assert found.slots == {"step1": "cat", "step2": "mat", "answer": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [*FAMILIES])
 def test_every_family_in_its_own_layout(family: str, tmp_path: Path) -> None:
     source = write_family(tmp_path / "source", family)

@@ -154,6 +154,7 @@ def test_a_policy_end_to_end(folders: dict[str, Path], kind: str) -> None:
     testing.rows_are_independent(mdsample.med() + mdsample.Temperature(1.0), model, canvas)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the")))
 def test_the_promises_hold(bert: TorchDenoiser, policy: Policy) -> None:
@@ -174,6 +175,7 @@ def test_guidance(bert: TorchDenoiser) -> None:
     assert np.allclose(found, -np.log(np.exp(guided - top[:, None]).sum(1)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--backend", "torch", "--device", "cpu", "--policy", "med", "--json"]
     assert main(["run", "the cat", "--model", str(folders["roberta"]), *options]) == 0

@@ -1,38 +1,21 @@
-"""What is the Torch look's own: when the device is waited for, what is kept, and the whole numbers of its draws."""
+"""What is the Torch look's own: when the device is waited for, and what is in memory at once."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
+from looks import BLOCK, REAL, places, restrict
 from looks import torch_look_at as look_at
 from mdsample_torch import prediction as looking
-from mdsample_torch.denoiser import guide_
-from mdsample_torch.draw import _share, split
 from mdsample_torch.prediction import TorchPrediction
-from mdsample_torch.reduce import reduce_
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
-
-
-@few
-@given(st.floats(0, 1, exclude_max=True), st.integers(1, 2**60 - 1))
-def test_shares_are_exact(share: float, total: int) -> None:
-    found = int(_share(torch.from_numpy(split(np.array([share]))), torch.tensor([total]))[0])
-    exact = int(share * 2**60) * total >> 60 if share * 2**60 == int(share * 2**60) else None
-    assert 0 <= found < total
-    if exact is not None:
-        assert exact - 1 <= found <= exact
 
 
 class Watch(TorchDispatchMode):
@@ -86,70 +69,3 @@ def test_logits_are_never_there_all_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     wanted = np.ones((2, 200), np.bool_)
     TorchPrediction(logits, REAL, REAL, wanted, restrict(wanted.shape, REAL), torch.device("cpu"))
     assert max(sizes) <= looking.CHUNK_BYTES and len(sizes) == -(-400 // (looking.CHUNK_BYTES // 4 // REAL))
-
-
-@few
-@given(st.data())
-def test_logits_kept_or_made_again_give_the_same_draw(data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    allowed, how, n = data.draw(sets(scores)), data.draw(DRAWS), len(scores)
-    u = np.random.default_rng(data.draw(st.integers(0, 9))).random(n)
-    kept, again = look_at(scores, allowed), look_at(scores, allowed)
-    assert kept._kept is not None
-    again._kept = None
-    asked: list[int] = []
-    for prediction in (kept, again):
-        own = prediction._logits
-        prediction._logits = lambda places, out, own=own: (asked.append(len(places)), own(places, out))[1]
-    for one, other in zip(kept.draw(*places(n), u, how), again.draw(*places(n), u, how), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert asked == [n], "the kept ones are not made again"
-
-
-@few
-@given(st.integers(0, 99), st.sampled_from([0.0, 0.5, 3.0]))
-def test_guidance_equals_the_reference(seed: int, scale: float) -> None:
-    rng = np.random.default_rng(seed)
-    c, u = (rng.normal(size=(2, 3, 9)) * 4).astype(np.float32)
-    c[0, 3], u[1, 4], u[0, 3] = -math.inf, -math.inf, -math.inf
-    found = torch.from_numpy(c.copy())
-    guide_(found, torch.from_numpy(u.copy()), scale)
-    np.testing.assert_array_equal(found.numpy(), guided(c, u, scale).astype(np.float32))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 50, 700]), st.sampled_from([1.0, 0.999, 0.9, 0.3, 0.01]))
-def test_what_is_kept_is_what_a_whole_stable_sort_keeps(seed: int, top_k: int, top_p: float) -> None:
-    from mdsample_torch import draw
-
-    rng = np.random.default_rng(seed)
-    shape = int(rng.integers(1, 4)), 1024
-    scores = rng.normal(size=shape) * rng.choice([0.01, 1, 8])
-    scores = np.round(scores) if seed % 2 else scores
-    scaled = torch.tensor(scores - scores.max(1, keepdims=True), dtype=torch.float32)
-    how = Temperature(top_p=top_p, top_k=top_k)
-    found = draw._amounts(scaled, how).numpy()
-    plain = draw._amounts(scaled, Temperature()).numpy()
-    share = torch.from_numpy(split(np.full(1, top_p)))
-    for row in range(len(found)):
-        order = np.argsort(-scaled[row].numpy(), kind="stable")[: top_k or None]
-        reached = np.cumsum(plain[row, order])
-        if top_p < 1:
-            goal = int(_share(share, torch.tensor(reached[-1:])))
-            order = order[np.concatenate([[True], reached[:-1] < goal])]
-        expected = np.zeros_like(plain[row])
-        expected[order] = plain[row, order]
-        assert (found[row] == expected).all()
-
-
-def test_total_variation_from_float64() -> None:
-    """The whole-number law itself, not a sample of it."""
-    from mdsample_torch.draw import _amounts
-
-    for scale in (0.5, 2.0, 4.0):
-        scores = torch.from_numpy(np.random.default_rng(11).normal(size=(1, REAL)) * scale).float()
-        exact = torch.softmax(scores.double(), 1)
-        reduce_(scores, torch.empty_like(scores))
-        amounts = _amounts(scores, Temperature()).double()
-        assert 0.5 * (amounts / amounts.sum() - exact).abs().sum() < 1e-6

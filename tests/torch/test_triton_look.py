@@ -103,6 +103,7 @@ def tables(draw: st.DrawFn) -> Any:
     return np.where(allowed, scores, np.float32(-INF))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tables())
 def test_statistics_equal_torch_and_float64(scores: Any) -> None:
@@ -238,6 +239,7 @@ for kernel in (kernels._part, kernels._whole):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU the other tests compile")
 def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     """The interpreter takes more of Python than the compiler does; no GPU is needed for the latter."""
