@@ -12,7 +12,7 @@ from queries import query
 
 torch = pytest.importorskip("torch")
 
-from mdsample_torch import backend, device
+from mdsample_torch import denoiser, device
 from mdsample_torch.backend import open_model
 from mdsample_torch.denoiser import TorchDenoiser
 
@@ -45,21 +45,21 @@ def test_looks_as_the_reference(folder: Path, model: TorchDenoiser, guide: Any, 
     rows, positions = np.nonzero(query(guide).wanted)
     at = rows.astype(np.int32), positions.astype(np.int32), np.linspace(0.1, 0.9, len(rows)), Temperature(0.7)
     assert np.array_equal(model.predict(query(guide)).draw(*at, None)[0], expected.draw(*at, None)[0])
-    monkeypatch.setattr(backend, "STACKED_TOKENS", 0)
+    monkeypatch.setattr(denoiser, "STACKED_TOKENS", 0)
     near(model.predict(query(guide)).marginals, expected.marginals)
 
 
 def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[Any] = []
-    own = backend.TorchTrunk.hidden
+    own = denoiser.TorchTrunk.hidden
 
     def hidden(self: Any, tokens: Any, *rest: Any) -> Any:
         shapes.append(tokens.shape)
         return own(self, tokens, *rest)
 
-    monkeypatch.setattr(backend.TorchTrunk, "hidden", hidden)
+    monkeypatch.setattr(denoiser.TorchTrunk, "hidden", hidden)
     model.predict(query(Cfg(1.0)))
-    monkeypatch.setattr(backend, "STACKED_TOKENS", 35)
+    monkeypatch.setattr(denoiser, "STACKED_TOKENS", 35)
     model.predict(query(Cfg(1.0)))
     assert shapes == [(6, 6), (3, 6), (3, 6)]
 
