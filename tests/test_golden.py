@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from golden.jobs import GROUPS, Json, plain, replayed, stored
+from jobs import GROUPS, Json, plain, replayed, stored
 
 #: relative and absolute; float32 forward passes round as the machine's BLAS does
 TOLERANCE = {"commands": 1e-3}

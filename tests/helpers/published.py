@@ -1,0 +1,97 @@
+"""Published configurations of every family, and how many weights each model has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from checkpoints import CONFIG
+
+from mdsample.models.families.special import Special
+
+# Qwen's added tokens, as in the tokenizer files of SDAR-4B-Chat; dllm adds <|mask|> after those of Qwen3
+QWEN3 = Special({"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151669}, {"mask_token": "<|mask|>"})
+ANT = Special({"<|endoftext|>": 156892, "<|mask|>": 156895}, {"eos_token": "<|endoftext|>"})
+
+_ROPE: dict[str, Any] = {"rope_theta": 1000000.0, "rope_scaling": None, "hidden_act": "silu", "rms_norm_eps": 1e-6}
+# config.json of JetLM/SDAR-4B-Chat, read in JetAstra/SDAR training/model/SDAR-4B-Chat (commit c2041a8)
+SDAR_4B: dict[str, Any] = {
+    **{"architectures": ["SDARForCausalLM"], "model_type": "sdar", "attention_bias": False, "attention_dropout": 0.0},
+    **{"auto_map": {"AutoConfig": "configuration_sdar.SDARConfig", "AutoModel": "modeling_sdar.SDARModel"}},
+    **{"attn_implementation": "flex_attention", "bos_token_id": 151643, "debug": False, "eos_token_id": 151643},
+    **{"block_size": 4, "mask_token_id": 151669, "ep_size": 1, "fuse_cross_entropy": True, "head_dim": 128},
+    **{"hidden_act": "silu", "hidden_size": 2560, "initializer_range": 0.02, "intermediate_size": 9728},
+    **{"max_position_embeddings": 32768, "max_window_layers": 36, "micro_forward": False, "num_attention_heads": 32},
+    **{"num_hidden_layers": 36, "num_key_value_heads": 8, "rms_norm_eps": 1e-6, "rope_scaling": None},
+    **{"rope_theta": 1000000, "skip_checkpoint": False, "sliding_window": None, "tie_word_embeddings": False},
+    **{"torch_dtype": "bfloat16", "use_cache": False, "use_deepep": False, "use_sliding_window": False},
+    "vocab_size": 151936,
+}
+# numbers of GSAI-ML/LLaDA-8B-Instruct, as in tests/models/test_loading.py of this project since its first release
+LLADA_8B: dict[str, Any] = {
+    **{k: v for k, v in CONFIG.items() if k != "bos_token_id"},
+    **{"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288},
+    **{"vocab_size": 126464, "embedding_size": 126464, "max_sequence_length": 4096, "rope_theta": 500000.0},
+    **{"mask_token_id": 126336, "eos_token_id": 126081},
+}
+# numbers of Dream-org/Dream-v0-Instruct-7B, as copied in the tests of candle-mi (parse_dream_bidirectional) and in
+# MODEL_PRESETS of other public code (mask 151666, end 151643); the rest is Qwen2.5-7B's
+DREAM_7B: dict[str, Any] = {
+    **{"model_type": "Dream", "architectures": ["DreamModel"], "hidden_size": 3584, "intermediate_size": 18944},
+    **{"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
+    **{"max_position_embeddings": 131072, "max_window_layers": 28, "mask_token_id": 151666, "pad_token_id": 151643},
+    **{"bos_token_id": 151643, "eos_token_id": 151643, "tie_word_embeddings": False, "use_sliding_window": False},
+    **{"sliding_window": None, "attention_dropout": 0.0, **_ROPE},
+}
+# numbers of inclusionAI/LLaDA-MoE-7B-A1B-Instruct, as copied in the README of MOSAIC's port; eps, vocabulary and the
+# switches are inferred from the published configuration class
+LLADA_MOE: dict[str, Any] = {
+    **{"model_type": "llada", "architectures": ["LLaDAMoEModelLM"], "hidden_size": 2048, "num_hidden_layers": 16},
+    **{"num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8},
+    **{"expert_intermediate_size": 1024, "dense_intermediate_size": 8192, "moe_layer_freq": [1] * 16},
+    **{"rope_theta": 50000, "max_position_embeddings": 8192, "qk_layernorm": True, "hidden_act": "silu"},
+    **{"rms_norm_eps": 1e-5, "vocab_size": 157184, "shared_expert_intermediate_size": None, "eos_token_id": 156892},
+    **{"tie_word_embeddings": False, "attention_bias": False, "norm_topk_prob": None, "clip_qkv": None},
+}
+# numbers of inclusionAI/LLaDA2.0-mini, as copied in the tests of xLLM (HFModelLoaderTest, LLaDAModelArgsLoader)
+LLADA2_MINI: dict[str, Any] = {
+    **{"dtype": "bfloat16", "first_k_dense_replace": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048},
+    **{"initializer_range": 0.02, "intermediate_size": 5120, "max_position_embeddings": 32768},
+    **{"model_type": "llada2_moe", "moe_intermediate_size": 512, "moe_router_enable_expert_bias": True, "n_group": 8},
+    **{"use_qk_norm": True, "use_qkv_bias": False, "norm_topk_prob": True, "num_attention_heads": 16},
+    **{"num_experts": 256, "num_experts_per_tok": 8, "num_hidden_layers": 20, "num_key_value_heads": 4},
+    **{"num_shared_experts": 1, "output_router_logits": False, "pad_token_id": 156892, "partial_rotary_factor": 0.5},
+    **{"rms_norm_eps": 1e-6, "rope_theta": 600000, "routed_scaling_factor": 2.5, "score_function": "sigmoid"},
+    **{"tie_word_embeddings": False, "topk_group": 4, "vocab_size": 157184},
+}
+# numbers of dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1 and Qwen2.5-Coder-0.5B-…-mdlm, as copied in the tests of candle-mi
+A2D_QWEN3: dict[str, Any] = {
+    **{"model_type": "a2d-qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16},
+    **{"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151936},
+    **{"max_position_embeddings": 32768, "tie_word_embeddings": True, "eos_token_id": 151645, **_ROPE},
+}
+A2D_QWEN2: dict[str, Any] = {
+    **{"model_type": "a2d-qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14},
+    **{"num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "attention_bias": True},
+    **{"max_position_embeddings": 32768, "tie_word_embeddings": True, "eos_token_id": 151643, **_ROPE},
+}
+# numbers of Qwen3-30B-A3B, which JetLM/SDAR-30B-A3B-Chat is made from; inferred, its own file was not seen
+SDAR_30B: dict[str, Any] = {
+    **{**SDAR_4B, "model_type": "sdar_moe", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48},
+    **{"num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+    **{"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+}
+# parameter counts: SDAR-4B's is from its published index; LLaDA-8B's and those of the Qwen parents are generally known;
+# those of LLaDA-MoE and LLaDA2.0-mini agree with the names 7B and 16B, no published file was seen to confirm the digits
+PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
+    "LLaDA-8B": (LLADA_8B, Special(), 8_015_581_184),
+    "Dream-7B": (DREAM_7B, Special(), 7_615_616_512),
+    # half of total_size in the published index, in bfloat16
+    "SDAR-4B": (SDAR_4B, Special(), 8_822_848_512 // 2),
+    "SDAR-8B": ({**SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288}, Special(), 8_190_735_360),
+    "SDAR-30B-A3B": (SDAR_30B, Special(), 30_532_122_624),
+    "LLaDA-MoE-7B-A1B": (LLADA_MOE, ANT, 7_356_880_896),
+    "LLaDA2.0-mini": (LLADA2_MINI, ANT, 16_255_643_392),
+    "Qwen3-0.6B-diffusion-mdlm": (A2D_QWEN3, QWEN3, 596_049_920),
+    "Qwen2.5-Coder-0.5B-mdlm": (A2D_QWEN2, QWEN3, 494_032_768),
+}

@@ -1,0 +1,261 @@
+"""Every family: its published numbers, what it refuses, and a run from a folder to text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import FAMILIES, write_family
+from published import PUBLISHED
+
+import mdsample
+from mdsample.errors import ModelError
+from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families import read_config
+from mdsample.models.families.special import Special, read_special
+from mdsample.models.families.trunk import Experts, Rows, Stack, Trunk, Whole
+
+
+def trunk(name: str, **changes: Any) -> Trunk:
+    config, special, _ = PUBLISHED[name]
+    fields = {**config, **changes}
+    kind = str(config["model_type"])
+    return READERS["llada_moe" if kind == "llada" and "num_experts" in config else kind](fields, special)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers(name: str) -> None:
+    spec = trunk(name)
+    count = 0
+    for shape in spec.shapes.values():
+        size = 1
+        for axis in shape:
+            size *= axis
+        count += size
+    assert count == PUBLISHED[name][2]
+
+
+def test_what_is_read_beside_the_shapes() -> None:
+    dream, sdar, old, new = (trunk(n) for n in ("Dream-7B", "SDAR-4B", "LLaDA-MoE-7B-A1B", "LLaDA2.0-mini"))
+    assert (dream.shifted, dream.qkv_bias, dream.head_norm, dream.block) == (True, True, False, None)
+    assert (dream.mask_id, dream.end_id, dream.start_id, dream.head_dim) == (151666, 151643, None, 128)
+    assert (sdar.shifted, sdar.qkv_bias, sdar.head_norm, sdar.block) == (False, False, True, 4)
+    assert (sdar.mask_id, sdar.end_id, sdar.norm_eps, sdar.rope_theta) == (151669, 151643, 1e-6, 1e6)
+    assert (old.shifted, old.head_norm, old.block, old.mask_id, old.end_id) == (False, True, None, 156895, 156892)
+    assert old.experts == Experts(count=64, chosen=8, size=1024) and old.mlp_size == 8192
+    assert (new.shifted, new.head_norm, new.block, new.mask_id, new.end_id) == (False, True, 32, 156895, 156892)
+    assert (new.rotary_dim, new.head_dim, new.mlp_size) == (64, 128, 5120)
+    assert new.experts == Experts(
+        **{"count": 256, "chosen": 8, "size": 512, "shared_size": 512, "score": "sigmoid", "normalized": True},
+        **{"scale": 2.5, "groups": 8, "chosen_groups": 4, "corrected": True, "first": 1},
+    )
+    a2d = trunk("Qwen3-0.6B-diffusion-mdlm")
+    assert (a2d.shifted, a2d.block, a2d.mask_id, a2d.end_id, a2d.tied) == (False, None, 151669, 151645, True)
+    assert trunk("Qwen3-0.6B-diffusion-mdlm", block_size=32).block == 32
+
+
+def test_where_weights_are() -> None:
+    published, ported = trunk("LLaDA2.0-mini").layouts
+    fused = "model.layers.0.attention.query_key_value.weight"
+    assert published["layers.0.q"] == Rows(fused, 0, 2048)
+    assert (published["layers.0.k"], published["layers.0.v"]) == (Rows(fused, 2048, 2560), Rows(fused, 2560, 3072))
+    assert published["layers.0.gate"] == Whole("model.layers.0.mlp.gate_proj.weight")
+    stack = published["layers.1.experts.up"]
+    assert isinstance(stack, Stack) and stack.names[255] == "model.layers.1.mlp.experts.255.up_proj.weight"
+    assert ported["layers.1.experts.up"] == Whole("model.layers.1.mlp.switch_mlp.up_proj.weight")
+    assert ported["layers.1.router"] == Whole("model.layers.1.mlp.gate.gate_proj.weight")
+
+
+def test_every_name_in_the_published_index_of_sdar_is_known() -> None:
+    # model.safetensors.index.json of SDAR-4B-Chat in JetAstra/SDAR (commit c2041a8): names of layer 0 and of the top
+    layer = "input_layernorm mlp.down_proj mlp.gate_proj mlp.up_proj post_attention_layernorm self_attn.k_norm"
+    layer += " self_attn.k_proj self_attn.o_proj self_attn.q_norm self_attn.q_proj self_attn.v_proj"
+    expected = {f"model.layers.0.{name}.weight" for name in layer.split()}
+    expected |= {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"}
+    (layout,) = trunk("SDAR-4B", num_hidden_layers=1).layouts
+    assert {source.name for source in layout.values() if isinstance(source, Whole)} == expected
+
+
+def test_every_family_file_is_in_the_catalogue() -> None:
+    assert {str(c["model_type"]) for c, _ in FAMILIES.values()} | {"llada_moe"} == set(READERS)
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "rope-scaling": (
+        "Dream-7B",
+        {"rope_scaling": YARN},
+        r"Dream: rope_scaling = \{'rope_type': 'yarn', .* is not impl",
+    ),
+    "rope-scaling-old": (
+        "SDAR-4B",
+        {"rope_scaling": {"type": "linear", "factor": 2}},
+        "rope_scaling = .* not implemented",
+    ),
+    "rope-parameters": (
+        "SDAR-4B",
+        {"rope_parameters": {**YARN, "rope_theta": 1e6}},
+        "rope_parameters = .* not implemented",
+    ),
+    "no-rope": ("SDAR-4B", {"rope_theta": None}, "sdar: config.json lacks rope_theta$"),
+    "sliding": ("Dream-7B", {"use_sliding_window": True}, "use_sliding_window = True is not implemented"),
+    "layer-types": (
+        "SDAR-4B",
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        "layer_types = .* not implemented",
+    ),
+    "layer-types-odd": ("SDAR-4B", {"layer_types": "all"}, "layer_types = 'all' is not implemented"),
+    "activation": ("Dream-7B", {"hidden_act": "gelu"}, "hidden_act = 'gelu' is not implemented; 'silu' is"),
+    "mrope": ("Dream-7B", {"use_mrope": True}, "use_mrope = True is not implemented"),
+    "dream-blocks": ("Dream-7B", {"block_size": 32}, "Dream: block_size = 32 is not implemented; None is"),
+    "dream-no-bias": (
+        "Dream-7B",
+        {"attention_bias": False},
+        "attention_bias = False is not implemented; True or None is",
+    ),
+    "qwen3-bias": ("SDAR-4B", {"attention_bias": True}, "attention_bias = True is not implemented; False or None is"),
+    "mlp-bias": ("SDAR-4B", {"mlp_bias": True}, "mlp_bias = True is not implemented"),
+    "odd-heads": (
+        "Dream-7B",
+        {"num_attention_heads": 27},
+        "hidden_size = 3584 cannot be split into num_attention_heads = 27",
+    ),
+    "missing": (
+        "Dream-7B",
+        {"vocab_size": None, "hidden_size": None},
+        "Dream: config.json lacks vocab_size, hidden_size$",
+    ),
+    "heads": ("Dream-7B", {"num_key_value_heads": 3}, "28 heads cannot share 3 key-value heads"),
+    "eps": ("Dream-7B", {"rms_norm_eps": 0}, "rms_norm_eps must be a positive number; found 0"),
+    "mask": ("Dream-7B", {"mask_token_id": 152064}, "the mask token is 152064, but ids go from 0 to 152063"),
+    "no-mask": (
+        "Dream-7B",
+        {"mask_token_id": None},
+        r"which token is the mask is said neither .* add mask_token_id to",
+    ),
+    "ends": ("Dream-7B", {"eos_token_id": [1, 2]}, r"eos_token_id = \[1, 2\] names several tokens"),
+    "sdar-no-block": ("SDAR-4B", {"block_size": None}, "lacks block_size, without which .* 4 for SDAR-…-Chat"),
+    "sdar-block": ("SDAR-4B", {"block_size": 0}, "block_size must be a positive whole number; found 0"),
+    "sdar-step": ("SDAR-30B-A3B", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2 is not implemented; 1"),
+    "sdar-dense": ("SDAR-30B-A3B", {"mlp_only_layers": [0]}, r"mlp_only_layers = \[0\] is not implemented; \[\] is"),
+    "too-many": (
+        "SDAR-30B-A3B",
+        {"num_experts_per_tok": 129},
+        "129 experts a token cannot be had from 1 groups of 128",
+    ),
+    "moe-bias": (
+        "LLaDA-MoE-7B-A1B",
+        {"moe_router_enable_expert_bias": True},
+        "moe_router_enable_expert_bias = True is not",
+    ),
+    "moe-score": (
+        "LLaDA-MoE-7B-A1B",
+        {"moe_router_score_function": "sigmoid"},
+        "moe_router_score_function = 'sigmoid'",
+    ),
+    "moe-shared": (
+        "LLaDA-MoE-7B-A1B",
+        {"shared_expert_intermediate_size": 8},
+        "shared_expert_intermediate_size = 8 is not",
+    ),
+    "moe-scale": ("LLaDA-MoE-7B-A1B", {"routed_scaling_factor": 2.5}, "routed_scaling_factor = 2.5 is not implemented"),
+    "moe-mixed": (
+        "LLaDA-MoE-7B-A1B",
+        {"moe_layer_freq": [1, 0] * 8},
+        r"moe_layer_freq = \[1, 0, .* is not implemented; 16",
+    ),
+    "moe-short": (
+        "LLaDA-MoE-7B-A1B",
+        {"moe_layer_freq": [1]},
+        r"moe_layer_freq = \[1\] is not implemented; 16 entries",
+    ),
+    "moe-clip": ("LLaDA-MoE-7B-A1B", {"clip_qkv": 8.0}, "clip_qkv = 8.0 is not implemented"),
+    "new-score": (
+        "LLaDA2.0-mini",
+        {"score_function": "softmax"},
+        "score_function = 'softmax' is not implemented; 'sigmoid'",
+    ),
+    "new-bias": ("LLaDA2.0-mini", {"use_bias": True}, "use_bias = True is not implemented"),
+    "new-qkv": ("LLaDA2.0-mini", {"use_qkv_bias": True}, "use_qkv_bias = True is not implemented"),
+    "new-norm": ("LLaDA2.0-mini", {"use_qk_norm": False}, "use_qk_norm = False is not implemented; True"),
+    "new-head": ("LLaDA2.0-mini", {"norm_head": True}, "norm_head = True is not implemented"),
+    "new-groups": ("LLaDA2.0-mini", {"n_group": 7}, "256 experts cannot be split into 7 groups"),
+    "new-tiny-groups": ("LLaDA2.0-mini", {"n_group": 256}, "256 experts cannot be split into 256 groups"),
+    "new-open": ("LLaDA2.0-mini", {"topk_group": 9}, "of which 9 are chosen"),
+    "new-rotary": ("LLaDA2.0-mini", {"partial_rotary_factor": 0.2}, "an even width of at most a head's, 128; found 25"),
+    "new-rotary-wide": ("LLaDA2.0-mini", {"partial_rotary_factor": 1.5}, "at most a head's, 128; found 192"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_implemented_is_refused_by_name(name: str) -> None:
+    model, changes, said = REFUSED[name]
+    with pytest.raises(ModelError, match=said) as caught:
+        trunk(model, **changes)
+    assert str(caught.value).isprintable()
+
+
+def test_what_transformers_5_writes_is_the_same() -> None:
+    """`rope_parameters` in place of three fields, `layer_types`, `dtype`."""
+    old = trunk("Qwen3-0.6B-diffusion-mdlm")
+    parameters = {"rope_type": "default", "rope_theta": 1000000.0}
+    new = {"rope_theta": None, "rope_parameters": parameters, "layer_types": ["full_attention"] * 28}
+    assert trunk("Qwen3-0.6B-diffusion-mdlm", **new) == old
+
+
+class TestSpecial:
+    def test_the_mask_is_found_where_config_is_silent(self, tmp_path: Path) -> None:
+        folder = write_family(tmp_path, "a2d-qwen3")
+        assert read_config(folder).mask_id == 2, "by its text"
+        for file in ("tokenizer_config.json", "tokenizer.json"):
+            said = json.loads((folder / file).read_text())
+            said.pop("added_tokens", None)
+            (folder / file).write_text(json.dumps(said))
+        with pytest.raises(ModelError, match=r"which token is the mask .* nor is there a token '<\|mask\|>'; add"):
+            read_config(folder)
+        for declared in ("[M]", {"content": "[M]", "lstrip": False}):
+            said = {"mask_token": declared, "added_tokens_decoder": {"17": {"content": "[M]"}, "x": {"content": "y"}}}
+            (folder / "tokenizer_config.json").write_text(json.dumps(said))
+            assert read_config(folder).mask_id == 17, "by the role declared for it"
+        fields = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**fields, "mask_token_id": 3}))
+        assert read_config(folder).mask_id == 3, "config.json comes first"
+
+    def test_of_several_end_tokens_the_tokenizer_names_one(self, tmp_path: Path) -> None:
+        assert read_config(write_family(tmp_path / "a", "a2d-llama", config={"eos_token_id": [5, 1]})).end_id == 1
+        assert read_config(write_family(tmp_path / "b", "a2d-llama", config={"eos_token_id": None})).end_id == 1
+        with pytest.raises(ModelError, match=r"eos_token_id = \[5, 6\] names several tokens, and eos_token in"):
+            read_config(write_family(tmp_path / "c", "a2d-llama", config={"eos_token_id": [5, 6]}))
+
+    def test_odd_files(self, tmp_path: Path) -> None:
+        assert read_special(tmp_path) == Special()
+        (tmp_path / "tokenizer_config.json").write_text(
+            '{"added_tokens_decoder": [], "mask_token": null, "x_token": 3}'
+        )
+        (tmp_path / "tokenizer.json").write_text('{"added_tokens": [3, {"id": true, "content": "a"}, {"id": 4}]}')
+        assert read_special(tmp_path) == Special()
+        (tmp_path / "tokenizer.json").write_text("[]")
+        assert read_special(tmp_path) == Special()
+        (tmp_path / "tokenizer.json").write_text("{")
+        with pytest.raises(ModelError, match=r"tokenizer.json is not valid JSON"):
+            read_special(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_a_folder_to_text(family: str, tmp_path: Path) -> None:
+    """Shipped Python is neither needed nor run, and the answer does not depend on where the weights are stored."""
+    texts: list[str] = []
+    for shards in (1, 2):
+        folder = write_family(tmp_path / str(shards), family, shards=shards)
+        (folder / "modeling_anything.py").write_text("raise SystemExit('run')")
+        model = mdsample.load(folder, "reference")
+        template = mdsample.Template.parse("Q {prompt} A{answer:9}")
+        canvas = template.canvas(model.tokenizer, [{"prompt": "the cat"}, {"prompt": "Ben has 7"}])
+        result = mdsample.Sampler(mdsample.parse("confidence+top(3)"), seed=1).run(model, canvas)
+        assert [row.nfe for row in result.rows] == [3, 3]
+        texts.append("|".join(row.text for row in result.rows))
+    assert texts[0] == texts[1]
+    assert open_checkpoint(folder, read_config(folder)).parameters > 5000

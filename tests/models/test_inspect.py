@@ -1,0 +1,375 @@
+"""What is told of a checkpoint without reading its weights: the right facts, from headers alone, here and on a hub."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import attrs
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+from checkpoints import END, FAMILIES, START, family_shapes, write_checkpoint, write_family
+from damage import DAMAGE, write_header
+from hypothesis import given
+from hypothesis import strategies as st
+from published import PUBLISHED
+
+import mdsample
+from mdsample.backend import installed
+from mdsample.backend.installed import Backend, Choice, Device, Run, installed_backends, runs
+from mdsample.backend.load import GROUP
+from mdsample.backend.reference.backend import open_model
+from mdsample.errors import ModelError
+from mdsample.models import find as loading
+from mdsample.models import hub
+from mdsample.models.denoiser import Denoiser
+from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families import published, read_config
+from mdsample.models.families.special import Special
+from mdsample.models.inspect import Facts, File, Token
+from mdsample.models.menu import families_menu
+
+SINGLE = "model.safetensors"
+
+
+def counts(shapes: Mapping[str, tuple[int, ...]], chosen: int) -> tuple[int, int]:
+    """All weights, and those that a token meets if it goes through the first `chosen` experts, by published names."""
+    total = sum(map(math.prod, shapes.values()))
+    expert = re.compile(r"\.mlp\.experts\.(\d+)\.")
+    idle = (math.prod(shape) for name, shape in shapes.items() if (at := expert.search(name)) and int(at[1]) >= chosen)
+    return total, total - sum(idle)
+
+
+# the facts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_facts_of_every_family(family: str, tmp_path: Path) -> None:
+    config, mask = FAMILIES[family]
+    facts = mdsample.inspect(write_family(tmp_path / "tiny", family, dtype="BF16", shards=2))
+    assert facts.trunk == read_config(tmp_path / "tiny") and facts.name == "tiny"
+    total, active = counts(family_shapes(family), int(str(config.get("num_experts_per_tok", 0))))
+    assert (facts.parameters, facts.active_parameters) == (total, active)
+    assert (active < total) == (facts.trunk.experts is not None)
+    assert (facts.mask, facts.end) == (Token(2, mask), Token(1, END))
+    assert facts.start == (Token(0, START) if family == "llada" else None)
+    assert (facts.dtype, facts.stored) == ("BF16", {"BF16": total})
+    assert facts.memory == {"float32": 4 * total, "bfloat16": 2 * total, "float16": 2 * total}
+    files = sorted((tmp_path / "tiny").glob("*.safetensors"))
+    assert facts.files == tuple(File(file.name, file.stat().st_size) for file in files) and len(files) == 2
+    assert facts.bytes == sum(file.bytes for file in facts.files) > 2 * total
+    block = {"sdar": 4, "sdar_moe": 4, "llada2_moe": 32}.get(family)
+    assert (facts.trunk.block, facts.trunk.shifted) == (block, family == "dream")
+
+
+@given(st.sampled_from(["llada_moe", "llada2_moe", "sdar_moe"]), st.data())
+def test_counts_of_experts(family: str, data: st.DataObject) -> None:
+    few = st.integers(1, 5)
+    chosen = data.draw(few)
+    changes: dict[str, object] = {
+        **{"num_experts_per_tok": chosen, "num_experts": data.draw(st.integers(chosen, 8)), "n_group": 1},
+        **{"topk_group": 1, "moe_intermediate_size": data.draw(few), "expert_intermediate_size": data.draw(few)},
+        **{"num_shared_experts": data.draw(few), "mask_token_id": 2, "hidden_size": 8 * data.draw(few)},
+    }
+    trunk = READERS[family]({**FAMILIES[family][0], **changes}, Special())
+    assert (trunk.parameters, trunk.active_parameters) == counts(family_shapes(family, changes), chosen)
+
+
+def test_types_are_counted_by_weights(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, dtype="F16", shards=2)
+    whole = mdsample.inspect(folder)
+    write_checkpoint(tmp_path / "b", shards=2)
+    name = "model-00002-of-00002.safetensors"
+    (tmp_path / "b" / name).rename(folder / name)
+    mixed = mdsample.inspect(folder)
+    assert whole.stored == {"F16": whole.parameters} and mixed.stored.keys() == {"F16", "F32"}
+    assert sum(mixed.stored.values()) == whole.parameters and list(mixed.stored.values()) == sorted(
+        mixed.stored.values(), reverse=True
+    )
+
+
+def test_every_embedded_model() -> None:
+    for name in loading.embedded_models():
+        facts = mdsample.inspect(name)
+        assert facts.name == name and facts.description and facts.mask.text
+
+
+# only headers are read
+
+
+def enormous(folder: Path) -> Path:
+    """A checkpoint of half a terabyte that takes a few kilobytes: holes stand where the weights would be."""
+    write_checkpoint(folder, config={"vocab_size": 2**32, "embedding_size": 2**32}, weights={})
+    spec = read_config(folder)
+    header: dict[str, Any] = {}
+    end = 0
+    for ours, source in spec.layouts[0].items():
+        size = 4 * math.prod(spec.shapes[ours])
+        header[getattr(source, "name")] = {  # noqa: B009
+            **{"dtype": "F32", "shape": spec.shapes[ours], "data_offsets": [end, end + size]}
+        }
+        end += size
+    write_header(folder / SINGLE, header, b"")
+    os.truncate(folder / SINGLE, (folder / SINGLE).stat().st_size + end)
+    return folder
+
+
+def test_no_weight_is_read(tmp_path: Path) -> None:
+    facts = mdsample.inspect(enormous(tmp_path))
+    assert facts.memory["float32"] == 4 * facts.parameters > 2**39
+    assert facts.bytes == os.path.getsize(tmp_path / SINGLE)
+    [run] = runs(facts, tmp_path, "reference")
+    assert run.fault.startswith("too little memory; ") and run.memory == facts.memory["float32"]
+
+
+# the two left out show in the weights alone
+@pytest.mark.parametrize("name", [name for name in DAMAGE if name not in ("nan", "inf")])
+def test_damage_is_told_as_loading_tells_it(name: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    damage, said = DAMAGE[name]
+    damage(folder)
+    told: list[str] = []
+    for read in (mdsample.load, mdsample.inspect):
+        with pytest.raises(ModelError, match=said) as caught:
+            read(folder)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_other_refusals_are_those_of_loading(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    with pytest.raises(ModelError, match="there is no model 'no such model': "):
+        mdsample.inspect("no such model")
+    with pytest.raises(ModelError, match="revision='main' is for models on the hub"):
+        mdsample.inspect(folder, revision="main")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"holds no tokenizer.json"):
+        mdsample.inspect(folder)
+
+
+# the hub
+
+
+@attrs.define
+class Hub:
+    """A hub on this machine: what it serves, and what was asked of it."""
+
+    folder: Path
+    #: bytes of weights that were sent
+    sent: int = 0
+    #: whether parts of files can be had
+    ranges: bool = True
+    commit: str = "0123456789abcdef0123456789abcdef01234567"
+
+    def answer(self, path: str, part: str | None) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers for a path and its Range."""
+        files = sorted(file for file in self.folder.iterdir() if file.is_file())
+        if path.startswith("/api/models/org/tiny/tree/"):
+            found = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
+            return 200, json.dumps(found).encode(), {}
+        if path.startswith("/api/models/org/tiny/revision/"):
+            siblings = [{"rfilename": file.name} for file in files]
+            return 200, json.dumps({"id": "org/tiny", "sha": self.commit, "siblings": siblings}).encode(), {}
+        if not path.startswith(f"/org/tiny/resolve/{self.commit}/"):
+            return 404, b"", {"X-Error-Code": "RepoNotFound"}
+        file = self.folder / path.rsplit("/", 1)[1]
+        headers = {"X-Repo-Commit": self.commit, "ETag": f'"{file.name}"'}
+        if file.suffix != ".safetensors":
+            return 200, file.read_bytes(), headers
+        assert part is not None, "weights are asked for in parts only"
+        first, last = map(int, part.removeprefix("bytes=").split("-"))
+        with file.open("rb") as opened:
+            opened.seek(first)
+            body = opened.read(last + 1 - first)
+        self.sent += len(body)
+        return 206 if self.ranges else 200, body, headers
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    served = Hub(tmp_path / "served")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body, headers = served.answer(self.path.partition("?")[0], self.headers["Range"])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=[0.01], daemon=True)
+        thread.start()
+        where = f"http://127.0.0.1:{listening.server_port}"
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "ENDPOINT", where)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", where + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        yield served
+        huggingface_hub.close_session()
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("head", [3, 1 << 17])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_hub_gives_the_same_facts(shards: int, head: int, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_HEAD", head)
+    folder = write_family(server.folder, "llada2_moe", shards=shards)
+    (folder / "chat_template.jinja").write_text("User: {{ messages[0].content }} Assistant: ")
+    here = mdsample.inspect(folder)
+    assert here.chat == "chat_template.jinja" and here.template == "User: {prompt} Assistant: {answer:128}"
+    there = mdsample.inspect("org/tiny", revision="v1")
+    assert there == attrs.evolve(here, name="org/tiny")
+    if head == 3:
+        assert server.sent < server.folder.joinpath(here.files[0].name).stat().st_size, "headers alone were sent"
+
+
+def test_of_enormous_weights_only_the_beginning_is_fetched(server: Hub, tmp_path: Path) -> None:
+    facts = mdsample.inspect(enormous(server.folder) and "org/tiny")
+    assert facts.bytes > 2**38 and server.sent <= 1 << 17
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_damage_on_the_hub_and_other_failures_are_one_line(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(server.folder)
+    server.ranges = False
+    with pytest.raises(ModelError, match=r"^org/tiny at .* hub: no part of model.safetensors can be had, only all of"):
+        mdsample.inspect("org/tiny")
+    server.ranges = True
+    with pytest.raises(ModelError, match=r"^org/gone is not a folder here .* there is no such model, or it is private"):
+        mdsample.inspect("org/gone")
+    (server.folder / SINGLE).write_bytes((server.folder / SINGLE).read_bytes()[:-4])
+    with pytest.raises(ModelError, match=r"is damaged: its tensors end at byte \d+, but the file at byte \d+; fetch"):
+        mdsample.inspect("org/tiny")
+    (server.folder / SINGLE).rename(server.folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"holds pickled weights only \(pytorch_model.bin\)"):
+        mdsample.inspect("org/tiny")
+
+
+def test_offline_the_cache_is_looked_at_and_nothing_is_asked(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(server.folder)
+    facts = mdsample.inspect("org/tiny")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(Hub, "answer", None)
+    with pytest.raises(ModelError, match=r"holds neither model\.safetensors nor "):
+        mdsample.inspect("org/tiny")
+    cached = Path(huggingface_hub.constants.HF_HUB_CACHE, "models--org--tiny", "snapshots", server.commit)
+    (server.folder / SINGLE).rename(cached / SINGLE)
+    assert mdsample.inspect("org/tiny") == facts
+
+
+# backends and families
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
+    found = tuple(EntryPoint(name, value, GROUP) for name, value in entries.items())
+    monkeypatch.setattr(loading, "entry_points", lambda *, group: found)  # pyright: ignore[reportUnknownLambdaType]
+
+
+def silent(folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
+    """The opener of a backend that does not say what it runs on."""
+    return open_model(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    return mdsample.inspect(write_checkpoint(tmp_path_factory.mktemp("models") / "tiny", dtype="BF16"))
+
+
+def test_backends(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
+    fault = "No module named 'no_such_framework'; install what it needs"
+    pretend(monkeypatch, other="no_such_framework:open_model", quiet="test_inspect:silent")
+    other, quiet, reference = installed_backends()
+    assert (other, quiet) == (Backend("other", fault, ()), Backend("quiet", "", ()))
+    assert reference.name == "reference" and [device.name for device in reference.devices] == ["cpu"]
+    first, *rest = runs(tiny, "tiny")
+    assert first.backend == "reference" and not first.fault and first.memory == tiny.memory["float32"]
+    assert first.choice == Choice(Device("cpu", first.choice.device.available if first.choice else 0), "float32")
+    assert rest == [Run("other", fault), Run("quiet")]
+    with pytest.raises(ModelError, match=r"'other' cannot be imported \(No module named .*\); install what it needs"):
+        runs(tiny, "tiny", "other")
+    with pytest.raises(ModelError, match="there is no backend 'jax'; installed: other, quiet, reference"):
+        runs(tiny, "tiny", "jax")
+    with pytest.raises(ModelError, match="the reference backend runs on the cpu only, not on 'cuda'"):
+        runs(tiny, "tiny", "reference", device="cuda")
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    [entry] = (entry for entry in loading.entry_points(group=GROUP) if entry.name == "torch")
+    assert entry.dist is not None
+
+    def load(self: EntryPoint) -> Callable[..., Denoiser]:
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    assert loading.missing(entry) == "No module named 'torch'; pip install 'mdsample[torch]'"
+
+
+def test_memory_decides(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
+    def choose(stored: str, *, device: str | None, dtype: str | None) -> Choice:
+        assert stored == "BF16"
+        return Choice(Device("cuda:0", available, "a GPU"), dtype or "bfloat16")
+
+    def beside(*_: object) -> object:
+        return choose
+
+    monkeypatch.setattr(installed, "_beside", beside)
+    available: int | None
+    for available, fits in ((tiny.memory["bfloat16"], True), (tiny.memory["bfloat16"] - 1, False), (None, True)):
+        [run] = runs(tiny, "tiny", "reference", device="cuda")
+        assert (not run.fault, run.memory) == (fits, tiny.memory["bfloat16"])
+        [run] = runs(tiny, "tiny", "reference", dtype="float32")
+        assert bool(run.fault) == (available is not None) and run.memory == tiny.memory["float32"]
+
+
+def test_torch_says_what_it_would_take(tiny: Facts) -> None:
+    torch = pytest.importorskip("torch")
+    [backend] = (backend for backend in installed_backends() if backend.name == "torch")
+    assert not backend.fault and "cpu" in {device.name for device in backend.devices}
+    [run] = runs(tiny, "tiny", "torch", device="cpu", dtype="float16")
+    assert run.choice is not None and (run.choice.device.name, run.choice.dtype) == ("cpu", "float16")
+    [run] = runs(tiny, "tiny", "torch")
+    assert run.choice is not None and run.choice.device.name == backend.devices[0].name
+    with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
+        runs(tiny, "tiny", dtype="int8")
+    assert torch.cuda.is_available() == any(device.name.startswith("cuda") for device in backend.devices)
+
+
+def test_published_checkpoints_have_their_published_sizes() -> None:
+    known, sizes = {name: trunk.parameters for name, trunk in published().items()}, set[int]()
+    for _, _, count in PUBLISHED.values():
+        sizes.add(count)
+    assert set(known.values()) <= sizes and known["GSAI-ML/LLaDA-8B-Instruct"] == 8_015_581_184
+    for entry in (entry for family in families_menu() for entry in family.published):
+        # 8B, A1B, 0.6B: what their names say, rounded
+        total = re.search(r"(\d+(?:\.\d)?)B\b", entry.name)
+        if total and "A1B" not in entry.name:
+            assert entry.parameters / 1e9 == pytest.approx(float(total[1]), rel=0.12)
+        assert entry.memory == 2 * known[entry.name] and entry.quantised(4) == 4.5 / 8 * known[entry.name] // 1
+    assert published()["inclusionAI/LLaDA2.0-mini"].active_parameters == pytest.approx(1.4e9, rel=0.03)
+
+
+def test_every_family_is_told_once() -> None:
+    families = families_menu()
+    assert sorted(kind for family in families for kind in family.types) == sorted(READERS)
+    assert all(family.about and "model_type" not in family.about for family in families)

@@ -1,0 +1,219 @@
+"""The engine: rows are filled a fixed number at a time, and nothing about that shows in the results."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import attrs
+import pytest
+from checkpoints import write_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdsample.backend.load import load
+from mdsample.core.template import Template
+from mdsample.errors import PolicyError, TemplateError
+from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.policy.base import Policy
+from mdsample.policy.parsing import parse
+from mdsample.sampling.engine import Engine, Prepared, fill, prepare
+from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
+from mdsample.testing import ScriptedDenoiser, Symbols, policies
+
+TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} A{answer:3}")
+PROMPTS = ["", "the cat", "Ann has 12 coins", "the mat sat on the cat" * 2, "x", "Ben has 7 coins and the cat", "7"]
+POLICIES = ["one-by-one", "med(3)+early-exit(6)+temperature(1.5)", "random+linear-time(4)+temperature(1)", "blocks(4)"]
+
+
+@attrs.frozen(eq=False)
+class Spy:
+    """A model that takes down what it was asked."""
+
+    inner: Denoiser
+    asked: list[Query] = attrs.field(factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def predict(self, query: Query) -> Prediction:
+        self.asked.append(query)
+        return self.inner.predict(query)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
+    return load(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", config={"max_sequence_length": 128}))
+
+
+def prepared(model: Denoiser, prompts: list[str] = PROMPTS) -> list[Prepared]:
+    return [prepare(model, TEMPLATE, f"row {i}", {"prompt": prompt}) for i, prompt in enumerate(prompts)]
+
+
+def essence(row: Row) -> object:
+    commits = [(c.step, c.position, c.token, c.by_rule) for c in row.commits]
+    return row.id, row.text, row.slots, row.nfe, row.steps, row.outcome, row.filled, row.unfilled, commits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_results_do_not_depend_on_batches_chunks_or_order(model: Denoiser, policy: str, data: st.DataObject) -> None:
+    sampler = Sampler(parse(policy), seed=3)
+    rows = prepared(model)
+    texts = [{"prompt": prompt} for prompt in PROMPTS]
+    together = sampler.run(model, TEMPLATE.canvas(model.tokenizer, texts, [row.id for row in rows]))
+    expected = {row.id: essence(row) for row in together.rows}
+    chosen = data.draw(st.permutations(rows))
+    options = {"batch_size": data.draw(st.integers(1, 9)), "chunk_size": data.draw(st.none() | st.integers(1, 9))}
+    found = list(fill(sampler, model, TEMPLATE.slots, chosen, **options))
+    assert {row.id: essence(row) for row in found} == expected
+    assert len(found) == len(rows)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16])
+def test_a_row_that_is_done_frees_its_place(model: Denoiser, size: int) -> None:
+    spy = Spy(model)
+    rows = list(fill(Sampler(parse(POLICIES[1])), spy, TEMPLATE.slots, prepared(model), batch_size=size))
+    passes = [row.nfe for row in rows]
+    assert len(set(passes)) > 1, "the rows should take different numbers of passes"
+    assert all(len(query.tokens) <= size for query in spy.asked)
+    # places stand idle only at the end, when fewer rows are left than places
+    assert sum(len(query.tokens) for query in spy.asked) == sum(passes)
+    assert len(spy.asked) <= -(-sum(passes) // size) + max(passes)
+    short = [query for query in spy.asked if len(query.tokens) < min(size, len(rows))]
+    assert spy.asked[len(spy.asked) - len(short) :] == short
+
+
+def test_neighbours_in_length_share_a_pass_and_none_is_padded_further(model: Denoiser) -> None:
+    spy = Spy(model)
+    list(fill(Sampler(parse("steps(2)")), spy, TEMPLATE.slots, prepared(model), batch_size=2))
+    for query in spy.asked:
+        assert query.tokens.shape[1] == query.valid.sum(1).max()
+    longest = [query.tokens.shape[1] for query in spy.asked]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_rows_come_as_soon_as_they_are_done(model: Denoiser) -> None:
+    spy = Spy(model)
+    rows = fill(Sampler(parse("budget(2)+top(1)")), spy, TEMPLATE.slots, prepared(model), batch_size=1)
+    for number, _ in enumerate(rows, 1):
+        assert len(spy.asked) == 2 * number
+
+
+def test_on_step_sees_every_state_of_a_chunk(model: Denoiser) -> None:
+    seen: list[State] = []
+    list(fill(Sampler(parse("steps(3)")), model, TEMPLATE.slots, prepared(model), chunk_size=4, on_step=seen.append))
+    assert sum(state.done for state in seen) == 2
+    # seven rows have room in one batch, so both chunks take part in every step
+    assert sorted(len(state.canvas) for state in seen) == [3] * 4 + [4] * 4
+
+
+def test_no_rows_and_no_places(model: Denoiser) -> None:
+    assert list(fill(Sampler(parse("med")), model, TEMPLATE.slots, [])) == []
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        list(fill(Sampler(parse("med")), model, TEMPLATE.slots, prepared(model), batch_size=0))
+
+
+def test_what_does_not_fit_is_refused_before_the_first_pass(model: Denoiser) -> None:
+    spy = Spy(model)
+    with pytest.raises(PolicyError, match="there is no such slot; slots here: reasoning, answer"):
+        list(fill(Sampler(parse("early-exit(slot='x')")), spy, TEMPLATE.slots, prepared(model)))
+    assert not spy.asked
+    with pytest.raises(TemplateError, match="takes at most 128: shorten the text or the slots"):
+        prepare(model, TEMPLATE, 0, {"prompt": "cat " * 200})
+    with pytest.raises(TemplateError, match="surrogate"):
+        prepare(model, TEMPLATE, 0, {"prompt": "\ud800"})
+
+
+@given(st.text() | st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "replace")))
+def test_pieces_are_the_text(model: Denoiser, text: str) -> None:
+    tokens = model.tokenizer.encode(text)
+    written = pieces(model.tokenizer, tokens)
+    assert len(written) == len(tokens)
+    assert "".join(written) == model.tokenizer.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 299), max_size=12))
+def test_pieces_of_any_tokens_are_the_text(model: Denoiser, tokens: list[int]) -> None:
+    tokens = [token for token in tokens if token < model.tokenizer.size]
+    assert "".join(pieces(model.tokenizer, tokens)) == model.tokenizer.decode(tokens)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_10_000_rows() -> None:
+    model = ScriptedDenoiser(Symbols(5), max_length=16)
+    mask = model.tokenizer.mask_id
+    rows = [
+        Prepared(i, (0,) * n + (mask,) * 2, (-1,) * n + (0, 0), (False,) * n + (True,) * 2)
+        for i, n in ((i, 1 + i % 5) for i in range(10_000))
+    ]
+    sampler = Sampler(parse("one-by-one"))
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        done = sum(1 for _ in fill(sampler, model, ("text",), rows[:count], batch_size=32))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert done == count
+        return most
+
+    peak(100)  # whatever is made once
+    # a chunk holds 512 rows; beyond the list of ids nothing may grow with their number
+    assert peak(10_000) < 1.5 * peak(1_024)
+
+
+# rows of different policies share a forward pass
+
+MIXED = policies(("text",), vocab=6, blanks=5, texts=("abc", "bd"))
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(MIXED, st.integers(0, 3)), min_size=2, max_size=5), st.integers(1, 6), st.data())
+def test_a_row_equals_itself_alone_among_neighbours_of_other_policies(
+    added: list[tuple[Policy, int]], batch_size: int, data: st.DataObject
+) -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 2.0)
+    mask = model.tokenizer.mask_id
+
+    def rows(number: int) -> list[Prepared]:
+        # the same ids under every policy, and rows of unequal length
+        length = 1 + number % 3
+        return [
+            Prepared(i, [0] * length + [mask] * 5, [-1] * length + [0] * 5, [False] * length + [True] * 5)
+            for i in (0, 1)
+        ]
+
+    engine, expected = Engine(model, batch_size=batch_size), dict[int, object]()
+    found: dict[int, object] = {}
+    waiting = list(enumerate(added))
+    while True:
+        if waiting and (not engine.running or data.draw(st.booleans())):
+            number, (policy, seed) = waiting.pop(0)
+            sampler = Sampler(policy, seed=seed)
+            for row in rows(number):  # together in the engine, one by one outside
+                [alone] = fill(sampler, model, ("text",), [row])
+                expected[len(expected)] = essence(alone)
+            engine.add(rows(number), sampler, ("text",))
+        more = engine.step()
+        found |= {number: essence(row) for number, row in engine.finished()}
+        if not more and not waiting:
+            break
+    assert found == expected
+
+
+def test_rows_under_one_guide_share_a_pass_and_others_do_not() -> None:
+    spy = Spy(ScriptedDenoiser(Symbols(5), 1))
+    mask = spy.inner.tokenizer.mask_id
+    engine = Engine(spy, batch_size=8)  # type: ignore[arg-type]
+    for text in ("top(1)", "whole+random+top(1)+ban([1])", "top(1)+cfg(1)", "whole+lookahead(2)"):
+        engine.add(
+            [Prepared(0, [0, *[mask] * 3], [-1, 0, 0, 0], [False, True, True, True])], Sampler(parse(text)), ("text",)
+        )
+    engine.step()
+    # three rows under no guide, one under cfg; then what lookahead tries
+    assert sorted(len(query.tokens) for query in spy.asked) == [1, 2, 3]
+    # one seed and one id, yet every row has a name of its own
+    assert all(len(set(query.rows.keys)) == len(query.rows.keys) for query in spy.asked)
