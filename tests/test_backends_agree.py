@@ -145,7 +145,7 @@ PRESET_TEXTS = [
     *(
         name + warm
         for name, make in sorted(PRESETS.items())
-        for warm in ("", "+temperature(1)")[: 2 - bool(make().draw)]
+        for warm in ("", "+temperature(1)")[: 2 - bool(make().at("draw"))]
         if name != "p2"  # as published it takes hundreds of passes for a canvas of any size
     ),
     "p2(steps=16)",

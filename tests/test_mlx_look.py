@@ -23,6 +23,7 @@ from mdsample_mlx.reduce import reduce
 
 from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Cfg
 
 CPU = mx.Device(mx.cpu)
 
@@ -124,7 +125,7 @@ def test_guidance_equals_the_reference(seed: int, scale: float) -> None:
     c, u = (rng.normal(size=(2, 3, 9)) * 4).astype(np.float32)
     c[0, 3], u[1, 4], u[0, 3] = -math.inf, -math.inf, -math.inf
     found = np.array(mlx_guided(mx.array(c), mx.array(u), scale))
-    np.testing.assert_allclose(found, guided(c, u, scale).astype(np.float32), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, guided([c, u], Cfg(scale)).astype(np.float32), rtol=1e-6, atol=1e-6)
 
 
 @settings(max_examples=100, deadline=None)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Cfg
 
 
 @few
@@ -115,7 +116,7 @@ def test_guidance_equals_the_reference(seed: int, scale: float) -> None:
     c[0, 3], u[1, 4], u[0, 3] = -math.inf, -math.inf, -math.inf
     found = torch.from_numpy(c.copy())
     guide_(found, torch.from_numpy(u.copy()), scale)
-    np.testing.assert_array_equal(found.numpy(), guided(c, u, scale).astype(np.float32))
+    np.testing.assert_array_equal(found.numpy(), guided([c, u], Cfg(scale)).astype(np.float32))
 
 
 @settings(max_examples=100, deadline=None)

@@ -15,6 +15,8 @@ class Guide(Part):
 
     __slots__ = ()
     seat: ClassVar[Seat] = "guide"
+    #: forward passes that one prediction takes
+    passes: ClassVar[int] = 1
 
 
 @final
@@ -35,4 +37,5 @@ class Cfg(Guide):
     """
 
     name: ClassVar[str] = "cfg"
+    passes: ClassVar[int] = 2
     scale: float = real(1.0, at_least=0)
