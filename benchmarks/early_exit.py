@@ -21,7 +21,7 @@ import attrs
 import numpy as np
 
 import mdsample
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import About, Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared, fill, prepare
 from mdsample.tasks.catalog import TASKS
 
@@ -29,14 +29,15 @@ POLICIES = ("entropy+top(1)", "med", "med+early-exit")
 
 
 @attrs.frozen(eq=False)
-class Static:
+class Static(Denoiser):
     """A model that always computes the whole batch: rows that are done are padded with copies of the first."""
 
     inner: Denoiser
     places: int
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.inner, name)
+    @property
+    def about(self) -> About:
+        return self.inner.about
 
     def predict(self, query: Query) -> Prediction:
         rows = np.zeros(self.places, np.intp)
@@ -44,7 +45,7 @@ class Static:
         restriction = attrs.evolve(
             query.restriction, index=query.restriction.index[rows], group=query.restriction.group[rows]
         )
-        arrays = {name: getattr(query, name)[rows] for name in ("tokens", "valid", "looked", "fixed")}
+        arrays = {name: getattr(query, name)[rows] for name in ("tokens", "valid", "wanted", "fixed")}
         return Cut(self.inner.predict(attrs.evolve(query, **arrays, restriction=restriction)), len(query.tokens))
 
 

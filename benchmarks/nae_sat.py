@@ -38,7 +38,7 @@ from mdsample.core.arrays import Bools, Doubles, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.exact import kl, law, nae_sat, nae_triples, not_all_equal
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.models.denoiser import Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Query
 
 DATA = Path(__file__).parents[1] / "docs" / "data" / "nae_sat.jsonl"
 MASK = 2
@@ -68,17 +68,17 @@ Ones = Callable[[Ints], Doubles]
 
 
 @attrs.frozen(eq=False)
-class Bits:
+class Bits(Denoiser):
     """A denoiser over bits: `ones` gives the probability of a 1 at each position, `[B, L]`, from tokens `[B, L]`."""
 
-    name: str
-    max_length: int
+    called: str
+    length: int
     ones: Ones
-    backend: str = "numpy"
-    tokenizer: ToyTokenizer = attrs.field(factory=lambda: ToyTokenizer(2))
-    vocab_size: int = 3
-    template: str = ""
-    cache: None = None
+
+    @property
+    def about(self) -> About:
+        """The tokens are 0, 1 and the mask."""
+        return About(self.called, "numpy", ToyTokenizer(2), 3, "", self.length)
 
     def predict(self, query: Query) -> NumpyPrediction:
         """Scores are logarithms of these probabilities."""

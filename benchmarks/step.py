@@ -37,8 +37,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
-from mdsample.core.tokens import Tokenizer
-from mdsample.models.denoiser import Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Prediction, Query
 from mdsample.models.families.trunk import Trunk
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import NoGuide
@@ -61,17 +60,15 @@ class Instant:
 
 
 @attrs.frozen(eq=False)
-class InstantDenoiser:
-    """Answers every look at once."""
+class InstantDenoiser(Denoiser):
+    """Answers every query at once, in the place of `inner`."""
 
-    tokenizer: Tokenizer
-    vocab_size: int
+    inner: Denoiser
     marginals: Marginals
-    name: str = "instant"
-    backend: str = "none"
-    template: str = ""
-    max_length: int = 1 << 20
-    cache: None = None
+
+    @property
+    def about(self) -> About:
+        return self.inner.about
 
     def predict(self, query: Query) -> Instant:
         return Instant(self.marginals.take(slice(0, len(query.tokens)), slice(None)))
@@ -93,7 +90,7 @@ def policy_steps(policy: str, model: Denoiser, batch: int, length: int) -> list[
     for _ in range(6):
         top = rng.uniform(-1.5, -1e-4, (batch, length)).astype(np.float32)
         seen = Marginals(np.full((batch, length), 7, np.int32), top, top - 1, (-2 * top).astype(np.float32))
-        instant = InstantDenoiser(model.tokenizer, model.vocab_size, seen)
+        instant = InstantDenoiser(model, seen)
         plan = sampler.plan(instant, page)
         state = sampler.start(instant, page, plan)
         for _ in range(40):
@@ -179,16 +176,17 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Query], None]]:
 
 
 @attrs.frozen(eq=False)
-class Overheard:
+class Overheard(Denoiser):
     """A model that remembers what it was asked last."""
 
     inner: Denoiser
     asks: list[Query]
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.inner, name)
+    @property
+    def about(self) -> About:
+        return self.inner.about
 
-    def predict(self, query: Query) -> object:
+    def predict(self, query: Query) -> Prediction:
         self.asks[:] = [query]
         return self.inner.predict(query)
 

@@ -5,88 +5,70 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-import attrs
 import mlx.core as mx
-import numpy as np
 
 from mdsample.backend.installed import Choice, Device
-from mdsample.core.arrays import Ints
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import open_checkpoint
-from mdsample.models.denoiser import Query
+from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.models.families import read_config
 from mdsample.models.tokenizer import FileTokenizer
-from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.guide import Cfg
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
-from mdsample_mlx.past import Past
 from mdsample_mlx.prediction import MlxPrediction
 from mdsample_mlx.trunk import MlxTrunk
 from mdsample_mlx.weights import read_weights
 
 
 @final
-@attrs.frozen(eq=False)
-class MlxDenoiser:
-    """A model on MLX; see `mdsample.models.denoiser.Denoiser`."""
+class MlxDenoiser(Denoiser):
+    """A model on MLX."""
 
-    name: str
-    trunk: MlxTrunk
-    tokenizer: Tokenizer
-    #: text of the template that suits the model
-    template: str
-    #: where it computes; two models may do so on different ones
-    device: mx.Device
-    #: what is kept of a look for the next one, if anything; of the last look's rows only, so one job at a time
-    cache: Cache | None = None
-    #: keys and values with the fixed text, and with masks in its place
-    _pasts: tuple[Past, Past] | None = attrs.field(init=False)
+    def __init__(
+        self,
+        name: str,
+        trunk: MlxTrunk,
+        tokenizer: Tokenizer,
+        template: str,
+        device: mx.Device,
+        cache: Cache | None = None,
+    ) -> None:
+        """`template`: text of the template that suits the model; `device`: two models may compute on different ones.
 
-    def __attrs_post_init__(self) -> None:
-        """Raises `CacheError` if the cache does not suit the model."""
-        made = None if self.cache is None else (self.trunk.past(self.cache), self.trunk.past(self.cache))
-        object.__setattr__(self, "_pasts", made)
-
-    @property
-    def backend(self) -> str:
-        """`mlx`, with the dtype if it is not float32: answers in another one must not pass for the same."""
-        return "mlx" if self.trunk.dtype == mx.float32 else f"mlx {str(self.trunk.dtype).rpartition('.')[2]}"
+        Raises `CacheError` if the cache does not suit the model.
+        """
+        self.trunk, self.device = trunk, device
+        backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
+        self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
+        #: keys and values with the fixed text, and with masks in its place
+        self._pasts = (None, None) if cache is None else (trunk.past(cache), trunk.past(cache))
 
     @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self.trunk.spec.vocab_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest row, tokens."""
-        return self.trunk.spec.max_length
+    def about(self) -> About:
+        """What is known of it beforehand."""
+        return self._about
 
     def predict(self, query: Query) -> MlxPrediction:
-        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
+        """One forward pass, two under guidance; only rows with wanted positions are run.
 
-        Raises `ValueError` for a guide it does not know, and as `MlxTrunk.hidden` and `MlxPrediction` do.
+        Raises `ValueError` as `Query.passes`, `MlxTrunk.hidden` and `MlxPrediction` do.
         """
+        passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
-            match query.guide:
-                case NoGuide():
-                    hidden, masked, scale = self._hidden(query, query.tokens, 0), None, 0.0
-                case Cfg(scale=scale):
-                    bare = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
-                    hidden, masked = self._hidden(query, query.tokens, 0), self._hidden(query, bare, 1)
-                case _:
-                    raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
+            hidden, *masked = (
+                self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
+                for tokens, past in zip(passes, self._pasts[: len(passes)], strict=True)
+            )
 
             def logits(places: mx.array) -> mx.array:
-                found = self.trunk.logits(hidden[places])
-                return found if masked is None else guided(found, self.trunk.logits(masked[places]), scale)
+                conditional = self.trunk.logits(hidden[places])
+                if not isinstance(query.guide, Cfg):
+                    return conditional
+                return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
 
             return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, self.device)
-
-    def _hidden(self, query: Query, tokens: Ints, which: int) -> mx.array:
-        past = None if self._pasts is None else self._pasts[which]
-        return self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, final
 
-import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Query
-from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.models.denoiser import About, Denoiser, Query
+from mdsample.policy.guide import Cfg
 from mdsample_torch.past import Past
 from mdsample_torch.prediction import TorchPrediction
 
@@ -61,79 +61,52 @@ class Body(Protocol):
 
 
 @final
-@attrs.frozen(eq=False)
-class TorchDenoiser:
-    """A model on Torch; see `mdsample.models.denoiser.Denoiser`."""
+class TorchDenoiser(Denoiser):
+    """A model on Torch."""
 
-    name: str
-    trunk: Body
-    tokenizer: Tokenizer
-    #: text of the template that suits the model
-    template: str
-    #: what is kept of a look for the next one, if anything; of the last look's rows only, so one job at a time
-    cache: Cache | None = None
-    #: keys and values with the fixed text, and with masks in its place
-    _pasts: tuple[Past, Past] | None = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Raises `CacheError` if the cache does not suit the model."""
-        made = None if self.cache is None else (self.trunk.past(self.cache), self.trunk.past(self.cache))
-        object.__setattr__(self, "_pasts", made)
+    def __init__(self, name: str, trunk: Body, tokenizer: Tokenizer, template: str, cache: Cache | None = None) -> None:
+        """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
+        self.trunk = trunk
+        backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
+        self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
+        #: keys and values with the fixed text, and with masks in its place
+        self._pasts = (None, None) if cache is None else (trunk.past(cache), trunk.past(cache))
 
     @property
-    def backend(self) -> str:
-        """`torch`, with the dtype if it is not float32: answers in another one must not pass for the same."""
-        return "torch" if self.trunk.dtype == torch.float32 else f"torch {str(self.trunk.dtype).removeprefix('torch.')}"
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self.trunk.spec.vocab_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest row, tokens."""
-        return self.trunk.spec.max_length
+    def about(self) -> About:
+        """What is known of it beforehand."""
+        return self._about
 
     @torch.inference_mode()
     def predict(self, query: Query) -> TorchPrediction:
-        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
+        """One forward pass, two under guidance; only rows with wanted positions are run.
 
-        Raises `ValueError` for a guide it does not know, and as `hidden` of its trunk and `TorchPrediction` do.
+        Raises `ValueError` as `Query.passes`, `hidden` of its trunk and `TorchPrediction` do.
         """
-        match query.guide:
-            case NoGuide():
-                past = None if self._pasts is None else self._pasts[0]
-                hidden, masked, scale = self._hidden(query, query.tokens, past), None, 0.0
-            case Cfg(scale=scale):
-                hidden, masked = self._both(query)
-            case _:
-                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
+        hidden, *masked = self._hidden(query)
 
         def logits(places: Tensor, out: Tensor) -> None:
             self.trunk.logits(hidden[places], out)
-            if masked is not None:
+            if isinstance(query.guide, Cfg):
                 unconditional = torch.empty_like(out)
-                self.trunk.logits(masked[places], unconditional)
-                guide_(out, unconditional, scale)
+                self.trunk.logits(masked[0][places], unconditional)
+                guide_(out, unconditional, query.guide.scale)
 
         return TorchPrediction(
             logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, self.trunk.device
         )
 
-    def _both(self, query: Query) -> tuple[Tensor, Tensor]:
-        """Hidden states `[N, d]` with the fixed text, and with masks in its place."""
-        bare = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
-        if self._pasts is not None:
-            return self._hidden(query, query.tokens, self._pasts[0]), self._hidden(query, bare, self._pasts[1])
-        if 2 * query.tokens.size > STACKED_TOKENS:
-            return self._hidden(query, query.tokens, None), self._hidden(query, bare, None)
-        valid, wanted = np.concatenate([query.valid] * 2), np.concatenate([query.wanted] * 2)
-        hidden, masked = self.trunk.hidden(np.concatenate([query.tokens, bare]), valid, wanted, None, None).chunk(2)
-        return hidden, masked
-
-    def _hidden(self, query: Query, tokens: Ints, past: Past | None) -> Tensor:
-        return self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
+    def _hidden(self, query: Query) -> Sequence[Tensor]:
+        """Hidden states `[N, d]` of every pass."""
+        passes = query.passes(self.tokenizer.mask_id)
+        count = len(passes)
+        if count == 1 or self.cache is not None or count * query.tokens.size > STACKED_TOKENS:
+            return [
+                self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
+                for tokens, past in zip(passes, self._pasts[:count], strict=True)
+            ]
+        valid, wanted = np.concatenate([query.valid] * count), np.concatenate([query.wanted] * count)
+        return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None).chunk(count)
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:

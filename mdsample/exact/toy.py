@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints
 from mdsample.core.canvas import Canvas
-from mdsample.models.denoiser import Query
-from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.models.denoiser import About, Denoiser, Query
 
 #: log-probability that stands for zero. Next to any real one its exponential is exactly 0; where a constraint leaves
 #: nothing else, all that is left has it, and the conditional is uniform instead of 0 / 0
@@ -85,8 +84,8 @@ class ToyTokenizer:
         return plain[token] if token < len(plain) else chr(0x100 + token)
 
 
-class Toy(abc.ABC):
-    """An exactly known distribution over rows of `length` tokens out of `size`; satisfies `Denoiser`.
+class Toy(Denoiser):
+    """An exactly known distribution over rows of `length` tokens out of `size`.
 
     Given something of probability zero, a conditional is uniform. A sampler gets there only after it has drawn, in
     parallel, tokens that do not go together, so the joint never visits such a row and no KL(joint ‖ law) depends on it.
@@ -107,10 +106,12 @@ class Toy(abc.ABC):
         """`slots`: names and lengths in the default canvas (one slot `text`); `given`: its known positions, tokens."""
         if length < 1 or size < 1:
             raise ValueError(f"{name}: needs at least one position and one token; got {length} and {size}")
-        self.name = name
         self.length = length
         self.size = size
         self.slots = dict(slots or {"text": length})
+        # the template: the default slots, without what is given
+        template = "".join(f"{{{slot}:{places}}}" for slot, places in self.slots.items())
+        self._about = About(name, "exact", ToyTokenizer(size), size + 1, template, length)
         self.given = dict(given or {})
 
     @abc.abstractmethod
@@ -139,29 +140,9 @@ class Toy(abc.ABC):
     # the rest makes it a denoiser
 
     @property
-    def backend(self) -> str:
-        """`exact`."""
-        return "exact"
-
-    @property
-    def tokenizer(self) -> ToyTokenizer:
-        """One character a token."""
-        return ToyTokenizer(self.size)
-
-    @property
-    def vocab_size(self) -> int:
-        """V + 1."""
-        return self.size + 1
-
-    @property
-    def template(self) -> str:
-        """The default slots, without what is given."""
-        return "".join(f"{{{name}:{length}}}" for name, length in self.slots.items())
-
-    @property
-    def max_length(self) -> int:
-        """L."""
-        return self.length
+    def about(self) -> About:
+        """One character a token, V + 1 logits, rows of at most L tokens; it keeps nothing."""
+        return self._about
 
     def canvas(
         self, rows: int = 1, slots: Mapping[str, int] | None = None, given: Mapping[int, int] | None = None
@@ -183,23 +164,9 @@ class Toy(abc.ABC):
         missing = self.length - tokens.shape[1]
         return np.pad(tokens, ((0, 0), (0, missing)), constant_values=self.size) if missing else tokens
 
-    @property
-    def cache(self) -> None:
-        """It keeps nothing."""
-        return None
-
     def predict(self, query: Query) -> NumpyPrediction:
         """The exact conditionals of `query`, in float64."""
-        match query.guide:
-            case NoGuide():
-                scores = self._scores(query, query.tokens)
-            case Cfg(scale=scale):
-                hidden = np.where(query.fixed, np.int32(self.size), query.tokens)
-                scores = guided(self._scores(query, query.tokens), self._scores(query, hidden), scale).astype(
-                    np.float64
-                )
-            case _:
-                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
+        scores = guided([self._scores(query, tokens) for tokens in query.passes(self.size)], query.guide)
         scores[np.isneginf(scores)] = IMPOSSIBLE
         return NumpyPrediction(scores, query.wanted, query.restriction)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Protocol
 
 import attrs
+import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
 from mdsample.core.marginals import Marginals
@@ -13,7 +15,7 @@ from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
-from mdsample.policy.guide import Guide
+from mdsample.policy.guide import Cfg, Guide, NoGuide
 
 
 @attrs.frozen(eq=False)
@@ -30,8 +32,21 @@ class Query:
     fixed: Bools
     restriction: Restriction
     guide: Guide
-    #: what tells the rows apart from look to look, for models that keep something between them
+    #: what tells the rows apart from pass to pass, for models that keep something between them
     rows: Rows
+
+    def passes(self, mask_id: int) -> tuple[Ints, ...]:
+        """The tokens `[B, L]` int32 of every forward pass: as they are, and for `Cfg` also with `fixed` masked.
+
+        Raises `ValueError` for a guide that backends do not know.
+        """
+        match self.guide:
+            case NoGuide():
+                return (self.tokens,)
+            case Cfg():
+                return self.tokens, np.where(self.fixed, np.int32(mask_id), self.tokens)
+            case _:
+                raise ValueError(f"the guide {type(self.guide).__name__} is not known here; known: none, cfg")
 
 
 class Prediction(Protocol):
@@ -47,7 +62,7 @@ class Prediction(Protocol):
     ) -> tuple[Ints, Floats]:
         """Draws a token at each of N places by inverse CDF.
 
-        `rows`, `positions` `[N]` index the ask; `uniforms [N]` float64 in (0, 1); `restriction` replaces the ask's
+        `rows`, `positions` `[N]` index the query; `uniforms [N]` float64 in (0, 1); `restriction` replaces the query's
         (it is never wider). Returns tokens `[N]` int32 and their probabilities `[N]` float32 under the model's
         conditional at temperature 1.
         """
@@ -56,59 +71,84 @@ class Prediction(Protocol):
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """Log-probabilities `[N]` float32, nats, of stated tokens at N places, at temperature 1.
 
-        `rows`, `positions`, `tokens` `[N]`; under the ask's guide and restriction, −inf for a token that it forbids.
+        `rows`, `positions`, `tokens` `[N]`; under the query's guide and restriction, −inf for a token that it forbids.
         Raises `ValueError` for a place nobody looked at and for a token id that does not exist.
         """
         ...
 
     def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]` float32, nats, at N places that both saw, at temperature 1.
+        """KL(this prediction ‖ `before`) `[N]` float32, nats, at N places that both saw, at temperature 1.
 
-        `rows`, `positions`, `before_rows` `[N]`: row `rows[n]` of this ask was row `before_rows[n]` of that one, in the
-        same positions. Each under its own ask's guide and restriction; +inf where a token is possible that was
-        forbidden before. Raises `ValueError` for a place nobody looked at and for a look of another backend.
+        `rows`, `positions`, `before_rows` `[N]`: row `rows[n]` of this query was row `before_rows[n]` of that one, in
+        the same positions. Each under its own query's guide and restriction; +inf where a token is possible that was
+        forbidden before. Raises `ValueError` for a place nobody looked at and for a prediction of another backend.
         """
         ...
 
 
-class Denoiser(Protocol):
-    """A model on a backend."""
+@attrs.frozen
+class About:
+    """What is known of a model before it is run."""
+
+    name: str
+    #: what it runs on; another dtype than float32 is part of it: answers in another one must not pass for the same
+    backend: str
+    tokenizer: Tokenizer
+    #: number of logits, at least `tokenizer.size`
+    vocab_size: int
+    #: text of the template that suits the model
+    template: str
+    #: the longest row it can take, tokens
+    max_length: int
+    #: what it keeps from one forward pass to the next, of the last one's rows only, so one job at a time
+    cache: Cache | None = None
+
+
+class Denoiser(abc.ABC):
+    """A model on a backend: what is known of it, and its forward pass."""
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def about(self) -> About:
+        """What is known of it beforehand; the same in every pass."""
+
+    @abc.abstractmethod
+    def predict(self, query: Query) -> Prediction:
+        """One forward pass (two under guidance)."""
 
     @property
     def name(self) -> str:
-        """What the model is called."""
-        ...
+        """As in `About`, like all below."""
+        return self.about.name
 
     @property
     def backend(self) -> str:
         """What it runs on."""
-        ...
+        return self.about.backend
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Its tokens."""
-        ...
+        return self.about.tokenizer
 
     @property
     def vocab_size(self) -> int:
-        """Number of logits, at least `tokenizer.size`."""
-        ...
+        """Number of logits."""
+        return self.about.vocab_size
 
     @property
     def template(self) -> str:
-        """Text of the template that suits the model."""
-        ...
+        """Text of the template that suits it."""
+        return self.about.template
 
     @property
     def max_length(self) -> int:
-        """The longest row it can take, tokens."""
-        ...
+        """The longest row, tokens."""
+        return self.about.max_length
 
     @property
     def cache(self) -> Cache | None:
-        """What it keeps from look to look, and whether that makes it approximate; `None`: nothing."""
-        ...
-
-    def predict(self, query: Query) -> Prediction:
-        """One forward pass (two under guidance)."""
-        ...
+        """What it keeps; `None`: nothing."""
+        return self.about.cache

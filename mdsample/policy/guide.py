@@ -15,7 +15,7 @@ class Guide(Part):
 
     __slots__ = ()
     seat: ClassVar[Seat] = "guide"
-    #: forward passes that a prediction takes
+    #: forward passes that one prediction takes
     passes: ClassVar[int] = 1
 
 

@@ -18,11 +18,9 @@ import numpy as np
 from mdsample.core.arrays import Longs
 from mdsample.core.rows import Key
 from mdsample.core.template import Template
-from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import row_key
 from mdsample.errors import WatchError
-from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import About, Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared
 from mdsample.sampling.result import until_end
 
@@ -62,7 +60,7 @@ class _Watched:
 
 
 @final
-class SlotWatcher:
+class SlotWatcher(Denoiser):
     """A denoiser that watches a slot: every look sees the slot's blanks too, and what it says of them is taken down.
 
     It is as good as the denoiser inside, so results stay what they are. With an approximate cache they would not, as
@@ -107,39 +105,9 @@ class SlotWatcher:
         return () if watched is None else tuple(watched.readings)
 
     @property
-    def name(self) -> str:
-        """As inside."""
-        return self._inner.name
-
-    @property
-    def backend(self) -> str:
-        """As inside."""
-        return self._inner.backend
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """As inside."""
-        return self._inner.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """As inside."""
-        return self._inner.vocab_size
-
-    @property
-    def template(self) -> str:
-        """As inside."""
-        return self._inner.template
-
-    @property
-    def max_length(self) -> int:
-        """As inside."""
-        return self._inner.max_length
-
-    @property
-    def cache(self) -> Cache | None:
-        """As inside."""
-        return self._inner.cache
+    def about(self) -> About:
+        """As of the denoiser inside."""
+        return self._inner.about
 
     def predict(self, query: Query) -> Prediction:
         """The look of the denoiser inside, at the slot's blanks as well."""

@@ -10,8 +10,7 @@ import numpy as np
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints, upto
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Query
-from mdsample.policy.guide import Cfg
+from mdsample.models.denoiser import About, Denoiser, Query
 
 
 @attrs.frozen
@@ -61,46 +60,46 @@ class Symbols:
         return "".join(chr(ord("a") + t) for t in tokens if t < self.letters)
 
 
-@attrs.frozen(eq=False)
-class ScriptedDenoiser:
+class ScriptedDenoiser(Denoiser):
     """A toy whose conditionals depend on every valid token of a row and on nothing else; float64 inside.
 
     `sharpness` scales the scores: at 0 all tokens are equally likely. `spare` logits lie beyond the tokenizer's ids,
     as in checkpoints with a padded vocabulary, and are the most tempting of all.
     """
 
-    tokenizer: Symbols
-    seed: int = 0
-    sharpness: float = 3.0
-    spare: int = 1
-    max_length: int = 4096
-    name: str = "scripted"
-    backend: str = "toy"
-    cache: Cache | None = None
-    template: str = "{text:8}"
+    def __init__(
+        self,
+        tokenizer: Symbols,
+        seed: int = 0,
+        sharpness: float = 3.0,
+        spare: int = 1,
+        max_length: int = 4096,
+        *,
+        cache: Cache | None = None,
+    ) -> None:
+        """`cache`: what it claims to keep; it keeps nothing."""
+        self._seed, self._sharpness = seed, sharpness
+        self._about = About("scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache)
 
     @property
-    def vocab_size(self) -> int:
-        """Letters, end, mask and the spare ones."""
-        return self.tokenizer.size + self.spare
+    def about(self) -> About:
+        """What is known of it beforehand."""
+        return self._about
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""
-        scores = self._scores(query.tokens, query)
-        if isinstance(query.guide, Cfg):
-            hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
-            scores = guided(scores, self._scores(hidden, query), query.guide.scale)
-        return NumpyPrediction(scores, query.wanted, query.restriction)
+        scores = [self._scores(tokens, query) for tokens in query.passes(self.tokenizer.mask_id)]
+        return NumpyPrediction(guided(scores, query.guide), query.wanted, query.restriction)
 
     def _scores(self, tokens: Ints, query: Query) -> Doubles:
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self._seed)
         # keyed by position, so that a row's scores do not know how far it was padded
         table = rng.normal(size=(self.vocab_size, 31))
         out = rng.normal(size=(31, self.vocab_size))
         wave = np.cos(np.outer(upto(tokens.shape[1]), upto(31) + 1))
         context = np.einsum("blk,lk,bl->bk", table[tokens], wave, query.valid.astype(np.float64))
         rows, positions = np.nonzero(query.wanted)
-        scores = self.sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4
+        scores = self._sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4
         scores[:, self.tokenizer.mask_id] += 5.0  # temptation: it must never be written
         scores[:, self.tokenizer.size :] += 9.0
         return scores

@@ -451,20 +451,21 @@ class TestGuidance:
     def test_formula(self) -> None:
         rng = np.random.default_rng(0)
         c, u = rng.normal(size=(2, 3, 5)).astype(np.float32)
-        assert guided(c, u, 1.5).dtype == np.float32
-        np.testing.assert_allclose(guided(c, u, 1.5), u + 2.5 * (c - u), rtol=1e-5)
-        np.testing.assert_allclose(guided(c, u, 0.0), c, atol=1e-6)
+        assert guided([c, u], Cfg(1.5)).dtype == np.float32
+        np.testing.assert_allclose(guided([c, u], Cfg(1.5)), u + 2.5 * (c - u), rtol=1e-5)
+        np.testing.assert_allclose(guided([c, u], Cfg(0.0)), c, atol=1e-6)
 
     def test_log_probabilities_and_logits_give_one_law(self) -> None:
         rng = np.random.default_rng(0)
         c, u = rng.normal(size=(2, 3, 5))
-        law = reduce(guided(c, u, 0.7), *places(3)).log_probability
-        shifted = reduce(guided(c - 2, u + 5, 0.7), *places(3)).log_probability
+        law = reduce(guided([c, u], Cfg(0.7)), *places(3)).log_probability
+        shifted = reduce(guided([c - 2, u + 5], Cfg(0.7)), *places(3)).log_probability
         np.testing.assert_allclose(law, shifted, atol=1e-12)
 
     def test_impossible_tokens_make_no_nan(self) -> None:
         no = -math.inf
-        assert guided(np.array([[no, no, 1.0, 2.0]]), np.array([[no, 3.0, no, 1.0]]), 1.0).tolist() == [[no, no, 1, 3]]
+        scores = [np.array([[no, no, 1.0, 2.0]]), np.array([[no, 3.0, no, 1.0]])]
+        assert guided(scores, Cfg(1.0)).tolist() == [[no, no, 1, 3]]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from looks import DRAWS, REAL, few, places, sets, tables
 from backends import Backend
 from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Temperature
+from mdsample.policy.guide import Cfg
 
 
 @few
@@ -49,7 +50,7 @@ def test_guidance_equals_the_reference(backend: Backend, seed: int, scale: float
     rng = np.random.default_rng(seed)
     c, u = (rng.normal(size=(2, 3, 9)) * 4).astype(np.float32)
     c[0, 3], u[1, 4], u[0, 3] = -math.inf, -math.inf, -math.inf
-    found, expected = backend.guided(c, u, scale), guided(c, u, scale).astype(np.float32)
+    found, expected = backend.guided(c, u, scale), guided([c, u], Cfg(scale)).astype(np.float32)
     # MLX may fuse a product and a sum
     tolerance = 0 if backend.name == "torch" else 1e-6
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)

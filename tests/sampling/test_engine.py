@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, TemplateError
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import About, Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import Engine, Prepared, fill, prepare
@@ -28,14 +28,15 @@ POLICIES = ["one-by-one", "med(3)+early-exit(6)+temperature(1.5)", "random+linea
 
 
 @attrs.frozen(eq=False)
-class Spy:
+class Spy(Denoiser):
     """A model that takes down what it was asked."""
 
     inner: Denoiser
     asked: list[Query] = attrs.field(factory=list)
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.inner, name)
+    @property
+    def about(self) -> About:
+        return self.inner.about
 
     def predict(self, query: Query) -> Prediction:
         self.asked.append(query)

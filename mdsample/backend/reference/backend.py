@@ -5,72 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-import attrs
 import numpy as np
 
 from mdsample.backend.installed import Choice, Device
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
-from mdsample.core.arrays import Floats, Ints
+from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import available_memory, open_checkpoint
-from mdsample.models.denoiser import Query
+from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.models.families import read_config
 from mdsample.models.tokenizer import FileTokenizer
-from mdsample.policy.guide import Cfg, NoGuide
 
 
 @final
-@attrs.frozen(eq=False)
-class ReferenceDenoiser:
-    """A model on NumPy in float32; see `mdsample.models.denoiser.Denoiser`."""
+class ReferenceDenoiser(Denoiser):
+    """A model on NumPy in float32; it keeps nothing from pass to pass."""
 
-    name: str
-    trunk: NumpyTrunk
-    tokenizer: FileTokenizer
-    #: text of the template that suits the model
-    template: str
+    def __init__(self, name: str, trunk: NumpyTrunk, tokenizer: Tokenizer, template: str) -> None:
+        """`template`: text of the template that suits the model."""
+        self.trunk = trunk
+        self._about = About(name, "reference", tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length)
 
     @property
-    def backend(self) -> str:
-        """What it runs on."""
-        return "reference"
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        return self.trunk.spec.vocab_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest row, tokens."""
-        return self.trunk.spec.max_length
-
-    @property
-    def cache(self) -> None:
-        """It keeps nothing."""
-        return None
+    def about(self) -> About:
+        """What is known of it beforehand."""
+        return self._about
 
     def predict(self, query: Query) -> NumpyPrediction:
-        """One forward pass, two under guidance (the second with `query.fixed` masked); only rows with looked positions.
+        """One forward pass, two under guidance; only rows with wanted positions are run.
 
-        Raises `ValueError` for a guide it does not know, and as `NumpyTrunk.logits` and `NumpyPrediction` do.
+        Raises `ValueError` as `Query.passes`, `NumpyTrunk.logits` and `NumpyPrediction` do.
         """
-        match query.guide:
-            case NoGuide():
-                logits = self._logits(query.tokens, query)
-            case Cfg(scale=scale):
-                hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
-                logits = guided(self._logits(query.tokens, query), self._logits(hidden, query), scale)
-            case _:
-                raise ValueError(f"the guide {type(query.guide).__name__} is not known here; known: none, cfg")
-        return NumpyPrediction(logits, query.wanted, query.restriction)
-
-    def _logits(self, tokens: Ints, query: Query) -> Floats:
-        return self.trunk.logits(tokens, query.valid, query.wanted)
+        passes = query.passes(self.tokenizer.mask_id)
+        logits = [self.trunk.logits(tokens, query.valid, query.wanted) for tokens in passes]
+        return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction)
 
 
 def open_model(

@@ -6,6 +6,7 @@ float64; they keep their type inside, so toy distributions are exact to float64 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import attrs
@@ -17,6 +18,7 @@ from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.guide import Cfg, Guide
 
 Scores = Floats | Doubles
 
@@ -62,14 +64,17 @@ def reduce(scores: Scores, rows: Ints, positions: Ints) -> Reduced:
     return Reduced(below, below.argmax(1).astype(np.int32), -log_total, second, log_total - mean)
 
 
-def guided(conditional: Scores, unconditional: Scores, scale: float) -> Scores:
-    """Scores `[N, V]` under classifier-free guidance: u + (`scale` + 1)(c − u), for logits and log-probabilities alike.
+def guided(passes: Sequence[Scores], guide: Guide) -> Scores:
+    """Scores `[N, V]` from those of all `Query.passes`: under `Cfg` u + (scale + 1)(c − u), else c itself.
 
-    A token that c forbids (−inf) stays forbidden; one that u forbids and c allows keeps its score c, where the formula
-    has no finite value.
+    Scores are logits or log-probabilities. A token that c forbids (−inf) stays forbidden; one that u forbids and c
+    allows keeps its score c, where the formula has no finite value.
     """
+    if not isinstance(guide, Cfg):
+        return passes[0]
+    conditional, unconditional = passes
     with np.errstate(invalid="ignore"):
-        moved = unconditional + (scale + 1) * (conditional - unconditional)
+        moved = unconditional + (guide.scale + 1) * (conditional - unconditional)
     return np.where(np.isneginf(conditional) | np.isneginf(unconditional), conditional, moved)
 
 
