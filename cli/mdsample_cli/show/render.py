@@ -132,10 +132,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("outcome", plain(row.outcome.sentence)),
             ("error bound", _bound(row)),
             ("policy", policy(str(sampler.policy) or "the defaults", 64)),
-            (
-                "model",
-                plain(where),
-            ),
+            ("model", plain(where)),
             ("", ""),
         ]
     )
