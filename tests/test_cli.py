@@ -13,13 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import pytest
+import typer
 from checkpoints import write_checkpoint
+from mdsample_cli.groups import Without, grouped
 from mdsample_cli.main import main
+from mdsample_cli.options import ModelOptions
 
 #: the template of `tiny-gsm`, so that the task's problems are the model's sample problems
 TEMPLATE = "Question: {prompt}\nReasoning:{reasoning:96}\nAnswer:{answer:4}"
@@ -375,7 +379,7 @@ def test_a_reader_that_has_seen_enough(model: Path, tmp_path: Path) -> None:
 
 def test_live_without_a_terminal_says_so(mdsample: Command, model: Path) -> None:
     ran = mdsample("run", "--model", model, "-t", SHORT, "--live", "hi")
-    assert (ran.code, ran.err) == (0, "--live needs a terminal; here is the result\n")
+    assert (ran.code, ran.err) == (0, "--live needs a terminal; only the result is shown\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
@@ -736,21 +740,30 @@ def test_version_and_help(mdsample: Command) -> None:
     assert mdsample("--version").out == f"mdsample {library.__version__}\n"
     bare, helped = mdsample(), mdsample("--help")
     assert bare.code == helped.code == 0
-    for command in ("run", "policies", "explain", "models", "audit", "replay", "bench", "rows"):
+    for command in ("run", "judge", "policies", "explain", "models", "audit", "replay", "bench", "rows"):
         assert command in helped.out
         assert mdsample(command, "--help").code == 0
 
 
 def test_defaults_that_are_written_twice_agree() -> None:
     # the command must not import the library to know them
-    from inspect import signature
-
     from mdsample_cli.commands.bench import bench
     from mdsample_cli.commands.run import run
 
     from mdsample.sampling.engine import BATCH_SIZE
 
     assert {signature(command).parameters["batch_size"].default for command in (run, bench)} == {BATCH_SIZE}
+
+
+def test_option_groups_become_the_options_of_a_command() -> None:
+    def command(model: Annotated[ModelOptions, Without("compile")], seed: Annotated[int, typer.Option()] = 0) -> Any:
+        return model, seed
+
+    flat = grouped(command)
+    names = ["model", "revision", "backend", "device", "dtype", "cache", "seed"]
+    assert list(signature(flat).parameters) == names
+    values = {name: parameter.default for name, parameter in signature(flat).parameters.items()}
+    assert flat(**{**values, "model": "x", "seed": 3}) == (ModelOptions(model="x"), 3)
 
 
 def test_the_command_does_not_wait_for_the_library() -> None:

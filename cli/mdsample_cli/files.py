@@ -53,8 +53,10 @@ def require_writable(path: Path, option: str) -> None:
         raise UsageError(f"{option}: cannot write {path}: {error.strerror or error}") from error
 
 
-def require_plot(path: Path, endings: tuple[str, ...], rule: str) -> None:
+def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:
     """Refuses a picture that cannot be drawn or written, before anything is computed; `rule` says what may be given."""
+    if path is None:
+        return
     if path.suffix.lower() not in endings:
         raise UsageError(f"--plot {rule}; got {path}")
     require_writable(path, "--plot")

@@ -44,12 +44,13 @@ def grouped(command: Callable[..., R]) -> Callable[..., R]:
 
     @wraps(command)
     def flattened(**values: Any) -> R:
-        made = {
+        grouped_values = {
             name: group(**{option: values.pop(option) for option in options})
             for name, (group, options) in groups.items()
         }
-        return command(**values, **made)
+        return command(**values, **grouped_values)
 
+    # what typer reads
     flattened.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     flattened.__dict__["__signature__"] = Signature(flat)
     return flattened

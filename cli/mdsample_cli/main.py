@@ -65,7 +65,7 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal cannot show are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=arguments, prog_name="mdsample", standalone_mode=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, overload
 
 import attrs
-import typer
+from typer import Argument, Option
 
 from mdsample_cli.errors import UsageError
 from mdsample_cli.files import read_bytes, read_text, text_or_file
@@ -23,35 +23,31 @@ MODEL = "tiny-gsm"
 RESUME = "finished rows are written; run the same command again to resume"
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
+    str, Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
 ]
-Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
+Revision = Annotated[str | None, Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps; with MLX gpu or cpu. Default: best.")
+    str | None, Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps; with MLX gpu or cpu. Default: best.")
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored."),
+    str | None, Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.")
 ]
-Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Text for the template's field.")]
+Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]
 Records = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Append one JSON line per row as it finishes; run again to resume."
-    ),
+    Option("--output", "-o", metavar="FILE", help="Append one JSON line per row as it finishes; run again to resume."),
 ]
 AnswersFile = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Keep every answer as a JSON line; run again to resume."),
+    Path | None, Option("--output", "-o", metavar="FILE", help="Keep every answer as a JSON line; run again to resume.")
 ]
 AnswerAs = Annotated[
-    str, typer.Option(metavar="TEXT", help="How the right answer is written, {} being the answer, as in ' {}'.")
+    str, Option(metavar="TEXT", help="How the right answer is written, {} being the answer, as in ' {}'.")
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed; with the ids of the rows it fixes every random number.")]
+Seed = Annotated[int, Option(metavar="N", help="Seed; with the ids of the rows it fixes every random number.")]
 BatchSize = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Rows in one forward pass; changes the time, never the results.")
+    int, Option(metavar="N", min=1, help="Rows in one forward pass; changes the time, never the results.")
 ]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON lines on stdout.")]
+Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout.")]
 
 
 @attrs.frozen(kw_only=True)
@@ -61,24 +57,24 @@ class ModelOptions(OptionGroup):
     panel: ClassVar = "Model"
 
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
+        str, Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
     ] = MODEL
     revision: Revision = None
     backend: Annotated[
-        str, typer.Option(metavar="NAME", help="torch, mlx, reference or another one installed; auto chooses.")
+        str, Option(metavar="NAME", help="torch, mlx, reference or another one installed; auto chooses.")
     ] = "auto"
     device: Device = None
     dtype: Dtype = None
     cache: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="exact, for block-causal models; prefix or dual, both approximate; "
             "dual(8) recomputes everything every 8 passes.",
         ),
     ] = "none"
     compile: Annotated[
-        bool, typer.Option("--compile", metavar="", help="Let torch or MLX compile layers: seconds for each new shape.")
+        bool, Option("--compile", metavar="", help="Let torch or MLX compile layers: seconds for each new shape.")
     ] = False
 
     def load(self) -> Denoiser:
@@ -104,7 +100,7 @@ class TemplateOptions(OptionGroup):
 
     template: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--template",
             "-t",
             metavar="TEXT",
@@ -113,14 +109,14 @@ class TemplateOptions(OptionGroup):
     ] = None
     chat: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--chat/--no-chat",
             metavar="",
             help="Put the template into the model's chat template; the text before the first slot is the user's "
             "message. Default: yes for the model's own template, no for --template.",
         ),
     ] = None
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message; implies --chat.")] = None
+    system: Annotated[str | None, Option(metavar="TEXT", help="A system message; implies --chat.")] = None
 
     @overload
     def open(self, model: str, revision: str | None, default: str) -> Template: ...
@@ -163,14 +159,14 @@ class FillOptions(OptionGroup):
 
     fill: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="SLOT=TEXT",
             help="Pre-fill a slot with TEXT in every row (verbatim; the model does not change it). May be repeated.",
         ),
     ] = None
     fill_from: Annotated[
         list[str] | None,
-        typer.Option(metavar="SLOT=KEY", help="Pre-fill a slot from a key of each row of --input. May be repeated."),
+        Option(metavar="SLOT=KEY", help="Pre-fill a slot from a key of each row of --input. May be repeated."),
     ] = None
 
     @property
@@ -208,16 +204,16 @@ class PolicyOptions(OptionGroup):
 
     policy: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--policy",
             "-p",
             metavar="POLICY",
             help="For example 'med(0.2)+early-exit(0.1)'. Default: med+early-exit (med, without a slot 'answer').",
         ),
     ] = None
-    policy_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
+    policy_file: Annotated[str | None, Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
     steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
+        int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
     ] = None
 
     def open(self) -> Policy | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import attrs
-import typer
+from typer import Option
 
 from mdsample_cli.errors import UsageError
 from mdsample_cli.files import text_or_file
@@ -38,17 +38,13 @@ class TaskOptions(OptionGroup):
     panel: ClassVar = "Task"
 
     task: Annotated[
-        str, typer.Option(metavar="NAME", help=f"The problems: {', '.join(MODELS)}, gsm8k, math500, or a .jsonl file.")
+        str, Option(metavar="NAME", help=f"The problems: {', '.join(MODELS)}, gsm8k, math500, or a .jsonl file.")
     ] = "tiny-gsm"
-    problems: Annotated[Path | None, typer.Option(metavar="FILE", help="The published file of gsm8k or math500.")] = (
-        None
+    problems: Annotated[Path | None, Option(metavar="FILE", help="The published file of gsm8k or math500.")] = None
+    answer_field: Annotated[str, Option(metavar="KEY", help="Key of the right answer in a .jsonl file of yours.")] = (
+        "answer"
     )
-    answer_field: Annotated[
-        str, typer.Option(metavar="KEY", help="Key of the right answer in a .jsonl file of yours.")
-    ] = "answer"
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N problems. Default: all.")] = (
-        None
-    )
+    limit: Annotated[int | None, Option(min=1, metavar="N", help="Only the first N problems. Default: all.")] = None
 
     def open(self, template: str | None, answers: bool = True) -> Task:
         """The task; `answers` says whether a file must hold the right ones. `UsageError` if options do not fit."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -24,18 +25,13 @@ POLICIES = ("one-by-one", "med", "eb", "fast-dllm")
 def audit(
     policy: Annotated[
         list[str] | None,
-        typer.Option("--policy", "-p", metavar="POLICY", help=f"May be repeated. Default: {', '.join(POLICIES)}."),
+        Option("--policy", "-p", metavar="POLICY", help=f"May be repeated. Default: {', '.join(POLICIES)}."),
     ] = None,
-    toy: Annotated[str, typer.Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
+    toy: Annotated[str, Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
     frontier: Annotated[
-        bool,
-        typer.Option(
-            "--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes."
-        ),
+        bool, Option("--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes.")
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw KL over forward passes (.png or .svg).")
-    ] = None,
+    plot: Annotated[Path | None, Option(metavar="FILE", help="Draw KL over forward passes (.png or .svg).")] = None,
     json: options.Json = False,
 ) -> None:
     """How far a policy's law is from a known distribution, computed exactly, and what it costs.
@@ -54,8 +50,7 @@ def audit(
         return
     if toy not in TOYS:
         raise UsageError(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
-    if plot is not None:
-        require_plot(plot, (".png", ".svg"), "writes .png and .svg")
+    require_plot(plot, (".png", ".svg"), "writes .png and .svg")
     world = TOYS[toy]()
     policies = [parse(text) for text in policy or POLICIES]
     policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]

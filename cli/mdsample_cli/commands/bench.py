@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
-from mdsample_cli.files import require_distinct
+from mdsample_cli.files import require_distinct, require_plot
 from mdsample_cli.groups import Without, grouped
 from mdsample_cli.task_option import TaskOptions, default_model
 
@@ -34,7 +34,7 @@ def bench(
     template: options.TemplateOptions,
     model: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--model",
             "-m",
             metavar="NAME",
@@ -45,7 +45,7 @@ def bench(
     runtime: Annotated[options.ModelOptions, Without("model")],
     policy: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--policy",
             "-p",
             metavar="POLICY",
@@ -55,7 +55,7 @@ def bench(
     ] = None,
     output: options.AnswersFile = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against passes (.svg, .png or .pdf).")
+        Path | None, Option(metavar="FILE", help="Draw accuracy against passes (.svg, .png or .pdf).")
     ] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
@@ -68,14 +68,13 @@ def bench(
     from mdsample.evaluation.answers import Answers
     from mdsample.evaluation.bench import bench as scores_of
     from mdsample.jobs.records import line
-    from mdsample_cli.show.picture import check, draw
+    from mdsample_cli.show.picture import draw
     from mdsample_cli.show.screens import bar
 
     problems = task.open(template.template)
     models = [attrs.evolve(runtime, model=name) for name in model or [default_model(problems)]]
     require_distinct(problems=task.problems, output=output, plot=plot)
-    if plot is not None:
-        check(plot)
+    require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
     layouts = [template.open(on.model, on.revision, problems.template) for on in models]
     policies = _policies(policy, layouts)
     names = [str(policy) or "defaults" for policy in policies]
@@ -129,11 +128,7 @@ def _watch(
 ) -> Callable[[Policy, int], None]:
     """Moves a bar for each policy."""
     tracks = {policy: progress.add_task(name, total=total) for policy, name in zip(policies, names, strict=True)}
-
-    def watch(policy: Policy, done: int) -> None:
-        progress.update(tracks[policy], completed=done)
-
-    return watch
+    return lambda policy, done: progress.update(tracks[policy], completed=done)
 
 
 def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import typer
+from typer import Argument, Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -29,31 +29,31 @@ def calibrate(
     template: options.TemplateOptions,
     model: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME", help="Default: the task's own, or tiny-gsm.", rich_help_panel=options.ModelOptions.panel
         ),
     ] = None,
     runtime: Annotated[options.ModelOptions, Without("model")],
     policy: Annotated[
-        str, typer.Argument(metavar="POLICY", help="Its text with ? for the number to be found, as in 'med(?)'.")
+        str, Argument(metavar="POLICY", help="Its text with ? for the number to be found, as in 'med(?)'.")
     ],
     accuracy_loss: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Lose at most this much accuracy, as 0.02.")
+        float | None, Option(min=0, max=1, metavar="SHARE", help="Lose at most this much accuracy, as 0.02.")
     ] = None,
     disagreement: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Change at most this share of answers, as 0.05.")
+        float | None, Option(min=0, max=1, metavar="SHARE", help="Change at most this share of answers, as 0.05.")
     ] = None,
     error_bound: Annotated[
-        float | None, typer.Option(min=0, metavar="NATS", help="Keep a row's mean error bound at most this.")
+        float | None, Option(min=0, metavar="NATS", help="Keep a row's mean error bound at most this.")
     ] = None,
     values: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Settings to try, safest first, as 0.05,0.1,0.2.")
+        str | None, Option(metavar="LIST", help="Settings to try, safest first, as 0.05,0.1,0.2.")
     ] = None,
     reference: Annotated[
-        str, typer.Option(metavar="POLICY", help="The policy that accuracy and answers are compared with.")
+        str, Option(metavar="POLICY", help="The policy that accuracy and answers are compared with.")
     ] = "entropy+top(1)",
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.999, metavar="P", help="Confidence that the loss is kept.")
+        float, Option(min=0.5, max=0.999, metavar="P", help="Confidence that the loss is kept.")
     ] = 0.95,
     output: options.AnswersFile = None,
     seed: options.Seed = 0,

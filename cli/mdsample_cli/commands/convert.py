@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from mdsample_cli import options
 
 
 def convert(
     model: options.ModelArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
-    bits: Annotated[int, typer.Option(metavar="N", help="Bits of a value: 2, 4 or 8.")] = 4,
-    group_size: Annotated[
-        int, typer.Option(metavar="N", help="Values that share a scale and a bias: 32, 64 or 128.")
-    ] = 64,
+    out: Annotated[Path, Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
+    bits: Annotated[int, Option(metavar="N", help="Bits of a value: 2, 4 or 8.")] = 4,
+    group_size: Annotated[int, Option(metavar="N", help="Values that share a scale and a bias: 32, 64 or 128.")] = 64,
     revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import Interrupted, UsageError
@@ -25,32 +26,32 @@ def finetune(
     model: options.ModelArgument,
     data: Annotated[
         list[str],
-        typer.Option(
+        Option(
             "--data",
             metavar="FILE",
             help="JSON lines: rows with a text for every field and slot, records of run, or traces. May be repeated.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The trained model; run again to resume.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="The trained model; run again to resume.")],
     write_as: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="SLOT=TEXT",
             help="How a slot's text is written into it, {} being the text, as in 'answer= {}'. May be repeated.",
         ),
     ] = None,
     lora: Annotated[
-        int | None, typer.Option(min=1, metavar="RANK", help="Train low-rank adapters. Default: all weights.")
+        int | None, Option(min=1, metavar="RANK", help="Train low-rank adapters. Default: all weights.")
     ] = None,
-    epochs: Annotated[float, typer.Option(metavar="N", help="Passes over the examples.")] = 3.0,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a step, on each device.")] = 16,
-    accumulate: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of gradient accumulation.")] = 1,
-    learning_rate: Annotated[float, typer.Option(metavar="X", help="Peak learning rate of AdamW.")] = 1e-4,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", metavar="", help="Mixed precision with bfloat16.")] = False,
+    epochs: Annotated[float, Option(metavar="N", help="Passes over the examples.")] = 3.0,
+    batch_size: Annotated[int, Option(min=1, metavar="N", help="Rows in a step, on each device.")] = 16,
+    accumulate: Annotated[int, Option(min=1, metavar="N", help="Steps of gradient accumulation.")] = 1,
+    learning_rate: Annotated[float, Option(metavar="X", help="Peak learning rate of AdamW.")] = 1e-4,
+    bfloat16: Annotated[bool, Option("--bfloat16", metavar="", help="Mixed precision with bfloat16.")] = False,
     save_memory: Annotated[
-        bool, typer.Option("--save-memory", metavar="", help="Gradient checkpointing: recompute activations.")
+        bool, Option("--save-memory", metavar="", help="Gradient checkpointing: recompute activations.")
     ] = False,
-    save_every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.")] = 200,
+    save_every: Annotated[int, Option(min=1, metavar="N", help="Steps between checkpoints.")] = 200,
     revision: options.Revision = None,
     device: options.Device = None,
     seed: options.Seed = 0,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -24,13 +25,11 @@ _SLIGHT = 0.1
 @grouped
 def judge(
     model: Annotated[options.ModelOptions, Without("compile")],
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
-    slot: Annotated[str, typer.Option(metavar="NAME", help="The slot of the answer.")] = "answer",
-    answer: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The answer to score. Default: each row's own.")
-    ] = None,
+    trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    slot: Annotated[str, Option(metavar="NAME", help="The slot of the answer.")] = "answer",
+    answer: Annotated[str | None, Option(metavar="TEXT", help="The answer to score. Default: each row's own.")] = None,
     by: Annotated[
-        str, typer.Option(metavar="WAY", help="Where the reasoning is split: sentence, step or token.")
+        str, Option(metavar="WAY", help="Where the reasoning is split: sentence, step or token.")
     ] = "sentence",
     batch_size: options.BatchSize = 16,
     json: options.Json = False,

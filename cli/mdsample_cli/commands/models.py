@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
 
@@ -46,7 +47,7 @@ def models(json: options.Json = False) -> None:
         render.listing((", ".join(entry.types), entry.about) for entry in families),
         Text.assemble("\n", ("memory", "bold"), ": what the weights take, as published and as convert packs them"),
         render.table(["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub"),
-        Text.assemble("\n", ("backends", "bold"), ": what is installed, and what it finds here"),
+        Text.assemble("\n", ("backends", "bold"), ": what is installed, and its devices"),
         render.listing((backend.name, render.plain(_devices(backend))) for backend in backends),
     )
 
@@ -55,7 +56,7 @@ def inspect(
     model: options.ModelArgument,
     revision: options.Revision = None,
     backend: Annotated[
-        str, typer.Option(metavar="NAME", help="What it would run on; auto answers for every backend.")
+        str, Option(metavar="NAME", help="What it would run on; auto answers for every backend.")
     ] = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Argument, Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -22,16 +23,15 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
-    row: Annotated[str | None, typer.Option(metavar="ID", help="The row to show. Default: the first.")] = None,
-    speed: Annotated[float, typer.Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
+    trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    row: Annotated[str | None, Option(metavar="ID", help="The row to show. Default: the first.")] = None,
+    speed: Annotated[float, Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
     model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Model whose tokenizer to use. Default: the one that the trace names."),
+        str | None, Option(metavar="NAME", help="Model whose tokenizer to use. Default: the one that the trace names.")
     ] = None,
     revision: options.Revision = None,
     json: Annotated[
-        bool, typer.Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
+        bool, Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
     ] = False,
 ) -> None:
     """Replay a recorded run: on a terminal the canvas fills step by step, elsewhere one line a step."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -17,11 +18,10 @@ from mdsample_cli.task_option import TaskOptions
 def rows(
     task: TaskOptions,
     template: Annotated[
-        str | None,
-        typer.Option("--template", "-t", metavar="TEXT", help="Text with the fields of a .jsonl file, or @FILE."),
+        str | None, Option("--template", "-t", metavar="TEXT", help="Text with the fields of a .jsonl file, or @FILE.")
     ] = None,
     wrong: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only problems that a file of `bench --output` answers wrong.")
+        Path | None, Option(metavar="FILE", help="Only problems that a file of `bench --output` answers wrong.")
     ] = None,
     answer_as: options.AnswerAs = "{}",
 ) -> None:

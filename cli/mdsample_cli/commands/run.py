@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import Interrupted, UsageError
@@ -30,26 +31,26 @@ def run(
     prompt: options.Prompt = None,
     input: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--input", "-i", metavar="FILE", help="JSON lines (fields by name, id) or one prompt a line; - is stdin."
         ),
     ] = None,
     output: options.Records = None,
     json: Annotated[
-        bool, typer.Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
+        bool, Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
     ] = False,
     live: Annotated[
-        bool, typer.Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
+        bool, Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
     ] = False,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Record every commit, for `mdsample replay` and `judge`.")
+        Path | None, Option(metavar="FILE", help="Record every commit, for `mdsample replay` and `judge`.")
     ] = None,
     watch: Annotated[
-        str | None, typer.Option(metavar="SLOT", help="Log a slot's entropy and best text after every forward pass.")
+        str | None, Option(metavar="SLOT", help="Log a slot's entropy and best text after every forward pass.")
     ] = None,
     expect_from: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="The right answer in each row of --input; --watch logs how probable it is."),
+        Option(metavar="KEY", help="The right answer in each row of --input; --watch logs how probable it is."),
     ] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError
@@ -30,31 +31,29 @@ def score(
     fill: options.FillOptions,
     model: Annotated[options.ModelOptions, Without("compile")],
     prompt: options.Prompt = None,
-    input: Annotated[
-        str | None, typer.Option("--input", "-i", metavar="FILE", help="Rows, as for run; - is stdin.")
-    ] = None,
+    input: Annotated[str | None, Option("--input", "-i", metavar="FILE", help="Rows, as for run; - is stdin.")] = None,
     choices: Annotated[
-        str | None, typer.Option(metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too.")
+        str | None, Option(metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too.")
     ] = None,
     choices_from: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Instead: the key of a list of texts in each row of --input.")
+        str | None, Option(metavar="KEY", help="Instead: the key of a list of texts in each row of --input.")
     ] = None,
-    slot: Annotated[str, typer.Option(metavar="NAME", help="The slot that the texts are scored in.")] = "answer",
+    slot: Annotated[str, Option(metavar="NAME", help="The slot that the texts are scored in.")] = "answer",
     method: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="chain: a pass for each token. marginals: one pass, as if independent. bound: LLaDA's Monte Carlo.",
         ),
     ] = "chain",
     order: Annotated[
-        str, typer.Option(metavar="ORDER", help="Order of the tokens in the chain rule, as in a policy.")
+        str, Option(metavar="ORDER", help="Order of the tokens in the chain rule, as in a policy.")
     ] = "left-to-right",
-    samples: Annotated[int, typer.Option(min=2, metavar="N", help="Monte Carlo samples (--method bound).")] = SAMPLES,
+    samples: Annotated[int, Option(min=2, metavar="N", help="Monte Carlo samples (--method bound).")] = SAMPLES,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
     json: options.Json = False,
-    trace: Annotated[str | None, typer.Option(hidden=True)] = None,
+    trace: Annotated[str | None, Option(hidden=True)] = None,
 ) -> int:
     """Log-probabilities of whole texts in a slot, in nats; other slots stay blank unless they are filled.
 

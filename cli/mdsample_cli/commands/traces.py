@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import Interrupted, UsageError
@@ -29,25 +30,21 @@ def traces(
     model: options.ModelOptions,
     input: Annotated[
         str,
-        typer.Option(
+        Option(
             "--input", "-i", metavar="FILE", help="JSON lines: the template's fields, the answer, an id; - is stdin."
         ),
     ],
     output: options.Records = None,
-    answer_field: Annotated[str, typer.Option(metavar="KEY", help="Key of the answer in a row.")] = "answer",
+    answer_field: Annotated[str, Option(metavar="KEY", help="Key of the answer in a row.")] = "answer",
     answer_as: options.AnswerAs = "{}",
-    slot: Annotated[str, typer.Option(metavar="NAME", help="The slot that the answer goes into.")] = "answer",
-    number: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Traces of each problem.")] = 8,
-    keep: Annotated[str, typer.Option(metavar="WHICH", help="all, or best:K by their score.")] = "all",
-    min_score: Annotated[
-        float | None, typer.Option(metavar="NATS", help="Keep no trace with a score below this.")
-    ] = None,
+    slot: Annotated[str, Option(metavar="NAME", help="The slot that the answer goes into.")] = "answer",
+    number: Annotated[int, Option("-n", min=1, metavar="N", help="Traces of each problem.")] = 8,
+    keep: Annotated[str, Option(metavar="WHICH", help="all, or best:K by their score.")] = "all",
+    min_score: Annotated[float | None, Option(metavar="NATS", help="Keep no trace with a score below this.")] = None,
     keep_by: Annotated[
-        str, typer.Option(metavar="mean|last", help="The score: log p(answer), averaged along a trace or at its end.")
+        str, Option(metavar="mean|last", help="The score: log p(answer), averaged along a trace or at its end.")
     ] = "mean",
-    policy: Annotated[
-        str, typer.Option("--policy", "-p", metavar="POLICY", help="How the traces are sampled.")
-    ] = POLICY,
+    policy: Annotated[str, Option("--policy", "-p", metavar="POLICY", help="How the traces are sampled.")] = POLICY,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
 ) -> int:

@@ -8,21 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mdsample.evaluation.bench import PolicyScore
-from mdsample_cli.files import require_plot
 
-_KINDS = (".svg", ".png", ".pdf")
 _MARKS = "osD^v<>P*X"
-
-
-def check(path: Path) -> None:
-    """Refuses, before anything is computed, what cannot be drawn or written."""
-    require_plot(path, _KINDS, f"takes a file that ends in {', '.join(_KINDS)}")
 
 
 def draw(scores: Sequence[PolicyScore], policies: Sequence[str], path: Path) -> None:
     """A point for each score, settings of the same parts joined to a curve; a colour for each, a mark for each model.
 
-    `policies`: texts of the policies, in the scores' order, again and again for every model.
+    `policies`: texts of the policies, in the scores' order, repeated for each model.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

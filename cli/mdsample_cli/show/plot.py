@@ -28,7 +28,7 @@ def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Seq
     for number, (rule, curve) in enumerate(rules.items()):
         x, y = hull([point.expected_nfe for point in curve], [point.kl for point in curve])
         colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
-        # rules often reach the same numbers: seen on top of one another by width
+        # rules often reach the same numbers: widths differ so that both are seen
         axes.plot(x, y, color=colour, linestyle=dash, label=rule, linewidth=max(1.2, 4 - 0.3 * number))
     for number, row in enumerate(rows):
         if math.isfinite(row.kl):
