@@ -1,4 +1,4 @@
-"""`python -m mdsample_cli`: the command, where there is no console script, as under `accelerate launch --module`."""
+"""`python -m mdsample_cli`: for `accelerate launch --module`, which takes no console script."""
 
 import sys
 

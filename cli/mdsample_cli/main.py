@@ -1,8 +1,8 @@
-"""The entry point: commands, and what becomes of errors.
+"""The entry point: commands, and how errors are reported.
 
-Results go to stdout; progress and everything said about a run go to stderr. Exit codes: 0, all went well; 1, a run
-failed or some of its rows did; 2, the command cannot mean anything (a wrong option, policy, template, model or file);
-130, interrupted. Modules of commands import the library inside their functions, so that `--help` does not wait for it.
+Results go to stdout; progress and notes go to stderr. Exit codes: 0, success; 1, a run or some of its rows failed;
+2, wrong usage (an option, policy, template, model or file); 130, interrupted. Modules of commands import the library
+inside their functions, so that `--help` does not wait for it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from typing import Annotated
 
 import typer
 
-from mdsample_cli.commands import (
-    audit,
-    bench,
-    calibrate,
-    convert,
-    finetune,
-    menu,
-    models,
-    replay,
-    rows,
-    run,
-    score,
-    traces,
-)
-from mdsample_cli.options import Interrupted, Wrong
+from mdsample_cli.commands.audit import audit
+from mdsample_cli.commands.bench import bench
+from mdsample_cli.commands.calibrate import calibrate
+from mdsample_cli.commands.convert import convert
+from mdsample_cli.commands.finetune import finetune
+from mdsample_cli.commands.judge import judge
+from mdsample_cli.commands.menu import explain, policies
+from mdsample_cli.commands.models import inspect, models
+from mdsample_cli.commands.replay import replay
+from mdsample_cli.commands.rows import rows
+from mdsample_cli.commands.run import run
+from mdsample_cli.commands.score import score
+from mdsample_cli.commands.traces import traces
+from mdsample_cli.errors import Interrupted, UsageError
 
 _INTERRUPTED = 130
 
@@ -39,20 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("score")(score.score)
-app.command("traces")(traces.traces)
-app.command("rows")(rows.rows)
-app.command("finetune")(finetune.finetune)
-app.command("policies")(menu.policies)
-app.command("explain")(menu.explain)
-app.command("models")(models.models)
-app.command("inspect")(models.inspect)
-app.command("convert")(convert.convert)
-app.command("audit")(audit.audit)
-app.command("bench")(bench.bench)
-app.command("calibrate")(calibrate.calibrate)
-app.command("replay")(replay.replay)
+for command in (
+    *(run, score, judge, traces, rows, finetune, policies, explain, models, inspect, convert, audit, bench, calibrate),
+    replay,
+):
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -75,7 +65,7 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal cannot show are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=arguments, prog_name="mdsample", standalone_mode=False)
@@ -83,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == _INTERRUPTED:  # typer has caught it
             typer.echo("interrupted", err=True)
         return int(code or 0)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, is done
         return _pipe_closed()
     except SystemExit as stop:  # what typer makes of a closed pipe
         if isinstance(stop.__context__, BrokenPipeError):
@@ -92,23 +82,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         typer.echo(f"interrupted; {stop}" if str(stop) else "interrupted", err=True)
         return _INTERRUPTED
-    except typer.TyperException as fault:
-        command = getattr(getattr(fault, "ctx", None), "command_path", None)
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", None)
         hint = f" (see '{command} --help')" if command else ""
-        return _failed(fault.format_message().rstrip(".") + hint, fault.exit_code)
-    except Wrong as fault:
-        return _failed(str(fault), 2)
-    except ValueError as fault:
+        return _failed(error.format_message().rstrip(".") + hint, error.exit_code)
+    except UsageError as error:
+        return _failed(str(error), 2)
+    except ValueError as error:
         from mdsample.errors import MdsampleError
 
-        # an error of ours says that what was asked for is wrong, any other that it failed on the way
-        return _failed(str(fault), 2 if isinstance(fault, MdsampleError) else 1)
-    except OSError as fault:
-        return _failed(str(fault), 1)
+        # an error of the library means wrong usage, any other a failure on the way
+        return _failed(str(error), 2 if isinstance(error, MdsampleError) else 1)
+    except OSError as error:
+        return _failed(str(error), 1)
 
 
 def _pipe_closed() -> int:
-    """Nobody reads on, so that nothing more need be written."""
+    """Nobody reads on, so nothing more is written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -2,213 +2,256 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, overload
 
-import typer
+import attrs
+from typer import Argument, Option
+
+from mdsample_cli.errors import UsageError
+from mdsample_cli.files import read_bytes, read_text, text_or_file
+from mdsample_cli.groups import OptionGroup
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
+    from mdsample.jobs.records import Request
+    from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
 
 MODEL = "tiny-gsm"
+#: after an interrupt
+RESUME = "finished rows are written; run the same command again to resume"
 
-Model = Annotated[
-    str, typer.Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
+ModelArgument = Annotated[
+    str, Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
 ]
-Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="What the model runs on.")]
+Revision = Annotated[str | None, Option(metavar="REV", help="Branch, tag or commit of a model on the hub.")]
 Device = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; on MLX gpu, cpu. Default: best.", show_default=False),
-]
-Cache = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="exact, for block-causal models; prefix or dual, both approximate, dual(8): computed anew after 8 passes.",
-    ),
-]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", metavar="", help="Let torch or MLX compile layers: seconds for every new shape."),
+    str | None, Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps; with MLX gpu or cpu. Default: best.")
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.",
-        show_default=False,
-    ),
+    str | None, Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.")
 ]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        "-t",
-        metavar="TEXT",
-        help="Text with {fields} and {slots:length}, or @FILE. Default: the model's own.",
-        show_default=False,
-    ),
+Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]
+Records = Annotated[
+    Path | None,
+    Option("--output", "-o", metavar="FILE", help="Append one JSON line per row as it finishes; run again to resume."),
 ]
-Chat = Annotated[
-    bool | None,
-    typer.Option(
-        "--chat/--no-chat",
-        metavar="",
-        help="Put the template into the model's chat template; the user says what stands before the first slot. "
-        "Default: yes for the model's own template, no for --template.",
-        show_default=False,
-    ),
+AnswersFile = Annotated[
+    Path | None, Option("--output", "-o", metavar="FILE", help="Keep every answer as a JSON line; run again to resume.")
 ]
-System = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="A system message; it brings --chat along.", show_default=False)
+AnswerAs = Annotated[
+    str, Option(metavar="TEXT", help="How the right answer is written, {} being the answer, as in ' {}'.")
 ]
-Fill = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SLOT=TEXT",
-        help="What stands in a slot from the beginning, as it is written, in every row; nobody writes there.",
-        show_default=False,
-    ),
-]
-FillFrom = Annotated[
-    list[str] | None,
-    typer.Option(metavar="SLOT=KEY", help="The same from a key of each row of --input.", show_default=False),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="With the rows' ids it fixes every random number.")]
+Seed = Annotated[int, Option(metavar="N", help="Seed; with the ids of the rows it fixes every random number.")]
 BatchSize = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Rows in one forward pass; it changes the time, never the results.")
+    int, Option(metavar="N", min=1, help="Rows in one forward pass; changes the time, never the results.")
 ]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable: JSON on stdout.")]
+Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout.")]
 
 
-class Wrong(Exception):
-    """The command cannot mean anything; the message says why, and the remedy."""
+@attrs.frozen(kw_only=True)
+class ModelOptions(OptionGroup):
+    """A model and what it runs on."""
+
+    panel: ClassVar = "Model"
+
+    model: Annotated[
+        str, Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
+    ] = MODEL
+    revision: Revision = None
+    backend: Annotated[
+        str, Option(metavar="NAME", help="torch, mlx, reference or another one installed; auto chooses.")
+    ] = "auto"
+    device: Device = None
+    dtype: Dtype = None
+    cache: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="exact, for block-causal models; prefix or dual, both approximate; "
+            "dual(8) recomputes everything every 8 passes.",
+        ),
+    ] = "none"
+    compile: Annotated[
+        bool, Option("--compile", metavar="", help="Let torch or MLX compile layers: seconds for each new shape.")
+    ] = False
+
+    def load(self) -> Denoiser:
+        """The model, ready to predict."""
+        from mdsample.backend.load import load
+
+        return load(
+            self.model,
+            self.backend,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            cache=self.cache,
+            compile=self.compile,
+        )
 
 
-class Interrupted(Exception):
-    """A person stopped the command; the message says what is kept."""
+@attrs.frozen(kw_only=True)
+class TemplateOptions(OptionGroup):
+    """The text around the slots."""
+
+    panel: ClassVar = "Template"
+
+    template: Annotated[
+        str | None,
+        Option(
+            "--template",
+            "-t",
+            metavar="TEXT",
+            help="Text with {fields} and {slots:length}, or @FILE. Default: that of the model or task.",
+        ),
+    ] = None
+    chat: Annotated[
+        bool | None,
+        Option(
+            "--chat/--no-chat",
+            metavar="",
+            help="Put the template into the model's chat template; the text before the first slot is the user's "
+            "message. Default: yes for the model's own template, no for --template.",
+        ),
+    ] = None
+    system: Annotated[str | None, Option(metavar="TEXT", help="A system message; implies --chat.")] = None
+
+    @overload
+    def open(self, model: str, revision: str | None, default: str) -> Template: ...
+    @overload
+    def open(self, model: str, revision: str | None, default: None = None) -> Template | None: ...
+    def open(self, model: str, revision: str | None, default: str | None = None) -> Template | None:
+        """The template given as text or `@file`, else `default`, in the chat template of `model` if that is asked for.
+
+        `None` if nothing is asked for: the template is the one that suits the model.
+        """
+        from mdsample.core.template import Template
+        from mdsample.models.card import read_card
+        from mdsample.models.chat import chat as in_chat
+        from mdsample.models.find import facts_folder
+
+        if self.system is not None and self.chat is False:
+            raise UsageError("--system is a message of the chat that --no-chat leaves out; give one of them")
+        text = default if self.template is None else text_or_file(self.template)
+        if self.chat or self.system is not None:
+            return in_chat(model, text, system=self.system, revision=revision)
+        if text is None and self.chat is False:
+            card = read_card(facts_folder(model, revision))
+            text = None if card.plain == card.template else card.plain
+        return None if text is None else Template.parse(text)
+
+    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser]:
+        """The template to fill, and the model; a wrong template is refused before the model is loaded."""
+        from mdsample.core.template import Template
+
+        chosen = self.open(model.model, model.revision)
+        denoiser = model.load()
+        return chosen or Template.parse(denoiser.template), denoiser
 
 
-def read_bytes(path: str) -> bytes:
-    """A file's bytes, or standard input's for `-`."""
-    if not path:
-        raise Wrong("the name of a file is empty; give one, or - for standard input")
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as fault:
-        raise Wrong(f"cannot read {path}: {fault.strerror or fault}") from fault
+@attrs.frozen(kw_only=True)
+class FillOptions(OptionGroup):
+    """Texts of slots that are given rather than sampled."""
+
+    panel: ClassVar = "Template"
+
+    fill: Annotated[
+        list[str] | None,
+        Option(
+            metavar="SLOT=TEXT",
+            help="Pre-fill a slot with TEXT in every row (verbatim; the model does not change it). May be repeated.",
+        ),
+    ] = None
+    fill_from: Annotated[
+        list[str] | None,
+        Option(metavar="SLOT=KEY", help="Pre-fill a slot from a key of each row of --input. May be repeated."),
+    ] = None
+
+    @property
+    def in_every_row(self) -> dict[str, str]:
+        """Slot to text."""
+        return _by_slot(self.fill, "--fill")
+
+    @property
+    def from_rows(self) -> dict[str, str]:
+        """Slot to key of a row."""
+        return _by_slot(self.fill_from, "--fill-from")
+
+    def check(self, input: str | None) -> None:
+        """Refuses options that contradict each other, or need rows where there are none."""
+        if self.from_rows and input is None:
+            raise UsageError("--fill-from takes keys of the rows of --input; give one, or say --fill SLOT=TEXT")
+        if both := sorted(self.in_every_row.keys() & self.from_rows.keys()):
+            raise UsageError(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
+
+    def read(
+        self, input: str, template: Template, choices: str | None = None, expected: str | None = None
+    ) -> list[Request]:
+        """The rows of a file, or of standard input for `-`; the keywords as for `read_requests`."""
+        from mdsample.jobs.records import read_requests
+
+        requests = read_requests(read_bytes(input), template, input, self.from_rows, choices, expected)
+        return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]
 
 
-def open_fills(
-    fill: list[str] | None, fill_from: list[str] | None, input: str | None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What stands in slots of every row, and the keys of the rows from which slots are filled."""
-    everywhere, by_row = _fills(fill, "--fill"), _fills(fill_from, "--fill-from")
-    if by_row and input is None:
-        raise Wrong("--fill-from takes keys of the rows of --input; give one, or say --fill SLOT=TEXT")
-    if both := sorted(everywhere.keys() & by_row.keys()):
-        raise Wrong(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
-    return everywhere, by_row
+@attrs.frozen(kw_only=True)
+class PolicyOptions(OptionGroup):
+    """One policy, as text or from a file."""
+
+    panel: ClassVar = "Policy"
+
+    policy: Annotated[
+        str | None,
+        Option(
+            "--policy",
+            "-p",
+            metavar="POLICY",
+            help="For example 'med(0.2)+early-exit(0.1)'. Default: med+early-exit (med, without a slot 'answer').",
+        ),
+    ] = None
+    policy_file: Annotated[str | None, Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
+    steps: Annotated[
+        int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
+    ] = None
+
+    def open(self) -> Policy | None:
+        """The policy, or `None` if no option is given."""
+        from mdsample.errors import SpecError
+        from mdsample.policy.base import Policy
+        from mdsample.policy.parsing import parse
+        from mdsample.policy.toml import from_toml
+
+        text, file, steps = self.policy, self.policy_file, self.steps
+        if text is not None and file is not None:
+            raise UsageError("--policy and --policy-file are two policies; give one of them")
+        if text is None and file is None and steps is None:
+            return None
+        try:
+            policy = parse(text) if text is not None else from_toml(read_text(file)) if file is not None else Policy()
+        except SpecError as error:
+            raise UsageError(f"{file}: {error}" if file is not None else str(error)) from error
+        try:
+            return policy if steps is None else parse("+".join(filter(None, (str(policy), f"steps({steps})"))))
+        except SpecError as error:
+            raise UsageError(f"--steps {steps} is short for '+steps({steps})': {error}") from error
 
 
-def _fills(told: list[str] | None, option: str) -> dict[str, str]:
+def check_answer_as(text: str) -> None:
+    """Refuses an `AnswerAs` without a place for the answer."""
+    if text.count("{}") != 1:
+        raise UsageError(f"--answer-as needs {{}} once, where the answer goes; got {text!r}")
+
+
+def _by_slot(pairs: list[str] | None, option: str) -> dict[str, str]:
     """`SLOT=TEXT`, or `SLOT=KEY`, once for each slot."""
-    found: dict[str, str] = {}
-    for one in told or []:
-        slot, equals, text = one.partition("=")
+    texts: dict[str, str] = {}
+    for pair in pairs or []:
+        slot, equals, text = pair.partition("=")
         if not slot or not equals:
-            raise Wrong(f"{option} takes the name of a slot, = and what goes into it; got {one!r}")
-        if slot in found:
-            raise Wrong(f"{option} is told twice what goes into slot {slot!r}; keep one")
-        found[slot] = text
-    return found
-
-
-def writable(path: Path, option: str) -> None:
-    """Refuses a file that cannot be written, before there is anything to write."""
-    if not path.name:
-        raise Wrong(f"{option} needs the name of a file; got {str(path)!r}")
-    if path.is_dir():
-        raise Wrong(f"{option}: cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise Wrong(f"{option}: cannot write {path}: there is no such folder")
-    probe = path.with_name(path.name + ".part")
-    try:
-        probe.open("ab").close()
-        probe.unlink()
-    except OSError as fault:
-        raise Wrong(f"{option}: cannot write {path}: {fault.strerror or fault}") from fault
-
-
-def apart(**files: str | Path | None) -> None:
-    """Refuses one file for two purposes; the keywords are the options' names."""
-    seen: dict[Path, str] = {}
-    for option, file in files.items():
-        if file is None or str(file) == "-":
-            continue
-        place = Path(file).resolve()
-        if place in seen:
-            raise Wrong(f"--{seen[place]} and --{option} are the same file, {file}; one would destroy the other")
-        seen[place] = option
-
-
-def read_text(path: str) -> str:
-    """A file's text."""
-    try:
-        return read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise Wrong(f"{path} is not UTF-8 (byte {fault.start})") from fault
-
-
-def open_template(
-    text: str | None,
-    model: str,
-    revision: str | None,
-    chat: bool | None,
-    system: str | None,
-    default: str | None = None,
-) -> Template | None:
-    """The template given as text or `@file`, else `default`, in the model's chat template if that is asked for.
-
-    `None` if nothing is asked for: the template is the one that suits the model.
-    """
-    from mdsample.core.template import Template
-    from mdsample.models.card import read_card
-    from mdsample.models.chat import chat as in_chat
-    from mdsample.models.find import facts_folder
-
-    if system is not None and chat is False:
-        raise Wrong("--system is a message of the chat that --no-chat leaves out; give one of them")
-    if text is not None and text.startswith("@"):
-        text = read_text(text[1:]).removesuffix("\n")
-    text = default if text is None else text
-    if chat or system is not None:
-        return in_chat(model, text, system=system, revision=revision)
-    if text is None and chat is False:
-        card = read_card(facts_folder(model, revision))
-        text = None if card.plain == card.template else card.plain
-    return None if text is None else Template.parse(text)
-
-
-def open_policy(text: str | None, file: str | None, steps: int | None) -> Policy | None:
-    """The policy that the options say, or `None` if they say nothing."""
-    from mdsample.errors import SpecError
-    from mdsample.policy.base import Policy
-    from mdsample.policy.parsing import parse
-    from mdsample.policy.toml import from_toml
-
-    if text is not None and file is not None:
-        raise Wrong("--policy and --policy-file are two policies; give one of them")
-    if text is None and file is None and steps is None:
-        return None
-    try:
-        policy = parse(text) if text is not None else from_toml(read_text(file)) if file is not None else Policy()
-    except SpecError as fault:
-        raise Wrong(f"{file}: {fault}" if file is not None else str(fault)) from fault
-    try:
-        return policy if steps is None else parse("+".join(filter(None, (str(policy), f"steps({steps})"))))
-    except SpecError as fault:
-        raise Wrong(f"--steps {steps} is short for '+steps({steps})': {fault}") from fault
+            raise UsageError(f"{option} takes the name of a slot, = and what goes into it; got {pair!r}")
+        if slot in texts:
+            raise UsageError(f"{option} sets slot {slot!r} twice; keep one")
+        texts[slot] = text
+    return texts

@@ -13,13 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import pytest
+import typer
 from checkpoints import write_checkpoint
+from mdsample_cli.groups import Without, grouped
 from mdsample_cli.main import main
+from mdsample_cli.options import ModelOptions
 
 #: the template of `tiny-gsm`, so that the task's problems are the model's sample problems
 TEMPLATE = "Question: {prompt}\nReasoning:{reasoning:96}\nAnswer:{answer:4}"
@@ -357,7 +361,7 @@ def test_an_interrupt_writes_what_is_finished(model: Path, tmp_path: Path) -> No
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130 and out == b""
-    assert err == b"interrupted; what was finished is written; the same command goes on from here\n"
+    assert err == b"interrupted; finished rows are written; run the same command again to resume\n"
     rows = [json.loads(text) for text in path.read_text().splitlines()]
     assert rows and all(row["text"] for row in rows)
 
@@ -376,7 +380,7 @@ def test_a_reader_that_has_seen_enough(model: Path, tmp_path: Path) -> None:
 
 def test_live_without_a_terminal_says_so(mdsample: Command, model: Path) -> None:
     ran = mdsample("run", "--model", model, "-t", SHORT, "--live", "hi")
-    assert (ran.code, ran.err) == (0, "--live needs a terminal; here is the result\n")
+    assert (ran.code, ran.err) == (0, "--live needs a terminal; only the result is shown\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
@@ -535,7 +539,7 @@ def test_audit_frontier_and_plot(mdsample: Command, tmp_path: Path) -> None:
 
 
 def test_plot_without_matplotlib(mdsample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdsample_cli.commands.audit.find_spec", lambda name: None)
+    monkeypatch.setattr("mdsample_cli.files.find_spec", lambda name: None)
     ran = mdsample("audit", "-p", "med", "--plot", "x.png")
     assert (ran.code, ran.err) == (2, "error: --plot needs matplotlib: pip install 'mdsample[plot]'\n")
 
@@ -687,36 +691,31 @@ def test_calibrate(mdsample: Command, model: Path, tmp_path: Path) -> None:
     assert refused.code == 2 and "'answer' must be text or a whole number; it is not there" in refused.err
 
 
-def test_score_trace(mdsample: Command, model: Path, tmp_path: Path) -> None:
+def test_judge(mdsample: Command, model: Path, tmp_path: Path) -> None:
     kept = tmp_path / "t.jsonl"
     assert (
         mdsample("run", "the cat", "-t", SHORT.replace("A{", "{r:5} A{"), "--model", model, "--trace", kept).code == 0
     )
-    ran = mdsample("score", "--trace", kept, "--model", model)
+    ran = mdsample("judge", kept, "--model", model)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("log p(answer = ") and "(nothing)" in ran.out
     other = shutil.copytree(model, tmp_path / "other")
-    judged = mdsample("score", "--trace", kept, "--model", other)
+    judged = mdsample("judge", kept, "--model", other)
     assert (judged.code, judged.err) == (0, f"{kept} was written by {model.name}; other judges it\n")
     assert judged.out == ran.out
-    [row] = mdsample("score", "--trace", kept, "--model", model, "--by", "token", "--answer", "12", "--json").rows
+    [row] = mdsample("judge", kept, "--model", model, "--by", "token", "--answer", "12", "--json").rows
     assert row["answer"] == "12" and 1 <= len(row["parts"]) == row["nfe"] - 1 <= 5
     assert abs(row["before"] + sum(p["change"] for p in row["parts"]) - row["parts"][-1]["log_probability"]) < 1e-9
     for more, message in (
         (("--by", "word"), "--by takes one of sentence, step, token; got 'word'"),
         (("--slot", "x"), "the trace has no slot 'x'; slots there: r, answer"),
-        (("--choices", "a,b"), "--trace is judged by itself; leave out the prompt, --input and choices"),
-        (("-t", SHORT, "--fill", "r=a"), "--trace brings its own template and slots; leave out --fill, --template"),
-        (("--method", "bound"), "--trace is judged by the chain rule from left to right; leave out --method"),
+        (("-t", SHORT), "No such option: -t"),
         (("--answer", "the cat sat on the mat the cat sat"), "tokens; the slot has 3"),
     ):
-        refused = mdsample("score", "--trace", kept, "--model", model, *more)
+        refused = mdsample("judge", kept, "--model", model, *more)
         assert refused.code == 2 and message in refused.err
-    assert "cannot read" in mdsample("score", "--trace", tmp_path / "none").err
-    assert (
-        mdsample("score", "x", "--answer", "y").err
-        == "error: --answer goes with --trace; texts to score are --choices\n"
-    )
+    assert "cannot read" in mdsample("judge", tmp_path / "none").err
+    assert mdsample("score", "--trace", "t").err == "error: score does not read traces; use: mdsample judge t\n"
 
 
 def test_audit_shows_what_it_knows_before_it_fails(mdsample: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -745,20 +744,30 @@ def test_version_and_help(mdsample: Command) -> None:
     assert mdsample("--version").out == f"mdsample {library.__version__}\n"
     bare, helped = mdsample(), mdsample("--help")
     assert bare.code == helped.code == 0
-    for command in ("run", "policies", "explain", "models", "audit", "replay", "bench", "rows"):
+    for command in ("run", "judge", "policies", "explain", "models", "audit", "replay", "bench", "rows"):
         assert command in helped.out
         assert mdsample(command, "--help").code == 0
 
 
 def test_defaults_that_are_written_twice_agree() -> None:
     # the command must not import the library to know them
-    from inspect import signature
-
-    from mdsample_cli.commands import bench, run
+    from mdsample_cli.commands.bench import bench
+    from mdsample_cli.commands.run import run
 
     from mdsample.sampling.engine import BATCH_SIZE
 
-    assert {signature(f).parameters["batch_size"].default for f in (run.run, bench.bench)} == {BATCH_SIZE}
+    assert {signature(command).parameters["batch_size"].default for command in (run, bench)} == {BATCH_SIZE}
+
+
+def test_option_groups_become_the_options_of_a_command() -> None:
+    def command(model: Annotated[ModelOptions, Without("compile")], seed: Annotated[int, typer.Option()] = 0) -> Any:
+        return model, seed
+
+    flat = grouped(command)
+    names = ["model", "revision", "backend", "device", "dtype", "cache", "seed"]
+    assert list(signature(flat).parameters) == names
+    values = {name: parameter.default for name, parameter in signature(flat).parameters.items()}
+    assert flat(**{**values, "model": "x", "seed": 3}) == (ModelOptions(model="x"), 3)
 
 
 def test_the_command_does_not_wait_for_the_library() -> None:

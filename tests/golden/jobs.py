@@ -764,7 +764,7 @@ def run_of_bad_rows() -> Json:
 
 def traced_run() -> Json:
     """A run with a trace, its replay, and the judgement of its reasonings."""
-    judge = ["score", "--trace", "trace.jsonl", "--backend", "reference", "--json"]
+    judge = ["judge", "trace.jsonl", "--backend", "reference", "--json"]
     return ask(
         ["run", *REFERENCE, "-i", "rows.jsonl", "-p", "med(0.5)+temperature(0.8)", "--trace", "trace.jsonl", "--json"],
         ["replay", "trace.jsonl", "--json"],
@@ -916,7 +916,7 @@ REFUSED: list[list[str]] = [
     ["score", "hi", "--choices", "a,a", "--backend", "reference"],
     ["score", "hi", "--choices", "a", "--slot", "x", "--backend", "reference"],
     ["score", "hi", "--choices", "a", "--method", "bound", "--order", "entropy"],
-    ["score", "--trace", "absent"],
+    ["judge", "absent"],
     ["traces", "-i", "absent", "--keep", "best:0"],
     ["traces", "-i", "absent", "--answer-as", "x"],
     ["traces", "-i", "rows.jsonl", "--slot", "x", "--backend", "reference"],

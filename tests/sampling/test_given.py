@@ -172,7 +172,7 @@ def test_fill_from_a_key_of_each_row(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (["--fill", "answer"], "--fill takes the name of a slot, = and what goes into it; got 'answer'"),
         (["--fill", "=3"], "--fill takes the name of a slot"),
-        (["--fill", "answer=1", "--fill", "answer=2"], "--fill is told twice what goes into slot 'answer'"),
+        (["--fill", "answer=1", "--fill", "answer=2"], "--fill sets slot 'answer' twice; keep one"),
         (
             ["--fill", "anwser=1"],
             "'anwser' cannot be given: it is no slot of the template; slots here: reasoning, answer",

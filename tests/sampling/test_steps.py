@@ -110,6 +110,6 @@ def test_a_recorded_reasoning_is_judged_step_by_step(
     trace = tmp_path / "t.jsonl"
     on = ("--model", folder, "--backend", "reference")
     command(capsys, "run", "the cat", *on, "-t", TEMPLATE, "-p", "entropy+top(1)", "--trace", trace)
-    assert command(capsys, "score", "--trace", trace, *on, "--by", "sentence")
+    assert command(capsys, "judge", trace, *on, "--by", "sentence")
     [judged] = judge(mdsample.load(folder, "reference"), mdsample.Trace.load(trace))
     assert len(judged.parts) >= 2  # a step's end is a part's end

@@ -233,7 +233,6 @@ def test_rows_of_a_file_and_what_is_wrong_with_some(tmp_path: Path, capsys: pyte
         (["a", "--choices", "1", "--samples", "1", "--method", "bound"], "samples"),
         (["a", "--choices", "1", "--samples", "4"], "--samples are those of the bound; with --method chain"),
         (["a", "--choices", "1", "--method", "bound", "--order", "random"], "--order is that of the chain rule"),
-        (["a", "--choices", "1", "--by", "step"], "--by step parts the reasoning of a --trace; leave it out"),
         (["a", "--choices", "a very long answer that cannot fit"], "slot 'answer' has 4 positions"),
     ],
 )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.options import Wrong
+from mdsample_cli.errors import UsageError
+from mdsample_cli.files import require_plot
 
 if TYPE_CHECKING:
     from mdsample.exact import Toy
@@ -24,30 +25,18 @@ POLICIES = ("one-by-one", "med", "eb", "fast-dllm")
 def audit(
     policy: Annotated[
         list[str] | None,
-        typer.Option(
-            "--policy",
-            "-p",
-            metavar="POLICY",
-            help=f"May be repeated. Default: {', '.join(POLICIES)}.",
-            show_default=False,
-        ),
+        Option("--policy", "-p", metavar="POLICY", help=f"May be repeated. Default: {', '.join(POLICIES)}."),
     ] = None,
-    toy: Annotated[str, typer.Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
+    toy: Annotated[str, Option(metavar="NAME", help="The distribution; `list` lists them.")] = "coupled-strong",
     frontier: Annotated[
-        bool,
-        typer.Option(
-            "--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes."
-        ),
+        bool, Option("--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes.")
     ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="KL over forward passes, as .png or .svg.", show_default=False),
-    ] = None,
+    plot: Annotated[Path | None, Option(metavar="FILE", help="Draw KL over forward passes (.png or .svg).")] = None,
     json: options.Json = False,
 ) -> None:
-    """Compute, not sample: how far a policy's law is from the distribution it samples, and what it costs.
+    """How far a policy's law is from a known distribution, computed exactly, and what it costs.
 
-    A policy that does not say how tokens are drawn is given temperature(1): the question is about sampling.
+    A policy without a draw gets temperature(1), because the question is about sampling.
     """
     from mdsample.exact import TOYS, LawTooLarge
     from mdsample.exact.audit import audit as audited
@@ -60,25 +49,20 @@ def audit(
         typer.echo("\n".join(line({"toy": name}) if json else name for name in TOYS))
         return
     if toy not in TOYS:
-        raise Wrong(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
-        raise Wrong(f"--plot writes .png and .svg; got {plot}")
-    if plot is not None:
-        options.writable(plot, "--plot")
-        if find_spec("matplotlib") is None:
-            raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'")
+        raise UsageError(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
+    require_plot(plot, (".png", ".svg"), "writes .png and .svg")
     world = TOYS[toy]()
     policies = [parse(text) for text in policy or POLICIES]
     policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
     rows: list[Audit] = []
     try:
-        for one in policies:
-            rows += audited([one], world)
+        for candidate in policies:
+            rows += audited([candidate], world)
         points = all_rules(world) if frontier else []
-    except LawTooLarge as fault:
-        if rows and not json:  # what is known already took its time
+    except LawTooLarge as error:
+        if rows and not json:  # show what is already computed
             _show(toy, world, rows, [])
-        raise Wrong(str(fault)) from fault
+        raise UsageError(str(error)) from error
     if plot is not None:
         from mdsample_cli.show.plot import draw
 

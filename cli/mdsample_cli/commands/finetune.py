@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.options import Interrupted, Wrong
+from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.files import read_bytes
+from mdsample_cli.groups import grouped
 
-_SHOWN = 3  # faults of the data that are spelled out
+if TYPE_CHECKING:
+    from mdsample.jobs.examples import Examples
+
+_SHOWN = 3  # rows left out that are spelled out
 
 
+@grouped
 def finetune(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
-    ],
+    template: options.TemplateOptions,
+    model: options.ModelArgument,
     data: Annotated[
         list[str],
-        typer.Option(
+        Option(
             "--data",
             metavar="FILE",
             help="JSON lines: rows with a text for every field and slot, records of run, or traces. May be repeated.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The trained model; run again to resume.")],
-    template: options.Layout = None,
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="The trained model; run again to resume.")],
     write_as: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="SLOT=TEXT",
             help="How a slot's text is written into it, {} being the text, as in 'answer= {}'. May be repeated.",
-            show_default=False,
         ),
     ] = None,
     lora: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="RANK", help="Train low-rank adapters. Default: all weights.", show_default=False),
+        int | None, Option(min=1, metavar="RANK", help="Train low-rank adapters. Default: all weights.")
     ] = None,
-    epochs: Annotated[float, typer.Option(metavar="N", help="Times that every example is seen.")] = 3.0,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a step, on each device.")] = 16,
-    accumulate: Annotated[int, typer.Option(min=1, metavar="N", help="Steps whose gradients are added up.")] = 1,
-    learning_rate: Annotated[float, typer.Option(metavar="X", help="AdamW's highest.")] = 1e-4,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", metavar="", help="Compute products in bfloat16.")] = False,
+    epochs: Annotated[float, Option(metavar="N", help="Passes over the examples.")] = 3.0,
+    batch_size: Annotated[int, Option(min=1, metavar="N", help="Rows in a step, on each device.")] = 16,
+    accumulate: Annotated[int, Option(min=1, metavar="N", help="Steps of gradient accumulation.")] = 1,
+    learning_rate: Annotated[float, Option(metavar="X", help="Peak learning rate of AdamW.")] = 1e-4,
+    bfloat16: Annotated[bool, Option("--bfloat16", metavar="", help="Mixed precision with bfloat16.")] = False,
     save_memory: Annotated[
-        bool, typer.Option("--save-memory", metavar="", help="Compute activations twice, do not keep them.")
+        bool, Option("--save-memory", metavar="", help="Gradient checkpointing: recompute activations.")
     ] = False,
-    save_every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.")] = 200,
-    chat: options.Chat = None,
-    system: options.System = None,
+    save_every: Annotated[int, Option(min=1, metavar="N", help="Steps between checkpoints.")] = 200,
     revision: options.Revision = None,
     device: options.Device = None,
     seed: options.Seed = 0,
@@ -59,27 +61,16 @@ def finetune(
 
     For several devices: accelerate launch --module mdsample_cli finetune …
     """
-    from mdsample.core.template import Template
-    from mdsample.jobs.examples import Examples, read_examples
     from mdsample.jobs.records import line
-    from mdsample.models.card import read_card
-    from mdsample.models.families import read_config
-    from mdsample.models.find import facts_folder
-    from mdsample.models.tokenizer import FileTokenizer
     from mdsample_cli.show import render
     from mdsample_cli.show.screens import bar
 
     try:
         from mdsample_torch import finetune as training
-    except ImportError as fault:
-        raise Wrong(f"training needs more than is installed ({fault}): pip install 'mdsample[train]'") from fault
+    except ImportError as error:
+        raise UsageError(f"training needs more than is installed ({error}): pip install 'mdsample[train]'") from error
 
-    written = dict[str, str]()
-    for told in write_as or []:
-        slot, equals, form = told.partition("=")
-        if not slot or not equals or slot in written:
-            raise Wrong(f"--write-as takes each slot once, = and how its text is written; got {told!r}")
-        written[slot] = form
+    forms = _forms(write_as or [])
     try:
         settings = training.Settings(
             lora=lora,
@@ -92,21 +83,9 @@ def finetune(
             save_every=save_every,
             seed=seed,
         )
-    except ValueError as fault:
-        raise Wrong(str(fault)) from fault
-    asked = options.open_template(template, model, revision, chat, system)
-    folder = facts_folder(model, revision)
-    trunk = read_config(folder)
-    tokenizer = FileTokenizer.read(folder, trunk)
-    layout = Template.parse(read_card(folder).template) if asked is None else asked
-    found = Examples([], [])
-    for name in data:
-        more = read_examples(options.read_bytes(name), layout, tokenizer, name, written, trunk.max_length)
-        found = Examples(found.examples + more.examples, found.faults + [f"{name}, {fault}" for fault in more.faults])
-    for fault in found.faults[:_SHOWN]:
-        typer.echo(f"left out: {fault}", err=True)
-    if len(found.faults) > _SHOWN:
-        typer.echo(f"left out: {len(found.faults) - _SHOWN} more", err=True)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    data_read = _examples(model, revision, template, data, forms)
     try:
         with bar() as progress:
             task = progress.add_task("steps", total=None)
@@ -114,21 +93,61 @@ def finetune(
             def watch(step: int, steps: int, loss: float) -> None:
                 progress.update(task, completed=step, total=steps, description=f"steps, loss {loss:.3f}")
 
-            made = training.finetune(
-                model, found.examples, out, settings, revision=revision, device=device, watch=watch
+            trained = training.finetune(
+                model, data_read.examples, out, settings, revision=revision, device=device, watch=watch
             )
     except KeyboardInterrupt:
-        raise Interrupted("the same command goes on from the last checkpoint") from None
+        raise Interrupted("run the same command again to resume from the last checkpoint") from None
     if not training.first_process():
         return
     if json:
-        typer.echo(line({"examples": len(found.examples), "left_out": len(found.faults), **made.record()}))
+        counts = {"examples": len(data_read.examples), "left_out": len(data_read.faults)}
+        typer.echo(line({**counts, **trained.record()}))
         return
     rows = [
-        ("folder", str(made.folder)),
-        ("examples", f"{len(found.examples)}, {made.steps} steps, {made.seconds:.0f} s"),
-        ("trained", f"{made.trained:,} of {made.parameters:,} weights"),
-        ("loss", f"{made.first_loss:.4f} in the first tenth, {made.last_loss:.4f} in the last, nats a token"),
-        ("run it", f"mdsample run --model {made.folder}"),
+        ("folder", str(trained.folder)),
+        ("examples", f"{len(data_read.examples)}, {trained.steps} steps, {trained.seconds:.0f} s"),
+        ("trained", f"{trained.trained:,} of {trained.parameters:,} weights"),
+        ("loss", f"{trained.first_loss:.4f} in the first tenth, {trained.last_loss:.4f} in the last, nats a token"),
+        ("run it", f"mdsample run --model {trained.folder}"),
     ]
     render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
+
+
+def _forms(pairs: Sequence[str]) -> dict[str, str]:
+    """How the text of a slot is written, by slot."""
+    forms: dict[str, str] = {}
+    for pair in pairs:
+        slot, equals, form = pair.partition("=")
+        if not slot or not equals or slot in forms:
+            raise UsageError(f"--write-as takes each slot once, = and how its text is written; got {pair!r}")
+        forms[slot] = form
+    return forms
+
+
+def _examples(
+    model: str, revision: str | None, template: options.TemplateOptions, files: Sequence[str], forms: dict[str, str]
+) -> Examples:
+    """The examples of all files; says on stderr which rows are left out."""
+    from mdsample.core.template import Template
+    from mdsample.jobs.examples import Examples, read_examples
+    from mdsample.models.card import read_card
+    from mdsample.models.families import read_config
+    from mdsample.models.find import facts_folder
+    from mdsample.models.tokenizer import FileTokenizer
+
+    chosen = template.open(model, revision)
+    folder = facts_folder(model, revision)
+    trunk = read_config(folder)
+    tokenizer = FileTokenizer.read(folder, trunk)
+    layout = chosen or Template.parse(read_card(folder).template)
+    examples = Examples([], [])
+    for name in files:
+        more = read_examples(read_bytes(name), layout, tokenizer, name, forms, trunk.max_length)
+        faults = [f"{name}, {fault}" for fault in more.faults]
+        examples = Examples(examples.examples + more.examples, examples.faults + faults)
+    for fault in examples.faults[:_SHOWN]:
+        typer.echo(f"left out: {fault}", err=True)
+    if len(examples.faults) > _SHOWN:
+        typer.echo(f"left out: {len(examples.faults) - _SHOWN} more", err=True)
+    return examples

@@ -1,16 +1,20 @@
-"""What `mdsample score --trace` shows: a reasoning, and how much each part of it makes of the answer."""
+"""`mdsample judge`: a recorded reasoning, and how much each part of it makes of the answer."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from mdsample_cli.options import Wrong
+from mdsample_cli import options
+from mdsample_cli.errors import UsageError
+from mdsample_cli.files import cannot_read
+from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from mdsample.scoring.judge import Judged, Part
 
@@ -18,50 +22,48 @@ if TYPE_CHECKING:
 _SLIGHT = 0.1
 
 
-def judge_trace(
-    trace: Path,
-    answer: str | None,
-    by: str,
-    slot: str,
-    model: str,
-    revision: str | None,
-    backend: str,
-    device: str | None,
-    dtype: str | None,
-    cache: str,
-    batch_size: int,
-    json: bool,
+@grouped
+def judge(
+    model: Annotated[options.ModelOptions, Without("compile")],
+    trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    slot: Annotated[str, Option(metavar="NAME", help="The slot of the answer.")] = "answer",
+    answer: Annotated[str | None, Option(metavar="TEXT", help="The answer to score. Default: each row's own.")] = None,
+    by: Annotated[
+        str, Option(metavar="WAY", help="Where the reasoning is split: sentence, step or token.")
+    ] = "sentence",
+    batch_size: options.BatchSize = 16,
+    json: options.Json = False,
 ) -> None:
-    """Judges every row of a trace; with `json` one object a row."""
-    from mdsample.backend.load import load
+    """Log p(answer), in nats, before and after each part of a recorded reasoning, and where it falls the most.
+
+    The answer is scored by the chain rule from left to right.
+    """
     from mdsample.jobs.records import line
     from mdsample.sampling.trace import Trace
-    from mdsample.scoring.judge import WAYS, judge
+    from mdsample.scoring.judge import WAYS
+    from mdsample.scoring.judge import judge as judged_rows
     from mdsample_cli.show import render
 
     if by not in WAYS:
-        raise Wrong(f"--by takes one of {', '.join(WAYS)}; got {by!r}")
+        raise UsageError(f"--by takes one of {', '.join(WAYS)}; got {by!r}")
     try:
-        record = Trace.load(trace)
-    except OSError as fault:
-        raise Wrong(f"cannot read {trace}: {fault.strerror or fault}") from fault
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache)
-    if record.model != denoiser.name:
-        typer.echo(f"{trace} was written by {record.model}; {denoiser.name} judges it", err=True)
-    answers = None if answer is None else dict.fromkeys(record.canvas.ids, answer)
+        recorded = Trace.load(trace)
+    except OSError as error:
+        raise cannot_read(trace, error) from error
+    denoiser = model.load()
+    if recorded.model != denoiser.name:
+        typer.echo(f"{trace} was written by {recorded.model}; {denoiser.name} judges it", err=True)
+    answers = None if answer is None else dict.fromkeys(recorded.canvas.ids, answer)
     out = render.console()
-    for judged in judge(denoiser, record, slot, answers, by, batch_size):
+    for judged in judged_rows(denoiser, recorded, slot, answers, by, batch_size):
         if json:
-            told = {"slot": slot, "by": by, "model": denoiser.name, "backend": denoiser.backend}
-            print(line({**_record(judged), **told}), flush=True)
-            continue
-        where = "" if len(record.canvas) == 1 else f"{judged.id}: "
-        render.show(out, f"{where}log p({slot} = {judged.answer!r}), nats, before and after each part\n")
-        render.show(out, _shown(judged))
-        worst = judged.worst
-        if worst is not None and worst.change < -_SLIGHT:
-            render.show(out, render.plain(f"\nfalls the most ({worst.change:.2f}) at: {worst.text.strip()}"))
-        render.show(out, "")
+            settings = {"slot": slot, "by": by, "model": denoiser.name, "backend": denoiser.backend}
+            print(line({**_record(judged), **settings}), flush=True)
+        else:
+            row_id = "" if len(recorded.canvas) == 1 else f"{judged.id}: "
+            heading = f"{row_id}log p({slot} = {judged.answer!r}), nats, before and after each part\n"
+            render.show(out, heading)
+            render.show(out, *_shown(judged))
 
 
 def _record(judged: Judged) -> dict[str, object]:
@@ -69,7 +71,7 @@ def _record(judged: Judged) -> dict[str, object]:
     return {"id": judged.id, "answer": judged.answer, "before": judged.before, "parts": parts, "nfe": len(parts) + 1}
 
 
-def _shown(judged: Judged) -> Table:
+def _shown(judged: Judged) -> list[RenderableType]:
     from rich.table import Table
 
     from mdsample_cli.show import render
@@ -83,7 +85,10 @@ def _shown(judged: Judged) -> Table:
         colour = _colour(part)
         change = render.plain(f"{part.change:+.2f}", colour)
         grid.add_row(f"{part.log_probability:.2f}", change, render.plain(part.text.strip() or "(end)", colour))
-    return grid
+    worst = judged.worst
+    if worst is None or worst.change >= -_SLIGHT:
+        return [grid, ""]
+    return [grid, render.plain(f"\nfalls the most ({worst.change:.2f}) at: {worst.text.strip()}"), ""]
 
 
 def _colour(part: Part) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import attrs
 import typer
+from typer import Argument
 
 from mdsample_cli import options
 
@@ -31,8 +32,7 @@ def policies(json: options.Json = False) -> None:
 
 
 def explain(
-    policy: Annotated[str, typer.Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")],
-    json: options.Json = False,
+    policy: Annotated[str, Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")], json: options.Json = False
 ) -> None:
     """What a policy does: every seat, every setting, given or default, and the papers."""
     from rich.padding import Padding

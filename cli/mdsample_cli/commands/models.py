@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Option
 
 from mdsample_cli import options
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def models(json: options.Json = False) -> None:
-    """Models that come with the package, families that can be read, backends and devices."""
+    """Embedded models, families that can be read, backends and devices."""
     from rich.text import Text
 
     from mdsample.backend.installed import installed_backends
@@ -28,7 +29,7 @@ def models(json: options.Json = False) -> None:
     embedded, families, backends = menu.models_menu(), menu.families_menu(), installed_backends()
     if json:
         sections = {"models": embedded, "families": families, "backends": backends}
-        typer.echo(line({name: [attrs.asdict(entry) for entry in found] for name, found in sections.items()}))
+        typer.echo(line({name: [attrs.asdict(entry) for entry in entries] for name, entries in sections.items()}))
         return
     out = render.console()
     render.show(
@@ -46,18 +47,16 @@ def models(json: options.Json = False) -> None:
         render.listing((", ".join(entry.types), entry.about) for entry in families),
         Text.assemble("\n", ("memory", "bold"), ": what the weights take, as published and as convert packs them"),
         render.table(["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub"),
-        Text.assemble("\n", ("backends", "bold"), ": what is installed, and what it finds here"),
+        Text.assemble("\n", ("backends", "bold"), ": what is installed, and its devices"),
         render.listing((backend.name, render.plain(_devices(backend))) for backend in backends),
     )
 
 
 def inspect(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An embedded model, a folder, or a hub id (organisation/model).")
-    ],
+    model: options.ModelArgument,
     revision: options.Revision = None,
     backend: Annotated[
-        str, typer.Option(metavar="NAME", help="What it would run on; auto tells it of every backend.")
+        str, Option(metavar="NAME", help="What it would run on; auto answers for every backend.")
     ] = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -72,33 +71,33 @@ def inspect(
     from mdsample.models import inspect as facts
     from mdsample_cli.show import render
 
-    found = facts.inspect(model, revision=revision)
-    here = runs(found, model, backend, device=device, dtype=dtype)
+    checkpoint = facts.inspect(model, revision=revision)
+    verdicts = runs(checkpoint, model, backend, device=device, dtype=dtype)
     if json:
-        # where every tensor lies is no fact for people
-        told = attrs.asdict(found, filter=attrs.filters.exclude("layouts", "spare"))
-        typer.echo(line({**told, "runs": [attrs.asdict(run) for run in here]}))
+        # without the tensors' places in the files, which are internal
+        record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "spare"))
+        typer.echo(line({**record, "runs": [attrs.asdict(run) for run in verdicts]}))
         return
-    out = render.console()
-    rows = [*_sizes(found), *_tokens(found), *_storage(found), *(("here", _verdict(run)) for run in here)]
-    render.show(out, render.listing((label, render.plain(text)) for label, text in rows))
+    rows = [*_sizes(checkpoint), *_tokens(checkpoint), *_storage(checkpoint)]
+    rows += [("here", _verdict(run)) for run in verdicts]
+    render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
 
 
 def _sizes(facts: Facts) -> list[tuple[str, str]]:
     trunk = facts.trunk
-    middle = f", gated middle {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
+    mlp = f", SwiGLU {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
     attention = "full" if trunk.block is None else f"block-causal, blocks of {trunk.block}"
     heads = f"{trunk.heads} heads of {trunk.head_dim}, {trunk.kv_heads} for keys and values"
     return [
         ("model", f"{facts.name}\n{facts.description}".strip()),
         ("family", trunk.family),
         ("weights", f"{facts.parameters:,}"),
-        ("layers", f"{trunk.layers}, {trunk.d_model:,} wide{middle}"),
+        ("layers", f"{trunk.layers}, {trunk.d_model:,} wide{mlp}"),
         ("experts", _experts(trunk, facts.active_parameters)),
         ("attention", f"{attention}; {heads}"),
         ("length", f"{trunk.max_length:,} tokens at most"),
         ("vocabulary", f"{trunk.vocab_size:,} tokens"),
-        ("logits", "shifted: read one position before their own" if trunk.shifted else "not shifted"),
+        ("logits", "shifted: read one position to the left" if trunk.shifted else "not shifted"),
     ]
 
 
@@ -115,13 +114,13 @@ def _experts(trunk: Trunk, active: int) -> str:
 
 
 def _tokens(facts: Facts) -> list[tuple[str, str]]:
-    def told(token: Token | None) -> str:
+    def shown(token: Token | None) -> str:
         return "none" if token is None else f"{token.text}  {token.id}"
 
     return [
-        ("mask", told(facts.mask)),
-        ("end", told(facts.end)),
-        ("start", told(facts.start)),
+        ("mask", shown(facts.mask)),
+        ("end", shown(facts.end)),
+        ("start", shown(facts.start)),
         ("chat", f"template in {facts.chat}" if facts.chat else "none"),
         ("template", facts.template),
     ]

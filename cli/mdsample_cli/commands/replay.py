@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
+from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.options import Wrong
+from mdsample_cli.errors import UsageError
+from mdsample_cli.files import cannot_read
 
 if TYPE_CHECKING:
     from mdsample.core.tokens import Tokenizer
@@ -21,34 +23,29 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
-    row: Annotated[
-        str | None, typer.Option(metavar="ID", help="The row to show. Default: the first.", show_default=False)
-    ] = None,
-    speed: Annotated[float, typer.Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
+    trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    row: Annotated[str | None, Option(metavar="ID", help="The row to show. Default: the first.")] = None,
+    speed: Annotated[float, Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
     model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Whose tokens they are. Default: the model that the trace names.", show_default=False
-        ),
+        str | None, Option(metavar="NAME", help="Model whose tokenizer to use. Default: the one that the trace names.")
     ] = None,
     revision: options.Revision = None,
     json: Annotated[
-        bool, typer.Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
+        bool, Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
     ] = False,
 ) -> None:
-    """Watch a run again: on a terminal the canvas fills itself, elsewhere one line a step."""
+    """Replay a recorded run: on a terminal the canvas fills step by step, elsewhere one line a step."""
     from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
 
     try:
         record = Trace.load(trace)
-    except OSError as fault:
-        raise Wrong(f"cannot read {trace}: {fault.strerror or fault}") from fault
+    except OSError as error:
+        raise cannot_read(trace, error) from error
     tokenizer = _tokenizer(record, model, revision)
     ids = [str(name) for name in record.canvas.ids]
     if row is not None and row not in ids:
-        raise Wrong(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
+        raise UsageError(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
     if json:
         log = RunLog(record.canvas, tokenizer)
         for event in record.events:
@@ -70,12 +67,14 @@ def _tokenizer(record: Trace, model: str | None, revision: str | None) -> Tokeni
 
     try:
         tokenizer = load(model or record.model, revision=revision).tokenizer
-    except ModelError as fault:
+    except ModelError as error:
         if model is not None:
             raise
-        raise Wrong(f"the trace holds token ids of {record.model!r}; say with --model where it is ({fault})") from fault
+        raise UsageError(
+            f"the trace holds token ids of {record.model!r}; say with --model where it is ({error})"
+        ) from error
     if tokenizer.mask_id != record.mask_id:
-        raise Wrong(f"the trace was made with {record.model!r}, whose tokens are others; give it with --model")
+        raise UsageError(f"the trace was made with {record.model!r}, whose tokens are others; give it with --model")
     return tokenizer
 
 

@@ -6,51 +6,43 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from mdsample_cli.options import Wrong
-from mdsample_cli.task_option import AnswerField, Problems, Task, open_task
+from mdsample_cli import options
+from mdsample_cli.errors import UsageError
+from mdsample_cli.groups import grouped
+from mdsample_cli.task_option import TaskOptions
 
 
+@grouped
 def rows(
-    task: Task = "tiny-gsm",
-    problems: Problems = None,
-    answer_field: AnswerField = "answer",
+    task: TaskOptions,
     template: Annotated[
-        str | None,
-        typer.Option(
-            "--template", "-t", metavar="TEXT", help="Of a .jsonl file: its fields, or @FILE.", show_default=False
-        ),
+        str | None, Option("--template", "-t", metavar="TEXT", help="Text with the fields of a .jsonl file, or @FILE.")
     ] = None,
     wrong: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Only problems that were answered wrong, by `bench --output`.", show_default=False
-        ),
+        Path | None, Option(metavar="FILE", help="Only problems that a file of `bench --output` answers wrong.")
     ] = None,
-    answer_as: Annotated[
-        str, typer.Option(metavar="TEXT", help="How the right answer is written, {} being the answer, as in ' {}'.")
-    ] = "{}",
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The first N rows. Default: all.", show_default=False)
-    ] = None,
+    answer_as: options.AnswerAs = "{}",
 ) -> None:
     """A task's problems as JSON lines on stdout, which run, traces, score and finetune read.
 
-    A row has the template's fields, given slots, the right answer under `answer`, and where the data has a person's
-    solution (gsm8k) that under `reasoning`.
+    A row has the template's fields, given slots, the right answer under `answer` and, where the data has a person's
+    solution (gsm8k), that under `reasoning`.
     """
     from mdsample.evaluation.answers import solved
     from mdsample.jobs.records import line
     from mdsample.tasks.catalog import TASKS, as_row
 
-    if answer_as.count("{}") != 1:
-        raise Wrong(f"--answer-as needs {{}} once, where the answer goes; got {answer_as!r}")
-    if template is not None and (task in TASKS or problems is not None):
-        raise Wrong("--template says which fields a .jsonl file of yours has; other tasks have their own, leave it out")
-    some = open_task(task, problems, template, answer_field).read()
+    options.check_answer_as(answer_as)
+    if template is not None and (task.task in TASKS or task.problems is not None):
+        raise UsageError(
+            "--template says which fields a .jsonl file of yours has; other tasks have their own, leave it out"
+        )
+    problems = task.open(template).read()
     if wrong is not None:
-        judged = solved(wrong, {problem.id: problem.answer for problem in some})
-        typer.echo(f"{len(judged)} of {len(some)} problems answered, {sum(judged.values())} of them right", err=True)
-        some = tuple(problem for problem in some if not judged.get(problem.id, True))
-    for problem in some[:limit]:
+        right = solved(wrong, {problem.id: problem.answer for problem in problems})
+        typer.echo(f"{len(right)} of {len(problems)} problems answered, {sum(right.values())} of them right", err=True)
+        problems = tuple(problem for problem in problems if not right.get(problem.id, True))
+    for problem in problems[: task.limit]:
         print(line(as_row(problem, answer_as)), flush=True)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.options import Interrupted, Wrong
+from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.files import require_distinct, require_writable
+from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
     from mdsample.jobs.job import Job
@@ -19,144 +22,87 @@ if TYPE_CHECKING:
     from mdsample_cli.show.screens import Screen
 
 
+@grouped
 def run(
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="What goes into the template's field.", show_default=False)
-    ] = None,
+    policy: options.PolicyOptions,
+    template: options.TemplateOptions,
+    fill: options.FillOptions,
+    model: options.ModelOptions,
+    prompt: options.Prompt = None,
     input: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--input", "-i", metavar="FILE", help="JSON lines (fields by name, id) or one prompt a line; - is stdin."
         ),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy",
-            "-p",
-            metavar="POLICY",
-            help="As in 'med(0.2)+early-exit(0.1)'. Default: med+early-exit (med, if there is no slot 'answer').",
-            show_default=False,
-        ),
+    output: options.Records = None,
+    json: Annotated[
+        bool, Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
+    ] = False,
+    live: Annotated[
+        bool, Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
+    ] = False,
+    trace: Annotated[
+        Path | None, Option(metavar="FILE", help="Record every commit, for `mdsample replay` and `judge`.")
     ] = None,
-    policy_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The policy from a TOML file.", show_default=False)
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Short for steps(N) in the policy: all blanks in N steps.", show_default=False
-        ),
-    ] = None,
-    template: options.Layout = None,
-    fill: options.Fill = None,
-    fill_from: options.FillFrom = None,
     watch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SLOT",
-            help="Take down what a slot says in every pass: its entropy, its answer.",
-            show_default=False,
-        ),
+        str | None, Option(metavar="SLOT", help="Log a slot's entropy and best text after every forward pass.")
     ] = None,
     expect_from: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY",
-            help="The right answer in each row of --input; --watch asks how probable it is.",
-            show_default=False,
-        ),
+        Option(metavar="KEY", help="The right answer in each row of --input; --watch logs how probable it is."),
     ] = None,
-    chat: options.Chat = None,
-    system: options.System = None,
-    model: options.Model = options.MODEL,
-    revision: options.Revision = None,
-    backend: options.Backend = "auto",
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    cache: options.Cache = "none",
-    compile: options.Compile = False,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Append one JSON line per row as it finishes; run again to resume.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
-    ] = False,
-    live: Annotated[
-        bool, typer.Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
-    ] = False,
-    trace: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Record every commit, for `mdsample replay`.", show_default=False),
-    ] = None,
 ) -> int:
     """Fill a template's blanks: a PROMPT, a file of prompts, or (with neither) a sample problem.
 
     Exit code 1 if a row of the input could not be answered; its record says why.
     """
     if prompt is not None and input is not None:
-        raise Wrong("a PROMPT and --input are two inputs; give one of them")
+        raise UsageError("a PROMPT and --input are two inputs; give one of them")
     if live and input is not None:
-        raise Wrong("--live shows one prompt; leave out --input, or --live")
-    everywhere, by_row = options.open_fills(fill, fill_from, input)
+        raise UsageError("--live shows one prompt; leave out --input, or --live")
+    fill.check(input)
     if expect_from is not None and input is None:
-        raise Wrong("--expect-from takes a key of the rows of --input; leave it out")
-    options.apart(input=input, output=output, trace=trace)
+        raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
+    require_distinct(input=input, output=output, trace=trace)
     if trace is not None:
-        _new_trace(trace)
-    from attrs import evolve
-
-    from mdsample.backend.load import load
-    from mdsample.core.template import Template
+        _require_new_trace(trace)
     from mdsample.jobs.job import Job, default_policy
-    from mdsample.jobs.records import read_requests
     from mdsample.sampling.sampler import Sampler
 
-    chosen = options.open_policy(policy, policy_file, steps)
-    asked = options.open_template(template, model, revision, chat, system)
-    denoiser = load(model, backend, revision=revision, device=device, dtype=dtype, cache=cache, compile=compile)
-    layout = Template.parse(denoiser.template) if asked is None else asked
+    chosen = policy.open()
+    layout, denoiser = template.open_with(model)
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
-    job = Job(denoiser, layout, sampler, revision=revision, batch_size=batch_size, watch_slot=watch)
-    layout.check_given(everywhere | by_row)
+    job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch)
+    layout.check_given(fill.in_every_row | fill.from_rows)
     if input is None:
-        requests = [job.request(prompt, everywhere)]
+        requests = [job.request(prompt, fill.in_every_row)]
     else:
-        read = read_requests(options.read_bytes(input), layout, input, by_row, expected=expect_from)
-        requests = [evolve(request, given={**everywhere, **request.given}) for request in read]
+        requests = fill.read(input, layout, expected=expect_from)
     try:
-        screen = _go(job, requests, input is not None, output, json, live, trace)
-    except KeyboardInterrupt:
-        # said here, when bar and live canvas are gone from the terminal
-        again = "what was finished is written; the same command goes on from here"
-        raise Interrupted("" if output is None else again) from None
+        screen = _run(job, requests, input is not None, output, json, live, trace)
+    except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
+        raise Interrupted("" if output is None else options.RESUME) from None
     if input is not None:
         typer.echo(screen.summary(), err=True)
     return 1 if screen.failed else 0
 
 
-def _new_trace(path: Path) -> None:
-    """Only another trace may be written over."""
-    options.writable(path, "--trace")
+def _require_new_trace(path: Path) -> None:
+    """Only another trace may be overwritten."""
+    require_writable(path, "--trace")
     if path.is_file() and path.stat().st_size:
-        with path.open("rb") as there:
-            if not there.readline().startswith(b'{"format": '):
-                raise Wrong(f"--trace: {path} is there and is no trace; give another name, or remove it")
+        with path.open("rb") as file:
+            if not file.readline().startswith(b'{"format": '):
+                raise UsageError(f"--trace: {path} is there and is no trace; give another name, or remove it")
 
 
-def _go(
+def _run(
     job: Job, requests: Sequence[Request], many: bool, output: Path | None, json: bool, live: bool, trace: Path | None
 ) -> Screen:
-    """The job, on its screen."""
+    """Runs the job on its screen, without the rows that `output` already has."""
     from mdsample.jobs.records import Output
     from mdsample_cli.show.screens import screen as screen_of
 

@@ -1,34 +1,21 @@
-"""The frontier as a picture: accuracy against forward passes, with 95 % intervals."""
+"""The picture of `bench`: accuracy against forward passes, with 95 % intervals."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mdsample.evaluation.bench import PolicyScore
-from mdsample_cli import options
-from mdsample_cli.options import Wrong
 
-_KINDS = (".svg", ".png", ".pdf")
 _MARKS = "osD^v<>P*X"
-
-
-def check(path: Path) -> None:
-    """Refuses, before anything is computed, what cannot be drawn or written."""
-    if path.suffix.lower() not in _KINDS:
-        raise Wrong(f"--plot takes a file that ends in {', '.join(_KINDS)}; got {path}")
-    options.writable(path, "--plot")
-    if find_spec("matplotlib") is None:
-        raise Wrong("--plot needs matplotlib: pip install 'mdsample[plot]'")
 
 
 def draw(scores: Sequence[PolicyScore], policies: Sequence[str], path: Path) -> None:
     """A point for each score, settings of the same parts joined to a curve; a colour for each, a mark for each model.
 
-    `policies`: texts of the policies, in the scores' order, again and again for every model.
+    `policies`: texts of the policies, in the scores' order, repeated for each model.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -42,8 +29,8 @@ def draw(scores: Sequence[PolicyScore], policies: Sequence[str], path: Path) -> 
         text = policies[number % len(policies)]
         curves.setdefault((re.sub(r"\([^)]*\)", "", text), score.model), []).append((score, text))
     colours = list(dict.fromkeys(parts for parts, _ in curves))
-    for (parts, model), found in curves.items():
-        points = sorted(found, key=lambda point: point[0].nfe.value)
+    for (parts, model), curve in curves.items():
+        points = sorted(curve, key=lambda point: point[0].nfe.value)
         nfe, accuracy = ([getattr(score, name) for score, _ in points] for name in ("nfe", "accuracy"))
         colour = f"C{colours.index(parts) % 10}"
         label = parts if len(points) > 1 else points[0][1]

@@ -1,4 +1,4 @@
-"""The one picture that the command draws; matplotlib is an extra, and only partly typed."""
+"""The picture of `audit`: KL against expected forward passes; matplotlib is an extra, and only partly typed."""
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mdsample.exact.audit import Audit, Point, hull
-from mdsample_cli.options import Wrong
+from mdsample_cli.errors import UsageError
 
 #: Okabe and Ito's colours without yellow. Seven colours and five dashes: 35 rules differ, and no two by colour alone
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,7 +28,7 @@ def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Seq
     for number, (rule, curve) in enumerate(rules.items()):
         x, y = hull([point.expected_nfe for point in curve], [point.kl for point in curve])
         colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
-        # rules often reach the same numbers: seen on top of one another by width
+        # rules often reach the same numbers: widths differ so that both are seen
         axes.plot(x, y, color=colour, linestyle=dash, label=rule, linewidth=max(1.2, 4 - 0.3 * number))
     for number, row in enumerate(rows):
         if math.isfinite(row.kl):
@@ -43,5 +43,5 @@ def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Seq
     figure.legend(fontsize="small", loc="outside right upper", frameon=False)
     try:
         figure.savefig(path)
-    except OSError as fault:
-        raise Wrong(f"cannot write {path}: {fault.strerror or fault}") from fault
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error

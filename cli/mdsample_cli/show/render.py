@@ -31,7 +31,7 @@ _FIRST = 34
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to `main`, where it is no failure."""
+    """A console that leaves a closed pipe to `main`, which does not count it as a failure."""
 
     def on_broken_pipe(self) -> None:
         """Raises it again, where rich would exit with code 1."""
@@ -43,10 +43,10 @@ _TERM = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^+'"])+\+?""")
 
 
 def console(stderr: bool = False, width: int = 80) -> Console:
-    """A console that takes text as it is: a terminal's own width up to `WIDEST`; elsewhere `width`."""
-    made = _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    made.width = min(made.width, WIDEST) if made.is_terminal else width
-    return made
+    """A console without markup: a terminal's own width up to `WIDEST`; elsewhere `width`."""
+    out = _Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    out.width = min(out.width, WIDEST) if out.is_terminal else width
+    return out
 
 
 def show(out: Console, *things: RenderableType) -> None:
@@ -62,7 +62,7 @@ def show(out: Console, *things: RenderableType) -> None:
 
 
 def plain(text: str, style: str | Style = "") -> Text:
-    """Somebody's text; control characters are spelled out."""
+    """Text of a user or model; control characters are escaped."""
     return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
 
 
@@ -81,7 +81,7 @@ def size(count: int) -> str:
 
 
 def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
-    """Labels on the left, what they stand for on the right."""
+    """Labels on the left, their values on the right."""
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
@@ -103,7 +103,7 @@ def entries(menu: Iterable[Entry]) -> Table:
 
 def _bound(row: Row) -> str:
     if not math.isfinite(row.error_bound):
-        return "none: tokens were masked again, of which nothing is promised"
+        return "no bound (tokens were re-masked)"
     return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
 
 
@@ -132,10 +132,7 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             ("outcome", plain(row.outcome.sentence)),
             ("error bound", _bound(row)),
             ("policy", policy(str(sampler.policy) or "the defaults", 64)),
-            (
-                "model",
-                plain(where),
-            ),
+            ("model", plain(where)),
             ("", ""),
         ]
     )
@@ -147,10 +144,10 @@ def along(readings: Sequence[SlotReading]) -> list[Text]:
     for number, reading in enumerate(readings):
         if 0 < number < len(readings) - 1 and reading.text == readings[number - 1].text:
             continue
-        said = f"{100 * reading.written:3.0f} % written: {reading.text or '(nothing)'}  {reading.entropy:.2f} nats"
+        text = f"{100 * reading.written:3.0f} % written: {reading.text or '(nothing)'}  {reading.entropy:.2f} nats"
         if reading.log_probability is not None:
-            said += f", expected answer {reading.log_probability:.2f}"
-        lines.append(plain(said))
+            text += f", expected answer {reading.log_probability:.2f}"
+        lines.append(plain(text))
     return lines
 
 
@@ -167,27 +164,27 @@ def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
     text = Text()
     blanks = {place for place in places if place not in step and row.tokens[place] == tokenizer.mask_id}
     for blank, run in groupby(places[: places.index(ends[0])] if ends else places, blanks.__contains__):
-        here = list(run)
-        written = [BLANK] * len(here) if blank else pieces(tokenizer, [int(row.tokens[place]) for place in here])
-        for place, piece in zip(here, written, strict=True):
+        positions = list(run)
+        shown = [BLANK] * len(positions) if blank else pieces(tokenizer, [int(row.tokens[p]) for p in positions])
+        for place, piece in zip(positions, shown, strict=True):
             colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if place in step else "dim" if blank else ""
             text.append_text(plain(piece if text else piece.lstrip(), colour))
     return text
 
 
 def canvas(state: State, row: int, tokenizer: Tokenizer) -> Text:
-    """A row as it stands: fixed text dim, blanks shaded, what the last step wrote bold."""
+    """A row in its present state: fixed text dim, blanks shaded, what the last step wrote bold."""
     text = Text()
     length = int(state.canvas.valid[row].sum())
     tokens, blank = state.tokens[row, :length].tolist(), state.blank[row, :length].tolist()
     opened, written = state.canvas.blank[row, :length].tolist(), state.written[row, :length].tolist()
     latest = int(state.step[row]) - 1
     for empty, run in groupby(range(length), blank.__getitem__):
-        here = list(run)
+        positions = list(run)
         if empty:
-            text.append(BLANK * len(here), "dim")
+            text.append(BLANK * len(positions), "dim")
             continue
-        for place, piece in zip(here, pieces(tokenizer, [tokens[place] for place in here]), strict=True):
+        for place, piece in zip(positions, pieces(tokenizer, [tokens[p] for p in positions]), strict=True):
             ended = opened[place] and tokens[place] == tokenizer.end_id
             style = "dim" if not opened[place] else "bold green" if written[place] == latest else ""
             text.append_text(plain(END if ended else piece, style))
@@ -209,22 +206,22 @@ def progress_line(state: State, row: int) -> str:
 
 
 def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
-    """A reading of a run."""
+    """The canvas of a row, and how far it is."""
     return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
     """Numbers under headings; the first column is text and may wrap."""
-    made, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
+    grid, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
     numbers = sum(2 + max(map(len, column)) for column in zip(headings, *(row[1:] for row in rows), strict=True))
-    made.add_column(first, overflow="fold")
+    grid.add_column(first, overflow="fold")
     for heading in headings:
-        made.add_column(heading, justify="right", no_wrap=True)
+        grid.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
-    return made
+        grid.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
+    return grid
 
 
 def is_terminal(stderr: bool) -> bool:
-    """Whether a person is looking."""
+    """Whether the stream is a terminal."""
     return (sys.stderr if stderr else sys.stdout).isatty()

@@ -1,4 +1,4 @@
-"""What a person sees while rows are being answered: nothing, a bar, or the canvas filling itself."""
+"""What is shown while rows are being answered: nothing, a bar, or the canvas as it fills."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Screen:
     def summary(self) -> str:
         """All rows together."""
         rows, nfe = self._rows, sum(row.nfe for row in self._rows)
-        said = [f"{len(rows)} row{'s' * (len(rows) != 1)} answered"] + (
+        parts = [f"{len(rows)} row{'s' * (len(rows) != 1)} answered"] + (
             [f"{self.failed} with an error"] if self.failed else []
         )
         if rows:
             filled = sum(row.filled for row in rows)
-            said.append(f"{nfe / len(rows):.1f} forward passes a row, {filled / max(1, nfe):.1f} tokens each")
-        return "; ".join(said)
+            parts.append(f"{nfe / len(rows):.1f} forward passes a row, {filled / max(1, nfe):.1f} tokens each")
+        return "; ".join(parts)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def screen(job: Job, total: int, *, many: bool, live: bool, quiet: bool) -> Gene
     """A screen for a job of `total` rows; `many` names them and sums them up; `quiet` if stdout shows no rows."""
     watched = render.is_terminal(stderr=True)
     if live and not watched:
-        typer.echo("--live needs a terminal; here is the result", err=True)
+        typer.echo("--live needs a terminal; only the result is shown", err=True)
     if live and watched:
         with Live(console=render.console(stderr=True), transient=True, auto_refresh=False) as moving:
             yield Screen(job, many, moving, lambda: None)
@@ -76,7 +76,7 @@ def screen(job: Job, total: int, *, many: bool, live: bool, quiet: bool) -> Gene
 
 
 def bar() -> Progress:
-    """A bar on stderr; none where nobody looks."""
+    """A progress bar on stderr; none if that is not a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,0 +1,76 @@
+"""Files that a command line names: reading them, and refusing at once what cannot be written later."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from mdsample_cli.errors import UsageError
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's bytes, or standard input's for `-`."""
+    if not path:
+        raise UsageError("the name of a file is empty; give one, or - for standard input")
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def read_text(path: str) -> str:
+    """A file's text."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
+
+
+def text_or_file(text: str) -> str:
+    """The text, or that of the file in `@FILE`, without its last line break."""
+    return read_text(text[1:]).removesuffix("\n") if text.startswith("@") else text
+
+
+def cannot_read(path: str | Path, error: OSError) -> UsageError:
+    """The error for a file that cannot be read."""
+    return UsageError(f"cannot read {path}: {error.strerror or error}")
+
+
+def require_writable(path: Path, option: str) -> None:
+    """Refuses a file that cannot be written, before there is anything to write."""
+    if not path.name:
+        raise UsageError(f"{option} needs the name of a file; got {str(path)!r}")
+    if path.is_dir():
+        raise UsageError(f"{option}: cannot write {path}: it is a folder")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option}: cannot write {path}: there is no such folder")
+    probe = path.with_name(path.name + ".part")
+    try:
+        probe.open("ab").close()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"{option}: cannot write {path}: {error.strerror or error}") from error
+
+
+def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:
+    """Refuses a picture that cannot be drawn or written, before anything is computed; `rule` says what may be given."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"--plot {rule}; got {path}")
+    require_writable(path, "--plot")
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib: pip install 'mdsample[plot]'")
+
+
+def require_distinct(**files: str | Path | None) -> None:
+    """Refuses one file for two purposes; the keywords are the options' names."""
+    options: dict[Path, str] = {}
+    for option, file in files.items():
+        if file is None or str(file) == "-":
+            continue
+        path = Path(file).resolve()
+        if path in options:
+            raise UsageError(f"--{options[path]} and --{option} are the same file, {file}; one would destroy the other")
+        options[path] = option
