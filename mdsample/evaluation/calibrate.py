@@ -22,23 +22,12 @@ from mdsample.evaluation.answers import Answered
 from mdsample.evaluation.bench import Runs
 from mdsample.evaluation.intervals import Interval, mean
 from mdsample.policy.base import Part, Policy
+from mdsample.policy.catalog import PARTS
 from mdsample.policy.parsing import parse
+from mdsample.policy.settings import Domain, domains
 
 #: what stands in policy text for the setting to be found
 HOLE = "?"
-#: settings from safe to bold of the parts that have one number to set
-VALUES: dict[str, tuple[float, ...]] = {
-    "below-entropy": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
-    "entropy-bound": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    "error-budget": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-    "above-confidence": (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6),
-    "cumulative-confidence": (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.4),
-    "factor": (0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5),
-    "frechet": (0.95, 0.9, 0.75, 0.5, 0.25, 0.0),
-    "top": (1, 2, 3, 4, 6, 8),
-    "early-exit": (0.001, 0.01, 0.03, 0.1, 0.3, 1.0),
-}
-
 Kind = Literal["accuracy", "agreement", "error-bound"]
 
 
@@ -69,8 +58,8 @@ class Tried:
 def settings(text: str, values: Sequence[float] | None = None) -> list[tuple[float, Policy]]:
     """The policies that `text` means with each of `values` in the place of its `?`; safest first.
 
-    By default those of `VALUES` for the part that has the `?`. Raises `BenchError`, and `SpecError` for a setting that
-    the part does not take.
+    By default those that the setting lists itself, from safe to bold (`values=` in `mdsample.policy.settings`). Raises
+    `BenchError`, and `SpecError` for a setting that the part does not take.
     """
     if text.count(HOLE) != 1:
         raise BenchError(f"write the number to be found as ?, once, as in med(?); got {text!r}")
@@ -81,23 +70,38 @@ def settings(text: str, values: Sequence[float] | None = None) -> list[tuple[flo
 
 
 def _values(text: str) -> tuple[float, ...]:
-    """The settings of the part whose number is the `?`: the one that two numbers make different."""
-    found: list[list[Part]] = []
+    """What the setting that is the `?` lists in its domain; it is the one that two numbers make different."""
+    pairs: list[tuple[Part, ...]] = []
     for guess in (0.5, 0.25, 2, 3):
         try:
-            found.append(list(parse(text.replace(HOLE, f"{guess:g}")).parts))
+            pairs.append(parse(text.replace(HOLE, f"{guess:g}")).parts)
         except (SpecError, PolicyError, ValueError):
             continue
-    if len(found) < 2:
+    if len(pairs) < 2:
         parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
-        raise BenchError(f"no settings are known for the ? of {text!r}; give them, safest first (--values 0.1,0.2)")
-    differ = [one.name for one, other in zip(found[0], found[1], strict=True) if one != other]
-    if len(differ) != 1 or differ[0] not in VALUES:
-        raise BenchError(
-            f"no settings are known for the ? of {text!r} (known: {', '.join(VALUES)}); "
-            "give them, safest first (--values 0.1,0.2)"
-        )
-    return VALUES[differ[0]]
+    changed = (
+        [
+            domain
+            for one, other in zip(*pairs[:2], strict=True)
+            for name, domain in domains(type(one)).items()
+            if getattr(one, name) != getattr(other, name)
+        ]
+        if len(pairs) > 1
+        else []
+    )
+    match changed:
+        case [Domain(values=values)] if values:
+            return values
+        case _:
+            known = [
+                p.name
+                for p in PARTS.values()
+                if any(d and d.kind != "choice" and d.values for d in domains(p).values())
+            ]
+            raise BenchError(
+                f"no settings are known for the ? of {text!r} (known: {', '.join(known)}); "
+                "give them, safest first (--values 0.1,0.2)"
+            )
 
 
 def calibrate(

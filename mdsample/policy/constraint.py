@@ -104,7 +104,7 @@ class Allow(Constraint):
 
     name: ClassVar[str] = "allow"
     tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
-    slot: str = text("answer", kw_only=True)
+    slot: str = text("answer", of="slot", kw_only=True)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
@@ -120,8 +120,8 @@ class Characters(Constraint):
     """Slot `slot` is written with these characters only (and may end with the end token)."""
 
     name: ClassVar[str] = "characters"
-    characters: str = text()
-    slot: str = text("answer", kw_only=True)
+    characters: str = text(of="characters")
+    slot: str = text("answer", of="slot", kw_only=True)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Finds the tokens whose text has no other character."""
@@ -150,7 +150,7 @@ class Choices(Constraint):
     name: ClassVar[str] = "choices"
     static: ClassVar[bool] = False  # each committed token may rule texts out
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
-    slot: str = text("answer", kw_only=True)
+    slot: str = text("answer", of="slot", kw_only=True)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """One list a slot."""

@@ -11,7 +11,9 @@ import attrs
 from mdsample.policy.base import MANY, SEATS, Part, Policy, Seat, part_text
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
+from mdsample.policy.installed import Maker, installed, loaded
 from mdsample.policy.presets import PRESETS
+from mdsample.policy.settings import domains
 from mdsample.policy.writing import value_text
 
 #: what each seat decides
@@ -36,6 +38,8 @@ class Setting:
     default: str
     #: whether Python wants its name
     named: bool
+    #: what it accepts, as in `a number, above 0`; empty where nothing is known, as of presets
+    domain: str
 
 
 @attrs.frozen
@@ -72,16 +76,25 @@ class Seated:
     settings: tuple[tuple[str, str, str], ...]
     about: str
     sources: tuple[str, ...]
+    #: what each setting accepts, as in `Setting.domain`
+    domains: tuple[str, ...]
 
 
 def parts_menu() -> dict[Seat, tuple[Entry, ...]]:
-    """Every part, by seat."""
-    return {seat: tuple(_entry(p.name, p) for p in PARTS.values() if p.seat == seat) for seat in SEATS}
+    """Every part, by seat; those of installed packages last."""
+    parts = [*PARTS.values(), *(maker for _, maker in _others() if isinstance(maker, type))]
+    return {seat: tuple(_entry(part.name, part) for part in parts if part.seat == seat) for seat in SEATS}
 
 
 def presets_menu() -> tuple[Entry, ...]:
     """Every preset, with the parts it stands for."""
-    return tuple(_entry(name, make, str(make())) for name, make in PRESETS.items())
+    presets = [*PRESETS.items(), *((name, maker) for name, maker in _others() if not isinstance(maker, type))]
+    return tuple(_entry(name, make, str(make())) for name, make in presets)
+
+
+def _others() -> list[tuple[str, Maker]]:
+    """What installed packages add."""
+    return [(name, loaded(entry)) for name, entry in installed().items()]
 
 
 def explain(policy: Policy) -> Iterator[Seated]:
@@ -90,7 +103,8 @@ def explain(policy: Policy) -> Iterator[Seated]:
     for part in complete(policy).parts:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
-        yield Seated(part.seat, part_text(part), part in given, settings, entry.about, entry.sources)
+        accepted = tuple(s.domain for s in entry.settings)
+        yield Seated(part.seat, part_text(part), part in given, settings, entry.about, entry.sources, accepted)
 
 
 def empty_seats(policy: Policy) -> list[Seat]:
@@ -101,8 +115,14 @@ def empty_seats(policy: Policy) -> list[Seat]:
 
 def _entry(name: str, maker: Callable[..., Part | Policy], parts: str = "") -> Entry:
     about = "\n\n".join(" ".join(block.split()) for block in (inspect.getdoc(maker) or "").split("\n\n"))
+    accepted = domains(maker) if isinstance(maker, type) else {}
     settings = tuple(
-        Setting(s.name, "" if s.default is s.empty else value_text(s.default), s.kind is s.KEYWORD_ONLY)
+        Setting(
+            s.name,
+            "" if s.default is s.empty else value_text(s.default),
+            s.kind is s.KEYWORD_ONLY,
+            known.words + (", or none" if known.optional else "") if (known := accepted.get(s.name)) else "",
+        )
         for s in inspect.signature(maker).parameters.values()
     )
     summary = re.split(r"(?<=\.)\s", about, maxsplit=1)[0]

@@ -7,11 +7,12 @@ r"""Policies as text, and back.
     scalar  := number | text | 'true' | 'false' | 'none'
     text    := "'" … "'" | '"' … '"'        with \\ \' \" \n \t \r \xHH \uHHHH \UHHHHHHHH inside
 
-A name is that of a part (`catalog.PARTS`) or of a preset (`presets.PRESETS`), which stands for the parts it returns;
-a setting is named as in Python. Only the first argument may go without a name, where it may in Python. So text mirrors
-Python: `med(0.2)+blocks(32)+early-exit(0.1,slot='answer')` is
-`med(0.2) + Blocks(32) + EarlyExit(0.1, slot="answer")`. A number with a point or an exponent is a float, any other an
-integer. Space between words is free, and the empty text is `Policy()`. Lists do not nest, so neither does the parser.
+A name is that of a part (`catalog.PARTS`) or of a preset (`presets.PRESETS`), which stands for the parts it returns, or
+of a part or preset that is given or installed (`mdsample.policy.installed`); a setting is named as in Python. Only the
+first argument may go without a name, where it may in Python. So text mirrors Python:
+`med(0.2)+blocks(32)+early-exit(0.1,slot='answer')` is `med(0.2) + Blocks(32) + EarlyExit(0.1, slot="answer")`. A number
+with a point or an exponent is a float, any other an integer. Space between words is free, and the empty text is
+`Policy()`. Lists do not nest, so neither does the parser.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Protocol
 
 from mdsample.errors import SpecError
 from mdsample.policy.base import Part, Policy, clash
 from mdsample.policy.catalog import PARTS
+from mdsample.policy.installed import Maker, Parts, by_name, installed, loaded
 from mdsample.policy.presets import PRESETS
 
 
@@ -37,22 +39,28 @@ class Fail(Protocol):
         ...
 
 
-_Maker = Callable[..., Part | Policy]
 #: how messages of parts name the setting they complain about
 _CULPRIT = re.compile(r"\((\w+)=…\)")
 
 
-def _maker(name: str, fail: Fail) -> _Maker:
-    """The part's class or the preset of that name."""
-    makers: dict[str, _Maker] = {**PARTS, **PRESETS}
+def find(name: str, own: Mapping[str, Maker], fail: Fail) -> Maker:
+    """The part's class or the preset of that name: built in, given (`own`) or installed."""
+    makers: dict[str, Maker] = {**PARTS, **PRESETS, **own}
     if name in makers:
         return makers[name]
-    near = get_close_matches(name.lower(), makers, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(makers)}"
+    try:
+        others = installed()
+        if name in others:
+            return loaded(others[name])
+    except SpecError as error:
+        raise fail(error.message) from error
+    names = [*makers, *others]
+    near = get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
     raise fail(f"unknown policy {name!r}; {hint}")
 
 
-def _settings(maker: _Maker) -> Mapping[str, inspect.Parameter]:
+def _settings(maker: Maker) -> Mapping[str, inspect.Parameter]:
     """The settings by name; at most the first may be given without it."""
     return inspect.signature(maker).parameters
 
@@ -61,22 +69,21 @@ def _menu(settings: Mapping[str, object]) -> str:
     return ", ".join(settings) or "none"
 
 
-def make(name: str, given: Mapping[str, object], fail: Fail) -> Part | Policy:
+def make(name: str, maker: Maker, given: Mapping[str, object], fail: Fail) -> Part | Policy:
     """The part or preset with the given settings."""
-    maker = _maker(name, fail)
     settings = _settings(maker)
     for setting in given:
         if setting not in settings:
             raise fail(f"{name} has no setting {setting!r}; it has: {_menu(settings)}", setting)
-    for setting, stated in settings.items():
-        if stated.default is stated.empty and setting not in given:
+    for setting, parameter in settings.items():
+        if parameter.default is parameter.empty and setting not in given:
             raise fail(f"{name} needs its setting {setting!r}")
     try:
         return maker(**given)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        said = _CULPRIT.search(str(error))
+        named = _CULPRIT.search(str(error))
         # a preset's message names the setting of the part; with one setting given, that is the one
-        culprit = said[1] if said and said[1] in given else next(iter(given)) if len(given) == 1 else None
+        culprit = named[1] if named and named[1] in given else next(iter(given)) if len(given) == 1 else None
         raise fail(str(error), culprit) from None
 
 
@@ -102,11 +109,11 @@ class _Scanner:
 
     def accept(self, lexeme: re.Pattern[str]) -> str | None:
         """Reads the lexeme and the space after it, if it is what comes next."""
-        found = lexeme.match(self.text, self.at)
-        if found is None:
+        match = lexeme.match(self.text, self.at)
+        if match is None:
             return None
-        self.at = found.end()
-        return found[1]
+        self.at = match.end()
+        return match[1]
 
     def sign(self, sign: str) -> bool:
         """Reads the sign, if it is what comes next."""
@@ -122,15 +129,20 @@ class _Scanner:
         return SpecError(message, self.text, self.at if column is None else column)
 
 
-def parse(text: str) -> Policy:
-    """The policy that a text describes; raises `SpecError`, and nothing else, if it describes none."""
+def parse(text: str, *, parts: Parts = ()) -> Policy:
+    """The policy that a text describes; raises `SpecError`, and nothing else, if it describes none.
+
+    `parts`: parts of your own that the text may name, as `[Half]` or `{"half": Half}`; the mapping may hold presets,
+    functions that return a `Policy`, too. Those of installed packages are known without (`mdsample.policy.installed`).
+    """
+    own = by_name(parts)
     scan = _Scanner(text)
     policy = Policy()
     if scan.over:
         return policy
     while True:
         column = scan.at
-        term = _term(scan)
+        term = _term(scan, own)
         added = term.parts if isinstance(term, Policy) else (term,)
         for fault in (clash(part, other) for part in policy.parts for other in added):
             if fault:
@@ -142,7 +154,7 @@ def parse(text: str) -> Policy:
             raise scan.error("expected '+' or the end")
 
 
-def _term(scan: _Scanner) -> Part | Policy:
+def _term(scan: _Scanner, own: Mapping[str, Maker]) -> Part | Policy:
     start = scan.at
     columns: dict[str, int] = {}
 
@@ -152,7 +164,8 @@ def _term(scan: _Scanner) -> Part | Policy:
     name = scan.accept(_WORD)
     if name is None:
         raise scan.error("expected the name of a part or preset")
-    settings = _settings(_maker(name, fail))
+    maker = find(name, own, fail)
+    settings = _settings(maker)
     principal = next((s.name for s in settings.values() if s.kind is not s.KEYWORD_ONLY), None)
     given: dict[str, object] = {}
     if scan.sign("(") and not scan.sign(")"):
@@ -173,7 +186,7 @@ def _term(scan: _Scanner) -> Part | Policy:
                 break
             if not scan.sign(","):
                 raise scan.error("expected ',' or ')'")
-    return make(name, given, fail)
+    return make(name, maker, given, fail)
 
 
 def _setting(scan: _Scanner) -> str | None:

@@ -11,8 +11,7 @@ from functools import lru_cache
 
 import attrs
 
-from mdsample.policy.base import Part
-from mdsample.policy.settings import integer, real
+from mdsample.policy.settings import choice, integer, real
 
 KINDS = ("cap", "rescale", "conf", "loop")
 #: published η by kind, for 1,024 steps
@@ -21,13 +20,8 @@ _ETA = {"cap": 0.008, "rescale": 0.015, "conf": 1.0, "loop": 0.02}
 ON, OFF, HELD = 0.55, 0.05, 0.9
 
 
-def _known(part: Part, attribute: attrs.Attribute[str], value: object) -> None:
-    if value not in KINDS:
-        raise ValueError(f"{part.name}({attribute.name}=…) must be one of {', '.join(KINDS)}; got {value!r}")
-
-
 # the two parts that share a clock have the same settings
-KIND = attrs.field(default="cap", validator=_known)
+KIND = choice(KINDS, "cap")
 ETA = real(None, at_least=0, at_most=1, optional=True, kw_only=True)
 STEPS = integer(1024, at_least=1, kw_only=True)
 

@@ -78,7 +78,7 @@ class Top(Selection):
     """The first `k` of the ranking. Default 1: one at a time, which is exact."""
 
     name: ClassVar[str] = "top"
-    k: int = integer(1, at_least=1)
+    k: int = integer(1, at_least=1, values=(1, 2, 3, 4, 6, 8))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """`k` everywhere."""
@@ -115,7 +115,7 @@ class BelowEntropy(Selection):
     """
 
     name: ClassVar[str] = "below-entropy"
-    entropy: float = real(0.2, above=0)
+    entropy: float = real(0.2, above=0, values=(0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6))
     k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
@@ -133,7 +133,7 @@ class EntropyBound(Selection):
     """
 
     name: ClassVar[str] = "entropy-bound"
-    bound: float = real(0.1, at_least=0)
+    bound: float = real(0.1, at_least=0, values=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0))
     k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
@@ -153,7 +153,7 @@ class ErrorBudget(Selection):
 
     name: ClassVar[str] = "error-budget"
     remembers: ClassVar[bool] = True
-    total: float = real(at_least=0)
+    total: float = real(at_least=0, values=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that can be paid for."""
@@ -170,7 +170,7 @@ class AboveConfidence(Selection):
     """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there)."""
 
     name: ClassVar[str] = "above-confidence"
-    probability: float = real(0.9, above=0, at_most=1)
+    probability: float = real(0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix with every c >= `probability`."""
@@ -188,7 +188,7 @@ class CumulativeConfidence(Selection):
     """
 
     name: ClassVar[str] = "cumulative-confidence"
-    probability: float = real(0.9, above=0, at_most=1)
+    probability: float = real(0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.4))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix whose product is large enough."""
@@ -205,7 +205,7 @@ class Factor(Selection):
     """
 
     name: ClassVar[str] = "factor"
-    factor: float = real(0.75, above=0)
+    factor: float = real(0.75, above=0, values=(0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
@@ -224,7 +224,7 @@ class Frechet(Selection):
     """
 
     name: ClassVar[str] = "frechet"
-    margin: float = real(0.25)
+    margin: float = real(0.25, values=(0.95, 0.9, 0.75, 0.5, 0.25, 0.0))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""

@@ -1,14 +1,50 @@
-"""Settings: attrs fields of a part that know what they accept."""
+"""Settings: attrs fields of a part that know what they accept, and say so in their metadata as a `Domain`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, final
 
 import attrs
 
 _LARGEST = 2**31 - 1  # counts meet int32 arrays
+#: key of a setting's `Domain` in the metadata of its attrs field
+DOMAIN = "domain"
+
+
+@final
+@attrs.frozen
+class Domain:
+    """What a setting accepts."""
+
+    kind: Literal["number", "whole number", "text", "choice", "list"]
+    #: for people: `a number, above 0`
+    words: str
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    #: whether `None` is accepted
+    optional: bool = False
+    #: of a text or a list: what is meant, as in `slot` or `texts`; of no meaning to the check
+    of: str = ""
+    #: of a choice: all that is accepted; else settings worth trying, from safe to bold
+    values: tuple[Any, ...] = ()
+
+    def holds(self, number: float) -> bool:
+        """Whether a number keeps the limits."""
+        return (
+            (self.above is None or number > self.above)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+
+def domains(part: type) -> dict[str, Domain | None]:
+    """The domain of each setting of a part's class; `None` for a field that was not made here."""
+    return {field.name: field.metadata.get(DOMAIN) for field in attrs.fields(part)}
 
 
 def real(
@@ -19,9 +55,10 @@ def real(
     at_most: float | None = None,
     below: float | None = None,
     optional: bool = False,
+    values: Sequence[float] = (),
     kw_only: bool = False,
 ) -> Any:
-    """An attrs field for a finite real number within stated limits."""
+    """An attrs field for a finite real number within stated limits; `values` are worth trying, from safe to bold."""
 
     def convert(value: Any) -> Any:
         try:
@@ -29,12 +66,13 @@ def real(
         except (TypeError, ValueError, OverflowError):
             return value  # the validator says what is wrong with it
 
-    limits = _limits(above=above, at_least=at_least, at_most=at_most, below=below)
+    words = "a number" + _limits(above, at_least, at_most, below)
+    domain = Domain("number", words, above, at_least, at_most, below, optional, values=tuple(values))
 
     def fits(value: Any) -> bool:
-        return isinstance(value, float) and math.isfinite(value) and limits.hold(value)
+        return isinstance(value, float) and math.isfinite(value) and domain.holds(value)
 
-    return _field(default, convert, fits, f"a number{limits.words}", optional, kw_only)
+    return _field(default, convert, fits, domain, kw_only)
 
 
 def integer(
@@ -43,34 +81,42 @@ def integer(
     at_least: int | None = None,
     at_most: int | None = None,
     optional: bool = False,
+    values: Sequence[int] = (),
     kw_only: bool = False,
 ) -> Any:
-    """An attrs field for an integer within stated limits, below 2^31."""
+    """An attrs field for an integer within stated limits, below 2^31; `values` as in `real`."""
 
     def convert(value: Any) -> Any:
         # numpy integers are welcome; 2.0 is not, it is more likely a slip than a count
         index = getattr(value, "__index__", None)
         return value if isinstance(value, bool) or index is None else index()
 
-    limits = _limits(above=None, at_least=at_least, at_most=at_most, below=None)
+    words = "a whole number" + _limits(None, at_least, at_most, None)
+    domain = Domain("whole number", words, None, at_least, at_most, None, optional, values=tuple(values))
 
     def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and limits.hold(value) and value <= _LARGEST
+        return isinstance(value, int) and not isinstance(value, bool) and domain.holds(value) and value <= _LARGEST
 
-    return _field(default, convert, fits, f"a whole number{limits.words}", optional, kw_only)
+    return _field(default, convert, fits, domain, kw_only)
 
 
-def text(default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty string."""
+def text(default: Any = attrs.NOTHING, *, of: str = "", kw_only: bool = False) -> Any:
+    """An attrs field for a non-empty string; `of` is what it means: `slot`, `special token`, `characters`."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, str) and bool(value)
 
-    return _field(default, lambda value: value, fits, "a text that is not empty", False, kw_only)
+    return _field(default, lambda value: value, fits, Domain("text", "a text that is not empty", of=of), kw_only)
+
+
+def choice(options: Sequence[str], default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
+    """An attrs field for one of several strings."""
+    domain = Domain("choice", f"one of {', '.join(options)}", values=tuple(options))
+    return _field(default, lambda value: value, lambda value: value in options, domain, kw_only)
 
 
 def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty tuple (given as list or tuple) whose members pass `accepts`."""
+    """An attrs field for a non-empty tuple (given as list or tuple) whose members, called `kind`, pass `accepts`."""
 
     def convert(value: Any) -> Any:
         return tuple(value) if isinstance(value, (list, tuple)) else value  # type: ignore[arg-type]
@@ -78,62 +124,30 @@ def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -
     def fits(value: Any) -> bool:
         return isinstance(value, tuple) and bool(value) and all(accepts(v) for v in value)  # type: ignore[misc]
 
-    return _field(attrs.NOTHING, convert, fits, f"a list of {kind}", False, kw_only)
+    return _field(attrs.NOTHING, convert, fits, Domain("list", f"a list of {kind}", of=kind), kw_only)
 
 
-@attrs.frozen
-class _Limits:
-    above: float | None
-    at_least: float | None
-    at_most: float | None
-    below: float | None
-
-    def hold(self, value: float) -> bool:
-        return (
-            (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
-
-    @property
-    def words(self) -> str:
-        said = [
-            f"{word} {limit:g}"
-            for word, limit in (
-                ("above", self.above),
-                ("at least", self.at_least),
-                ("at most", self.at_most),
-                ("below", self.below),
-            )
-            if limit is not None
-        ]
-        return f", {' and '.join(said)}" if said else ""
-
-
-def _limits(**limits: float | None) -> _Limits:
-    return _Limits(**limits)
+def _limits(above: float | None, at_least: float | None, at_most: float | None, below: float | None) -> str:
+    named = (("above", above), ("at least", at_least), ("at most", at_most), ("below", below))
+    limits = [f"{word} {limit:g}" for word, limit in named if limit is not None]
+    return f", {' and '.join(limits)}" if limits else ""
 
 
 def _field(
-    default: Any,
-    convert: Callable[[Any], Any],
-    fits: Callable[[Any], bool],
-    wanted: str,
-    optional: bool,
-    kw_only: bool,
+    default: Any, convert: Callable[[Any], Any], fits: Callable[[Any], bool], domain: Domain, kw_only: bool
 ) -> Any:
     def check(part: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if optional and value is None:
+        if domain.optional and value is None:
             return
         if not fits(value):
-            spare = ", or none" if optional else ""
+            spare = ", or none" if domain.optional else ""
             most = f", at most {_LARGEST}" if type(value) is int and value > _LARGEST else ""
-            raise ValueError(f"{part.name}({attribute.name}=…) must be {wanted}{most}{spare}; got {value!r}")
+            raise ValueError(f"{part.name}({attribute.name}=…) must be {domain.words}{most}{spare}; got {value!r}")
 
     return attrs.field(
         default=default,
-        converter=(lambda value: None if optional and value is None else convert(value)),
+        converter=(lambda value: None if domain.optional and value is None else convert(value)),
         validator=check,
         kw_only=kw_only,
+        metadata={DOMAIN: domain},
     )

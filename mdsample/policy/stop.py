@@ -84,8 +84,8 @@ class EarlyExit(Stop):
     """
 
     name: ClassVar[str] = "early-exit"
-    entropy: float = real(0.1, above=0)
-    slot: str = text("answer", kw_only=True)
+    entropy: float = real(0.1, above=0, values=(0.001, 0.01, 0.03, 0.1, 0.3, 1.0))
+    slot: str = text("answer", of="slot", kw_only=True)
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The slot must exist."""
@@ -153,7 +153,7 @@ class Ended(Stop):
     """
 
     name: ClassVar[str] = "ended"
-    token: str = text("end")
+    token: str = text("end", of="special token")
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The token must exist."""

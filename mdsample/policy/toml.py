@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import cast
 
@@ -11,7 +12,8 @@ import attrs
 
 from mdsample.errors import SpecError
 from mdsample.policy.base import MANY, SEATS, Part, Policy, part_text
-from mdsample.policy.parsing import make, parse
+from mdsample.policy.installed import Maker, Parts, by_name
+from mdsample.policy.parsing import find, make, parse
 from mdsample.policy.writing import written
 
 #: key in the `[policy]` table -> seat; a seat that holds many has a plural key and an array
@@ -40,21 +42,25 @@ def _toml_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def from_toml(text: str) -> Policy:
-    """The policy of a TOML document with the one key `policy`, a text or a table, or `SpecError`."""
+def from_toml(text: str, *, parts: Parts = ()) -> Policy:
+    """The policy of a TOML document with the one key `policy`, a text or a table, or `SpecError`.
+
+    `parts` as for `parse`.
+    """
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"this is not TOML: {error}") from None
     if list(document) != ["policy"]:
         raise SpecError(f"expected the one key 'policy'; there is: {', '.join(document) or 'nothing'}")
-    return policy_from_toml_value(document["policy"])
+    return policy_from_toml_value(document["policy"], parts=parts)
 
 
-def policy_from_toml_value(value: object) -> Policy:
+def policy_from_toml_value(value: object, *, parts: Parts = ()) -> Policy:
     """The policy of what `tomllib` read under the key `policy`: a text, or a table with a key for each seat."""
+    own = by_name(parts)
     if isinstance(value, str):
-        return parse(value)
+        return parse(value, parts=own)
     if (table := _table(value)) is None:
         raise SpecError(f"policy: expected a text or a table; got {brief(value)}")
     policy = Policy()
@@ -62,29 +68,29 @@ def policy_from_toml_value(value: object) -> Policy:
         if key not in _KEYS:
             raise SpecError(f"policy has no key {key!r}; it has: {', '.join(_KEYS)}")
         if _KEYS[key] not in MANY:
-            policy = policy + _part_from_toml(key, f"policy.{key}", held)
+            policy = policy + _part_from_toml(key, f"policy.{key}", held, own)
         elif isinstance(held, list):
             for number, member in enumerate(cast("list[object]", held)):
-                policy = policy + _part_from_toml(key, f"policy.{key}[{number}]", member)
+                policy = policy + _part_from_toml(key, f"policy.{key}[{number}]", member, own)
         else:
             raise SpecError(f"policy.{key}: expected an array of parts; got {brief(held)}")
     return policy
 
 
-def _part_from_toml(key: str, path: str, value: object) -> Part:
+def _part_from_toml(key: str, path: str, value: object, own: Mapping[str, Maker]) -> Part:
     def fail(message: str, setting: str | None = None) -> SpecError:
         return SpecError(f"{path}: {message}")
 
     if isinstance(value, str):
         try:
-            policy = parse(value)
+            policy = parse(value, parts=own)
         except SpecError as error:
             raise SpecError(f"{path}: {error.message}", error.text, error.column) from None
     elif (named := _table(value)) is not None and len(named) == 1:
         [(name, settings)] = named.items()
         if (given := _table(settings)) is None:
             raise fail(f"expected {name} = {{ setting = value, … }}; got {brief(settings)}")
-        policy = Policy() + make(name, given, fail)
+        policy = Policy() + make(name, find(name, own, fail), given, fail)
     else:
         raise fail(f"expected one part, as in {_EXAMPLE}; got {brief(value)}")
     match list(policy.parts):

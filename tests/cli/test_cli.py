@@ -477,8 +477,8 @@ def test_explain(mdsample: Command) -> None:
     assert ran.code == 0 and max(map(len, ran.out.splitlines())) <= 80
     for text in (
         "window      blocks   by default\n",
-        "selection   below-entropy(0.3)\n              entropy = 0.3   given; default 0.2\n",
-        "\n              k = none   default\n",
+        "selection   below-entropy(0.3)\n              entropy = 0.3   given; default 0.2; a number, above 0\n",
+        "\n              k = none   default; a whole number, at least 1, or none\n",
         "draw        greedy   by default\n",
         "stop        early-exit\n",
         "arXiv 2510.19990",

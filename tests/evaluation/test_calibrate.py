@@ -14,10 +14,12 @@ from mdsample.backend.load import load
 from mdsample.errors import BenchError, PolicyError, SpecError
 from mdsample.evaluation.answers import Answered
 from mdsample.evaluation.bench import Runs
-from mdsample.evaluation.calibrate import VALUES, Loss, Tried, calibrate, exact_limit, settings
+from mdsample.evaluation.calibrate import Loss, Tried, calibrate, exact_limit, settings
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
+from mdsample.policy.catalog import PARTS
 from mdsample.policy.parsing import parse
+from mdsample.policy.settings import domains
 from mdsample.tasks.catalog import Problem, Task, in_answer
 
 PROBLEMS = tuple(Problem(i, {"prompt": "the cat " * (i % 3)}, "x") for i in range(20))
@@ -42,7 +44,7 @@ def tried(runs: Runs, text: str, loss: Loss, values: list[float] | None = None) 
 def test_it_stops_at_the_first_that_does_not_keep_the_loss(runs: Runs) -> None:
     found = tried(runs, "entropy+error-budget(?)", Loss("error-bound", 1.0))
     assert [one.kept for one in found] == [True] * (len(found) - 1) + [False]
-    assert 2 <= len(found) < len(VALUES["error-budget"])
+    assert 2 <= len(found) < len(settings("entropy+error-budget(?)"))
     assert all(a.nfe.value >= b.nfe.value for a, b in pairwise(found))
     assert all(one.loss <= one.limit for one in found)
     # the bound of error-budget is a promise, so what is asked for cannot be exceeded
@@ -64,9 +66,10 @@ def test_nothing_lost_is_still_not_certain(runs: Runs) -> None:
 
 def test_settings() -> None:
     assert settings("med(?)")[0] == (0.01, parse("med(0.01)"))
-    for name, values in VALUES.items():
-        found = settings(f"{name}(?)" + ("+top(1)" if name == "early-exit" else ""))
-        assert tuple(value for value, _ in found) == values
+    for name, part in PARTS.items():
+        known = [domain for domain in domains(part).values() if domain and domain.kind != "choice" and domain.values]
+        for domain in known:
+            assert tuple(value for value, _ in settings(f"{name}(?)")) == domain.values
     assert [p for _, p in settings("top(?)", [1, 2])] == [parse("top(1)"), parse("top(2)")]
     assert settings("med+early-exit(?)")[0][1] == parse("med+early-exit(0.001)")
     for text, message in (

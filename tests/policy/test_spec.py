@@ -5,13 +5,16 @@ import pickle
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, final
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import Phase, example, find, given, settings
 from hypothesis import strategies as st
 
 from mdsample import testing
+from mdsample.core.arrays import Ints
 from mdsample.errors import PolicyError, SpecError
 from mdsample.policy import presets
 from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
@@ -19,12 +22,14 @@ from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete, in_full
 from mdsample.policy.constraint import Ban, Choices
 from mdsample.policy.guide import NoGuide
-from mdsample.policy.order import Confidence, Entropy, Fixed, Order
+from mdsample.policy.order import Confidence, Entropy, Fixed
 from mdsample.policy.parsing import parse
 from mdsample.policy.presets import PRESETS
-from mdsample.policy.selection import BelowEntropy, EntropyBound, Frechet, Top
+from mdsample.policy.selection import BelowEntropy, EntropyBound, Frechet, Selection, Top
+from mdsample.policy.settings import real
 from mdsample.policy.stop import EarlyExit, Ended
 from mdsample.policy.toml import from_toml, policy_from_toml_value, to_toml
+from mdsample.policy.view import Ranked, View
 from mdsample.policy.window import Blocks, Whole
 
 PARTS_ANY = testing.parts()
@@ -623,18 +628,54 @@ def test_what_may_not_fit_is_left_out_unless_asked_for(policy: Policy) -> None:
 # A user's own part
 
 
-def test_a_part_outside_the_catalogue_has_a_text_too() -> None:
-    @attrs.frozen
-    class Mine(Order):
-        name = "mine"
-        inner: Order = attrs.field(factory=Entropy)
+@final
+@attrs.frozen
+class Half(Selection):
+    """A share of what is on offer."""
 
-        def rank(self, view: object) -> object:
-            raise NotImplementedError
+    name: ClassVar[str] = "half"
+    share: float = real(0.5, above=0, at_most=1)
 
-    assert str(Policy.of(Mine())) == "mine(Entropy(noise=0.0))"
-    with pytest.raises(PolicyError, match="two parts want the order seat: mine"):
-        Mine() + Entropy()
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        return np.ceil(self.share * ranked.number).astype(np.int32)
+
+
+def calm(share: float = 0.25) -> Policy:
+    """Half of a preset."""
+    return Entropy() + Half(share)
+
+
+PARTS_OWN = {"half": Half, "calm": calm}
+
+
+def test_a_part_of_ones_own_is_read_where_it_is_given() -> None:
+    policy = Entropy() + Half(0.25)
+    assert str(policy) == "entropy+half(0.25)"
+    assert parse(str(policy), parts=[Half]) == parse("calm", parts=PARTS_OWN) == policy
+    assert from_toml(to_toml(policy), parts=[Half]) == policy
+    assert from_toml("[policy]\nselection = 'half(0.25)'\norder = { entropy = {} }", parts=[Half]) == policy
+    with pytest.raises(SpecError, match="unknown policy 'half'; there are: whole"):
+        parse(str(policy))
+    with pytest.raises(SpecError, match="did you mean 'half'?"):
+        parse("halff", parts=[Half])
+    with pytest.raises(SpecError, match=r"^half\(share=…\) must be a number, above 0 and at most 1; got 2.0"):
+        parse("half(2)", parts=[Half])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"top": Half}, "parts=: 'top' is a built-in name; give the part another name"),
+        ({"med": calm}, "parts=: 'med' is a built-in name"),
+        ({"third": Half}, "parts=: the part 'half' is given as 'third'; use its own name"),
+        ({"half": 3}, "parts=: 'half' must be a class of parts or a function that returns a policy; got 3"),
+        ({"half": int}, "'half' must be a class of parts"),
+    ],
+)
+def test_parts_that_cannot_be_given_are_refused(parts: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse("whole", parts=parts)
+    assert parse("top", parts={"top": Top}) == Policy.of(Top())
 
 
 def test_stops_keep_their_order_and_are_there_once() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 from typer import Argument
 
 from mdsample_cli import options
+
+if TYPE_CHECKING:
+    from mdsample.policy.menu import Entry, Seated
 
 
 def policies(json: options.Json = False) -> None:
@@ -21,8 +24,8 @@ def policies(json: options.Json = False) -> None:
 
     parts, presets = menu.parts_menu(), menu.presets_menu()
     if json:
-        seats = {seat: [attrs.asdict(entry) for entry in entries] for seat, entries in parts.items()}
-        typer.echo(line({"parts": seats, "presets": [attrs.asdict(entry) for entry in presets]}))
+        seats = {seat: [_record(entry) for entry in entries] for seat, entries in parts.items()}
+        typer.echo(line({"parts": seats, "presets": [_record(entry) for entry in presets]}))
         return
     out = render.console()
     render.show(out, "A policy is a sum of parts, as in 'med(0.2)+blocks(32)+early-exit'; each part fills a seat.")
@@ -49,14 +52,15 @@ def explain(
     empty = menu.empty_seats(value)
     texts = {"policy": str(value), "in_full": in_full(value)}
     if json:
-        typer.echo(line({**texts, "seats": [attrs.asdict(seat) for seat in seats], "empty": empty}))
+        typer.echo(line({**texts, "seats": [_record(seat) for seat in seats], "empty": empty}))
         return
     out = render.console()
     for seated in seats:
         source = "" if seated.given else "   by default"
         render.show(out, Text.assemble((f"{seated.seat:<12}", "bold"), (seated.part, "cyan"), (source, "dim")))
-        for name, setting, default in seated.settings:
+        for (name, setting, default), domain in zip(seated.settings, seated.domains, strict=True):
             note = "default" if setting == default else f"given; default {default}" if default else "given"
+            note += f"; {domain}" if domain else ""
             render.show(out, Text.assemble(" " * 14, f"{name} = {setting}", (f"   {note}", "dim")))
         render.show(out, Padding(Text(seated.about), (0, 0, 1, 14)))
     for seat in empty:
@@ -72,3 +76,8 @@ def explain(
             ]
         ),
     )
+
+
+def _record(entry: Entry | Seated) -> dict[str, Any]:
+    """A line of the menu as JSON; what settings accept is for people only."""
+    return attrs.asdict(entry, filter=lambda field, _: field.name not in ("domain", "domains"))
