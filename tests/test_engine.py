@@ -16,7 +16,7 @@ from mdsample.errors import PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import Prepared, fill, prepare
-from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 from mdsample.testing import ScriptedDenoiser, Symbols

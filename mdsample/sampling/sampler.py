@@ -6,6 +6,7 @@ within n steps (plus a revise part's budget). Fixed text is never written. Rows 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import attrs
@@ -15,39 +16,34 @@ from mdsample.core.arrays import Bools, Floats, Ints, somewhere, upto
 from mdsample.core.canvas import Canvas
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
-from mdsample.policy.base import Part, Policy
+from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
+from mdsample.sampling.arguments import as_policy, as_seed, require_canvas
 from mdsample.sampling.observe import look_ahead, noted, recall, restrict, see
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.result import Result
 from mdsample.sampling.state import FILLED, Event, Outcome, State
 
 
-def _policy(given: Policy | Part) -> Policy:
-    if isinstance(given, Part):
-        return Policy.of(given)
-    if not isinstance(given, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a sampler runs a Policy; got {given!r}: read text with mdsample.parse({str(given)!r})")
-    return given
-
-
 @attrs.frozen
 class Sampler:
     """Runs a policy. `seed` and the rows' ids fix every random number."""
 
-    policy: Policy = attrs.field(converter=_policy)
-    seed: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.instance_of(int))
+    policy: Policy = attrs.field(converter=as_policy)
+    seed: int = attrs.field(default=0, kw_only=True, converter=as_seed)
 
     def run(self, denoiser: Denoiser, canvas: Canvas) -> Result:
         """Fills the canvas."""
+        began = time.perf_counter()
         plan = self.plan(denoiser, canvas)
         state = self.start(denoiser, canvas, plan)
         while not state.done:
             state, _ = self.step(denoiser, state, plan)
         kept = cache_text(denoiser.cache)
-        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept)
+        seconds = time.perf_counter() - began
+        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept, seconds)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -59,6 +55,7 @@ class Sampler:
 
     def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
         """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
+        require_canvas(denoiser, canvas)
         return make_plan(self.policy, self.seed, denoiser, canvas)
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:

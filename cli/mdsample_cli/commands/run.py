@@ -117,8 +117,9 @@ def run(
 
     from mdsample.backend.load import load
     from mdsample.core.template import Template
-    from mdsample.jobs.job import Job, default_policy
+    from mdsample.jobs.job import Job
     from mdsample.jobs.records import read_requests
+    from mdsample.sampling.api import default_policy
     from mdsample.sampling.sampler import Sampler
 
     chosen = options.open_policy(policy, policy_file, steps)
