@@ -1,13 +1,15 @@
-"""Text out of masked diffusion language models: policies that add up, one loop, stated errors.
+"""Typed, composable sampling for masked diffusion language models. One loop, every published decoding rule.
 
-import mdsample
+    import mdsample
 
-model = mdsample.load("tiny-gsm")
-policy = mdsample.parse("med+early-exit")
-template = mdsample.Template.parse(model.template)
-canvas = template.canvas(model.tokenizer, [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann. How many …"}])
-result = mdsample.Sampler(policy, seed=0).run(model, canvas)
-print(result.rows[0].slots["answer"], result.rows[0].nfe)
+    model = mdsample.load("tiny-gsm")
+    row = mdsample.sample(model, "Ann has 3 coins. Ben has 4 more than Ann. How many …")    # one prompt: a Row
+    rows = mdsample.sample(model, ["…", "…"], policy="med+early-exit", seed=0)              # several: Samples
+    for row in mdsample.stream(model, ["…", "…"]): ...                                      # as they finish
+    for step in mdsample.watch(model, "…"): print(step.text)                                # a canvas fills itself
+
+The long way, for research: `Template.canvas` makes a `Canvas`, and a `Sampler` runs a `Policy` on it, whole (`run`) or
+step by step (`plan`, `start`, `step`). A policy is a sum of parts; every part and every preset is here by name.
 """
 
 from mdsample import exact
@@ -16,7 +18,15 @@ from mdsample.backend.load import load
 from mdsample.core.canvas import Canvas
 from mdsample.core.marginals import Marginals
 from mdsample.core.template import Template
-from mdsample.errors import ModelError, PolicyError, ScoreError, SpecError, TemplateError, TraceError
+from mdsample.errors import (
+    MdsampleError,
+    ModelError,
+    PolicyError,
+    ScoreError,
+    SpecError,
+    TemplateError,
+    TraceError,
+)
 from mdsample.models.chat import chat
 from mdsample.models.inspect import Facts, inspect
 from mdsample.policy.base import Part, Policy
@@ -76,114 +86,132 @@ from mdsample.policy.selection import (
 from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
 from mdsample.policy.view import Batch, Ranked, View
 from mdsample.policy.window import Blocks, Dilated, Whole, Window
-from mdsample.sampling.result import Commit, Result, Row
+from mdsample.sampling.api import Step, sample, stream, watch
+from mdsample.sampling.result import Result, Samples
+from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import Event, Outcome, State
 from mdsample.sampling.trace import Trace
 from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
 
-__all__ = [
-    "AboveConfidence",
-    "AfterPass",
-    "Allow",
-    "Ban",
-    "Batch",
-    "BeforePass",
-    "BelowConfidence",
-    "BelowEntropy",
-    "Blocks",
-    "Budget",
-    "Canvas",
-    "Cfg",
-    "ChainRule",
-    "Characters",
-    "Choices",
-    "Commit",
-    "Confidence",
-    "Constraint",
-    "CumulativeConfidence",
-    "Dilated",
-    "Draw",
-    "EarlyExit",
-    "Ended",
-    "Entropy",
-    "EntropyBound",
-    "ErrorBudget",
-    "Event",
-    "Factor",
-    "Facts",
-    "Fixed",
-    "Frechet",
-    "Greedy",
-    "Guide",
-    "LeftToRight",
-    "LinearTime",
-    "Lookahead",
-    "Margin",
-    "MarginalProduct",
-    "Marginals",
-    "ModelError",
-    "MonteCarloBound",
-    "Never",
-    "NoGuide",
-    "Order",
-    "Outcome",
-    "P2Remask",
-    "P2Reveal",
-    "Part",
-    "Policy",
-    "PolicyError",
-    "PositionBiased",
-    "Random",
-    "RandomRevise",
-    "RandomSelection",
-    "Ranked",
-    "RemdmRemask",
-    "RemdmReveal",
-    "Result",
-    "Revise",
-    "RightToLeft",
+__all__ = [  # noqa: RUF022, what most people need comes first
+    # from a prompt to text
+    "load",
+    "sample",
+    "stream",
+    "watch",
     "Row",
-    "Sampler",
-    "ScoreError",
-    "Scores",
-    "Selection",
-    "SpecError",
-    "Stable",
-    "State",
-    "Steps",
-    "Stop",
-    "Temperature",
+    "Samples",
+    "Step",
+    # the long way
     "Template",
-    "TemplateError",
-    "Top",
+    "Canvas",
+    "Policy",
+    "parse",
+    "Sampler",
+    "Result",
     "Trace",
-    "TraceError",
-    "View",
-    "Whole",
-    "Window",
-    "__version__",
-    "ar_med",
+    # scores, chats, what a model is, exact laws
+    "score",
+    "Scores",
     "chat",
+    "inspect",
+    "Facts",
+    "exact",
+    # errors
+    "MdsampleError",
+    "ModelError",
+    "PolicyError",
+    "ScoreError",
+    "SpecError",
+    "TemplateError",
+    "TraceError",
+    # policies by name
+    "ar_med",
     "dparallel",
     "dream",
     "dream_entropy",
     "dus",
     "eb",
-    "exact",
     "fast_dllm",
     "fast_dllm_factor",
     "fast_dllm_pp",
-    "inspect",
     "klass",
     "llada",
-    "load",
     "med",
     "one_by_one",
     "p2",
-    "parse",
     "remdm",
-    "score",
     "top_k_margin",
     "top_k_probability",
+    # parts: windows
+    "Window",
+    "Blocks",
+    "Dilated",
+    "Whole",
+    # parts: orders
+    "Order",
+    "Confidence",
+    "Entropy",
+    "Fixed",
+    "LeftToRight",
+    "Lookahead",
+    "Margin",
+    "PositionBiased",
+    "Random",
+    "RightToLeft",
+    # parts: selections
+    "Selection",
+    "AboveConfidence",
+    "BelowEntropy",
+    "CumulativeConfidence",
+    "EntropyBound",
+    "ErrorBudget",
+    "Factor",
+    "Frechet",
+    "LinearTime",
+    "P2Reveal",
+    "RandomSelection",
+    "RemdmReveal",
+    "Stable",
+    "Steps",
+    "Top",
+    # parts: draws, stops, constraints, revisions, guides
+    "Draw",
+    "Greedy",
+    "Temperature",
+    "Stop",
+    "Budget",
+    "EarlyExit",
+    "Ended",
+    "Constraint",
+    "Allow",
+    "Ban",
+    "Characters",
+    "Choices",
+    "Revise",
+    "BelowConfidence",
+    "Never",
+    "P2Remask",
+    "RandomRevise",
+    "RemdmRemask",
+    "Guide",
+    "Cfg",
+    "NoGuide",
+    # for parts of your own, and for stepping by hand
+    "Part",
+    "Batch",
+    "View",
+    "Ranked",
+    "Marginals",
+    "BeforePass",
+    "AfterPass",
+    "State",
+    "Event",
+    "Commit",
+    "Outcome",
+    "ChainRule",
+    "MarginalProduct",
+    "MonteCarloBound",
+    "__version__",
 ]

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import SupportsIndex, cast
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
+from mdsample.core import html
 from mdsample.core.arrays import Bools, Indices, Ints
 
 
-def _identities(ids: Sequence[object]) -> tuple[int | str, ...]:
+def identities(ids: Sequence[object]) -> tuple[int | str, ...]:
+    """Row ids as texts and Python's own numbers; `ValueError` for text that is not valid unicode."""
     # randomness hangs on the type too, so a NumPy integer must become the number that it is
-    return tuple(str(name) if isinstance(name, str) else operator.index(cast("SupportsIndex", name)) for name in ids)
+    out = tuple(str(name) if isinstance(name, str) else operator.index(cast("SupportsIndex", name)) for name in ids)
+    for name in out:
+        if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
+            raise ValueError(f"the row id {name!r} holds half of a surrogate pair, which is not valid unicode")
+    return out
 
 
-@attrs.frozen(eq=False)
+def _array(kind: type[np.generic], words: str) -> Callable[[object, attrs.Attribute[np.ndarray], object], None]:
+    """A validator: an array of this kind of values."""
+
+    def check(_: object, attribute: attrs.Attribute[np.ndarray], value: object) -> None:
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{attribute.name} of a canvas must be a NumPy array of {words}; got {value!r:.60}")
+        array = cast("NDArray[np.generic]", value)
+        if not np.issubdtype(array.dtype, kind):
+            raise TypeError(f"{attribute.name} of a canvas must be an array of {words}; it holds {array.dtype}")
+
+    return check
+
+
+def _names(_: object, attribute: attrs.Attribute[tuple[str, ...]], value: object) -> None:
+    members = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
+    if not all(isinstance(name, str) for name in members):
+        raise TypeError(f"{attribute.name} of a canvas must be a tuple of slot names; got {value!r:.60}")
+
+
+_WHOLE = _array(np.integer, "whole numbers")
+_TRUTH = _array(np.bool_, "bools")
+#: rows that a notebook shows
+_SHOWN = 10
+
+
+@attrs.frozen(eq=False, repr=False)
 class Canvas:
     """Rows to fill; arrays `[B, L]`. What is blank is marked by position, never by the value of a token.
 
@@ -26,17 +59,17 @@ class Canvas:
     """
 
     #: int32; the mask token in blanks
-    tokens: Ints
+    tokens: Ints = attrs.field(validator=_WHOLE)
     #: positions to fill
-    blank: Bools
+    blank: Bools = attrs.field(validator=_TRUTH)
     #: number of the slot a position belongs to (pre-filled positions of a slot too), −1 for fixed text
-    slot: Ints
+    slot: Ints = attrs.field(validator=_WHOLE)
     #: belongs to the row; false in padding
-    valid: Bools
+    valid: Bools = attrs.field(validator=_TRUTH)
     #: slot names; `slot` indexes them
-    names: tuple[str, ...]
+    names: tuple[str, ...] = attrs.field(validator=_names)
     #: one identity per row: randomness and resuming are keyed by it
-    ids: tuple[int | str, ...] = attrs.field(converter=_identities)
+    ids: tuple[int | str, ...] = attrs.field(converter=identities)
 
     def __attrs_post_init__(self) -> None:
         """Checks shapes and identities."""
@@ -59,6 +92,32 @@ class Canvas:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.tokens)
+
+    def __repr__(self) -> str:
+        """How many rows there are, how long they are, and their slots."""
+        rows = f"{len(self)} row{'s' * (len(self) != 1)} of up to {int(self.valid.sum(1).max(initial=0))} tokens"
+        return f"Canvas({rows}, slots: {', '.join(self.names) or 'none'})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """As rich shows it."""
+        yield "rows", len(self)
+        yield "tokens", int(self.valid.sum(1).max(initial=0))
+        yield "slots", self.names
+
+    def _repr_html_(self) -> str:
+        rows = [f"<div>{html.chips((('row', str(name)), *self._runs(i)))}</div>" for i, name in enumerate(self.ids)]
+        more = f"<div>… and {len(self) - _SHOWN} more rows</div>" if len(self) > _SHOWN else ""
+        return html.picture("".join(rows[:_SHOWN]) + more)
+
+    def _runs(self, row: int) -> Iterator[tuple[str, str]]:
+        """What a row consists of, from left to right: the slot or `text`, and how many tokens or blanks."""
+        valid = self.valid[row]
+        slots: list[int] = self.slot[row, valid].tolist()
+        places = zip(slots, self.blank[row, valid].tolist(), strict=True)
+        for (number, blank), run in groupby(places):
+            count = sum(1 for _ in run)
+            label = self.names[number] if number >= 0 else "text"
+            yield label, f"{html.BLANK} × {count}" if blank else f"{count} token{'s' * (count != 1)}"
 
     def slot_length(self, name: str) -> int:
         """Positions of a slot, the fewest over rows; 0 without rows."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
+from typing import cast
 
 import attrs
 
@@ -213,11 +214,32 @@ class Template:
         """
         if given is not None and len(given) != len(rows):
             raise TemplateError(f"{len(rows)} rows need as many mappings of what is given; got {len(given)}")
+        self._check_rows(tokenizer, rows)
         nothing: dict[str, str] = {}
         brought = given or [nothing] * len(rows)
         encoded = [self.row(tokenizer, texts, slots) for texts, slots in zip(rows, brought, strict=True)]
         tokens, slot, blank = ([getattr(row, name) for row in encoded] for name in ("tokens", "slot", "blank"))
         return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank)
+
+    def _check_rows(self, tokenizer: object, rows: object) -> None:
+        """Refuses what newcomers pass first: a model, a text, one mapping, a list of texts."""
+        if not hasattr(tokenizer, "encode"):
+            raise TypeError(
+                f"a canvas takes the model's tokenizer, template.canvas(model.tokenizer, rows); "
+                f"got {type(tokenizer).__name__}"
+            )
+        field = next(iter(self.fields), "prompt")
+        example = f"give a list with a mapping of fields to texts for every row, such as [{{{field!r}: '…'}}]"
+        shown = _short(rows)
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
+            raise TemplateError(f"the rows of a canvas cannot be {shown}; {example}")
+        for number, row in enumerate(cast("Sequence[object]", rows)):
+            if not isinstance(row, Mapping):
+                raise TemplateError(f"row {number} is {_short(row)}; {example}")
+
+
+def _short(value: object) -> str:
+    return f"the {type(value).__name__} {value!r:.60}"
 
 
 def _written(piece: Text | Field | Slot) -> str:

@@ -9,13 +9,10 @@ import attrs
 
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
-from mdsample.jobs import records
-from mdsample.jobs.records import Record, Request
+from mdsample.jobs.records import Record, Request, asked
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.base import Policy
 from mdsample.policy.complete import in_full
-from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Result, Row
 from mdsample.sampling.sampler import Sampler
@@ -36,11 +33,6 @@ class Answer:
     row: Row | None
     #: what the watched slot said along the way
     readings: tuple[SlotReading, ...] = ()
-
-
-def default_policy(template: Template) -> Policy:
-    """`med+early-exit`; without a slot `answer` to exit from, `med`."""
-    return parse("med+early-exit" if "answer" in template.slots else "med")
 
 
 def request_of(template: Template, prompt: str) -> Request:
@@ -94,11 +86,11 @@ class Job:
         `given`: texts of slots that the row brings. Raises `TemplateError` if the template does not take it.
         """
         fields = self.template.fields
-        asked = None if prompt is None else request_of(self.template, prompt)
+        own = None if prompt is None else request_of(self.template, prompt)
         task = task_for(self.denoiser)
         problem = task.read()[0] if task is not None else None
-        if asked is not None:
-            request = asked
+        if own is not None:
+            request = own
         elif not fields:
             request = Request(0)
             if problem is not None and not given:
@@ -155,18 +147,11 @@ class Job:
             return {"id": request.id, "error": request.error}
         return {
             "id": row.id,
-            **records.asked(request),
+            **asked(request),
             "text": row.text,
             "slots": row.slots,
             **({} if request.expected is None else {"expected": request.expected}),
-            "nfe": row.nfe,
-            "steps": row.steps,
-            "tokens_per_forward": row.tokens_per_forward,
-            "unfilled": row.unfilled,
-            "outcome": row.outcome.name,
-            "sentence": row.outcome.sentence,
-            "error_bound": records.finite(row.error_bound),
-            "tv_bound": row.tv_bound,
+            **row.to_dict(),
             **({} if self.watch_slot is None else {"along": plain(answer.readings)}),
             **self.fingerprint,
             "backend": self.denoiser.backend,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
-from mdsample.models.chat_template import CONFIG, FILE, read_chat_template
+from mdsample.models.chat_template import CONFIG, FILE, ChatTemplate, read_chat_template
 from mdsample.models.find import facts_folder
 
 
@@ -25,10 +27,31 @@ def chat(
     `TemplateError` for a wrong `template`.
     """
     folder = facts_folder(model, revision)
-    found = read_chat_template(folder)
-    if found is None:
+    around = _required(folder).around
+    return around(Template.parse(read_card(folder).plain if template is None else template), system)
+
+
+def chat_of(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], template: Template | None = None
+) -> tuple[Template, Mapping[str, str]]:
+    """A conversation in the chat template of a loaded model, and the texts of the fields that it consists of.
+
+    The last message fills the template's one field; by default the template is the model's own, as it is outside of a
+    chat. Raises `ModelError` if the model has no chat template or one that cannot be used, and `TemplateError` for
+    messages that are not a conversation.
+    """
+    folder: Path | None = getattr(tokenizer, "folder", None)
+    if folder is None:
+        raise ModelError("this model was not read from a folder, so it has no chat template; give text or fields")
+    plain = Template.parse(read_card(folder).plain) if template is None else template
+    return _required(folder).conversation(messages, plain)
+
+
+def _required(folder: Path) -> ChatTemplate:
+    chat_template = read_chat_template(folder)
+    if chat_template is None:
         raise ModelError(
             f"{folder} has no chat template: there is no {FILE}, and no chat_template in {CONFIG}; leave out the chat "
             "and the system message, and write all of the template yourself"
         )
-    return found.around(Template.parse(read_card(folder).plain if template is None else template), system)
+    return chat_template

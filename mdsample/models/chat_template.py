@@ -8,14 +8,15 @@ tokens, and what a row fills in is plain text that cannot end the user's turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import attrs
 
-from mdsample.core.template import Slot, Template, Text
-from mdsample.errors import ModelError
+from mdsample.core.template import Field, Slot, Template, Text
+from mdsample.errors import ModelError, TemplateError
 from mdsample.models.families.special import read_object, read_roles
 from mdsample.models.files import CARD
 
@@ -26,6 +27,8 @@ CONFIG = "tokenizer_config.json"
 #: stands for a message while the chat template is rendered; letters only, of both cases, so that whatever is done to it
 #: but trimming shows
 _MARK = "MdsampleWritesTheMessageHere"
+#: who may speak in a conversation
+ROLES = ("system", "user", "assistant")
 
 
 @attrs.frozen
@@ -41,10 +44,12 @@ class ChatTemplate:
 
     def around(self, template: Template, system: str | None = None) -> Template:
         """`template` as a chat, see `chat`; raises `ModelError`."""
-        if system is not None and _MARK not in self._rendered(_MARK, "", "leave the system message out"):
-            raise ModelError(f"{self._name} has no place for a system message; leave it out")
+        user = {"role": "user", "content": _MARK}
+        if system is not None:
+            self._require_system()
         remedy = f"put the template that you want into {CARD} beside it"
-        around = self._rendered(system, _MARK, remedy).split(_MARK)
+        messages = [user] if system is None else [{"role": "system", "content": system}, user]
+        around = self._rendered(messages, remedy).split(_MARK)
         if len(around) != 2:
             raise ModelError(
                 f"{self._name} cannot be used: it must write the user's message once, as it stands, and does so "
@@ -60,17 +65,65 @@ class ChatTemplate:
     def _name(self) -> str:
         return f"the chat template in {self.path}"
 
-    def _rendered(self, system: str | None, user: str, remedy: str) -> str:
+    def conversation(
+        self, messages: Sequence[Mapping[str, str]], template: Template
+    ) -> tuple[Template, dict[str, str]]:
+        """Several turns as a template whose fields are the messages, and the texts of these fields; see `chat_of`.
+
+        The last message is the user's and fills the template's one field. Raises `TemplateError` or `ModelError`.
+        """
+        for number, message in enumerate(messages):
+            role, content = message["role"], message["content"]
+            if role not in ROLES or not isinstance(content, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TemplateError(
+                    f"message {number} of the chat must have one of the roles {', '.join(ROLES)} and text as its "
+                    f"content; got {role!r:.40} and {type(content).__name__}"
+                )
+        if messages[-1]["role"] != "user":
+            raise TemplateError(f"the last message of a chat must be the user's; got {messages[-1]['role']!r}")
+        if len(template.fields) != 1:
+            raise TemplateError(
+                "the last message of a chat fills the one field of a template, but this one has: "
+                f"{', '.join(template.fields) or 'none'}"
+            )
+        if any(message["role"] == "system" for message in messages):
+            self._require_system()
+        remedy = "give the conversation as text, in a template of your own"
+        # one mark inside the other's name would be found twice
+        marks = [f"{_MARK}{'I' * number}End" for number in range(len(messages))]
+        text = self._rendered([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)], remedy)
+        parts = re.split(f"({_MARK}I*End)", text)
+        if parts[1::2] != marks:
+            raise ModelError(
+                f"{self._name} cannot be used for this chat: it must write every message once, as it stands and in "
+                f"this order; {remedy}"
+            )
+        fields = [f"message-{number}" for number in range(len(messages) - 1)]
+        taken = {*template.fields, *template.slots} & {*fields}
+        if taken:
+            raise TemplateError(f"{', '.join(taken)} is the name of a message here; give it another in the template")
+        first = next(place for place, piece in enumerate(template.pieces) if isinstance(piece, Slot))
+        pieces: list[Text | Field | Slot] = []
+        for before, field in zip(parts[::2], fields, strict=False):
+            pieces += [Text(before), Field(field)]
+        pieces += [Text(parts[-3]), *template.pieces[:first], Text(parts[-1]), *template.pieces[first:]]
+        texts = [message["content"] for message in messages]
+        whole = Template.parse(str(Template(tuple(pieces))))
+        return whole, dict(zip((*fields, *template.fields), texts, strict=True))
+
+    def _require_system(self) -> None:
+        messages = [{"role": "system", "content": _MARK}, {"role": "user", "content": ""}]
+        if _MARK not in self._rendered(messages, "leave the system message out"):
+            raise ModelError(f"{self._name} has no place for a system message; leave it out")
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]], remedy: str) -> str:
         # imported here: most checkpoints that are opened need no Jinja
         from mdsample.errors import RenderError
         from mdsample.models.sandbox import render
 
-        messages = [{"role": "user", "content": user}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        nothing = {"tools": None, "documents": None}
+        names = {"tools": None, "documents": None, "messages": [*messages], "add_generation_prompt": True}
         try:
-            return render(self.source, {**self.tokens, **nothing, "messages": messages, "add_generation_prompt": True})
+            return render(self.source, {**self.tokens, **names})
         except RenderError as error:
             raise ModelError(f"{self._name} cannot be used: {error}; {remedy}") from error
 

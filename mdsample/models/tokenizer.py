@@ -48,15 +48,18 @@ class FileTokenizer:
         end_id: int | None = None,
         start_id: int | None = None,
         chat: str = "",
+        folder: Path | None = None,
     ) -> None:
         """Takes `engine` over: it is set to spell special tokens out, and not to pad or truncate.
 
         `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
+        `folder`: the model folder that it was read from.
         Raises `ModelError` if one of the ids is no token of it.
         """
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
         self._size = 1 + max(engine.get_vocab(with_added_tokens=True).values(), default=-1)
         self._mask_id, self._end_id = mask_id, end_id
+        self._folder = folder
         self._start = () if start_id is None else (start_id,)
         engine.no_padding()
         engine.no_truncation()
@@ -92,13 +95,20 @@ class FileTokenizer:
         except Exception as error:  # the library raises plain Exception
             raise ModelError(f"{path} cannot be read: {error}") from error
         chat = "\n".join(read_sources(folder).values())
-        tokenizer = cls(engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id, chat=chat)
+        tokenizer = cls(
+            engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id, chat=chat, folder=folder
+        )
         if tokenizer.size > named.vocab_size:
             raise ModelError(
                 f"{path} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} logits; "
                 "the two files do not belong together"
             )
         return tokenizer
+
+    @property
+    def folder(self) -> Path | None:
+        """The model folder that it was read from, where the chat template is."""
+        return self._folder
 
     @property
     def size(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal, final
 
 import attrs
 
+from mdsample.core import html
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import PolicyError
@@ -56,7 +57,7 @@ def _by_seat(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Policy:
     """A sum of parts: one at most in each single seat, any number of stops and constraints.
 
@@ -107,6 +108,18 @@ class Policy:
     def __str__(self) -> str:
         """The shortest text that parses back."""
         return policy_text(self)
+
+    def __repr__(self) -> str:
+        """The text, as `parse` reads it."""
+        return f"Policy({str(self)!r})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
+        """As rich shows it: seats and their parts."""
+        for part in self.parts:
+            yield part.seat, part_text(part)
+
+    def _repr_html_(self) -> str:
+        return html.picture(html.chips((part.seat, part_text(part)) for part in self.parts) or "the default policy")
 
 
 def clash(one: Part, other: Part) -> str:

@@ -56,7 +56,10 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
     if longest > denoiser.max_length:
         raise PolicyError(f"a row has {longest} tokens; {denoiser.name} takes at most {denoiser.max_length}")
     if (canvas.tokens[canvas.blank] != tokenizer.mask_id).any():
-        raise PolicyError(f"the canvas was made for another model: its blanks are not token {tokenizer.mask_id}")
+        raise PolicyError(
+            f"the canvas was made for another model: its blanks are not token {tokenizer.mask_id}; "
+            "make it with template.canvas(model.tokenizer, …) of this model"
+        )
     if ((canvas.tokens < 0) | (canvas.tokens >= denoiser.vocab_size)).any():
         raise PolicyError(f"the canvas has token ids outside 0..{denoiser.vocab_size - 1}")
     allowed = np.arange(denoiser.vocab_size) < tokenizer.size

@@ -3,67 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any, overload
 
 import attrs
 import numpy as np
 
+from mdsample.core import html
 from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import read_cache
 from mdsample.policy.base import Policy
+from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.state import UNFINISHED, Event, Outcome, State
 
-
-@attrs.frozen
-class Commit:
-    """One token written into a blank."""
-
-    step: int
-    position: int
-    token: int
-    #: of the token, under the model's conditional at temperature 1
-    probability: float
-    #: of the position when it was written, nats
-    entropy: float
-    #: written by a stop rule, without asking the model
-    by_rule: bool = False
-
-
-@attrs.frozen(eq=False, slots=False)
-class Row:
-    """One row of a result."""
-
-    id: int | str
-    #: token ids of the row without padding, the mask token where a blank was left
-    tokens: Ints
-    #: number of the slot of each token, in the order of the template, −1 for fixed text
-    slot: Ints
-    #: what the model wrote, from the first slot on, with the fixed text between slots
-    text: str
-    #: each slot's text up to its end token, without surrounding white space; blanks left blank are skipped
-    slots: dict[str, str]
-    #: forward passes and steps the row was in
-    nfe: int
-    steps: int
-    outcome: Outcome
-    #: blanks filled, and blanks left blank by a stop rule
-    filled: int
-    unfilled: int
-    #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
-    #: inf if tokens were masked again: nothing is promised of such a run
-    error_bound: float
-    #: min(1, Σ √(b/2)): its mean over runs estimates a bound on the total variation from one-at-a-time decoding; 1 if
-    #: tokens were masked again
-    tv_bound: float
-    commits: tuple[Commit, ...]
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """Blanks filled per forward pass."""
-        return self.filled / self.nfe if self.nfe else 0.0
+#: rows that a notebook shows
+_SHOWN = 20
 
 
 class RunLog:
@@ -104,10 +61,79 @@ class RunLog:
             math.inf if state.remasked[i] else float(state.error_bound[i]),
             1.0 if state.remasked[i] else float(min(1.0, state.tv_sum[i])),
             tuple(self._commits[i]),
+            state.blank[i, :length],
+            self._tokenizer,
         )
 
 
-@attrs.frozen(eq=False, slots=False)
+@attrs.frozen(eq=False, repr=False)
+class Samples(Sequence[Row]):
+    """Rows in the order of their prompts, and what made them."""
+
+    rows: tuple[Row, ...]
+    policy: Policy
+    seed: int
+    model: str
+    backend: str
+    #: as `Result.cache`
+    cache: str = "none"
+    #: wall time of the run; `None` if it was not taken
+    seconds: float | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
+        """A row by its place, or several."""
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
+    def passes_per_row(self) -> float:
+        """Forward passes, the mean over rows; 0 without rows."""
+        return sum(row.nfe for row in self.rows) / max(1, len(self.rows))
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Blanks filled per second of wall time; `None` if it was not taken."""
+        return sum(row.filled for row in self.rows) / self.seconds if self.seconds else None
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A flat JSON object for every row, as `pandas.DataFrame` and `datasets.Dataset.from_list` take them."""
+        return [row.to_dict() for row in self.rows]
+
+    def facts(self) -> tuple[str, ...]:
+        """How many rows there are, the policy, and what they cost on average."""
+        rows = f"{len(self)} row{'s' * (len(self) != 1)}"
+        return rows, str(self.policy) or "default policy", f"{self.passes_per_row:.1f} passes a row"
+
+    def __repr__(self) -> str:
+        """The facts."""
+        return f"Samples({', '.join(self.facts())})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """As rich shows it: the facts, and the first rows."""
+        yield "policy", str(self.policy)
+        yield "seconds", self.seconds
+        yield "rows", [*self.rows[:_SHOWN], *["…"] * (len(self) > _SHOWN)]
+
+    def _repr_html_(self) -> str:
+        rate = self.tokens_per_second
+        timing = () if rate is None else (f"{self.seconds:.2f} s", f"{rate:.0f} tokens a second")
+        shown = [
+            f"<details{' open' * (number == 0)}><summary>{html.text(row.id)}: {html.text(row.headline())} "
+            f"<small>{row.nfe} pass{'es' * (row.nfe != 1)}</small></summary>{html.cells(row.cells())}</details>"
+            for number, row in enumerate(self.rows[:_SHOWN])
+        ]
+        more = f'<div class="key">… and {len(self) - _SHOWN} more rows</div>' if len(self) > _SHOWN else ""
+        return html.picture(html.facts(*self.facts(), *timing) + "".join(shown) + more + html.key("first step", "last"))
+
+
+@attrs.frozen(eq=False, repr=False, slots=False)
 class Result:
     """A finished run: its last state, and what made it."""
 
@@ -119,6 +145,8 @@ class Result:
     backend: str
     #: what the model kept from look to look, as `mdsample.models.cache.read_cache` reads it
     cache: str = "none"
+    #: wall time of the run; `None` if it was not taken
+    seconds: float | None = None
 
     @property
     def approximate(self) -> bool:
@@ -127,12 +155,28 @@ class Result:
         return kept is not None and kept.approximate
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> Samples:
         """The rows, in the canvas's order."""
         log = RunLog(self.state.canvas, self.tokenizer)
         for event in self.state.events:
             log.add(event)
-        return tuple(log.row(self.state, i) for i in range(len(self.state.canvas)))
+        rows = tuple(log.row(self.state, i) for i in range(len(self.state.canvas)))
+        return Samples(rows, self.policy, self.seed, self.model, self.backend, self.cache, self.seconds)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """As `Samples.to_dicts`."""
+        return self.rows.to_dicts()
+
+    def __repr__(self) -> str:
+        """How many rows there are, the policy, and what they cost on average."""
+        return f"Result({', '.join(self.rows.facts())})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """As rich shows it."""
+        return self.rows.__rich_repr__()
+
+    def _repr_html_(self) -> str:
+        return self.rows._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 def read(
@@ -158,22 +202,6 @@ def read(
     slots = {names[number]: tokenizer.decode(until_end(run, tokenizer)).strip() for number, run in whole.items()}
     texts = (tokenizer.decode(until_end(run, tokenizer) if number >= 0 else run) for number, run in pieces)
     return "".join(texts).strip(), slots
-
-
-def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds to those before it; together they are `tokenizer.decode(tokens)`.
-
-    A character that is spread over several tokens comes with the last of them.
-    """
-    texts: list[str] = []
-    said = 0
-    for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(tokens[:count])
-        # what ends in a replacement character may still become another one
-        whole = text if count == len(tokens) else text.rstrip("\ufffd")
-        texts.append(whole[said:])
-        said = max(said, len(whole))
-    return texts
 
 
 def until_end(tokens: list[int], tokenizer: Tokenizer) -> list[int]:

@@ -6,6 +6,7 @@ within n steps (plus a revise part's budget). Fixed text is never written. Rows 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import attrs
@@ -15,10 +16,11 @@ from mdsample.core.arrays import Bools, Floats, Ints, somewhere, upto
 from mdsample.core.canvas import Canvas
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
-from mdsample.policy.base import Part, Policy
+from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
+from mdsample.sampling.arguments import as_policy, as_seed, require_canvas
 from mdsample.sampling.observe import Asking, answered, observe, restrict
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.previous import note, recall
@@ -26,32 +28,26 @@ from mdsample.sampling.result import Result
 from mdsample.sampling.state import FILLED, Commits, Event, Outcome, State
 
 
-def _policy(given: Policy | Part) -> Policy:
-    if isinstance(given, Part):
-        return Policy.of(given)
-    if not isinstance(given, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a sampler runs a Policy; got {given!r}: read text with mdsample.parse({str(given)!r})")
-    return given
-
-
 @attrs.frozen
 class Sampler:
     """Runs a policy. `seed` and the rows' ids fix every random number."""
 
-    policy: Policy = attrs.field(converter=_policy)
-    seed: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.instance_of(int))
+    policy: Policy = attrs.field(converter=as_policy)
+    seed: int = attrs.field(default=0, kw_only=True, converter=as_seed)
 
     def run(self, denoiser: Denoiser, canvas: Canvas, *, batch_size: int | None = None) -> Result:
         """Fills the canvas, at most `batch_size` rows in one forward pass (by default all of them)."""
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        began = time.perf_counter()
         plan = self.plan(denoiser, canvas)
         state = self.start(denoiser, canvas, plan)
         while not state.done:
             running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
             state, _ = self.step(denoiser, state, plan, running)
         kept = cache_text(denoiser.cache)
-        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept)
+        seconds = time.perf_counter() - began
+        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept, seconds)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -63,6 +59,7 @@ class Sampler:
 
     def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
         """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
+        require_canvas(denoiser, canvas)
         return make_plan(self.policy, self.seed, denoiser, canvas)
 
     def start(self, denoiser: Denoiser, canvas: Canvas, plan: Plan | None = None) -> State:

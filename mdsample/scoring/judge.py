@@ -18,7 +18,8 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.sampling.result import pieces, until_end
+from mdsample.sampling.result import until_end
+from mdsample.sampling.row import pieces
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace
 from mdsample.scoring.score import marginal_scores

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, RecordError, TemplateError
-from mdsample.jobs.job import Answer, Job, default_policy, in_order
+from mdsample.jobs.job import Answer, Job, in_order
 from mdsample.jobs.records import Output, Record, Request, line, read_requests
 from mdsample.policy.parsing import parse
+from mdsample.sampling.api import default_policy
 from mdsample.sampling.sampler import Sampler
 
 TEMPLATE = Template.parse("Q {prompt} A{answer:3}")

@@ -17,7 +17,7 @@ from mdsample.models.denoiser import About, Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import Engine, Prepared, fill, prepare
-from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 from mdsample.testing import ScriptedDenoiser, Symbols, policies

@@ -123,7 +123,7 @@ def test_an_end_token_that_stands_in_a_slot_beforehand_ends_it() -> None:
 
 
 def test_choices_take_no_rows_ragged_slots_and_rows_without_the_slot() -> None:
-    assert run("choices(['ab'])", canvas_of()).rows == ()
+    assert run("choices(['ab'])", canvas_of()).rows.rows == ()
     rows = run("choices(['ab'])+blocks(2)", canvas_of("a11", "ab111", "abc0")).rows
     assert [row.slots.get("answer") for row in rows] == ["ab", "ab", None]
     with pytest.raises(PolicyError, match="'abc' is 3 tokens, but slot 'answer' has 2"):
@@ -205,6 +205,7 @@ def test_rows_of_one_id_are_refused_wherever_they_stand() -> None:
         list(fill(Sampler(parse("med")), MODEL, ("text",), rows, batch_size=1, chunk_size=1))
 
 
-def test_policy_text_is_to_be_parsed_first() -> None:
-    with pytest.raises(TypeError, match=r"read text with mdsample\.parse\('med'\)"):
-        mdsample.Sampler("med")  # type: ignore[arg-type]
+def test_a_sampler_reads_policy_text() -> None:
+    assert mdsample.Sampler("med") == mdsample.Sampler(parse("med"))
+    with pytest.raises(TypeError, match="a sampler runs a Policy, a Part or text such as 'med'; got 3"):
+        mdsample.Sampler(3)  # type: ignore[arg-type]

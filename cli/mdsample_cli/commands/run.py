@@ -69,7 +69,8 @@ def run(
     require_distinct(input=input, output=output, trace=trace)
     if trace is not None:
         _require_new_trace(trace)
-    from mdsample.jobs.job import Job, default_policy
+    from mdsample.jobs.job import Job
+    from mdsample.sampling.api import default_policy
     from mdsample.sampling.sampler import Sampler
 
     chosen = policy.open()

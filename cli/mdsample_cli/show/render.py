@@ -14,17 +14,15 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.menu import Entry
-from mdsample.sampling.result import Row, pieces
+from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
 from mdsample.scoring.watch import SlotReading
 
-#: tokens of the first steps, …, tokens of the last steps
-RAMP = ("#5ec962", "#3fbc73", "#21a585", "#25858e", "#3b6ea8", "#6a5acd", "#8f4fc0", "#b34fa8")
-BLANK, END = "░", "·"
 WIDEST = 100
 #: width of a table's first column, before its text is broken
 _FIRST = 34

@@ -1,0 +1,194 @@
+"""The front door: `sample`, `stream` and `watch`, from prompts to rows of text in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast, overload
+
+import attrs
+
+from mdsample.core.canvas import Canvas, identities
+from mdsample.core.template import Template
+from mdsample.errors import TemplateError
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.parsing import parse
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
+from mdsample.sampling.prompts import Message, Prompt, is_prompt, prepare_prompt
+from mdsample.sampling.result import Result, Samples
+from mdsample.sampling.row import Row
+from mdsample.sampling.sampler import Sampler
+
+#: texts of slots by name: for every row, or one mapping for each
+Given = Mapping[str, str] | Sequence[Mapping[str, str]]
+
+
+@attrs.frozen
+class Step:
+    """A row after one step of its run."""
+
+    #: as it was after the step; its outcome is `unfinished` until the last one
+    row: Row
+
+    @property
+    def text(self) -> str:
+        """The whole row, blanks as ░; what this step wrote stands in ‹ ›."""
+        return self.row.canvas_text(latest=self.row.steps - 1)
+
+    def _repr_html_(self) -> str:
+        return self.row._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def default_policy(template: Template) -> Policy:
+    """`med+early-exit`; without a slot `answer` to exit from, `med`."""
+    return parse("med+early-exit" if "answer" in template.slots else "med")
+
+
+@overload
+def sample(  # pyright: ignore[reportOverlappingOverload]  # a text is an iterable of texts, but one prompt
+    model: Denoiser,
+    prompts: str | Mapping[str, str] | Sequence[Message] | Sequence[int],
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    given: Given | None = None,
+    ids: Sequence[int | str] | None = None,
+) -> Row: ...
+@overload
+def sample(
+    model: Denoiser,
+    prompts: Iterable[Prompt],
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    given: Given | None = None,
+    ids: Sequence[int | str] | None = None,
+) -> Samples: ...
+def sample(
+    model: Denoiser,
+    prompts: Prompt | Iterable[Prompt],
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    given: Given | None = None,
+    ids: Sequence[int | str] | None = None,
+) -> Row | Samples:
+    """Fills the template's slots for one prompt, which gives a `Row`, or for several, which give `Samples`.
+
+    `prompts`: text, a mapping of fields, a chat (a list of messages) or token ids, or an iterable of these, see
+    `mdsample.sampling.prompts`. `policy`: a policy, a part or text; by default `default_policy(template)`. `template`:
+    a template or its text; by default the model's own. `seed` and `ids` (of the rows, by default 0, 1, 2, …) fix every
+    random number. `batch_size`: rows in one forward pass; it changes the time, not the texts. `given`: texts of slots
+    that rows bring, one mapping for all rows or one for each. Raises `TemplateError`, `ModelError` or `PolicyError`
+    before the first forward pass.
+    """
+    began = time.perf_counter()
+    job = _job(model, prompts, policy, template, seed, given, ids)
+    rows = {row.id: row for row in _fill(job, batch_size)}
+    ordered = tuple(rows[row.id] for row in job.rows)
+    if job.single:
+        return ordered[0]
+    seconds = time.perf_counter() - began
+    cache = cache_text(model.cache)
+    return Samples(ordered, job.sampler.policy, job.sampler.seed, model.name, model.backend, cache, seconds)
+
+
+def stream(
+    model: Denoiser,
+    prompts: Prompt | Iterable[Prompt],
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    given: Given | None = None,
+    ids: Sequence[int | str] | None = None,
+) -> Iterator[Row]:
+    """Rows as they finish, each as soon as it is done; `row.id` says whose it is. All prompts are read first.
+
+    The arguments are those of `sample`.
+    """
+    return _fill(_job(model, prompts, policy, template, seed, given, ids), batch_size)
+
+
+def watch(
+    model: Denoiser,
+    prompt: Prompt,
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    given: Mapping[str, str] | None = None,
+    id: int | str = 0,
+) -> Iterator[Step]:
+    """The row of one prompt after every step. The arguments are those of `sample`."""
+    job = _job(model, prompt, policy, template, seed, given, [id])
+    if not job.single:
+        raise TemplateError("watch shows one prompt; give one, or take stream for several")
+    return _steps(job)
+
+
+@attrs.frozen
+class _Job:
+    """Prompts made ready for a model."""
+
+    model: Denoiser
+    sampler: Sampler
+    slots: tuple[str, ...]
+    rows: Sequence[Prepared]
+    #: whether there was one prompt, not a list of them
+    single: bool
+
+
+def _fill(job: _Job, batch_size: int) -> Iterator[Row]:
+    return fill(job.sampler, job.model, job.slots, job.rows, batch_size=batch_size)
+
+
+def _steps(job: _Job) -> Iterator[Step]:
+    model, sampler, row = job.model, job.sampler, job.rows[0]
+    canvas = Canvas.of_rows([row.tokens], [row.slot], job.slots, model.tokenizer.mask_id, [row.id], [row.blank])
+    for state, _ in sampler.steps(model, canvas):
+        yield Step(Result(state, model.tokenizer, sampler.policy, sampler.seed, model.name, model.backend).rows[0])
+
+
+def _job(
+    model: Denoiser,
+    prompts: Prompt | Iterable[Prompt],
+    policy: Policy | Part | str | None,
+    template: Template | str | None,
+    seed: int,
+    given: Given | None,
+    ids: Sequence[int | str] | None,
+) -> _Job:
+    if not hasattr(model, "predict"):
+        raise TypeError(f"the model comes first, as mdsample.load gives it; got {type(model).__name__}")
+    source = model.template if template is None else template
+    layout = Template.parse(source) if isinstance(source, str) else source
+    sampler = Sampler(default_policy(layout) if policy is None else policy, seed=seed)
+    single = is_prompt(prompts)
+    if not single and not hasattr(prompts, "__iter__"):
+        raise TypeError(f"prompts are texts, mappings, chats or token ids; got {type(prompts).__name__}")
+    listed = [prompts] if single else list(cast("Iterable[object]", prompts))
+    names = range(len(listed)) if ids is None else identities(ids)
+    nothing: Mapping[str, str] = {}
+    brought = [given or nothing] * len(listed) if given is None or isinstance(given, Mapping) else given
+    for many, what in ((names, "ids"), (brought, "mappings of given texts")):
+        if len(many) != len(listed):
+            raise TemplateError(f"{len(listed)} prompts need as many {what}; got {len(many)}")
+    rows: list[Prepared] = []
+    for number, (prompt, name, slots) in enumerate(zip(listed, names, brought, strict=True)):
+        try:
+            rows.append(prepare_prompt(model, layout, template is None, name, prompt, slots))
+        except (TemplateError, TypeError) as fault:
+            if single:
+                raise
+            raise type(fault)(f"prompt {number}: {fault}") from fault
+    return _Job(model, sampler, layout.slots, rows, single)

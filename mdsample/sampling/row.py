@@ -1,0 +1,161 @@
+"""Row: what a run gave for one row of a canvas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import attrs
+
+from mdsample.core import html
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.tokens import Tokenizer
+from mdsample.sampling.state import Outcome
+
+
+@attrs.frozen
+class Commit:
+    """One token written into a blank."""
+
+    step: int
+    position: int
+    token: int
+    #: of the token, under the model's conditional at temperature 1
+    probability: float
+    #: of the position when it was written, nats
+    entropy: float
+    #: written by a stop rule, without asking the model
+    by_rule: bool = False
+
+
+@attrs.frozen(eq=False, repr=False, slots=False)
+class Row:
+    """One row of a result."""
+
+    id: int | str
+    #: token ids of the row without padding, the mask token where a blank was left, `[L]` int32
+    tokens: Ints
+    #: number of the slot of each token, in the order of the template, −1 for fixed text, `[L]` int32
+    slot: Ints
+    #: what the model wrote, from the first slot on, with the fixed text between slots
+    text: str
+    #: each slot's text up to its end token, without surrounding white space; blanks left blank are skipped
+    slots: dict[str, str]
+    #: forward passes and steps the row was in
+    nfe: int
+    steps: int
+    outcome: Outcome
+    #: blanks filled, and blanks left blank by a stop rule
+    filled: int
+    unfilled: int
+    #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
+    #: inf if tokens were masked again: nothing is promised of such a run
+    error_bound: float
+    #: min(1, Σ √(b/2)): its mean over runs estimates a bound on the total variation from one-at-a-time decoding; 1 if
+    #: tokens were masked again
+    tv_bound: float
+    commits: tuple[Commit, ...]
+    #: what is still blank, `[L]`
+    blank: Bools
+    #: the model's tokens
+    tokenizer: Tokenizer
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Blanks filled per forward pass."""
+        return self.filled / self.nfe if self.nfe else 0.0
+
+    @property
+    def written(self) -> dict[int, Commit]:
+        """The commit of each position that the run wrote and did not mask again, by position."""
+        return {commit.position: commit for commit in self.commits if not self.blank[commit.position]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as a flat JSON object; an infinite bound is `None`."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "slots": self.slots,
+            "nfe": self.nfe,
+            "steps": self.steps,
+            "tokens_per_forward": self.tokens_per_forward,
+            "unfilled": self.unfilled,
+            "outcome": self.outcome.name,
+            "sentence": self.outcome.sentence,
+            "error_bound": self.error_bound if math.isfinite(self.error_bound) else None,
+            "tv_bound": self.tv_bound,
+        }
+
+    def headline(self) -> str:
+        """The slot that matters most, `answer` or else the last, with its text; empty without slots."""
+        name = "answer" if "answer" in self.slots else next(reversed(self.slots), "")
+        text = self.slots.get(name, "")
+        return f"{name}={text if len(text) <= 60 else text[:59] + '…'!r}" if name else ""
+
+    def __repr__(self) -> str:
+        """The id, the answer, what it cost and why it ended."""
+        return f"Row({', '.join(filter(None, (repr(self.id), self.headline(), f'nfe={self.nfe}', self.outcome.name)))})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """As rich shows it: also the texts of all slots."""
+        yield "id", self.id
+        yield "slots", self.slots
+        yield "nfe", self.nfe
+        yield "outcome", self.outcome.name
+
+    def _repr_html_(self) -> str:
+        return html.picture(self.facts_html() + html.cells(self.cells()) + html.key("step 1", f"{self.steps}"))
+
+    def facts_html(self) -> str:
+        """One line of HTML: what it says and what it cost."""
+        passes = f"{self.nfe} forward pass{'es' * (self.nfe != 1)}"
+        bound = f"error bound {self.error_bound:.2g} nats" if math.isfinite(self.error_bound) else "no error bound"
+        rate = f"{self.tokens_per_forward:.1f} tokens each"
+        return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound)
+
+    def canvas_text(self, latest: int | None = None) -> str:
+        """The whole row, prompt included, blanks as ░; what step `latest` wrote stands in ‹ ›."""
+        written = self.written
+        new = [place in written and written[place].step == latest for place in range(len(self.tokens))]
+        text = ""
+        for mark, run in groupby(zip(self.cells(), new, strict=True), lambda pair: pair[1]):
+            piece = "".join(cell.text for cell, _ in run)
+            text += f"‹{piece}›" if mark else piece
+        return text
+
+    def cells(self) -> Iterator[html.Cell]:
+        """The whole row, prompt included, token by token."""
+        tokens, written = self.tokens.tolist(), self.written
+        for blank, run in groupby(range(len(tokens)), self.blank.tolist().__getitem__):
+            places = list(run)
+            if blank:
+                yield from (html.Cell(html.BLANK, f"position {place}: blank", "b") for place in places)
+                continue
+            for place, piece in zip(places, pieces(self.tokenizer, [tokens[place] for place in places]), strict=True):
+                commit = written.get(place)
+                if commit is None:
+                    # what is given fills its slot with end tokens, which have no text
+                    yield html.Cell(piece)
+                    continue
+                how = "by rule" if commit.by_rule else f"p {commit.probability:.3f}, entropy {commit.entropy:.3f} nats"
+                ended = tokens[place] == self.tokenizer.end_id
+                look = f"s{html.colour(commit.step, self.steps)}{' e' * ended}"
+                yield html.Cell(html.END if ended else piece, f"step {commit.step + 1} of {self.steps}, {how}", look)
+
+
+def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """The text that each token adds to those before it; together they are `tokenizer.decode(tokens)`.
+
+    A character that is spread over several tokens comes with the last of them.
+    """
+    texts: list[str] = []
+    length = 0
+    for count in range(1, len(tokens) + 1):
+        text = tokenizer.decode(tokens[:count])
+        # what ends in a replacement character may still become another one
+        whole = text if count == len(tokens) else text.rstrip("\ufffd")
+        texts.append(whole[length:])
+        length = max(length, len(whole))
+    return texts
