@@ -287,6 +287,7 @@ class SecondThoughts(Revise):
 SPLIT = {"reasoning": 2, "answer": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [

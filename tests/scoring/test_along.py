@@ -34,6 +34,7 @@ def filled(model: Any, policy: Policy, rows: Any, batch_size: int = 3) -> dict[A
     return {row.id: row for row in fill(sampler, model, TEMPLATE.slots, rows, batch_size=batch_size)}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(POLICIES, st.integers(1, 5))
 def test_results_stay_what_they_are(policy: Policy, count: int) -> None:
@@ -132,7 +133,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(WatchError, match="would change what the cache 'dual' keeps"):
         SlotWatcher(cached, TEMPLATE, "answer", 0)
     with pytest.raises(TemplateError, match="slot 'answer' has 3 positions"):
-        SlotWatcher(MODEL, TEMPLATE, "answer", 0).expect(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
+        SlotWatcher(MODEL, TEMPLATE, "answer", 0).track(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
 
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:12}\nAnswer:{answer:4}"
