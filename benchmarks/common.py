@@ -23,6 +23,14 @@ def command_line(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_torch_options(parser: argparse.ArgumentParser, device: str, dtype: str) -> None:
+    """Where and in what a benchmark of torch runs, and how it prints; `device` and `dtype` are the defaults."""
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--dtype", default=dtype, choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--json", action="store_true")
+
+
 def seconds(work: Callable[[], object], wait: Callable[[], object] = lambda: None) -> float:
     """Seconds that work takes; `wait` returns when the device has done all it was given."""
     wait()

@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 import torch  # noqa: TID251
-from common import bootstrap, command_line, emit, print_head, seconds, timed, waiter
+from common import add_torch_options, bootstrap, command_line, emit, print_head, seconds, timed, waiter
 from look import model
 from mdsample_torch.trunk import TorchTrunk
 
@@ -51,10 +51,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cpu", dtype="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.json:

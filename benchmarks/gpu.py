@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch  # noqa: TID251
-from common import command_line, device_name, emit, print_head, timed, waiter
+from common import add_torch_options, command_line, device_name, emit, print_head, timed, waiter
 from llada import least, published
 from look import llada_step
 from mdsample_torch.denoiser import TorchDenoiser
@@ -107,12 +107,9 @@ def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, rep
 def main() -> None:
     """Command line."""
     parser = command_line(__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--compile", action="store_true", help="compiled layers, and on CUDA recorded passes")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cuda", dtype="bfloat16")
     options = parser.parse_args()
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch  # noqa: TID251
-from common import bootstrap, command_line, emit, print_head, timed, waiter
+from common import add_torch_options, bootstrap, command_line, emit, print_head, timed, waiter
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.prediction import CHUNK_BYTES
 from mdsample_torch.trunk import TorchTrunk
@@ -155,10 +155,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="rows in a step")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cpu", dtype="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size, d, layers, length = (2000, 64, 2, 64) if options.tiny else (126_464, 512, 4, 256)
