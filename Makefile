@@ -1,10 +1,13 @@
-.PHONY: check test bench docs
+.PHONY: check test quick bench docs
 
 check: ## lint, format, types
 	ruff check . && ruff format --check . && pyright
 
 test: ## the whole test suite
 	pytest -n auto
+
+quick: ## all tests but those that take seconds each
+	pytest -m "not slow" -n 2
 
 bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py

@@ -12,11 +12,10 @@ bootstrap intervals over problems.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 
 import numpy as np
+from common import command_line, emit, interval, resamples
 
 import mdsample
 from mdsample.core.arrays import Bools, Doubles
@@ -52,7 +51,7 @@ def at_stage(stage: float, row: Row, readings: Sequence[SlotReading], end: int) 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--policy", default="med")
     parser.add_argument("--json", action="store_true")
@@ -73,29 +72,21 @@ def main() -> None:
         right[row.id] = task.correct(row, problems[row.id])
     names = list(problems)
     table, good = np.array([found[name] for name in names]), np.array([right[name] for name in names])
-    rng = np.random.default_rng(0)
-    picks = [rng.integers(0, len(names), len(names)) for _ in range(1000)]
+    picks = resamples(len(names), draws=1000)
     if not options.json:
         print(f"{len(names)} problems, {options.policy}: {100 * good.mean():.1f} % right")
     for which, name in enumerate(SCORES):
         for number, stage in enumerate(STAGES):
             scores = table[:, number, which]
-            value = area(scores, good)
-            low, high = np.quantile(
-                [area(scores[p], good[p]) for p in picks if 0 < good[p].sum() < len(p)], [0.025, 0.975]
-            )
+            drawn = [area(scores[p], good[p]) for p in picks if 0 < good[p].sum() < len(p)]
+            auc = interval(area(scores, good), drawn)
             record = {
-                "score": name,
-                "written": stage,
-                "auc": round(value, 3),
-                "low": round(low, 3),
-                "high": round(high, 3),
+                **{"score": name, "written": stage, "auc": round(auc.value, 3)},
+                **{"low": round(auc.low, 3), "high": round(auc.high, 3)},
+                **{"problems": len(names), "policy": options.policy},
             }
-            print(
-                json.dumps({**record, "problems": len(names), "policy": options.policy})
-                if options.json
-                else f"  {name:18} {100 * stage:4.0f} %  {value:.3f} [{low:.3f}, {high:.3f}]"
-            )
+            text = f"  {name:18} {100 * stage:4.0f} %  {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+            emit(record, text, options.json)
 
 
 if __name__ == "__main__":

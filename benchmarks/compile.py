@@ -10,12 +10,12 @@ over repeats that alternate the sides.
 from __future__ import annotations
 
 import argparse
-import json
 
 import numpy as np
 import torch  # noqa: TID251
+from common import add_torch_options, bootstrap, command_line, emit, print_head, seconds, timed, waiter
+from look import model
 from mdsample_torch.trunk import TorchTrunk
-from prediction import interval, model, timed
 
 
 def measure(batch: int, length: int, options: argparse.Namespace) -> dict[str, object]:
@@ -32,48 +32,35 @@ def measure(batch: int, length: int, options: argparse.Namespace) -> dict[str, o
     wanted = np.arange(length) >= length - min(128, length // 2)
     wanted = np.broadcast_to(wanted, tokens.shape)
     with torch.inference_mode():
-        works = {
+        sides = {
             "plain": lambda: plain.hidden(tokens, valid, wanted),
             "compiled": lambda: compiled.hidden(tokens, valid, wanted),
         }
-        first = timed(works["compiled"], device)
-        for work in works.values():
-            work()
-        spent = {name: np.array([0.0] * options.repeats) for name in works}
-        for i in range(options.repeats):
-            for name, work in works.items():
-                spent[name][i] = timed(work, device)
-    ratio = spent["plain"] / spent["compiled"]
-    low, high = interval(ratio)
+        first = seconds(sides["compiled"], waiter(device))
+        spent = timed(sides, options.repeats, waiter(device))
+    ratio = bootstrap(spent["plain"] / spent["compiled"], np.median)
     return {
         **{"batch": batch, "length": length, "first_s": round(first, 1)},
         **{f"{name}_ms": round(1e3 * float(np.median(values)), 2) for name, values in spent.items()},
-        **{"ratio": round(float(np.median(ratio)), 2), "low": round(low, 2), "high": round(high, 2)},
+        **{"ratio": round(ratio.value, 2), "low": round(ratio.low, 2), "high": round(ratio.high, 2)},
     }
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cpu", dtype="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.json:
         print(f"{options.threads} threads, {options.dtype} on {options.device}\n")
-        print("| B | L | as it is, ms | compiled, ms | ratio | 95 % | first, s |")
-        print("| ---: | ---: | ---: | ---: | ---: | --- | ---: |")
+        print_head(("B", "L", "as it is, ms", "compiled, ms", "ratio", "95 %", "first, s"), text=0)
     for batch, length in ((1, 32), (1, 256), (8, 256)):
         row = measure(batch, length, options)
-        if options.json:
-            print(json.dumps(row), flush=True)
-            continue
         cells = [row[key] for key in ("batch", "length", "plain_ms", "compiled_ms", "ratio")]
-        print("| " + " | ".join(map(str, cells)) + f" | [{row['low']}, {row['high']}] | {row['first_s']} |", flush=True)
+        emit(row, [*cells, f"[{row['low']}, {row['high']}]", row["first_s"]], options.json)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ parts.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 
 import attrs
 import numpy as np
+from common import bootstrap, command_line, emit, print_head
 
 import mdsample
 from mdsample.models.denoiser import About, Denoiser, Prediction, Query
@@ -70,16 +69,9 @@ def static(model: Denoiser, policy: str, slots: tuple[str, ...], rows: Sequence[
     return [n for batch in batches for n in engine(Static(model, len(batch)), policy, slots, batch, places)]
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of `values [parts]`."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--problems", type=int, default=512)
     parser.add_argument("--places", type=int, default=32)
     parser.add_argument("--parts", type=int, default=4)
@@ -102,22 +94,18 @@ def main() -> None:
             seconds[w, p] = time.perf_counter() - began
     if not options.json:
         print(f"{len(rows)} problems, {options.places} places, {model.name} on {model.backend}, {len(parts)} parts\n")
-        print("| policy | batches | passes a row | NFE ratio | seconds | speed-up | kept | 95 % |")
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
+        print_head(("policy", "batches", "passes a row", "NFE ratio", "seconds", "speed-up", "kept", "95 %"), text=2)
     for w, (policy, way) in enumerate(ways):
         faster, fewer = seconds[0] / seconds[w], passes[0] / passes[w]
-        low, high = interval(faster / fewer)
+        kept = bootstrap(faster / fewer)
         row = {
             **{"policy": policy, "batches": way.__name__, "nfe": round(float(passes[w].mean()), 1)},
             **{"nfe_ratio": round(float(fewer.mean()), 2), "seconds": round(float(seconds[w].sum()), 1)},
-            **{"speed_up": round(float(faster.mean()), 2), "kept": round(float((faster / fewer).mean()), 3)},
-            **{"low": round(low, 3), "high": round(high, 3)},
+            **{"speed_up": round(float(faster.mean()), 2), "kept": round(kept.value, 3)},
+            **{"low": round(kept.low, 3), "high": round(kept.high, 3)},
         }
-        if options.json:
-            print(json.dumps(row))
-        else:
-            cells = [row[k] for k in ("policy", "batches", "nfe", "nfe_ratio", "seconds", "speed_up", "kept")]
-            print("| " + " | ".join(map(str, cells)) + f" | [{low:.3f}, {high:.3f}] |")
+        cells = [row[k] for k in ("policy", "batches", "nfe", "nfe_ratio", "seconds", "speed_up", "kept")]
+        emit(row, [*cells, f"[{kept.low:.3f}, {kept.high:.3f}]"], options.json)
 
 
 if __name__ == "__main__":

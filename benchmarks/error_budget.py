@@ -14,6 +14,7 @@ from typing import ClassVar, final
 
 import attrs
 import numpy as np
+from common import command_line, print_head, print_row
 
 from mdsample import BelowEntropy, EntropyBound, ErrorBudget, Selection, Temperature, Whole
 from mdsample.core.arrays import Doubles, Ints, upto
@@ -100,16 +101,17 @@ def table(title: str, worlds: list[Toy]) -> None:
     curves, cost = (np.array(found) for found in zip(*map(compared, worlds), strict=True))
     more = 1000 * (curves - curves[:, :1]).mean(2)
     print(f"{title}; at a guarantee of T nats: NFE, and KL of at most Σ b, both mnat\n")
-    print("| selection | KL minus EB's, mnat | " + " | ".join(f"T = {total:g}" for total in TOTALS) + " |")
-    print("| --- | --- | " + " | ".join("---" for _ in TOTALS) + " |")
+    print_head(("selection", "KL minus EB's, mnat", *(f"T = {total:g}" for total in TOTALS)))
     for i, name in enumerate(NAMES):
         error = f" ± {2 * more[:, i].std(ddof=1) / math.sqrt(len(more)):.1f}" if len(more) > 1 and i else ""
-        cells = " | ".join(f"{n:.2f}: {1000 * e:.1f} of {1000 * b:.1f}" for n, e, b in cost[:, i].mean(0))
-        print(f"| {name} | {more[:, i].mean():+.1f}{error} | {cells} |")
+        cells = (f"{n:.2f}: {1000 * e:.1f} of {1000 * b:.1f}" for n, e, b in cost[:, i].mean(0))
+        print_row((name, f"{more[:, i].mean():+.1f}{error}", *cells))
     print(flush=True)
 
 
 def main() -> None:
+    """Command line."""
+    command_line(__doc__).parse_args()
     joints = [coupled(s, seed=15350 + i, length=5, size=3) for s in STRENGTHS for i in range(JOINTS)]
     table(f"{len(joints)} random joints", list(joints))
     for name in ("mixture", "markov", "hmm", "nae-sat", "reasoning"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import attrs
 import matplotlib as mpl  # noqa: TID251
 import numpy as np
+from common import bootstrap, command_line, resamples
 from matplotlib.figure import Figure  # noqa: TID251
 
 from mdsample import Confidence, Entropy, LeftToRight, Margin, Random, Temperature, Top, Whole
@@ -79,13 +79,6 @@ def points_of(toy: Toy, values: int) -> list[Point]:
     return points + [together._replace(rule=name) for name in dict.fromkeys(point.rule for point in points)]
 
 
-def bootstrap(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over joints and its 95 % interval."""
-    draw = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
-    low, high = np.quantile(values[draw].mean(1), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
-
-
 def on_hull(points: Sequence[Point], of: str) -> list[Point]:
     """The corners of one rule's curve, by increasing NFE."""
     x, y = hull([point.expected_nfe for point in points], [getattr(point, of) for point in points])
@@ -107,11 +100,19 @@ def table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def interval(values: np.ndarray, sign: str = "") -> list[str]:
-    value, low, high = bootstrap(values)
-    return [f"{value:{sign}.1f}", f"[{low:{sign}.1f}, {high:{sign}.1f}]"]
+    mean = bootstrap(values, draws=4000)
+    return [f"{mean.value:{sign}.1f}", f"[{mean.low:{sign}.1f}, {mean.high:{sign}.1f}]"]
 
 
 def main() -> None:
+    """Command line."""
+    parser = command_line(__doc__)
+    parser.add_argument("--draw", action="store_true", help="the picture alone, from the corners that were written")
+    picture() if parser.parse_args().draw else study()
+
+
+def study() -> None:
+    """Everything: laws, tables, corners, the picture."""
     start = time.process_time()
     lines: list[str] = []
 
@@ -235,7 +236,7 @@ def one_setting(worlds: Sequence[Toy]) -> None:
         return np.interp(BUDGETS, x, y)
 
     everyone = np.arange(len(worlds))
-    draws = np.random.default_rng(0).integers(0, len(worlds), (500, len(worlds)))
+    draws = resamples(len(worlds), draws=500)
     base = np.array([reached("EB", who) for who in draws])
     rows = []
     for name in NAMES:
@@ -346,4 +347,4 @@ def picture() -> None:
 
 
 if __name__ == "__main__":
-    picture() if "--draw" in sys.argv[1:] else main()
+    main()

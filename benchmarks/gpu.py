@@ -12,17 +12,16 @@ over step. The *sampler's share* is what a step takes beyond trunk and head on t
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch  # noqa: TID251
+from common import add_torch_options, command_line, device_name, emit, print_head, timed, waiter
+from llada import least, published
+from look import llada_step
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import _empty
-from prediction import llada_step
 
 import mdsample
 from mdsample.core.canvas import Canvas
@@ -32,17 +31,6 @@ from mdsample.testing import Symbols
 
 BLOCK = 32
 SHAPES = ((1, 512), (8, 512), (32, 1024))
-
-
-def published(tiny: bool) -> Trunk:
-    """The sizes of LLaDA-8B's config.json; `tiny`: a trunk of the same kind that any machine can run."""
-    sizes = {"vocab_size": 126_464, "d_model": 4096, "layers": 32, "heads": 32, "kv_heads": 32, "mlp_size": 12_288}
-    small = {"vocab_size": 2000, "d_model": 64, "layers": 2, "heads": 4, "kv_heads": 4, "mlp_size": 128}
-    chosen = small if tiny else sizes
-    width = chosen["d_model"] // chosen["heads"]
-    rest = {"rope_theta": 500_000.0, "norm_eps": 1e-5, "tied": False, "max_length": 4096, "layouts": ()}
-    tokens = {"mask_id": chosen["vocab_size"] - 1, "end_id": chosen["vocab_size"] - 2, "start_id": None}
-    return Trunk(**{"family": "llada", **chosen, "head_dim": width, "rotary_dim": width, **rest, **tokens})
 
 
 def trunk(spec: Trunk, device: torch.device, dtype: torch.dtype, compile: bool) -> TorchTrunk:
@@ -57,22 +45,9 @@ def trunk(spec: Trunk, device: torch.device, dtype: torch.dtype, compile: bool) 
     return TorchTrunk(spec, weights, compile)
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Median seconds."""
-    spent: list[float] = []
-    for _ in range(repeats + 1):
-        wait(device)
-        began = time.perf_counter()
-        work()
-        wait(device)
-        spent.append(time.perf_counter() - began)
-    return float(np.median(spent[1:]))
+    return float(np.median(timed({"": work}, repeats, waiter(device))[""]))
 
 
 def rates(device: torch.device, dtype: torch.dtype, tiny: bool) -> tuple[float, float]:
@@ -86,24 +61,6 @@ def rates(device: torch.device, dtype: torch.dtype, tiny: bool) -> tuple[float, 
         2 * side**3 / seconds(lambda: torch.mm(a, a, out=out), device, 10),
         2 * size / seconds(lambda: goal.copy_(source), device, 10),
     )
-
-
-def least(spec: Trunk, rows: int, length: int, computed: int, wanted: int, item: int) -> tuple[float, float]:
-    """Operations and bytes that a step must cost; `computed` tokens a row in the trunk, `wanted` in the head."""
-    inner, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    layer = spec.d_model * (2 * inner + 2 * kv) + 3 * spec.d_model * spec.mlp_size
-    attention = 4 * inner * length
-    # the last layer: keys and values of all, everything else of what is looked at
-    last_all, last_looked = 2 * spec.d_model * kv, layer - 2 * spec.d_model * kv
-    operations = rows * (
-        (spec.layers - 1) * computed * (2 * layer + attention)
-        + 2 * computed * last_all
-        + wanted * (2 * last_looked + attention)
-        + 2 * wanted * spec.d_model * spec.vocab_size
-    )
-    weights = spec.layers * layer + spec.d_model * spec.vocab_size
-    kept = rows * length * 2 * kv * spec.layers if computed < length else 0
-    return operations, item * (weights + kept)
 
 
 def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, repeats: int) -> dict[str, float]:
@@ -149,25 +106,25 @@ def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, rep
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
+    parser = command_line(__doc__)
     parser.add_argument("--compile", action="store_true", help="compiled layers, and on CUDA recorded passes")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cuda", dtype="bfloat16")
     options = parser.parse_args()
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device here; --device cpu --tiny shows that the script works")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    name = device_name(device)
     flops, bandwidth = rates(device, dtype, options.tiny)
     model = trunk(published(options.tiny), device, dtype, options.compile)
     if not options.json:
         rate = f"{flops / 1e12:.1f} TFLOP/s, {bandwidth / 1e9:.0f} GB/s"
         print(f"{name}, torch {torch.__version__}, {options.dtype}: {rate}")
-        print("\n| B | L | pass | step, ms | floor, ms | of the floor | sampler's share | published, ms | ratio |")
-        print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+        print()
+        print_head(
+            ("B", "L", "pass", "step, ms", "floor, ms", "of the floor", "sampler's share", "published, ms", "ratio"),
+            text=0,
+        )
     for batch, length in ((1, 64), (2, 64)) if options.tiny else SHAPES:
         for kind, cache in (("full", None), ("cached", Dual())):
             found = measure(model, batch, length, cache, options.repeats)
@@ -186,16 +143,13 @@ def main() -> None:
                 row["sampler_share"] = 1 - found["core"] / found["step"]
                 row["published_ms"] = 1e3 * found["published"]
                 row["ratio"] = found["published"] / found["step"]
-            if options.json:
-                print(json.dumps({"device": name, **row}), flush=True)
-                continue
             cells = [f"{batch}", f"{length}", kind, f"{row['step_ms']:.2f}", f"{row['floor_ms']:.2f}"]
             cells.append(f"{row['of_floor']:.2f}")
             if cache is None:
                 cells += [f"{100 * row['sampler_share']:.1f} %", f"{row['published_ms']:.2f}", f"{row['ratio']:.2f}"]
             else:
                 cells += ["", "", ""]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            emit({"device": name, **row}, cells, options.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ for wall-clock times and the last bits of error bounds (sums round with the batc
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import signal
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from common import command_line
 
 from mdsample.tasks.catalog import TASKS
 
@@ -63,7 +64,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

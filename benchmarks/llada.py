@@ -2,7 +2,7 @@
 
     python benchmarks/llada.py [--tflops 989] [--prompt 120]
 
-Hours are the operations of all forward passes (`least` of gpu.py: what must be computed, no cache) over the card's
+Hours are the operations of all forward passes (`least`: what must be computed, no cache) over the card's
 published peak, bfloat16 without sparsity, and over 40 % of it. A prompt is taken to have 120 tokens, chat included.
 Passes are the paper's where it tells them, else the number of blanks. Training counts four forward passes a position:
 one forward, one more since activations are computed twice, two backward.
@@ -10,9 +10,9 @@ one forward, one more since activations are computed twice, two backward.
 
 from __future__ import annotations
 
-import argparse
+from common import command_line, print_head, print_row
 
-from gpu import least, published
+from mdsample.models.families.trunk import Trunk
 
 #: reasoning, delimiter and answer
 LENGTH = 256
@@ -41,22 +41,50 @@ RUNS = (
 )
 
 
+def published(tiny: bool) -> Trunk:
+    """The sizes of LLaDA-8B's config.json; `tiny`: a trunk of the same kind that any machine can run."""
+    sizes = {"vocab_size": 126_464, "d_model": 4096, "layers": 32, "heads": 32, "kv_heads": 32, "mlp_size": 12_288}
+    small = {"vocab_size": 2000, "d_model": 64, "layers": 2, "heads": 4, "kv_heads": 4, "mlp_size": 128}
+    chosen = small if tiny else sizes
+    width = chosen["d_model"] // chosen["heads"]
+    rest = {"rope_theta": 500_000.0, "norm_eps": 1e-5, "tied": False, "max_length": 4096, "layouts": ()}
+    tokens = {"mask_id": chosen["vocab_size"] - 1, "end_id": chosen["vocab_size"] - 2, "start_id": None}
+    return Trunk(**{"family": "llada", **chosen, "head_dim": width, "rotary_dim": width, **rest, **tokens})
+
+
+def least(spec: Trunk, rows: int, length: int, computed: int, wanted: int, item: int) -> tuple[float, float]:
+    """Operations and bytes that a step must cost; `computed` tokens a row in the trunk, `wanted` in the head."""
+    inner, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    layer = spec.d_model * (2 * inner + 2 * kv) + 3 * spec.d_model * spec.mlp_size
+    attention = 4 * inner * length
+    # the last layer: keys and values of all, everything else of what is looked at
+    last_all, last_looked = 2 * spec.d_model * kv, layer - 2 * spec.d_model * kv
+    operations = rows * (
+        (spec.layers - 1) * computed * (2 * layer + attention)
+        + 2 * computed * last_all
+        + wanted * (2 * last_looked + attention)
+        + 2 * wanted * spec.d_model * spec.vocab_size
+    )
+    weights = spec.layers * layer + spec.d_model * spec.vocab_size
+    kept = rows * length * 2 * kv * spec.layers if computed < length else 0
+    return operations, item * (weights + kept)
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--tflops", type=float, default=989.0, help="peak of the card, 10^12 operations a second")
     parser.add_argument("--prompt", type=int, default=120, help="tokens before the first slot")
     options = parser.parse_args()
     spec, length, peak = published(False), options.prompt + LENGTH, options.tflops * 1e12
-    print("| table | run | problems | passes | hours at the peak | at 40 % of it |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    print_head(("table", "run", "problems", "passes", "hours at the peak", "at 40 % of it"), text=2)
     for table, what, problems, passes, wanted in RUNS:
         operations, _ = least(spec, problems, length, length, wanted, 2)
         hours = operations * passes / peak / 3600
-        print(f"| {table} | {what} | {problems:,} | {passes} | {hours:.2f} | {hours / REACHED:.1f} |")
+        print_row((table, what, f"{problems:,}", passes, f"{hours:.2f}", f"{hours / REACHED:.1f}"))
     operations, _ = least(spec, TRAIN * EPOCHS, length, length, LENGTH // 2, 2)
     hours = 4 * operations / peak / 3600
-    print(f"| T4 | one training, {EPOCHS} epochs | {TRAIN:,} | | {hours:.2f} | {hours / REACHED:.1f} |")
+    print_row(("T4", f"one training, {EPOCHS} epochs", f"{TRAIN:,}", "", f"{hours:.2f}", f"{hours / REACHED:.1f}"))
 
     gib, rows, trained = 2**30, 16, 8
     weights = spec.parameters

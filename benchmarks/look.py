@@ -13,13 +13,9 @@ that alternate the sides.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch  # noqa: TID251
+from common import add_torch_options, bootstrap, command_line, emit, print_head, timed, waiter
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.prediction import CHUNK_BYTES
 from mdsample_torch.trunk import TorchTrunk
@@ -105,22 +101,6 @@ def fast_dllm_step(trunk: TorchTrunk, tokens: Tensor, temperature: float, end: i
     return torch.where(chosen & (tokens == mask), found, tokens)
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the median."""
-    rng = np.random.default_rng(0)
-    medians = np.median(values[rng.integers(0, len(values), (2000, len(values)))], axis=1)
-    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
-
-
 def measure(
     denoiser: TorchDenoiser, name: str, batch: int, length: int, temperature: float, window: int | None, repeats: int
 ) -> dict[str, object]:
@@ -156,36 +136,26 @@ def measure(
         for part in torch.split(hidden, chunk):
             trunk.logits(part, out[: len(part)])
 
-    spent: dict[str, list[float]] = {"ours": [], "published": [], "floor": []}
     with torch.inference_mode():
-        works = {"ours": lambda: sampler.step(denoiser, state, plan), "published": published, "floor": floor}
-        for work in works.values():
-            work()
-        for _ in range(repeats):
-            for side, work in works.items():
-                spent[side].append(timed(work, device))
-    took = {side: np.array(values) for side, values in spent.items()}
-    ratio = took["published"] / took["ours"]
+        sides = {"ours": lambda: sampler.step(denoiser, state, plan), "published": published, "floor": floor}
+        took = timed(sides, repeats, waiter(device))
+    ratio = bootstrap(took["published"] / took["ours"], np.median)
     share = 1 - took["floor"] / took["ours"]
-    low, high = interval(ratio)
     return {
         **{"step": name, "window": "whole" if window is None else window, "batch": batch, "temperature": temperature},
         **{f"{side}_ms": round(1e3 * float(np.median(values)), 2) for side, values in took.items()},
-        **{"ratio": round(float(np.median(ratio)), 2), "low": round(low, 2), "high": round(high, 2)},
+        **{"ratio": round(ratio.value, 2), "low": round(ratio.low, 2), "high": round(ratio.high, 2)},
         "sampler_share": round(float(np.median(share)), 3),
     }
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="rows in a step")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--json", action="store_true")
+    add_torch_options(parser, device="cpu", dtype="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size, d, layers, length = (2000, 64, 2, 64) if options.tiny else (126_464, 512, 4, 256)
@@ -193,20 +163,18 @@ def main() -> None:
     denoiser = model(size, d, layers, device, getattr(torch, options.dtype))
     if not options.json:
         print(f"V={size}, d={d}, {layers} layers, L={length}, {options.threads} threads, {options.dtype} on {device}\n")
-        print("| step | window | B | T | published, ms | ours, ms | ratio | 95 % | floor, ms | sampler's share |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
+        print_head(
+            ("step", "window", "B", "T", "published, ms", "ours, ms", "ratio", "95 %", "floor, ms", "sampler's share")
+        )
     for batch in options.batch:
         for name in ("llada", "fast-dllm"):
             for window in (BLOCK, None):
                 for temperature in (0.0, 1.0):
                     row = measure(denoiser, name, batch, length, temperature, window, options.repeats)
-                    if options.json:
-                        print(json.dumps(row), flush=True)
-                        continue
                     cells = [row[key] for key in ("step", "window", "batch", "temperature", "published_ms", "ours_ms")]
                     cells += [row["ratio"], f"[{row['low']}, {row['high']}]", row["floor_ms"]]
                     cells.append(f"{100 * float(str(row['sampler_share'])):.1f} %")
-                    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+                    emit(row, cells, options.json)
 
 
 if __name__ == "__main__":

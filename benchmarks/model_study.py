@@ -12,7 +12,6 @@ score for every setting) and docs/pictures/study_TASK.svg.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -22,6 +21,8 @@ from typing import Any
 
 import matplotlib as mpl  # noqa: TID251
 import numpy as np
+from common import command_line
+from common import resamples as drawn
 from matplotlib.figure import Figure  # noqa: TID251
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
 
@@ -76,7 +77,7 @@ TASKS = {"tiny-gsm": "tiny-gsm", "sudoku": "sudoku", "sudoku-hard": "sudoku", "s
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--answers", type=Path, required=True, help="file that keeps every answer")
@@ -183,8 +184,7 @@ class Answers:
 
 def resamples(count: int) -> list[np.ndarray]:
     """All problems as they are, then 2,000 bootstrap draws of them, the same ones at every call."""
-    rng = np.random.default_rng(0)
-    return [np.arange(count), *(rng.integers(0, count, count) for _ in range(2000))]
+    return [np.arange(count), *drawn(count)]
 
 
 def frontier(table: list[tuple[np.ndarray, np.ndarray]], pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

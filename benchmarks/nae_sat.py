@@ -21,7 +21,6 @@ two minutes on one core.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch  # noqa: TID251
+from common import command_line, print_head, print_row
 from torch import nn  # noqa: TID251
 from torch.nn import functional as F  # noqa: TID251
 
@@ -36,6 +36,7 @@ from mdsample import LeftToRight, Margin, Order, Random, Sampler, Temperature, T
 from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.arrays import Bools, Doubles, Ints
 from mdsample.core.canvas import Canvas
+from mdsample.evaluation.intervals import mean
 from mdsample.exact import kl, law, nae_sat, nae_triples, not_all_equal
 from mdsample.exact.toy import ToyTokenizer
 from mdsample.models.denoiser import About, Denoiser, Query
@@ -166,43 +167,43 @@ class Study:
     def cell(self, size: tuple[int, int], models: list[tuple[Denoiser, Ints]], order: str, k: int, given: bool) -> str:
         """Mean share, %, and half its 95 % interval, over rows of all `models` (each with its own triples)."""
         rows = ROWS // len(models)
-        found = [shares(model, t, ORDERS[order], k, given, rows, seed) for seed, (model, t) in enumerate(models)]
-        share = np.concatenate(found)
-        mean, half = float(share.mean()), 1.96 * float(share.std(ddof=1)) / math.sqrt(len(share))
+        parts = [shares(model, t, ORDERS[order], k, given, rows, seed) for seed, (model, t) in enumerate(models)]
+        share = np.concatenate(parts)
+        found = mean(share.tolist())
         what = {"n": size[0], "p": size[1], "model": models[0][0].name, "order": order, "given": given, "k": k}
-        numbers = {"share": mean, "low": max(mean - half, 0.0), "high": min(mean + half, 1.0)}
+        numbers = {"share": found.value, "low": max(found.low, 0.0), "high": min(found.high, 1.0)}
         self.records.append({**what, "rows": len(share), **{name: round(x, 5) for name, x in numbers.items()}})
-        return f"{100 * mean:.1f} ± {100 * half:.1f}"
+        return f"{100 * found.value:.1f} ± {100 * (found.high - found.value):.1f}"
 
 
 def main() -> None:
+    """Command line."""
+    command_line(__doc__).parse_args()
     start = time.process_time()
     laws()
     study, orders, blind = Study(), list(ORDERS), list(ORDERS)[:3]
     print(f"From nothing, {TOGETHER} tokens a step; observations borne out, %, {ROWS} rows, 95 %:\n")
-    print("| (N, P) | *paper: vanilla, margin* | model | " + " | ".join(orders) + " |")
-    print("| --- | --- | --- |" + " --- |" * len(orders), flush=True)
+    print_head(("(N, P)", "*paper: vanilla, margin*", "model", *orders), text=3)
     for (n, p), paper in PAPER.items():
         for name, rounds, uniform in (("uniform", 0, True), ("forward", 0, False), ("one round", 1, False)):
             models = stated(name, n, p, rounds, uniform)
             cells = [study.cell((n, p), models, order, TOGETHER, False) for order in orders]
-            head = f"({n}, {p}) | *{paper[0]:.1f}, {paper[1]:.1f}*" if name == "uniform" else " | "
-            print(f"| {head} | {name} | {' | '.join(cells)} |", flush=True)
+            head = (f"({n}, {p})", f"*{paper[0]:.1f}, {paper[1]:.1f}*") if name == "uniform" else ("", "")
+            print_row((*head, name, *cells))
     print("\nObservations given, latents filled one at a time, one round:\n")
-    print("| (N, P) | " + " | ".join(blind) + " |\n| --- |" + " --- |" * len(blind), flush=True)
+    print_head(("(N, P)", *blind))
     for n, p in PAPER:
         models = stated("one round", n, p, 1, False)
         cells = [study.cell((n, p), models, order, 1, True) for order in blind]
-        print(f"| ({n}, {p}) | {' | '.join(cells)} |", flush=True)
+        print_row((f"({n}, {p})", *cells))
     print("\nA fifth of these sizes, trained, one at a time (exact conditionals: 100 % in every order):\n")
-    print("| (N, P) | " + " | ".join(orders) + " | given: " + " | given: ".join(blind) + " |")
-    print("| --- |" + " --- |" * (len(orders) + len(blind)), flush=True)
+    print_head(("(N, P)", *orders, *(f"given: {order}" for order in blind)))
     for n, p in FIFTHS:
         triples = nae_triples(n, p)
         models: list[tuple[Denoiser, Ints]] = [(Bits("trained", n + p, trained(n, triples)), triples)]
         cells = [study.cell((n, p), models, order, 1, False) for order in orders]
         cells += [study.cell((n, p), models, order, 1, True) for order in blind]
-        print(f"| ({n}, {p}) | {' | '.join(cells)} |", flush=True)
+        print_row((f"({n}, {p})", *cells))
     DATA.write_text("".join(json.dumps(record) + "\n" for record in study.records), encoding="utf-8")
     print(f"\n{time.process_time() - start:.0f} s of one core")
 
@@ -216,8 +217,7 @@ def stated(name: str, n: int, p: int, rounds: int, blind: bool) -> list[tuple[De
 def laws() -> None:
     """Exact laws, exact conditionals: what random and margin lose where they fill as many at once."""
     print("Exact laws with exact conditionals (5 latents): KL, nats, and observations borne out, %\n")
-    print("| P | tokens a step | passes | random: KL | random: % | margin: KL | margin: % |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print_head(("P", "tokens a step", "passes", "random: KL", "random: %", "margin: KL", "margin: %"), text=0)
     for p in (4, 5):
         toy, triples = nae_sat(5, p, seed=1), nae_triples(5, p, seed=1)
         for k in (1, 2, 3):
@@ -226,7 +226,7 @@ def laws() -> None:
                 found = law(Whole() + order + Top(k) + Temperature(1.0), toy)
                 right = (not_all_equal(found.tokens[:, :5], triples) == found.tokens[:, 5:]).mean(1)
                 cells += [f"{kl(toy, found):.3f}", f"{100 * found.probability @ right:.1f}"]
-            print(f"| {p} | {k} | {found.expected_nfe:g} | " + " | ".join(cells) + " |")
+            print_row((p, k, f"{found.expected_nfe:g}", *cells))
     print(flush=True)
 
 

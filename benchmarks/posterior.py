@@ -13,12 +13,11 @@ p(answer | reasoning so far) is the highest. Shares with 95 % bootstrap interval
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import re
 
 import numpy as np
+from common import bootstrap, command_line, emit
 from tokenizers import Tokenizer
 
 import mdsample
@@ -49,7 +48,7 @@ def derived(problem: Problem, reasoning: str) -> bool:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--policy", default="med+temperature(1)")
@@ -90,8 +89,6 @@ def main() -> None:
         best[record["id"]] = [right[int(np.argmax([np.mean(trace["scores"]) for trace in traces]))]]
     if not options.json:
         print(f"{len(asked)} problems, {len(wrong)} of them wrong by med; {options.samples} of each, {options.policy}")
-    rng = np.random.default_rng(0)
-    picks = [rng.integers(0, len(wrong), len(wrong)) for _ in range(2000)]
     for name, found in (
         ("ordinary, reasoning correct", ordinary),
         ("ordinary, all derived", ordinary_derived),
@@ -100,14 +97,13 @@ def main() -> None:
         ("posterior, all derived", posterior_derived),
         ("posterior, best of a problem", best),
     ):
-        shares = np.array([np.mean(found[problem]) for problem in wrong])
-        low, high = np.quantile([shares[pick].mean() for pick in picks], [0.025, 0.975])
-        record = {"what": name, "share": round(float(shares.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
-        print(
-            json.dumps({**record, "problems": len(asked), "wrong": len(wrong), "samples": options.samples})
-            if options.json
-            else f"  {name:30} {100 * shares.mean():5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        )
+        share = bootstrap(np.array([np.mean(found[problem]) for problem in wrong]))
+        record = {
+            **{"what": name, "share": round(share.value, 4), "low": round(share.low, 4), "high": round(share.high, 4)},
+            **{"problems": len(asked), "wrong": len(wrong), "samples": options.samples},
+        }
+        text = f"  {name:30} {100 * share.value:5.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+        emit(record, text, options.json)
 
 
 if __name__ == "__main__":

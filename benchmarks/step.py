@@ -30,6 +30,7 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+from common import command_line, emit, timed
 
 import mdsample
 from mdsample.core.arrays import Doubles, Floats, Ints
@@ -111,12 +112,7 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
     restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     rows = Rows([(0, row) for row in range(batch)], state.step)
     query = Query(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide(), rows)
-    spent: list[float] = []
-    for _ in range(6):
-        began = time.perf_counter()
-        model.predict(query)
-        spent.append(1e3 * (time.perf_counter() - began))
-    return spent[1:]
+    return (1e3 * timed({"": lambda: model.predict(query)}, 5)[""]).tolist()
 
 
 #: of the trunk for `--backends`: the vocabulary is LLaDA's, the rest is small, or MLX on Linux would take minutes
@@ -209,13 +205,8 @@ def whole_steps(backend: str, batch: int, length: int, repeats: int = 7) -> dict
     floor(heard.asks[0])
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
-    spent: dict[str, list[float]] = {"step": [], "floor": []}
-    for _ in range(repeats):
-        for name, work in (("step", lambda: sampler.step(heard, state)), ("floor", lambda: floor(heard.asks[0]))):
-            began = time.perf_counter()
-            work()
-            spent[name].append(1e3 * (time.perf_counter() - began))
-    step, bare = (statistics.median(spent[name]) for name in ("step", "floor"))
+    sides = {"step": lambda: sampler.step(heard, state), "floor": lambda: floor(heard.asks[0])}
+    step, bare = (1e3 * float(np.median(spent)) for spent in timed(sides, repeats).values())
     return {
         "backend": backend,
         "batch": batch,
@@ -235,20 +226,18 @@ def backends(batch: int, length: int, as_json: bool) -> None:
     for name in ("reference", "torch", "mlx"):
         told = [sys.executable, __file__, "--one", name, "--batch", str(batch), "--length", str(length)]
         row = json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout)
-        if as_json:
-            print(json.dumps(row))
-        else:
-            print(
-                f"  {name:10} {row['step_ms']:8.1f} ms a step, floor {row['floor_ms']:8.1f}, sampler's share "
-                f"{100 * row['share']:5.1f} %, peak {row['peak_mib']:6.1f} MiB ([B, L, V]: {row['all_logits_mib']} MiB)"
-            )
+        text = (
+            f"  {name:10} {row['step_ms']:8.1f} ms a step, floor {row['floor_ms']:8.1f}, sampler's share "
+            f"{100 * row['share']:5.1f} %, peak {row['peak_mib']:6.1f} MiB ([B, L, V]: {row['all_logits_mib']} MiB)"
+        )
+        emit(row, text, as_json)
         if row["peak_mib"] >= row["all_logits_mib"]:
             raise SystemExit(f"{name}: logits of all positions may have been there at once")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--json", action="store_true")
@@ -275,13 +264,12 @@ def main() -> None:
             "steps": len(spent),
             "share_of_forward": round(statistics.median(spent) / whole, 4),
         }
-        if options.json:
-            print(json.dumps({**row, "forward_ms": round(whole, 1), "batch": options.batch, "length": options.length}))
-        else:
-            print(
-                f"  {policy:18} {row['step_ms']:6.3f} ms a step (best {row['best_ms']:.3f}, 90 % {row['p90_ms']:.3f}), "
-                f"{100 * row['share_of_forward']:.2f} % of a forward pass"
-            )
+        text = (
+            f"  {policy:18} {row['step_ms']:6.3f} ms a step (best {row['best_ms']:.3f}, 90 % {row['p90_ms']:.3f}), "
+            f"{100 * row['share_of_forward']:.2f} % of a forward pass"
+        )
+        context = {"forward_ms": round(whole, 1), "batch": options.batch, "length": options.length}
+        emit({**row, **context}, text, options.json)
 
 
 if __name__ == "__main__":

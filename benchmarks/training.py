@@ -15,7 +15,6 @@ held-out problems; 95 % intervals by a bootstrap over problems and seeds, differ
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shlex
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from along import area
+from common import command_line, interval, resamples
 from tokenizers import Tokenizer
 
 from mdsample.models.find import embedded_folder
@@ -84,9 +84,9 @@ def judge(path: Path, problems: list[tuple[Problem, str]]) -> int:
     scores = np.array([trace["scores"] for _, trace in traces])
     for name, score in (("mean", scores.mean(1)), ("last", scores[:, -1])):
         sound = np.array([correct for correct, _ in right])
-        picks = np.random.default_rng(0).integers(0, len(sound), (1000, len(sound)))
-        low, high = np.quantile([area(score[pick], sound[pick]) for pick in picks], [0.025, 0.975])
-        print(f"the {name} score tells correct ones: area {area(score, sound):.2f} [{low:.2f}, {high:.2f}]")
+        drawn = [area(score[pick], sound[pick]) for pick in resamples(len(sound), draws=1000)]
+        auc = interval(area(score, sound), drawn)
+        print(f"the {name} score tells correct ones: area {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]")
     print(
         f"{sum(c for c, _ in right)} of {len(right)} posterior traces are correct, {sum(kept)} of {len(kept)} kept ones"
     )
@@ -94,7 +94,7 @@ def judge(path: Path, problems: list[tuple[Problem, str]]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("base", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--problems", type=int, default=2000)
@@ -164,12 +164,12 @@ def show(models: dict[str, list[Path]], records: list[dict[str, object]]) -> Non
     base, again = means(found["gold"]), {arm: means(table) for arm, table in found.items()}
     print(f"{len(ids)} held-out problems, med+early-exit; accuracy, %, and difference from gold")
     for arm, table in found.items():
-        low, high = np.quantile(again[arm], [0.025, 0.975]) * 100
-        gap = np.quantile(again[arm] - base, [0.025, 0.975]) * 100
-        middle = (table.mean() - found["gold"].mean()) * 100
+        right = interval(100 * table.mean(), 100 * again[arm])
+        gap = interval(100 * (table.mean() - found["gold"].mean()), 100 * (again[arm] - base))
         each = ", ".join(f"{100 * row.mean():.1f}" for row in table)
-        against = f"{middle:+.1f} [{gap[0]:+.1f}, {gap[1]:+.1f}]"
-        print(f"  {arm:10} {100 * table.mean():5.1f} [{low:.1f}, {high:.1f}]  {against:20} {each}; paper {PAPER[arm]}")
+        against = f"{gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+        accuracy = f"{right.value:5.1f} [{right.low:.1f}, {right.high:.1f}]"
+        print(f"  {arm:10} {accuracy}  {against:20} {each}; paper {PAPER[arm]}")
 
 
 if __name__ == "__main__":

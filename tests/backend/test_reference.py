@@ -13,6 +13,7 @@ import pytest
 from checkpoints import CONFIG, random_weights, write_checkpoint
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from looks import BOUNDARIES
 from numpy.typing import NDArray
 
 from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
@@ -370,19 +371,7 @@ class TestDraw:
         np.testing.assert_allclose(found[0], expected, atol=1e-12)
         assert ((found[0] > 0) == (np.array(expected) > 0)).all()
 
-    @pytest.mark.parametrize(
-        ("how", "kept"),
-        [
-            (Temperature(top_p=0.5), 1),  # reached exactly: nothing more is needed
-            (Temperature(top_p=0.51), 2),  # the token that crosses is kept
-            (Temperature(top_p=0.75), 2),
-            (Temperature(min_p=0.5), 3),  # exactly the share is enough
-            (Temperature(min_p=0.51), 1),
-            (Temperature(top_k=2), 2),  # of three equals at the boundary, the lowest ids
-            (Temperature(top_k=2, top_p=0.6), 1),  # 2/3 after renormalisation
-            (Temperature(top_k=9), 4),
-        ],
-    )
+    @pytest.mark.parametrize(("how", "kept"), BOUNDARIES)
     def test_boundaries(self, how: Temperature, kept: int) -> None:
         law = [0.5, 0.25, 0.25, 0.0] if kept < 4 else [0.25] * 4
         with np.errstate(divide="ignore"):

@@ -525,6 +525,7 @@ def test_audit(mdsample: Command, tmp_path: Path) -> None:
 
 
 def test_audit_frontier_and_plot(mdsample: Command, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     run = ("audit", "--toy", "same-word", "-p", "med", "--plot")
     ran = mdsample(*run, tmp_path / "x.svg", "--frontier")
     assert (ran.code, ran.err) == (0, "")
@@ -597,6 +598,7 @@ def test_bench_keeps_every_answer(mdsample: Command, model: Path, tmp_path: Path
 
 
 def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     mine, school, picture = tmp_path / "mine.jsonl", tmp_path / "test.jsonl", tmp_path / "p.svg"
     mine.write_text('{"q": "the cat", "gold": "x"}\n{"q": "sat", "gold": 3}\n')
     school.write_text('{"question": "Ann has 2", "answer": "2\\n#### 2"}\n')

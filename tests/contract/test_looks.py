@@ -11,7 +11,21 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from looks import BLOCK, DRAWS, REAL, LookAt, few, looks, off_edges, places, reference, restrict, sets, tables
+from looks import (
+    BLOCK,
+    BOUNDARIES,
+    DRAWS,
+    REAL,
+    LookAt,
+    few,
+    looks,
+    off_edges,
+    places,
+    reference,
+    restrict,
+    sets,
+    tables,
+)
 
 from mdsample.errors import ModelError
 from mdsample.policy.draw import Draw, Greedy, Temperature
@@ -175,19 +189,7 @@ def test_a_token_of_probability_zero_is_never_drawn(look_at: LookAt, scores: lis
     assert (law[tokens] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("how", "kept"),
-    [
-        (Temperature(top_p=0.5), 1),  # reached exactly: nothing more is needed
-        (Temperature(top_p=0.51), 2),  # the token that crosses is kept
-        (Temperature(top_p=0.75), 2),
-        (Temperature(min_p=0.5), 3),  # exactly the share is enough
-        (Temperature(min_p=0.51), 1),
-        (Temperature(top_k=2), 2),  # of three equals at the boundary, the lowest ids
-        (Temperature(top_k=2, top_p=0.6), 1),  # 2/3 after renormalisation
-        (Temperature(top_k=9), 4),
-    ],
-)
+@pytest.mark.parametrize(("how", "kept"), BOUNDARIES)
 @looks
 def test_boundaries(look_at: LookAt, how: Temperature, kept: int) -> None:
     law = [0.5, 0.25, 0.25, 0.0] if kept < 4 else [0.25] * 4

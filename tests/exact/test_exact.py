@@ -288,6 +288,7 @@ class SecondThoughts(Revise):
 SPLIT = {"reasoning": 2, "answer": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [

@@ -112,6 +112,19 @@ DRAWS = st.builds(
 )
 
 
+#: filters at the boundary of what they keep, and how many they keep of 1/2, 1/4, 1/4 (four: of four quarters)
+BOUNDARIES = [
+    (Temperature(top_p=0.5), 1),  # reached exactly: nothing more is needed
+    (Temperature(top_p=0.51), 2),  # the token that crosses is kept
+    (Temperature(top_p=0.75), 2),
+    (Temperature(min_p=0.5), 3),  # exactly the share is enough
+    (Temperature(min_p=0.51), 1),
+    (Temperature(top_k=2), 2),  # of three equals at the boundary, the lowest ids
+    (Temperature(top_k=2, top_p=0.6), 1),  # 2/3 after renormalisation
+    (Temperature(top_k=9), 4),
+]
+
+
 def off_edges(law: Any, tokens: Any, uniforms: Any) -> Any:
     """How far each uniform lies outside its token's interval of the CDF; 0 is inside."""
     high = np.cumsum(law, 1) / law.sum(1, keepdims=True)

@@ -25,12 +25,12 @@ from published import PUBLISHED
 
 import mdsample
 from mdsample.backend import installed
+from mdsample.backend import load as loading
 from mdsample.backend.installed import Backend, Choice, Device, Run, installed_backends, runs
 from mdsample.backend.load import GROUP
 from mdsample.backend.reference.backend import open_model
 from mdsample.errors import ModelError
-from mdsample.models import find as loading
-from mdsample.models import hub
+from mdsample.models import find, hub
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.families import FAMILIES as READERS
 from mdsample.models.families import published, read_config
@@ -98,7 +98,7 @@ def test_types_are_counted_by_weights(tmp_path: Path) -> None:
 
 
 def test_every_embedded_model() -> None:
-    for name in loading.embedded_models():
+    for name in find.embedded_models():
         facts = mdsample.inspect(name)
         assert facts.name == name and facts.description and facts.mask.text
 
@@ -298,7 +298,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Facts:
 
 def test_backends(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
     fault = "No module named 'no_such_framework'; install what it needs"
-    pretend(monkeypatch, other="no_such_framework:open_model", quiet="test_inspect:silent")
+    pretend(monkeypatch, other="no_such_framework:open_model", quiet=f"{__name__}:silent")
     other, quiet, reference = installed_backends()
     assert (other, quiet) == (Backend("other", fault, ()), Backend("quiet", "", ()))
     assert reference.name == "reference" and [device.name for device in reference.devices] == ["cpu"]

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import processors
 
+from mdsample.backend import load as loading
 from mdsample.backend.load import GROUP, backends, choose_backend, load
 from mdsample.backend.reference.backend import open_model
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
-from mdsample.models import find as loading
+from mdsample.models import find
 from mdsample.models.cache import Cache, Dual
 from mdsample.models.card import TEMPLATE, read_card
 from mdsample.models.denoiser import Denoiser
@@ -281,7 +282,7 @@ class TestLoad:
         assert load(".").name == "tiny"
 
     def test_embedded_models_come_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "_EMBEDDED", tmp_path / "models")
+        monkeypatch.setattr(find, "_EMBEDDED", tmp_path / "models")
         assert embedded_models() == []
         write_checkpoint(tmp_path / "models" / "small")
         (tmp_path / "models" / "__pycache__").mkdir()

@@ -53,6 +53,7 @@ def completed(policy: Policy) -> Policy:
 # Text and back
 
 
+@pytest.mark.slow
 @given(POLICIES)
 def test_a_policy_is_the_policy_its_text_describes(policy: Policy) -> None:
     assert parse(str(policy)) == policy
@@ -75,6 +76,7 @@ def test_a_part_with_any_settings_is_the_part_its_text_describes(part: Part) -> 
     assert len(part_text(part)) <= len(part_text(part, full=True))
 
 
+@pytest.mark.slow
 @given(POLICIES)
 def test_the_text_in_full_is_that_of_the_completed_policy(policy: Policy) -> None:
     assert parse(in_full(policy)) == completed(policy)
@@ -157,6 +159,7 @@ def test_the_empty_policy_is_the_identity_of_sums(policy: Policy) -> None:
     assert Policy() + policy == policy + Policy() == policy + policy == policy
 
 
+@pytest.mark.slow
 @given(POLICIES, POLICIES)
 def test_text_adds_up_as_policies_do(a: Policy, b: Policy) -> None:
     text = "+".join(filter(None, (str(a), str(b))))
@@ -215,6 +218,7 @@ def test_any_settings_parse_or_are_pointed_at(name: str, given: str) -> None:
     parses_or_points(f"{name}({given})")
 
 
+@pytest.mark.slow
 @given(POLICIES, st.data())
 def test_any_slip_in_a_text_parses_or_is_pointed_at(policy: Policy, data: st.DataObject) -> None:
     text = str(policy) if data.draw(st.booleans()) else in_full(policy)
@@ -223,6 +227,7 @@ def test_any_slip_in_a_text_parses_or_is_pointed_at(policy: Policy, data: st.Dat
     parses_or_points(text[:start] + data.draw(st.text(max_size=2) | SOUP) + text[end:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -613,6 +618,7 @@ def test_the_strategies_refuse_a_catalogue_that_they_do_not_cover(monkeypatch: p
             strategy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 def test_the_strategies_reach_every_part(name: str) -> None:
     quick = settings(phases=[Phase.generate], max_examples=5000, database=None)
@@ -620,6 +626,7 @@ def test_the_strategies_reach_every_part(name: str) -> None:
     find(POLICIES, lambda policy: any(part.name == name for part in policy.parts), settings=quick)
 
 
+@pytest.mark.slow
 @given(testing.policies(slots=(), end=False))
 def test_what_may_not_fit_is_left_out_unless_asked_for(policy: Policy) -> None:
     assert not {part.name for part in policy.parts} & {"fixed", "ban", "choices", "characters", "ended", "early-exit"}

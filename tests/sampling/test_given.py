@@ -28,6 +28,7 @@ TEMPLATE = Template.parse("ab{question}c{reasoning:6}d{answer:3}")
 POLICIES = testing.policies(("reasoning", "answer"), vocab=6, texts=("a", "bc"))
 
 
+@pytest.mark.slow
 @given(templates(WORD), st.data())
 def test_what_is_given_is_read_back(template: Template, data: st.DataObject) -> None:
     slots = {piece.name: piece.length for piece in template.pieces if isinstance(piece, Slot)}

@@ -100,6 +100,7 @@ def random_joint(seed: int, shape: tuple[int, int]) -> tuple[Joint, dict[tuple[i
 shapes = st.sampled_from([(3, 2), (4, 2), (3, 3)])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(RUNS), st.integers(0, 999), shapes, st.floats(0.2, 1.0), st.integers(1, 5))
 def test_below_confidence_is_followed_exactly(
@@ -131,6 +132,7 @@ def best(brute: Brute, row: Row, eta: float, steps: int, step: int) -> list[int]
     return sorted(scores, key=lambda i: (-scores[i], i not in said, i))[:number]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999), shapes, st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.integers(1, 16), st.integers(1, 5))
 def test_p2_is_followed_exactly(seed: int, shape: tuple[int, int], eta: float, steps: int, budget: int) -> None:
@@ -158,6 +160,7 @@ def query(model: ScriptedDenoiser, plan: Any, tokens: Any, wanted: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
 def test_p2_at_temperature_0_is_the_papers_algorithm(seed: int, length: int, steps: int, eta: float) -> None:
@@ -208,6 +211,7 @@ def test_below_confidence_takes_no_more_steps_than_blanks(policy: Policy, seed: 
     assert not one.state.remasked.any() or any(c.by_rule for row in one.rows for c in row.commits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [

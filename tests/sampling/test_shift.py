@@ -40,6 +40,7 @@ def sets_of(row: mdsample.Row) -> list[set[int]]:
     return [{c.position for c in row.commits if c.step == step} for step in range(row.steps)]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(toys, st.floats(0.05, 0.9), st.floats(0.01, 2), st.integers(1, 3))
 def test_what_stands_still_is_committed_and_else_one(

@@ -34,6 +34,7 @@ def filled(model: Any, policy: Policy, rows: Any, batch_size: int = 3) -> dict[A
     return {row.id: row for row in fill(sampler, model, TEMPLATE.slots, rows, batch_size=batch_size)}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(POLICIES, st.integers(1, 5))
 def test_results_stay_what_they_are(policy: Policy, count: int) -> None:

@@ -39,6 +39,7 @@ def truth(toy: exact.Joint, first: str | None, text: str) -> float:
     return float(np.log(head[tuple(int(c) for c in text)] / head.sum()))
 
 
+@pytest.mark.slow
 @few
 @given(st.integers(0, 99), st.sampled_from(ORDERS), st.sampled_from([None, "01", "22"]), st.integers(1, 9))
 def test_the_chain_rule_is_the_joints_own_in_any_order(seed: int, order: Any, first: str | None, size: int) -> None:
@@ -101,6 +102,7 @@ def test_the_bound_is_the_mean_of_all_orders_where_conditionals_do_not_belong_to
     assert abs(found.best.log_probability - np.mean(chains)) < 4 * found.best.standard_error
 
 
+@pytest.mark.slow
 def test_rows_and_candidates_are_independent_of_the_batch() -> None:
     model = mdsample.load("tiny-gsm")
     template = Template.parse("Q: {prompt}\nA:{answer:3}")

@@ -28,6 +28,7 @@ def test_grids_and_their_symmetries_are_valid(board: Board, seed: int) -> None:
     assert not valid(board, broken).any()
 
 
+@pytest.mark.slow
 @boards
 @few
 @given(seed=seeds)
@@ -42,6 +43,7 @@ def test_ordinary_puzzles_have_one_solution_which_singles_find(board: Board, see
         assert solutions(board, puzzle) == [grid]
 
 
+@pytest.mark.slow
 @few
 @given(seed=seeds)
 def test_hard_puzzles_have_one_solution_which_singles_do_not_find(seed: int) -> None:
