@@ -49,7 +49,7 @@ class Odd(Order):
     value: float
 
     @property
-    def spread(self) -> float:
+    def noise_scale(self) -> float:
         return 0.0
 
     def rank(self, view: View) -> Doubles:

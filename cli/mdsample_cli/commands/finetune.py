@@ -70,7 +70,7 @@ def finetune(
     from mdsample_cli.show.screens import bar
 
     try:
-        from mdsample_torch import finetune as training
+        from mdsample_torch.training import trainer as training
     except ImportError as fault:
         raise Wrong(f"training needs more than is installed ({fault}): pip install 'mdsample[train]'") from fault
 
