@@ -22,9 +22,11 @@ pytest.importorskip("peft")
 pytest.importorskip("accelerate")
 
 from mdsample_cli.main import main
-from mdsample_torch import finetune as training
-from mdsample_torch.finetune import LEAST, Settings, corrupt, finetune
 from mdsample_torch.trainable import TrainableTrunk
+from mdsample_torch.training import trainer as training
+from mdsample_torch.training.objective import LEAST, corrupt
+from mdsample_torch.training.settings import Settings
+from mdsample_torch.training.trainer import finetune
 
 import mdsample
 from mdsample.backend.load import load
@@ -231,3 +233,9 @@ def test_memory_is_checked_first(folder: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ValueError, match="memory"):
         run(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_objective_needs_nothing_but_torch() -> None:
+    code = "import sys, mdsample_torch.training.objective; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"transformers", "accelerate", "peft"} & {name.split(".")[0] for name in loaded}

@@ -66,7 +66,7 @@ def finetune(
     from mdsample_cli.show.screens import bar
 
     try:
-        from mdsample_torch import finetune as training
+        from mdsample_torch.training import trainer as training
     except ImportError as error:
         raise UsageError(f"training needs more than is installed ({error}): pip install 'mdsample[train]'") from error
 
