@@ -78,7 +78,7 @@ class Ban(Constraint):
     """
 
     name: ClassVar[str] = "ban"
-    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token, of="tokens")
 
     @property
     def static(self) -> bool:
@@ -111,7 +111,7 @@ class Allow(Constraint):
     """
 
     name: ClassVar[str] = "allow"
-    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token, of="tokens")
     slot: str = text("answer", of="slot", kw_only=True)
 
     @property
@@ -166,7 +166,7 @@ class Choices(Constraint):
     """
 
     name: ClassVar[str] = "choices"
-    texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
+    texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
     slot: str = text("answer", of="slot", kw_only=True)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
