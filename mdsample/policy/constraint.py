@@ -75,7 +75,7 @@ class Ban(Constraint):
     """
 
     name: ClassVar[str] = "ban"
-    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token, of="tokens")
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
@@ -103,7 +103,7 @@ class Allow(Constraint):
     """
 
     name: ClassVar[str] = "allow"
-    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token)
+    tokens: tuple[int | str, ...] = items("token ids and texts", _is_token, of="tokens")
     slot: str = text("answer", of="slot", kw_only=True)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
@@ -149,7 +149,7 @@ class Choices(Constraint):
 
     name: ClassVar[str] = "choices"
     static: ClassVar[bool] = False  # each committed token may rule texts out
-    texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v))
+    texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
     slot: str = text("answer", of="slot", kw_only=True)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:

@@ -201,7 +201,7 @@ class Fixed(Order):
     """
 
     name: ClassVar[str] = "fixed"
-    permutation: tuple[int, ...] = items("whole numbers from 0", lambda v: type(v) is int and v >= 0)
+    permutation: tuple[int, ...] = items("whole numbers from 0", lambda v: type(v) is int and v >= 0, of="permutation")
 
     def __attrs_post_init__(self) -> None:
         """Checks that it is a permutation."""

@@ -27,9 +27,9 @@ class Domain:
     below: float | None = None
     #: whether `None` is accepted
     optional: bool = False
-    #: of a text or a list: what is meant, as in `slot` or `texts`; of no meaning to the check
+    #: of a text or a list: what is meant, as in `slot` or `texts`; not checked
     of: str = ""
-    #: of a choice: all that is accepted; else settings worth trying, from safe to bold
+    #: of a choice: all that is accepted; of a number: settings worth trying, from safe to bold; else examples
     values: tuple[Any, ...] = ()
 
     def holds(self, number: float) -> bool:
@@ -100,13 +100,22 @@ def integer(
     return _field(default, convert, fits, domain, kw_only)
 
 
-def text(default: Any = attrs.NOTHING, *, of: str = "", kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty string; `of` is what it means: `slot`, `special token`, `characters`."""
+def text(default: Any = attrs.NOTHING, *, of: str = "", values: Sequence[str] = (), kw_only: bool = False) -> Any:
+    """An attrs field for a non-empty string.
+
+    `of` is what it means: `slot`, `special token`, `characters`; of any other, `values` has examples.
+    """
 
     def fits(value: Any) -> bool:
         return isinstance(value, str) and bool(value)
 
-    return _field(default, lambda value: value, fits, Domain("text", "a text that is not empty", of=of), kw_only)
+    return _field(
+        default,
+        lambda value: value,
+        fits,
+        Domain("text", "a text that is not empty", of=of, values=tuple(values)),
+        kw_only,
+    )
 
 
 def choice(options: Sequence[str], default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
@@ -115,8 +124,13 @@ def choice(options: Sequence[str], default: Any = attrs.NOTHING, *, kw_only: boo
     return _field(default, lambda value: value, lambda value: value in options, domain, kw_only)
 
 
-def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -> Any:
-    """An attrs field for a non-empty tuple (given as list or tuple) whose members, called `kind`, pass `accepts`."""
+def items(
+    kind: str, accepts: Callable[[Any], bool], *, of: str = "", values: Sequence[Any] = (), kw_only: bool = False
+) -> Any:
+    """An attrs field for a non-empty tuple (given as list or tuple) whose members, called `kind`, pass `accepts`.
+
+    `of` is what the list means: `tokens`, `texts` of a slot, `permutation`; of any other, `values` has examples.
+    """
 
     def convert(value: Any) -> Any:
         return tuple(value) if isinstance(value, (list, tuple)) else value  # type: ignore[arg-type]
@@ -124,7 +138,9 @@ def items(kind: str, accepts: Callable[[Any], bool], *, kw_only: bool = False) -
     def fits(value: Any) -> bool:
         return isinstance(value, tuple) and bool(value) and all(accepts(v) for v in value)  # type: ignore[misc]
 
-    return _field(attrs.NOTHING, convert, fits, Domain("list", f"a list of {kind}", of=kind), kw_only)
+    return _field(
+        attrs.NOTHING, convert, fits, Domain("list", f"a list of {kind}", of=of, values=tuple(values)), kw_only
+    )
 
 
 def _limits(above: float | None, at_least: float | None, at_most: float | None, below: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,8 @@ from mdsample.core.canvas import Canvas
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
+from mdsample.policy.complete import complete
+from mdsample.policy.guide import Cfg
 from mdsample.sampling.result import Result
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
@@ -46,6 +49,26 @@ def _lawful(state: State, denoiser: Denoiser) -> None:
     written = state.tokens[canvas.blank & ~state.blank]
     assert (written != mask_id).all(), "the mask token was written"
     assert (written < denoiser.tokenizer.size).all(), "a token beyond the vocabulary was written"
+
+
+def keeps_its_promises(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Result:
+    """Asserts all that is promised of any policy on any denoiser: the run ends, adds up, replays, repeats."""
+    result = run(policy, denoiser, canvas, seed)
+    whole = complete(policy)
+    passes = 2 if isinstance(whole.guide, Cfg) else 1
+    for i, row in enumerate(result.rows):
+        again = int(result.state.remasked[i])
+        assert row.filled == len(row.commits) - again
+        assert (row.error_bound == math.inf) == (again > 0)
+        assert row.filled + row.unfilled == canvas.blank[i].sum()
+        assert row.error_bound >= 0 and 0 <= row.tv_bound <= 1
+        assert row.nfe == row.steps * passes * (1 + whole.order.tries)
+    a_trace_replays(result, denoiser)
+    rows_are_independent(policy, denoiser, canvas, seed)
+    again = run(policy, denoiser, canvas, seed)
+    for i in range(len(canvas)):
+        same_row(result, i, again, i)
+    return result
 
 
 def same_row(one: Result, i: int, other: Result, j: int) -> None:

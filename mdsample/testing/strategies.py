@@ -1,67 +1,58 @@
-"""Strategies and suites with which a user's own part or backend can be tested; needs Hypothesis (`mdsample[test]`)."""
+"""Strategies for parts and policies, made from the domains of their settings; needs Hypothesis (`mdsample[test]`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from mdsample.policy.base import MANY, SEATS, Part, Policy, Seat
+from mdsample.core.tokens import Tokenizer
+from mdsample.policy.base import MANY, SEATS, Part, Policy
 from mdsample.policy.catalog import PARTS
-from mdsample.policy.constraint import Allow, Ban, Characters, Choices
-from mdsample.policy.draw import Greedy, Temperature
-from mdsample.policy.guide import Cfg, NoGuide
-from mdsample.policy.order import (
-    Confidence,
-    Entropy,
-    Fixed,
-    LeftToRight,
-    Lookahead,
-    Margin,
-    PositionBiased,
-    Random,
-    RightToLeft,
-)
-from mdsample.policy.remdm import KINDS
-from mdsample.policy.revise import BelowConfidence, Never, P2Remask, RemdmRemask
-from mdsample.policy.selection import (
-    AboveConfidence,
-    BelowEntropy,
-    CumulativeConfidence,
-    EntropyBound,
-    ErrorBudget,
-    Factor,
-    Frechet,
-    LinearTime,
-    P2Reveal,
-    RemdmReveal,
-    Stable,
-    Steps,
-    Top,
-)
-from mdsample.policy.stop import Budget, EarlyExit, Ended
-from mdsample.policy.window import Blocks, Dilated, Whole
+from mdsample.policy.revise import P2Remask
+from mdsample.policy.selection import P2Reveal
+from mdsample.policy.settings import Domain, domains
 
-T = TypeVar("T")
 _TEXT = st.text(min_size=1)
+_LARGEST = 2**31 - 1
+#: a setting of usual size lies within so much of its limit
+_REALS, _INTEGERS = 8.0, 15
 
 
-def parts() -> SearchStrategy[Part]:
-    """Any part of the catalogue with any settings that it accepts; they may fit no canvas and no model."""
-    table = _table(
-        positive=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-        natural=st.integers(1, 2**31 - 1),
-        slot=_TEXT,
-        token=st.integers(min_value=0) | _TEXT,
-        allowed=_few(st.integers(min_value=0) | _TEXT),
-        permutation=st.integers(1, 8).map(range).flatmap(st.permutations),
-        end=_TEXT,
-        choice=_TEXT,
-    )
-    return st.sampled_from(sorted(table)).flatmap(table.__getitem__)
+def parts(of: Iterable[type[Part]] | None = None) -> SearchStrategy[Part]:
+    """Any part of the catalogue, or of these, with any settings it accepts; they may fit no canvas and no model."""
+    token = st.integers(min_value=0) | _TEXT
+    named = {
+        **{"slot": _TEXT, "special token": _TEXT, "characters": _TEXT, "tokens": _few(token), "texts": _few(_TEXT)},
+        "permutation": st.integers(1, 8).map(range).flatmap(st.permutations),
+    }
+    classes = PARTS.values() if of is None else of
+    return st.one_of([_part(part, named, usual=False) for part in classes])
+
+
+def fitting(
+    part: type[Part],
+    slots: Sequence[str] = ("answer",),
+    vocab: int | None = None,
+    blanks: int | None = None,
+    texts: Sequence[str] = (),
+    end: bool = True,
+) -> SearchStrategy[Part]:
+    """One part, with settings of usual size that fit a canvas; arguments as of `policies`. Empty if it cannot fit."""
+    few = st.sets(st.integers(0, vocab // 2 - 1), min_size=2, max_size=3) if vocab and vocab > 3 else st.nothing()
+    text = st.sampled_from(texts) if texts else st.nothing()
+    named = {
+        "slot": st.sampled_from(slots) if slots else st.nothing(),
+        "special token": st.just("end") if end else st.nothing(),
+        "characters": text,
+        "tokens": few.map(tuple),  # at least two: one may be the mask, which is never written
+        "texts": _few(text),
+        "permutation": st.permutations(range(blanks)) if blanks else st.nothing(),
+    }
+    return _part(part, named, usual=True)
 
 
 def policies(
@@ -70,40 +61,45 @@ def policies(
     blanks: int | None = None,
     texts: Sequence[str] = (),
     end: bool = True,
+    parts: Iterable[type[Part]] = (),
 ) -> SearchStrategy[Policy]:
     """Policies that fit a canvas, with every part of the catalogue that can fit it and settings of usual size.
 
     `slots`: its slot names. `vocab`: number of tokens; without it there is no `ban` and no `allow`, and never are
     more than half of the tokens banned. `blanks`: how many each row has; without it there is no `fixed`. `texts`: texts
     that fit each slot; without them there are no `choices` and no `characters`. `end`: whether the model has an end
-    token; without one there is no `ended`. Constraints leave each position some token, so bans never meet the others.
+    token; without one there is no `ended`. `parts`: parts of your own to be among them. Constraints leave each
+    position some token, so bans never meet the others.
     """
-    table = _table(
-        positive=st.floats(0.01, 8),
-        natural=st.integers(1, 64),
-        slot=st.sampled_from(slots) if slots else st.nothing(),
-        token=st.integers(0, vocab // 2 - 1) if vocab and vocab > 1 else st.nothing(),
-        # one of two may be the mask, which is never written
-        allowed=st.sets(st.integers(0, vocab // 2 - 1), min_size=2, max_size=3).map(tuple)
-        if vocab and vocab > 3
-        else st.nothing(),
-        permutation=st.permutations(range(blanks)) if blanks else st.nothing(),
-        end=st.just("end") if end else st.nothing(),
-        choice=st.sampled_from(texts) if texts else st.nothing(),
-    )
+    classes = [*PARTS.values(), *parts]
+    made = {part: fitting(part, slots, vocab, blanks, texts, end) for part in classes}
 
-    def seated(seat: Seat) -> SearchStrategy[Part]:
-        return st.one_of([table[name] for name, part in PARTS.items() if part.seat == seat])
+    def seated(some: Iterable[type[Part]]) -> SearchStrategy[Part]:
+        return st.one_of([made[part] for part in some])
 
-    slotted = st.one_of(table["choices"], table["characters"], table["allow"])
-    constraints = st.one_of(
-        st.lists(table["ban"], max_size=2),
-        # two sets of texts or characters for one slot may have nothing in common
-        st.lists(slotted, max_size=2, unique_by=_slot),
-    )
-    held = {seat: st.lists(seated(seat), max_size=2 if seat in MANY else 1) for seat in SEATS}
-    held["constraint"] = constraints
+    held: dict[str, SearchStrategy[list[Part]]] = {}
+    for seat in SEATS:
+        mine = [part for part in classes if part.seat == seat]
+        held[seat] = st.lists(seated(mine), max_size=2 if seat in MANY else 1)
+        if seat == "constraint":
+            slotted = [part for part in mine if _slot_field(part)]
+            held[seat] = st.one_of(
+                st.lists(seated(part for part in mine if part not in slotted), max_size=2),
+                # two sets of texts or characters for one slot may have nothing in common
+                st.lists(seated(slotted), max_size=2, unique_by=_slot),
+            )
     return st.tuples(*held.values()).map(lambda groups: _planned_together(Policy.of(*chain(*groups))))
+
+
+def around(policy: Policy, part: Part, tokenizer: Tokenizer) -> Policy:
+    """The policy with this part in its seat, without the parts that it does not go with."""
+    rest = policy.without("constraint") if part.seat == "constraint" else policy
+    others = [
+        other
+        for other in rest.replace(part).parts
+        if other == part or not (part.conflict(other, tokenizer) or other.conflict(part, tokenizer))
+    ]
+    return _planned_together(Policy.of(*others))
 
 
 def _planned_together(policy: Policy) -> Policy:
@@ -115,80 +111,63 @@ def _planned_together(policy: Policy) -> Policy:
             return policy
 
 
-def _slot(part: Part) -> str:
-    assert isinstance(part, Allow | Characters | Choices)
-    return part.slot
+def _slot_field(part: type[Part]) -> str | None:
+    """The name of the setting that is a slot."""
+    return next((name for name, domain in domains(part).items() if domain and domain.of == "slot"), None)
 
 
-def _few(members: SearchStrategy[T]) -> SearchStrategy[tuple[T, ...]]:
+def _slot(part: Part) -> object:
+    return getattr(part, _slot_field(type(part)) or "")
+
+
+def _few(members: SearchStrategy[Any]) -> SearchStrategy[tuple[Any, ...]]:
     """One to three; unlike `st.lists(min_size=1)` it is merely empty if there are no members."""
     return st.one_of([st.tuples(*[members] * number) for number in (1, 2, 3)])
 
 
-def _table(
-    *,
-    positive: SearchStrategy[float],
-    natural: SearchStrategy[int],
-    slot: SearchStrategy[str],
-    token: SearchStrategy[int | str],
-    allowed: SearchStrategy[tuple[int | str, ...]],
-    permutation: SearchStrategy[Sequence[int]],
-    end: SearchStrategy[str],
-    choice: SearchStrategy[str],
-) -> dict[str, SearchStrategy[Part]]:
-    """A strategy for each part of the catalogue, made of strategies for its settings."""
-    amount = st.just(0.0) | positive
-    share = st.floats(0, 1, exclude_min=True)
-    cap = st.none() | natural
-    kind, eta = st.sampled_from(KINDS), st.none() | st.floats(0, 1)
-    table: dict[str, SearchStrategy[Part]] = {
-        "whole": st.just(Whole()),
-        "blocks": st.builds(Blocks, natural),
-        "dilated": st.builds(Dilated, natural, base=natural.filter(lambda n: n > 1)),
-        "confidence": st.builds(Confidence, noise=amount),
-        "margin": st.builds(Margin, noise=amount),
-        "entropy": st.builds(Entropy, noise=amount),
-        "position-biased": st.builds(PositionBiased, amount),
-        "lookahead": st.builds(Lookahead, st.integers(2, 9), own=amount),
-        "left-to-right": st.just(LeftToRight()),
-        "right-to-left": st.just(RightToLeft()),
-        "random": st.just(Random()),
-        "fixed": st.builds(Fixed, permutation),
-        "top": st.builds(Top, natural),
-        "steps": st.builds(Steps, natural),
-        "below-entropy": st.builds(BelowEntropy, positive, k=cap),
-        "entropy-bound": st.builds(EntropyBound, amount, k=cap),
-        "error-budget": st.builds(ErrorBudget, amount),
-        "above-confidence": st.builds(AboveConfidence, share),
-        "cumulative-confidence": st.builds(CumulativeConfidence, share),
-        "factor": st.builds(Factor, positive),
-        "frechet": st.builds(Frechet, positive | positive.map(lambda x: -x)),
-        "linear-time": st.builds(LinearTime, natural),
-        "remdm-reveal": st.builds(RemdmReveal, kind, eta=eta, steps=natural),
-        "p2-reveal": st.builds(P2Reveal, amount, steps=natural),
-        "stable": st.builds(Stable, share, shift=positive, looks=natural),
-        "greedy": st.just(Greedy()),
-        "temperature": st.builds(
-            Temperature,
-            positive,
-            top_p=share,
-            top_k=st.just(0) | natural,
-            min_p=st.floats(0, 1, exclude_max=True),
-        ),
-        "early-exit": st.builds(EarlyExit, positive, slot=slot),
-        "budget": st.builds(Budget, natural),
-        "ended": st.builds(Ended, end),
-        "ban": st.builds(Ban, _few(token)),
-        "allow": st.builds(Allow, allowed, slot=slot),
-        "characters": st.builds(Characters, choice, slot=slot),
-        "choices": st.builds(Choices, _few(choice), slot=slot),
-        "never": st.just(Never()),
-        "remdm-remask": st.builds(RemdmRemask, kind, eta=eta, steps=natural, limit=st.integers(1, 12)),
-        "below-confidence": st.builds(BelowConfidence, share, limit=st.integers(1, 12)),
-        "p2-remask": st.builds(P2Remask, amount, steps=natural, limit=st.integers(1, 12)),
-        "none": st.just(NoGuide()),
-        "cfg": st.builds(Cfg, amount),
-    }
-    if unequal := table.keys() ^ PARTS.keys():
-        raise LookupError(f"mdsample.testing and the catalogue differ in: {', '.join(sorted(unequal))}")
-    return table
+def _part(part: type[Part], named: Mapping[str, SearchStrategy[Any]], usual: bool) -> SearchStrategy[Part]:
+    """A part with settings out of their domains; `named` has those that mean something in a canvas or a model."""
+    settings: dict[str, SearchStrategy[Any]] = {}
+    for name, domain in domains(part).items():
+        if domain is None:
+            raise LookupError(
+                f"{part.name}({name}=…) does not say what it accepts, so none can be made up; write it with "
+                "mdsample.policy.settings, or give a strategy for the whole part"
+            )
+        if domain.of in named:
+            settings[name] = named[domain.of]
+        elif domain.kind in ("text", "list") and domain.values:
+            settings[name] = st.sampled_from(domain.values)
+        elif domain.kind == "list":
+            raise LookupError(f"{part.name}({name}=…) is a list of no known kind; give examples with values=")
+        else:
+            settings[name] = _setting(domain, usual)
+    return st.builds(part, **settings)
+
+
+def _setting(domain: Domain, usual: bool) -> SearchStrategy[Any]:
+    match domain.kind:
+        case "number":
+            strategy = _reals(domain, usual)
+        case "whole number":
+            low = int(domain.at_least) if domain.at_least is not None else 0 if usual else -_LARGEST
+            high = _LARGEST if domain.at_most is None else int(domain.at_most)
+            strategy = st.integers(low, min(high, low + _INTEGERS) if usual else high)
+        case "choice":
+            strategy = st.sampled_from(domain.values)
+        case _:
+            strategy = _TEXT
+    return st.none() | strategy if domain.optional else strategy
+
+
+def _reals(domain: Domain, usual: bool) -> SearchStrategy[float]:
+    low = domain.above if domain.above is not None else domain.at_least
+    high = domain.below if domain.below is not None else domain.at_most
+    if not usual:
+        ends = {"exclude_min": domain.above is not None, "exclude_max": domain.below is not None}
+        return st.floats(low, high, allow_nan=False, allow_infinity=False, **ends)
+    start = (high or 0.0) - _REALS if low is None else low
+    stop = start + _REALS if high is None else high
+    # what is nearly a limit is left to it: a noise of 1e-300 differs from none by rounding only
+    inner = st.floats(start + (stop - start) / 800, stop, exclude_max=domain.below is not None)
+    return st.just(low) | inner if domain.above is None and low is not None else inner

@@ -611,13 +611,6 @@ def test_every_preset_is_made_by_its_name(name: str) -> None:
 # The strategies
 
 
-def test_the_strategies_refuse_a_catalogue_that_they_do_not_cover(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PARTS, "new", Whole)
-    for strategy in (testing.parts, testing.policies):
-        with pytest.raises(LookupError, match="differ in: new"):
-            strategy()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 def test_the_strategies_reach_every_part(name: str) -> None:
@@ -663,7 +656,7 @@ def test_a_part_of_ones_own_is_read_where_it_is_given() -> None:
     assert from_toml("[policy]\nselection = 'half(0.25)'\norder = { entropy = {} }", parts=[Half]) == policy
     with pytest.raises(SpecError, match="unknown policy 'half'; there are: whole"):
         parse(str(policy))
-    with pytest.raises(SpecError, match="did you mean 'half'?"):
+    with pytest.raises(SpecError, match=r"did you mean 'half'\?"):
         parse("halff", parts=[Half])
     with pytest.raises(SpecError, match=r"^half\(share=…\) must be a number, above 0 and at most 1; got 2.0"):
         parse("half(2)", parts=[Half])

@@ -2,87 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import ClassVar, final
 
 import attrs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 import mdsample
 from mdsample import testing
+from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
-from mdsample.policy.base import Policy
+from mdsample.policy.base import Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
+from mdsample.policy.settings import real
+from mdsample.policy.view import Ranked, View
 from mdsample.testing import ScriptedDenoiser, Symbols
-
-LETTERS = 6
-TEXTS = ("a", "ab", "cab", "fff")
-
-
-@st.composite
-def canvases(draw: st.DrawFn, rows: int = 3, even: bool = False) -> Canvas:
-    """Rows of fixed text (literal mask and end tokens included) and two slots, ragged unless `even`."""
-    symbols = Symbols(LETTERS)
-    fixed = st.lists(st.integers(0, symbols.size - 1), max_size=4)
-    count = draw(st.integers(1, rows))
-    slot_lengths = [(draw(st.integers(1, 7)), draw(st.integers(3, 4)))] * count
-    if not even:
-        slot_lengths = [(draw(st.integers(1, 7)), length) for _, length in slot_lengths]
-    tokens: list[list[int]] = []
-    slots: list[list[int]] = []
-    for long, short in slot_lengths:
-        parts = (draw(fixed), [symbols.mask_id] * long, draw(fixed), [symbols.mask_id] * short, draw(fixed))
-        tokens.append([t for part in parts for t in part])
-        numbers = (-1, 0, -1, 1, -1)
-        slots.append([n for n, part in zip(numbers, parts, strict=True) for _ in part])
-    ids = draw(st.lists(st.integers(0, 99) | st.text(max_size=3), min_size=count, max_size=count, unique=True))
-    return Canvas.of_rows(tokens, slots, ("reasoning", "answer"), symbols.mask_id, ids)
-
-
-@st.composite
-def models(draw: st.DrawFn) -> ScriptedDenoiser:
-    """Toy models, from indifferent to nearly certain."""
-    return ScriptedDenoiser(Symbols(LETTERS), draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 1.0, 4.0, 30.0])))
-
+from mdsample.testing.part import every_setting_matters
+from mdsample.testing.worlds import LETTERS, TEXTS, canvases
+from mdsample.testing.worlds import denoisers as models
 
 POLICIES = testing.policies(("answer",), vocab=LETTERS, texts=TEXTS)
 
 
 @pytest.mark.slow
 @given(POLICIES, models(), canvases(), st.integers(0, 3))
-def test_it_ends_and_keeps_fixed_text_and_replays(
-    policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int
-) -> None:
-    result = testing.run(policy, model, canvas, seed)  # asserts progress, termination, fixed text, no mask
-    testing.a_trace_replays(result, model)
-    for row in result.rows:
-        again = int(result.state.remasked[canvas.ids.index(row.id)])
-        assert row.filled == len(row.commits) - again
-        assert (row.error_bound == math.inf) == (again > 0)
-        assert row.filled + row.unfilled == canvas.blank[canvas.ids.index(row.id)].sum()
+def test_every_policy_keeps_its_promises(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
+    for row in testing.keeps_its_promises(policy, model, canvas, seed).rows:
         assert row.unfilled == 0 or row.outcome.name == "early-exit"
-        assert row.error_bound >= 0 and 0 <= row.tv_bound <= 1
-        whole = complete(policy)
-        most = row.steps * whole.guide.passes * (1 + sum(evidence.passes for evidence in whole.order.needs))
-        assert row.nfe == most or (whole.order.needs and row.steps * whole.guide.passes <= row.nfe < most)
-
-
-@pytest.mark.slow
-@given(POLICIES, models(), canvases(), st.integers(0, 3))
-def test_rows_are_independent(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
-    testing.rows_are_independent(policy, model, canvas, seed)
-
-
-@pytest.mark.slow
-@given(POLICIES, models(), canvases(), st.integers(0, 3))
-def test_the_same_seed_gives_the_same_run(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
-    one, two = (testing.run(policy, model, canvas, seed) for _ in range(2))
-    for i in range(len(canvas)):
-        testing.same_row(one, i, two, i)
 
 
 @pytest.mark.slow
@@ -194,107 +144,92 @@ def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, can
                 assert not by_rule or (row.tokens[p] == end and ends[0] < p)
 
 
-def example_settings() -> dict[str, tuple[Policy, dict[str, list[Any]]]]:
-    """For every part with settings: a policy around it, and other values for each of its fields."""
-    law = mdsample.Whole() + mdsample.Temperature(1.0)
-    by_name: dict[str, tuple[Policy, dict[str, list[Any]]]] = {
-        "blocks": (law, {"size": [1, 3]}),
-        "dilated": (law, {"size": [4, 8], "base": [3]}),
-        "confidence": (law, {"noise": [4.0]}),
-        "margin": (law, {"noise": [4.0]}),
-        "entropy": (law, {"noise": [4.0]}),
-        "position-biased": (law, {"decay": [0.0, 4.0]}),
-        "lookahead": (law, {"k": [2], "own": [0.0]}),
-        "fixed": (law, {"permutation": [(0, 1, 2, 3, 4, 5, 6, 7), (7, 6, 5, 4, 3, 2, 1, 0)]}),
-        "top": (law, {"k": [2, 5]}),
-        "steps": (law, {"n": [2, 6]}),
-        "below-entropy": (law, {"entropy": [0.1, 3.0], "k": [2]}),
-        "entropy-bound": (law, {"bound": [0.0, 5.0], "k": [1]}),
-        "error-budget": (law, {"total": [0.0, 20.0]}),
-        "above-confidence": (law, {"probability": [0.1, 0.999]}),
-        "cumulative-confidence": (law, {"probability": [0.01, 0.999]}),
-        "factor": (law, {"factor": [0.01, 6.0]}),
-        "frechet": (law, {"margin": [-9.0, 0.9]}),
-        "linear-time": (law, {"steps": [1, 9]}),
-        "stable": (law, {"probability": [0.999], "shift": [1e-9], "looks": [9]}),
-        "remdm-reveal": (
-            law + mdsample.Random() + mdsample.RemdmRemask("cap", eta=0.9, steps=12),
-            {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 0.9], "steps": [2, 30]},
-        ),
-        "remdm-remask": (
-            law + mdsample.Random() + mdsample.RemdmReveal("cap", eta=0.5, steps=6),
-            {"kind": ["rescale", "conf", "loop"], "eta": [0.0, 1.0], "steps": [2, 30], "limit": [1]},
-        ),
-        "below-confidence": (law + mdsample.Top(3), {"probability": [0.01, 1.0], "limit": [1]}),
-        "p2-reveal": (law + mdsample.Confidence(), {"eta": [0.0, 9.0], "steps": [2, 30]}),
-        "p2-remask": (law + mdsample.Confidence(), {"eta": [0.0, 9.0], "steps": [2, 30], "limit": [1]}),
-        "temperature": (
-            mdsample.Whole() + mdsample.Top(1),
-            {"t": [9.0], "top_p": [0.05], "top_k": [1], "min_p": [0.99]},
-        ),
-        "early-exit": (law, {"entropy": [0.001, 50.0], "slot": ["reasoning"]}),
-        "budget": (law, {"nfe": [1, 3]}),
-        "ended": (law, {"token": ["a", "b"]}),
-        "ban": (law, {"tokens": [(0, 1), (2, 3)]}),
-        "allow": (law, {"tokens": [(0, 1), (2, 6)], "slot": ["reasoning"]}),
-        "characters": (law, {"characters": ["ab", "c"], "slot": ["reasoning"]}),
-        "choices": (law, {"texts": [("a",), ("bcd",)], "slot": ["reasoning"]}),
-        "cfg": (law, {"scale": [0.0, 6.0]}),
-    }
-    return by_name
-
-
-def start_of(name: str) -> dict[str, Any]:
-    """Arguments for a part's required fields."""
-    required: dict[str, dict[str, Any]] = {
-        "fixed": {"permutation": (3, 1, 2, 0, 4, 6, 5, 7)},
-        "budget": {"nfe": 6},
-        "ban": {"tokens": (4,)},
-        "allow": {"tokens": (2, 3, 4)},
-        "characters": {"characters": "abc"},
-        "choices": {"texts": ("abc", "fed")},
-        "early-exit": {"entropy": 5.0},
-        "below-entropy": {"entropy": 1.0},
-        "entropy-bound": {"bound": 2.0},
-        "error-budget": {"total": 4.0},
-        "remdm-reveal": {"kind": "cap", "eta": 0.5, "steps": 12},
-        "remdm-remask": {"kind": "cap", "eta": 0.5, "steps": 6, "limit": 20},
-        "below-confidence": {"probability": 0.3},
-        "p2-reveal": {"eta": 2.0, "steps": 6},
-        "p2-remask": {"eta": 2.0, "steps": 6},
-        "cumulative-confidence": {"probability": 0.3},
-        "dilated": {"size": 6},
-        "confidence": {"noise": 0.0},
-        "steps": {"n": 4},
-        "stable": {"probability": 0.01, "shift": 5.0},
-    }
-    return required.get(name, {})
+#: parts whose settings mean more than the strategies know
+MADE: dict[str, SearchStrategy[Part]] = {
+    "ended": st.builds(mdsample.Ended, st.sampled_from(["end", "a", "b"])),
+    "fixed": st.builds(mdsample.Fixed, st.permutations(range(8))),
+}
 
 
 @pytest.mark.parametrize("name", sorted(name for name, part in PARTS.items() if attrs.fields(part)))
 def test_every_setting_matters(name: str) -> None:
-    """Changing any field of any part changes some result, on one of a few toy models."""
-    part = PARTS[name]
-    around, others = example_settings()[name]
-    assert set(others) == {field.name for field in attrs.fields(part)}, "every field needs a value to try"
-    symbols = Symbols(LETTERS)
-    slots = [-1, -1, 0, 0, 0, 0, 0, -1, 1, 1, 1]
-    tokens = [0, 1, *[symbols.mask_id] * 5, 2, *[symbols.mask_id] * 3]
-    canvas = Canvas.of_rows([tokens] * 4, [slots] * 4, ("reasoning", "answer"), symbols.mask_id)
-    toys = [ScriptedDenoiser(symbols, seed, sharpness) for seed in (0, 1) for sharpness in (1.0, 4.0)]
+    """Changing any field of any part changes some result, on some toy model."""
+    every_setting_matters(PARTS[name], MADE.get(name))
 
-    def results(value: mdsample.Part) -> list[Any]:
-        whole = around.replace(value)
-        if isinstance(value, mdsample.P2Remask):
-            whole = whole.replace(mdsample.P2Reveal(value.eta, steps=value.steps))
-        runs = [testing.run(whole, toy, canvas) for toy in toys]
-        return [(row.tokens.tolist(), [c.step for c in row.commits]) for run in runs for row in run.rows]
 
-    base = part(**start_of(name))
-    before = results(base)
-    for field, values in others.items():
-        for value in values:
-            assert results(attrs.evolve(base, **{field: value})) != before, f"{name}({field}={value!r}) changes nothing"
+@pytest.mark.parametrize("part", [mdsample.Blocks, mdsample.Confidence, mdsample.Stable, mdsample.Budget, mdsample.Ban])
+def test_parts_pass_the_suite_for_parts(part: type[Part]) -> None:
+    testing.check_part(part)
+
+
+class Broken(mdsample.Selection):
+    """A selection for tests of the suite: each subclass breaks one promise."""
+
+    name: ClassVar[str] = "broken"
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        return np.ones(len(ranked.number), np.int32)
+
+
+@final
+@attrs.frozen
+class Idle(Broken):
+    """Its setting is of no use."""
+
+    share: float = real(0.5, above=0, at_most=1)
+
+
+@final
+@attrs.frozen
+class Neighbourly(Broken):
+    """Rows are not alone."""
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        return np.full(len(ranked.number), len(ranked.number), np.int32)
+
+
+@final
+@attrs.frozen
+class Positional(Broken):
+    """Two settings without a name."""
+
+    one: float = real(0.5)
+    two: float = real(0.5)
+
+
+@final
+class Open(Broken):
+    """Not a frozen value."""
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Idle, r"broken\(share=…\) changed nothing"),
+        (Neighbourly, None),
+        (Positional, "all settings but the first must be kw_only: two"),
+        (Open, "Open must be @attrs.frozen"),
+    ],
+)
+def test_a_part_that_breaks_a_promise_fails_the_suite(part: type[Part], message: str | None) -> None:
+    with pytest.raises(AssertionError, match=message):
+        testing.check_part(part)
+
+
+def test_a_setting_of_no_known_domain_needs_a_strategy() -> None:
+    @final
+    @attrs.frozen
+    class Bare(Broken):
+        """A setting that does not say what it accepts."""
+
+        most: int = 1
+
+        def count(self, view: View, ranked: Ranked) -> Ints:
+            return np.full(len(ranked.number), self.most, np.int32)
+
+    with pytest.raises(LookupError, match=r"broken\(most=…\) does not say what it accepts"):
+        testing.check_part(Bare)
+    testing.check_part(Bare, st.builds(Bare, st.integers(1, 4)))
 
 
 @pytest.mark.parametrize("seed", range(8))

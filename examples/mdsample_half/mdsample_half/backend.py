@@ -1,0 +1,61 @@
+"""A backend of one's own: models of one number, whose conditionals are a wave over the tokens of a row."""
+
+from pathlib import Path
+from typing import final
+
+import attrs
+import numpy as np
+
+from mdsample.backend.reference.prediction import NumpyPrediction, guided
+from mdsample.core.arrays import Doubles, Ints
+from mdsample.errors import ModelError
+from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Query
+from mdsample.policy.guide import Cfg
+from mdsample.testing import Symbols
+
+
+@final
+@attrs.frozen(eq=False)
+class Wave:
+    """See `mdsample.models.denoiser.Denoiser`. The folder of a model holds one file, `sharpness.txt`."""
+
+    name: str
+    sharpness: float
+    tokenizer: Symbols = attrs.field(factory=lambda: Symbols(10))
+    backend: str = "wave"
+    template: str = "{prompt}{reasoning:8}{answer:4}"
+    max_length: int = 256
+    cache: Cache | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of scores of a position."""
+        return self.tokenizer.size
+
+    def predict(self, query: Query) -> NumpyPrediction:
+        """One forward pass, two under guidance."""
+        scores = self._scores(query.tokens, query)
+        if isinstance(query.guide, Cfg):
+            hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
+            scores = guided(scores, self._scores(hidden, query), query.guide.scale)
+        return NumpyPrediction(scores, query.wanted, query.restriction)
+
+    def _scores(self, tokens: Ints, query: Query) -> Doubles:
+        """`[N, V]`; a position sees the sum of the row's tokens, padding left out, and where it is."""
+        seen = (np.sin(1.0 + tokens) * query.valid).sum(1)
+        rows, positions = np.nonzero(query.wanted)
+        return self.sharpness * np.cos(np.outer(seen[rows] + positions, 1 + np.arange(self.vocab_size)))
+
+
+def open_model(folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool) -> Wave:
+    """Opens a folder; it runs on the CPU in float64, and keeps and compiles nothing."""
+    for option, value, only in (("device", device, "cpu"), ("dtype", dtype, "float64")):
+        if value not in (None, only):
+            raise ModelError(f"the wave backend has the {option} {only!r} only; got {value!r}")
+    if cache is not None or compile:
+        raise ModelError("the wave backend has no caches and compiles nothing; leave cache and compile out")
+    try:
+        return Wave(folder.name, float((folder / "sharpness.txt").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} needs a file sharpness.txt with one number ({error})") from error

@@ -1,0 +1,253 @@
+"""The suites for a model and for a backend of your own: predictions against their own log-probabilities in float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, final
+
+import attrs
+import numpy as np
+from numpy.testing import assert_allclose
+
+from mdsample.backend.load import Opener
+from mdsample.backend.reference.prediction import NumpyPrediction, guided
+from mdsample.core.arrays import Doubles, Ints
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.errors import ModelError
+from mdsample.models.cache import read_cache
+from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.guide import Cfg, NoGuide
+
+_DRAWS = (Greedy(), Temperature(), Temperature(0.3), Temperature(1.7, top_k=3), Temperature(min_p=0.0123))
+#: tokens of the rows, the first not padded
+_LENGTHS = (12, 7, 10)
+
+
+@final
+@attrs.frozen
+class _Dice(Draw):
+    """A draw that no backend knows."""
+
+    name: ClassVar[str] = "dice"
+
+
+def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
+    """Raises `AssertionError` for the first promise of `mdsample.models.denoiser` that a model does not keep.
+
+    Statistics and draws are those of the law that its own log-probabilities give in float64, under restrictions and
+    guidance too; forbidden tokens are never drawn; what cannot be meant is refused with a sentence; a row's numbers do
+    not depend on padding, order and neighbours. `tolerance`: nats by which they may, about 1e-4 in float32 and 0.1 in
+    bfloat16. Rows have up to 12 tokens.
+    """
+    free, narrow = _query(denoiser), _query(denoiser, restricted=True)
+    for query in (free, narrow):
+        prediction = denoiser.predict(query)
+        table = _table(prediction, query, denoiser.vocab_size)
+        _statistics(prediction, query, table)
+        _draws(prediction, query, table)
+        _refusals(prediction, query, denoiser.vocab_size)
+    _narrowed_later(denoiser, free, narrow)
+    _compared(denoiser, free, narrow)
+    if denoiser.cache is None:
+        _guidance(denoiser, free, tolerance)
+        _rows_alone(denoiser, free, tolerance)
+
+
+def check_backend(open_model: Opener, folder: Path) -> None:
+    """Asserts that an opener refuses what it does not have, and that what it opens passes `check_denoiser`.
+
+    `folder`: a small model; it is opened on the device and in the type that the backend takes by itself.
+    """
+
+    def opened(device: str | None = None, dtype: str | None = None, cache: str | None = None) -> Denoiser:
+        kept = None if cache is None else read_cache(cache)
+        return open_model(folder, device=device, dtype=dtype, cache=kept, compile=False)
+
+    _refused(lambda: opened(device="abacus"), ModelError, "abacus")
+    _refused(lambda: opened(dtype="float7"), ModelError, "float7")
+    for cache in ("exact", "prefix", "dual"):
+        try:
+            kept = opened(cache=cache).cache
+        except ModelError as error:
+            assert str(error), "a refusal needs a sentence"
+        else:
+            assert kept == read_cache(cache), f"the cache {cache!r} was ignored; refuse what there is not"
+    check_denoiser(opened())
+
+
+def _query(denoiser: Denoiser, *, restricted: bool = False) -> Query:
+    """Rows of random text with blanks; a restricted one forbids half of the tokens in every second position."""
+    rng, tokenizer, vocab = np.random.default_rng(0), denoiser.tokenizer, denoiser.vocab_size
+    lengths = np.minimum(_LENGTHS, denoiser.max_length)
+    shape = (len(lengths), int(lengths.max()))
+    valid = np.arange(shape[1]) < lengths[:, None]
+    real = np.array([token for token in range(tokenizer.size) if token != tokenizer.mask_id], np.int32)
+    blank = valid & (rng.random(shape) < 0.5)
+    blank[:, 1] = True
+    tokens = np.where(blank, np.int32(tokenizer.mask_id), rng.choice(real, shape)).astype(np.int32)
+    tokens[~valid] = tokenizer.mask_id
+    sets = np.zeros((2, vocab), np.bool_)
+    sets[:, real] = True
+    sets[1, rng.permutation(real)[: len(real) // 2]] = False
+    index = np.zeros(shape, np.int32)
+    index[:, 1::2] = restricted
+    restriction = Restriction(sets, index, np.full(shape, -1, np.int32))
+    rows = Rows([(number, 0) for number in range(shape[0])], np.zeros(shape[0], np.int32))
+    return Query(tokens, valid, blank, valid & ~blank, restriction, NoGuide(), rows)
+
+
+def _places(query: Query) -> tuple[Ints, Ints]:
+    rows, positions = np.nonzero(query.wanted)
+    return rows.astype(np.int32), positions.astype(np.int32)
+
+
+def _table(prediction: Prediction, query: Query, vocab: int) -> Doubles:
+    """Log-probabilities `[N, V]` of every token at every place, as the model says them, normalised in float64."""
+    rows, positions = _places(query)
+    tokens = np.tile(np.arange(vocab, dtype=np.int32), len(rows))
+    stated = prediction.log_probabilities(np.repeat(rows, vocab), np.repeat(positions, vocab), tokens)
+    assert stated.dtype == np.float32, "log-probabilities must be float32"
+    table = stated.reshape(len(rows), vocab).astype(np.float64)
+    forbidden = ~query.restriction.sets[query.restriction.index[rows, positions]]
+    assert (table[forbidden] == -np.inf).all(), "a token that the restriction forbids must have log-probability −inf"
+    total = np.exp(table).sum(1)
+    assert_allclose(total, 1, atol=1e-4, err_msg="probabilities must sum to 1 over the allowed tokens")
+    return table - np.log(total)[:, None]
+
+
+def _own(query: Query, table: Doubles) -> NumpyPrediction:
+    return NumpyPrediction(table, query.wanted, query.restriction)
+
+
+def _statistics(prediction: Prediction, query: Query, table: Doubles) -> None:
+    marginals, expected = prediction.marginals, _own(query, table).marginals
+    for name in ("log_probability", "second", "entropy"):
+        ours, theirs = getattr(marginals, name), getattr(expected, name)
+        assert ours.dtype == np.float32 and ours.shape == query.tokens.shape, f"{name} must be float32 [B, L]"
+        assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=f"{name} differs from its own log-probabilities")
+    clear = query.wanted & (expected.log_probability > expected.second + 1e-4)
+    assert marginals.token.dtype == np.int32, "tokens must be int32"
+    assert (marginals.token == expected.token)[clear].all(), "the most probable token is another"
+
+
+def _draws(prediction: Prediction, query: Query, table: Doubles) -> None:
+    """Uniforms must lie in their token's interval of the CDF, at its edges too."""
+    rng, own, (rows, positions) = np.random.default_rng(1), _own(query, table), _places(query)
+    for how in _DRAWS:
+        law = own.probabilities(rows, positions, how)
+        high = np.cumsum(law, 1) / law.sum(1, keepdims=True)
+        for uniforms in (rng.random(len(rows)), np.zeros(len(rows)), np.full(len(rows), 1 - 2.0**-53)):
+            tokens, probability = prediction.draw(rows, positions, uniforms, how, None)
+            assert tokens.dtype == np.int32 and probability.dtype == np.float32
+            here = np.arange(len(rows))
+            assert (table[here, tokens] > -np.inf).all(), f"{how}: a token of probability zero was drawn"
+            assert_allclose(probability, np.exp(table[here, tokens]), rtol=1e-3, atol=1e-6)
+            if isinstance(how, Greedy):
+                best = table.max(1) - table[here, tokens]
+                assert (best < 1e-4).all(), "greedy drew a token that is not the most probable"
+                continue
+            upper = high[here, tokens]
+            outside = np.maximum(upper - law[here, tokens] - uniforms, uniforms - upper)
+            assert (outside < 1e-4).all(), f"{how}: a uniform lies outside its token's interval of the CDF"
+
+
+def _refused(call: Callable[[], object], kind: type[Exception], *words: str) -> None:
+    try:
+        call()
+    except kind as error:
+        missing = [word for word in words if not re.search(word, str(error))]
+        assert not missing, f"the refusal should name {', '.join(missing)}; it says: {error}"
+    else:
+        raise AssertionError(f"{kind.__name__} should have been raised, with a sentence about {' and '.join(words)}")
+
+
+def _refusals(prediction: Prediction, query: Query, vocab: int) -> None:
+    rows, positions = (some[:1] for some in _places(query))
+    half, where = np.full(1, 0.5), f"row {rows[0]}, position {positions[0]}"
+    row, position = (some.astype(np.int32) for some in np.argwhere(~query.wanted & query.valid)[:1].T)
+    unseen = f"row {row[0]}, position {position[0]}"
+    nothing = Restriction(np.zeros((1, vocab), np.bool_), 0 * query.restriction.index, query.restriction.group)
+    token = np.zeros(1, np.int32)
+    _refused(lambda: prediction.draw(row, position, half, Greedy(), None), ValueError, unseen)
+    _refused(lambda: prediction.log_probabilities(row, position, token), ValueError, unseen)
+    _refused(lambda: prediction.divergence(row, position, prediction, row), ValueError, unseen)
+    _refused(lambda: prediction.draw(rows, positions, half + 0.5, Greedy(), None), ValueError, "uniforms")
+    _refused(lambda: prediction.draw(rows, positions, half, _Dice(), None), ValueError, "_Dice", "temperature")
+    _refused(lambda: prediction.draw(rows, positions, half, Greedy(), nothing), ValueError, where)
+    for strange in (-1, vocab):
+        wrong = np.full(1, strange, np.int32)
+        _refused(lambda wrong=wrong: prediction.log_probabilities(rows, positions, wrong), ValueError, str(wrong[0]))
+
+
+def _narrowed_later(denoiser: Denoiser, free: Query, narrow: Query) -> None:
+    """A restriction given with the draw is as good as one given with the query."""
+    (rows, positions), how = _places(free), Temperature()
+    uniforms = np.random.default_rng(2).random(len(rows))
+    late = denoiser.predict(free).draw(rows, positions, uniforms, how, narrow.restriction)
+    own = _own(free, _table(denoiser.predict(free), free, denoiser.vocab_size))
+    law = own.probabilities(rows, positions, how, narrow.restriction)
+    upper, here = np.cumsum(law, 1), np.arange(len(rows))
+    assert (law[here, late[0]] > 0).all(), "a token was drawn that the draw's restriction forbids"
+    outside = np.maximum(upper[here, late[0]] - law[here, late[0]] - uniforms, uniforms - upper[here, late[0]])
+    assert (outside < 1e-4).all(), "under the draw's restriction a uniform lies outside its token's interval"
+    assert_allclose(late[1], law[here, late[0]], rtol=1e-3)
+
+
+def _compared(denoiser: Denoiser, free: Query, narrow: Query) -> None:
+    """Divergences between predictions are those of their log-probabilities; +inf for what was forbidden before."""
+    rows, positions = _places(free)
+    one, other = denoiser.predict(free), denoiser.predict(narrow)
+    tables = [_own(query, _table(p, query, denoiser.vocab_size)) for p, query in ((one, free), (other, narrow))]
+    for (now, before), own in (((one, other), tables), ((other, one), tables[::-1])):
+        kl = now.divergence(rows, positions, before, rows)
+        assert kl.dtype == np.float32 and (kl >= 0).all()
+        expected = own[0].divergence(rows, positions, own[1], rows)
+        assert_allclose(kl, expected, rtol=1e-3, atol=1e-4, err_msg="KL between two predictions")
+
+
+def _guidance(denoiser: Denoiser, query: Query, tolerance: float) -> None:
+    """Guidance is u + (scale + 1)(c − u), u from the row with its fixed text masked."""
+    hidden = np.where(query.fixed, np.int32(denoiser.tokenizer.mask_id), query.tokens)
+    c, u = (
+        _table(denoiser.predict(attrs.evolve(query, tokens=tokens)), query, denoiser.vocab_size)
+        for tokens in (query.tokens, hidden)
+    )
+    both = attrs.evolve(query, guide=Cfg(0.5))
+    expected = _own(query, guided(c, u, 0.5)).marginals
+    marginals = denoiser.predict(both).marginals
+    for name in ("log_probability", "entropy"):
+        ours, theirs = (getattr(found, name)[query.wanted] for found in (marginals, expected))
+        assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under cfg(0.5)")
+
+
+def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:
+    """Each row alone without padding, and all backwards, against the batch."""
+    whole = denoiser.predict(query).marginals
+    for row in range(len(query.tokens)):
+        length = int(query.valid[row].sum())
+        alone = denoiser.predict(_taken(query, [row], length)).marginals
+        _near(alone.log_probability[0], whole.log_probability[row, :length], tolerance, "alone")
+        _near(alone.entropy[0], whole.entropy[row, :length], tolerance, "alone")
+    order = list(range(len(query.tokens)))[::-1]
+    backwards = denoiser.predict(_taken(query, order, query.tokens.shape[1])).marginals
+    _near(backwards.log_probability, whole.log_probability[order], tolerance, "in another order")
+
+
+def _near(one: object, other: object, tolerance: float, how: str) -> None:
+    assert_allclose(one, other, rtol=tolerance, atol=tolerance, err_msg=f"a row says something else {how}")
+
+
+def _taken(query: Query, rows: list[int], length: int) -> Query:
+    def cut(array: Ints) -> Ints:
+        return array[rows, :length]
+
+    restriction = Restriction(query.restriction.sets, cut(query.restriction.index), cut(query.restriction.group))
+    kept = Rows([query.rows.keys[row] for row in rows], query.rows.steps[rows])
+    return Query(
+        cut(query.tokens), query.valid[rows, :length], query.wanted[rows, :length], query.fixed[rows, :length],
+        restriction, query.guide, kept,
+    )  # fmt: skip
