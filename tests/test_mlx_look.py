@@ -17,10 +17,11 @@ from looks import mlx_look_at as look_at
 from mdsample_mlx import draw, weights
 from mdsample_mlx import prediction as looking
 from mdsample_mlx.backend import guided as mlx_guided
-from mdsample_mlx.draw import _amounts, _share, split
+from mdsample_mlx.draw import _amounts
 from mdsample_mlx.prediction import MlxPrediction
 from mdsample_mlx.reduce import reduce
 
+from mdsample.backend.fixed_point import share_of, split
 from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import Cfg
@@ -35,7 +36,7 @@ def test_blocks_are_what_the_tests_take_them_for() -> None:
 @few
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 2**60 - 1))
 def test_shares_are_exact(share: float, total: int) -> None:
-    found = int(_share(mx.array(split(np.array([share]))), mx.array(np.array([total])))[0].item())
+    found = int(share_of(mx.array(split(np.array([share]))), mx.array(np.array([total])))[0].item())
     exact = int(share * 2**60) * total >> 60 if share * 2**60 == int(share * 2**60) else None
     assert 0 <= found < total
     if exact is not None:
@@ -143,7 +144,7 @@ def test_what_is_kept_is_what_a_whole_stable_sort_keeps(seed: int, top_k: int, t
         order = np.argsort(-np.array(scaled[row]), kind="stable")[: top_k or None]
         reached = np.cumsum(plain[row, order])
         if top_p < 1:
-            goal = int(_share(share, mx.array(reached[-1:])).item())
+            goal = int(share_of(share, mx.array(reached[-1:])).item())
             order = order[np.concatenate([[True], reached[:-1] < goal])]
         expected = np.zeros_like(plain[row])
         expected[order] = plain[row, order]

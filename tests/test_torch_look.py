@@ -16,11 +16,11 @@ from looks import BLOCK, DRAWS, REAL, few, places, restrict, sets, tables
 from looks import torch_look_at as look_at
 from mdsample_torch import prediction as looking
 from mdsample_torch.denoiser import guide_
-from mdsample_torch.draw import _share, split
 from mdsample_torch.prediction import TorchPrediction
 from mdsample_torch.reduce import reduce_
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mdsample.backend.fixed_point import share_of, split
 from mdsample.backend.reference.prediction import guided
 from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import Cfg
@@ -29,7 +29,7 @@ from mdsample.policy.guide import Cfg
 @few
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 2**60 - 1))
 def test_shares_are_exact(share: float, total: int) -> None:
-    found = int(_share(torch.from_numpy(split(np.array([share]))), torch.tensor([total]))[0])
+    found = int(share_of(torch.from_numpy(split(np.array([share]))), torch.tensor([total]))[0])
     exact = int(share * 2**60) * total >> 60 if share * 2**60 == int(share * 2**60) else None
     assert 0 <= found < total
     if exact is not None:
@@ -137,7 +137,7 @@ def test_what_is_kept_is_what_a_whole_stable_sort_keeps(seed: int, top_k: int, t
         order = np.argsort(-scaled[row].numpy(), kind="stable")[: top_k or None]
         reached = np.cumsum(plain[row, order])
         if top_p < 1:
-            goal = int(_share(share, torch.tensor(reached[-1:])))
+            goal = int(share_of(share, torch.tensor(reached[-1:])))
             order = order[np.concatenate([[True], reached[:-1] < goal])]
         expected = np.zeros_like(plain[row])
         expected[order] = plain[row, order]
