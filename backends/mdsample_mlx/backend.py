@@ -43,7 +43,7 @@ class MlxDenoiser(Denoiser):
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
         #: keys and values with the fixed text, and with masks in its place
-        self._pasts = (None, None) if cache is None else (trunk.past(cache), trunk.past(cache))
+        self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
 
     @property
     def about(self) -> About:
@@ -58,8 +58,8 @@ class MlxDenoiser(Denoiser):
         passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
             hidden, *masked = (
-                self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
-                for tokens, past in zip(passes, self._pasts[: len(passes)], strict=True)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
+                for tokens, kv_cache in zip(passes, self._kv_caches[: len(passes)], strict=True)
             )
 
             def logits(places: mx.array) -> mx.array:

@@ -21,12 +21,12 @@ from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
-from mdsample_mlx.past import Past, Stores
+from mdsample_mlx.kv_cache import Buffers, KVCache
 from mdsample_mlx.weights import Weights
 
 T = TypeVar("T")
 #: `MlxTrunk._begun`
-_Pass = Callable[..., tuple[mx.array, mx.array, mx.array, Stores]]
+_Pass = Callable[..., tuple[mx.array, mx.array, mx.array, Buffers]]
 
 
 @final
@@ -61,21 +61,21 @@ class MlxTrunk:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         return self._head.rows
 
-    def past(self, cache: Cache) -> Past:
-        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
-        return Past(cache, self.spec)
+    def kv_cache(self, cache: Cache) -> KVCache:
+        """Room for what is kept from pass to pass; `CacheError` if the cache does not suit the trunk."""
+        return KVCache(cache, self.spec)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Logits of `hidden [n, d]`, float32 `[n, width]`; what is beyond the vocabulary is 0."""
         return self._head(hidden).astype(mx.float32)
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
     ) -> mx.array:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row; lazy.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
-        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
+        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist: MLX itself would read whatever lies there.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
@@ -83,18 +83,18 @@ class MlxTrunk:
         if not there.any():
             return mx.zeros((0, self.spec.d_model), self.dtype)
         tokens, valid, wanted = tokens[there], valid[there], wanted[there]
-        if past is None or rows is None:
+        if cache is None or rows is None:
             return self._run(_moved(self._places(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
         asked[asked_at(self.spec, valid, wanted)] = True
-        turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = _moved(self._places(self.spec, tokens, valid, wanted, turn.active))
-        stores = past.take(turn, at.shape, self.dtype)
+        plan = cache.plan(rows.only(there), tokens, valid, asked)
+        at = _moved(self._places(self.spec, tokens, valid, wanted, plan.active))
+        stores = cache.buffers(plan, at.shape, self.dtype)
         found = self._run(at, stores)
-        past.keep(turn, stores)
+        cache.commit(plan, stores)
         return found
 
-    def _run(self, at: Places[mx.array], stores: Stores | None) -> mx.array:
+    def _run(self, at: Places[mx.array], stores: Buffers | None) -> mx.array:
         """Hidden states of the last layer; `stores` are replaced."""
         every = at.every
         before = None if stores is None else stores[:-1]
@@ -115,14 +115,14 @@ class MlxTrunk:
         shape: tuple[int, int],
         where: mx.array | None,
         every: tuple[mx.array | None, mx.array | None, mx.array | None],
-        stores: Stores | None,
-    ) -> tuple[mx.array, mx.array, mx.array, Stores]:
+        stores: Buffers | None,
+    ) -> tuple[mx.array, mx.array, mx.array, Buffers]:
         """Hidden states before the last layer, every token's cosines and sines, new stores; fields as in `Places`."""
         grid, back, mask = every
         asking = Queries(grid, back, None, shape[0], mask)
         x = self._embed.take(tokens).astype(self.dtype)
         cos, sin = self._cos[positions], self._sin[positions]
-        made: Stores = []
+        made: Buffers = []
         for number in range(self.spec.layers - 1):
             store = None if stores is None else stores[number]
             x, kept = self._layer(number, x, cos, sin, shape, where, asking, store)

@@ -24,7 +24,7 @@ from mdsample.models.families.trunk import Trunk
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
-from mdsample_torch.past import Past
+from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
@@ -69,9 +69,9 @@ class TorchTrunk:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         return len(self._head)
 
-    def past(self, cache: Cache) -> Past:
-        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
-        return Past(cache, self.spec)
+    def kv_cache(self, cache: Cache) -> KVCache:
+        """Room for what is kept from pass to pass; `CacheError` if the cache does not suit the trunk."""
+        return KVCache(cache, self.spec)
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; what is beyond the vocabulary is 0."""
@@ -84,12 +84,12 @@ class TorchTrunk:
             out.copy_(hidden @ self._head.t())
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
     ) -> Tensor:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
-        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
+        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
@@ -98,14 +98,14 @@ class TorchTrunk:
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
         tokens, valid, wanted = tokens[there], valid[there], wanted[there]
         made = places if self._compiled is None else static_places
-        if past is None or rows is None:
+        if cache is None or rows is None:
             return self._run(self._moved(made(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
         asked[asked_at(self.spec, valid, wanted)] = True
-        turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = self._moved(made(self.spec, tokens, valid, wanted, turn.active))
-        found = self._run(at, past.take(turn, at.shape, self.dtype, self.device))
-        past.keep(turn)
+        plan = cache.plan(rows.only(there), tokens, valid, asked)
+        at = self._moved(made(self.spec, tokens, valid, wanted, plan.active))
+        found = self._run(at, cache.buffers(plan, at.shape, self.dtype, self.device))
+        cache.commit(plan)
         return found
 
     def _moved(self, at: Places[NDArray[Any]]) -> Places[Tensor]:
