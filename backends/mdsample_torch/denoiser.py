@@ -24,7 +24,7 @@ from mdsample_torch.prediction import TorchPrediction
 STACKED_TOKENS = 16384
 
 
-class Body(Protocol):
+class Backbone(Protocol):
     """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
 
     @property
@@ -64,7 +64,9 @@ class Body(Protocol):
 class TorchDenoiser(Denoiser):
     """A model on Torch."""
 
-    def __init__(self, name: str, trunk: Body, tokenizer: Tokenizer, template: str, cache: Cache | None = None) -> None:
+    def __init__(
+        self, name: str, trunk: Backbone, tokenizer: Tokenizer, template: str, cache: Cache | None = None
+    ) -> None:
         """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"

@@ -36,7 +36,7 @@ class Sizes:
 @final
 @attrs.frozen(eq=False)
 class ModuleBody:
-    """A module in the place of a trunk; see `mdsample_torch.backend.Body`."""
+    """A module in the place of a trunk; see `mdsample_torch.denoiser.Backbone`."""
 
     module: nn.Module
     #: from states `[n, d]` to logits `[n, V]`; `None`: the module's states are the logits
