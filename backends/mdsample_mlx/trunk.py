@@ -219,7 +219,7 @@ def _written(whole: mx.array, where: mx.array, part: mx.array) -> mx.array:
 
 
 def pad_queries(q: mx.array, asking: QueryLayout[mx.array]) -> mx.array:
-    """QueryLayout `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
+    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
     if asking.pad_index is None:
         return mx.reshape(q, (asking.batch, -1, *q.shape[1:]))
     return q[asking.pad_index]

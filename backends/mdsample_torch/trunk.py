@@ -210,7 +210,7 @@ def spread(k: Tensor, v: Tensor, at: PackedBatch[Tensor], store: tuple[Tensor, T
 
 
 def pad_queries(q: Tensor, asking: QueryLayout[Tensor]) -> Tensor:
-    """QueryLayout `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
+    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
     if asking.pad_index is None:
         return q.view(asking.batch, -1, *q.shape[1:])
     return q[asking.pad_index]
