@@ -9,12 +9,9 @@ import mlx.core as mx
 
 from mdsample.backend.installed import Choice, Device
 from mdsample.core.tokens import Tokenizer
-from mdsample.models.cache import Cache, check_compatible
-from mdsample.models.card import read_card
-from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
-from mdsample.models.families import read_config
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.describe import describe
 from mdsample.policy.guide import Cfg
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
 from mdsample_mlx.prediction import MlxPrediction
@@ -43,7 +40,7 @@ class MlxDenoiser(Denoiser):
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
         #: keys and values with the fixed text, and with masks in its place
-        self._pasts = (None, None) if cache is None else (trunk.past(cache), trunk.past(cache))
+        self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
 
     @property
     def about(self) -> About:
@@ -58,8 +55,8 @@ class MlxDenoiser(Denoiser):
         passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
             hidden, *masked = (
-                self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
-                for tokens, past in zip(passes, self._pasts[: len(passes)], strict=True)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
+                for tokens, kv_cache in zip(passes, self._kv_caches[: len(passes)], strict=True)
             )
 
             def logits(places: mx.array) -> mx.array:
@@ -95,16 +92,12 @@ def open_model(
     where = choose_device(device)
     if compile:
         refuse_uncompilable(where)
-    spec = read_config(folder)
-    check_compatible(cache, spec.block)
-    card = read_card(folder)
-    tokenizer = FileTokenizer.read(folder, spec)
-    checkpoint = open_checkpoint(folder, spec)
-    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
+    model = describe(folder, cache)
+    weights = read_weights(model.checkpoint, where, choose_dtype(dtype, where, model.stored))
     wire(where)
     with mx.stream(where):
-        trunk = MlxTrunk(spec, weights, compile)
-    return MlxDenoiser(card.name, trunk, tokenizer, card.template, where, cache)
+        trunk = MlxTrunk(model.trunk, weights, compile)
+    return MlxDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, where, cache)
 
 
 def devices() -> tuple[Device, ...]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import available_memory
+from mdsample.models.describe import dtype_name
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def choose_device(name: str | None) -> mx.Device:
@@ -35,12 +35,7 @@ def is_gpu(device: mx.Device) -> bool:
 
 def choose_dtype(name: str | None, device: mx.Device, stored: str) -> str:
     """The type of this name; `None`: float32 on the CPU, elsewhere the `stored` one, named as in files."""
-    if name is None:
-        found = next((dtype for dtype, other in NAMES.items() if other == stored), "float32")
-        return found if is_gpu(device) else "float32"
-    if name not in DTYPES:
-        raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(DTYPES)}")
-    return name
+    return dtype_name(name, stored, not is_gpu(device))
 
 
 def free_memory(device: mx.Device) -> int | None:

@@ -1,31 +1,15 @@
-"""Draws by inverse CDF that are exact at any vocabulary without float64, which Apple's GPUs lack.
-
-Probabilities become whole numbers, in units of 2⁻⁴⁰ of the highest, and so does the uniform: the rules are those of the
-Torch backend, so both draw the same token wherever they round `exp` alike.
-"""
+"""Draws by inverse CDF in whole numbers; see `mdsample.backend.fixed_point`."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
 
-from mdsample.core.arrays import Doubles, Longs
+from mdsample.backend.fixed_point import UNIT, float32_temperature, share_of, split
 from mdsample.policy.draw import Temperature
 from mdsample_mlx.device import upload
 from mdsample_mlx.reduce import first
 from mdsample_mlx.weights import BLOCK
-
-_UNIT = 2.0**40
-_BITS = 30
-# beyond these, temperatures are as good as 0 and infinity, and float32 stays finite
-_COLDEST, _HOTTEST = 1e-30, 1e25
-
-
-def split(shares: Doubles) -> Longs:
-    """Numbers in [0, 1) as two whole numbers of 30 bits each, `[2, N]`: the share is a/2³⁰ + b/2⁶⁰."""
-    high = np.floor(shares * 2.0**_BITS)
-    low = np.floor((shares * 2.0**_BITS - high) * 2.0**_BITS)
-    return np.stack([high, low]).astype(np.int64)
 
 
 def inverse_cdf(below: mx.array, uniforms: mx.array, how: Temperature) -> mx.array:
@@ -35,11 +19,11 @@ def inverse_cdf(below: mx.array, uniforms: mx.array, how: Temperature) -> mx.arr
     gives them.
     """
     here = mx.arange(len(below))
-    scaled = below / min(max(how.t, _COLDEST), _HOTTEST)
+    scaled = below / float32_temperature(how.t)
     blocks = mx.unflatten(_amounts(scaled, how), 1, (-1, BLOCK))
     sums = blocks.sum(2)
     cdf = mx.cumsum(sums, axis=1)
-    goal = _share(uniforms, cdf[:, -1])
+    goal = share_of(uniforms, cdf[:, -1])
     block = first(cdf > goal[:, None])
     goal = goal - (cdf[here, block] - sums[here, block])
     return block * BLOCK + first(mx.cumsum(blocks[here, block], axis=1) > goal[:, None])
@@ -55,7 +39,7 @@ def _amounts(scaled: mx.array, how: Temperature) -> mx.array:
 
 def _whole(scaled: mx.array, how: Temperature) -> mx.array:
     weight = mx.exp(scaled)
-    amount = (weight * _UNIT).astype(mx.int64)
+    amount = (weight * UNIT).astype(mx.int64)
     # relative to the highest, which top_k keeps, so min_p may come first
     return mx.where(weight < how.min_p, 0, amount) if how.min_p else amount
 
@@ -70,7 +54,7 @@ def _kept(scaled: mx.array, amount: mx.array, how: Temperature) -> mx.array:
         ranked = mx.where(kept, ranked, 0)
     if how.top_p < 1:
         total = ranked.sum(1) if how.top_k else amount.sum(1)
-        goal = _share(upload(split(np.full(1, how.top_p))), total)
+        goal = share_of(upload(split(np.full(1, how.top_p))), total)
         before = mx.cumsum(ranked, axis=1) - ranked
         # the highest is kept whatever the share
         kept = kept & ((before < goal[:, None]) | (mx.arange(ranked.shape[1]) == 0))
@@ -78,10 +62,3 @@ def _kept(scaled: mx.array, amount: mx.array, how: Temperature) -> mx.array:
     room = ((best == edge) & kept).sum(1, keepdims=True)
     equal = scaled == edge
     return (scaled > edge) | (equal & (mx.cumsum(equal.astype(mx.int32), axis=1) <= room))
-
-
-def _share(share: mx.array, total: mx.array) -> mx.array:
-    """The floor of `share` (as `split` gives it, `[2, n]`) of `total [n]`, below 2⁶⁰; off by 1 at most, downwards."""
-    high, low = share[0], share[1]
-    upper, lower = total >> _BITS, total & ((1 << _BITS) - 1)
-    return high * upper + ((high * lower + low * upper + (low * lower >> _BITS)) >> _BITS)

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.backend.places import Places, Queries, asked_at, places, static_places
+from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
 from mdsample.core.arrays import Bools, Ints, somewhere
 from mdsample.core.rows import Rows
@@ -21,12 +21,12 @@ from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
-from mdsample_mlx.past import Past, Stores
+from mdsample_mlx.kv_cache import Buffers, KVCache
 from mdsample_mlx.weights import Weights
 
 T = TypeVar("T")
-#: `MlxTrunk._begun`
-_Pass = Callable[..., tuple[mx.array, mx.array, mx.array, Stores]]
+#: `MlxTrunk._backbone`
+_Pass = Callable[..., tuple[mx.array, mx.array, mx.array, Buffers]]
 
 
 @final
@@ -40,8 +40,8 @@ class MlxTrunk:
         whose queries are other in every look.
         """
         self.spec = spec
-        self._places = static_places if compile else places
-        self._pass: _Pass = mx.compile(self._begun) if compile else self._begun
+        self._pack = bucketed if compile else packed
+        self._pass: _Pass = mx.compile(self._backbone) if compile else self._backbone
         matrices, vectors = weights.matrices, weights.vectors
         self._embed, self._norm = matrices["embed"], vectors["norm"]
         self._head = self._embed if spec.tied else matrices["head"]
@@ -61,45 +61,45 @@ class MlxTrunk:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         return self._head.rows
 
-    def past(self, cache: Cache) -> Past:
-        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
-        return Past(cache, self.spec)
+    def kv_cache(self, cache: Cache) -> KVCache:
+        """Room for what is kept from pass to pass; `CacheError` if the cache does not suit the trunk."""
+        return KVCache(cache, self.spec)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Logits of `hidden [n, d]`, float32 `[n, width]`; what is beyond the vocabulary is 0."""
         return self._head(hidden).astype(mx.float32)
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
     ) -> mx.array:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row; lazy.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
-        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
+        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist: MLX itself would read whatever lies there.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        there = somewhere(wanted)  # rows of which nothing is wanted are not run
-        if not there.any():
+        run = somewhere(wanted)  # rows of which nothing is wanted are not run
+        if not run.any():
             return mx.zeros((0, self.spec.d_model), self.dtype)
-        tokens, valid, wanted = tokens[there], valid[there], wanted[there]
-        if past is None or rows is None:
-            return self._run(_moved(self._places(self.spec, tokens, valid, wanted, valid)), None)
+        tokens, valid, wanted = tokens[run], valid[run], wanted[run]
+        if cache is None or rows is None:
+            return self._run(_moved(self._pack(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
-        asked[asked_at(self.spec, valid, wanted)] = True
-        turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = _moved(self._places(self.spec, tokens, valid, wanted, turn.active))
-        stores = past.take(turn, at.shape, self.dtype)
-        found = self._run(at, stores)
-        past.keep(turn, stores)
-        return found
+        asked[hidden_positions(self.spec, valid, wanted)] = True
+        plan = cache.plan(rows.only(run), tokens, valid, asked)
+        at = _moved(self._pack(self.spec, tokens, valid, wanted, plan.active))
+        stores = cache.buffers(plan, at.shape, self.dtype)
+        hidden = self._run(at, stores)
+        cache.commit(plan, stores)
+        return hidden
 
-    def _run(self, at: Places[mx.array], stores: Stores | None) -> mx.array:
+    def _run(self, at: PackedBatch[mx.array], stores: Buffers | None) -> mx.array:
         """Hidden states of the last layer; `stores` are replaced."""
         every = at.every
         before = None if stores is None else stores[:-1]
         x, cos, sin, after = self._pass(
-            at.tokens, at.positions, at.shape, at.spread, (every.grid, every.back, every.mask), before
+            at.tokens, at.positions, at.shape, at.spread, (every.pad_index, every.unpad_index, every.mask), before
         )
         last = None if stores is None else stores[-1]
         # nobody looks at the other places of the last layer; their keys and values are all it needs of them
@@ -108,21 +108,21 @@ class MlxTrunk:
             stores[:] = [*after, made]
         return self._rms_norm(x, self._norm)
 
-    def _begun(
+    def _backbone(
         self,
         tokens: mx.array,
         positions: mx.array,
         shape: tuple[int, int],
         where: mx.array | None,
         every: tuple[mx.array | None, mx.array | None, mx.array | None],
-        stores: Stores | None,
-    ) -> tuple[mx.array, mx.array, mx.array, Stores]:
-        """Hidden states before the last layer, every token's cosines and sines, new stores; fields as in `Places`."""
-        grid, back, mask = every
-        asking = Queries(grid, back, None, shape[0], mask)
+        stores: Buffers | None,
+    ) -> tuple[mx.array, mx.array, mx.array, Buffers]:
+        """Hidden states before the last layer, every token's cosines and sines, new stores; as in `PackedBatch`."""
+        pad_index, unpad_index, mask = every
+        asking = QueryLayout(pad_index, unpad_index, None, shape[0], mask)
         x = self._embed.take(tokens).astype(self.dtype)
         cos, sin = self._cos[positions], self._sin[positions]
-        made: Stores = []
+        made: Buffers = []
         for number in range(self.spec.layers - 1):
             store = None if stores is None else stores[number]
             x, kept = self._layer(number, x, cos, sin, shape, where, asking, store)
@@ -137,7 +137,7 @@ class MlxTrunk:
         sin: mx.array,
         shape: tuple[int, int],
         where: mx.array | None,
-        asking: Queries[mx.array],
+        asking: QueryLayout[mx.array],
         store: tuple[mx.array, mx.array] | None,
     ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
         """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`, and all keys and values."""
@@ -155,15 +155,15 @@ class MlxTrunk:
 
         keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
         keys, values = kept = spread(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
-        if asking.chosen is not None:
-            x, h, cos, sin = x[asking.chosen], h[asking.chosen], cos[asking.chosen], sin[asking.chosen]
-        queries = gridded(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
+        if asking.select is not None:
+            x, h, cos, sin = x[asking.select], h[asking.select], cos[asking.select], sin[asking.select]
+        queries = pad_queries(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
         mixed = attend(queries, keys, values, asking.mask).flatten(0, 1)
-        x = x + matrices["o"](mixed if asking.back is None else mixed[asking.back])
-        return x + self._middle(number, self._rms_norm(x, vectors["mlp_norm"])), kept
+        x = x + matrices["o"](mixed if asking.unpad_index is None else mixed[asking.unpad_index])
+        return x + self._mlp(number, self._rms_norm(x, vectors["mlp_norm"])), kept
 
-    def _middle(self, number: int, h: mx.array) -> mx.array:
-        """The gated middle, or the experts, of `h [T, d]`."""
+    def _mlp(self, number: int, h: mx.array) -> mx.array:
+        """The SwiGLU MLP, or the experts, of `h [T, d]`."""
         layer, experts = self._matrices[number], self.spec.experts
         if experts is None or not self.spec.sparse(number):
             return gated(h, layer["gate"], layer["up"], layer["down"])
@@ -178,8 +178,8 @@ class MlxTrunk:
         return mx.fast.rms_norm(x, weight, self.spec.norm_eps)
 
 
-def _moved(at: Places[NDArray[Any]]) -> Places[mx.array]:
-    return at.moved(upload_indices)
+def _moved(at: PackedBatch[NDArray[Any]]) -> PackedBatch[mx.array]:
+    return at.map(upload_indices)
 
 
 def _of_layer(named: Mapping[str, T], number: int) -> dict[str, T]:
@@ -218,16 +218,17 @@ def _written(whole: mx.array, where: mx.array, part: mx.array) -> mx.array:
     return mx.unflatten(flat, 0, whole.shape[:2])
 
 
-def gridded(q: mx.array, asking: Queries[mx.array]) -> mx.array:
+def pad_queries(q: mx.array, asking: QueryLayout[mx.array]) -> mx.array:
     """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
-    if asking.grid is None:
+    if asking.pad_index is None:
         return mx.reshape(q, (asking.batch, -1, *q.shape[1:]))
-    return q[asking.grid]
+    return q[asking.pad_index]
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`; `mask`: of `Queries`.
+    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`.
 
+    `mask`: as `QueryLayout.mask`.
     A query that sees nothing gets the mean of all values here, and there is none: every token sees itself.
     """
     q, k, v = (mx.swapaxes(x, 1, 2) for x in (q, k, v))

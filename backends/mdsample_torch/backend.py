@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 
 from mdsample.backend.installed import Choice, Device
-from mdsample.models.cache import Cache, check_compatible
-from mdsample.models.card import read_card
-from mdsample.models.checkpoint import open_checkpoint
-from mdsample.models.families import family_of, read_config, read_fields
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.cache import Cache
+from mdsample.models.describe import describe
+from mdsample.models.families import family_of, read_fields
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_device, choose_dtype, free_memory
 from mdsample_torch.trunk import TorchTrunk
@@ -40,13 +38,11 @@ def open_model(
         from mdsample_torch.masked_lm import open_masked_lm
 
         return open_masked_lm(folder, where, dtype, cache, compile)
-    spec = read_config(folder)
-    check_compatible(cache, spec.block)
-    card = read_card(folder)
-    tokenizer = FileTokenizer.read(folder, spec)
-    checkpoint = open_checkpoint(folder, spec)
-    weights = read_weights(checkpoint, where, choose_dtype(dtype, where, checkpoint.pieces["embed"][0].dtype))
-    return TorchDenoiser(card.name, TorchTrunk(spec, weights, compile), tokenizer, card.template, cache)
+    model = describe(folder, cache)
+    weights = read_weights(model.checkpoint, where, choose_dtype(dtype, where, model.stored))
+    return TorchDenoiser(
+        model.card.name, TorchTrunk(model.trunk, weights, compile), model.tokenizer, model.card.template, cache
+    )
 
 
 def devices() -> tuple[Device, ...]:

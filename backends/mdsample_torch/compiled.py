@@ -1,4 +1,4 @@
-"""A layer compiled by torch, once for every shape: with `static_places` there are few.
+"""A layer compiled by torch, once for every shape: with `bucketed` there are few.
 
 One layer is compiled and not the whole trunk: all layers of a model are the same code, so the time that compiling takes
 does not grow with their number. The last layer, whose queries are other in every look, and layers with experts, whose

@@ -16,7 +16,7 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.policy.guide import Cfg
-from mdsample_torch.past import Past
+from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.prediction import TorchPrediction
 
 #: with and without the fixed text go through the trunk together up to this many tokens; its matrices are then busy
@@ -24,7 +24,7 @@ from mdsample_torch.prediction import TorchPrediction
 STACKED_TOKENS = 16384
 
 
-class Body(Protocol):
+class Backbone(Protocol):
     """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
 
     @property
@@ -47,11 +47,11 @@ class Body(Protocol):
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         ...
 
-    def past(self, cache: Cache) -> Past:
-        """Room for what is kept from look to look; `CacheError` if it does not keep this, or nothing."""
+    def kv_cache(self, cache: Cache) -> KVCache:
+        """Room for what is kept from pass to pass; `CacheError` if it does not keep this, or nothing."""
         ...
 
-    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None, rows: Rows | None) -> Tensor:
+    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None, rows: Rows | None) -> Tensor:
         """States `[N, d]` on the device, of the N places where `wanted [B, L]`, row by row; see `TorchTrunk.hidden`."""
         ...
 
@@ -64,13 +64,15 @@ class Body(Protocol):
 class TorchDenoiser(Denoiser):
     """A model on Torch."""
 
-    def __init__(self, name: str, trunk: Body, tokenizer: Tokenizer, template: str, cache: Cache | None = None) -> None:
+    def __init__(
+        self, name: str, trunk: Backbone, tokenizer: Tokenizer, template: str, cache: Cache | None = None
+    ) -> None:
         """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
         #: keys and values with the fixed text, and with masks in its place
-        self._pasts = (None, None) if cache is None else (trunk.past(cache), trunk.past(cache))
+        self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
 
     @property
     def about(self) -> About:
@@ -102,8 +104,8 @@ class TorchDenoiser(Denoiser):
         count = len(passes)
         if count == 1 or self.cache is not None or count * query.tokens.size > STACKED_TOKENS:
             return [
-                self.trunk.hidden(tokens, query.valid, query.wanted, past, query.rows)
-                for tokens, past in zip(passes, self._pasts[:count], strict=True)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
+                for tokens, kv_cache in zip(passes, self._kv_caches[:count], strict=True)
             ]
         valid, wanted = np.concatenate([query.valid] * count), np.concatenate([query.wanted] * count)
         return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None).chunk(count)

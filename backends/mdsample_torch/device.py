@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import available_memory
+from mdsample.models.describe import dtype_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -41,11 +41,7 @@ def choose_device(name: str | None) -> torch.device:
 
 def choose_dtype(name: str | None, device: torch.device, stored: str) -> torch.dtype:
     """The type of this name; `None`: float32 on the CPU, elsewhere the `stored` one, named as in files."""
-    if name is None:
-        return torch.float32 if device.type == "cpu" else _STORED.get(stored, torch.float32)
-    if name not in DTYPES:
-        raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return DTYPES[dtype_name(name, stored, device.type == "cpu")]
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -1,9 +1,4 @@
-"""Draws by inverse CDF that are exact at any vocabulary without float64, which Apple's GPUs lack.
-
-Probabilities become whole numbers, in units of 2⁻⁴⁰ of the highest. Sums of whole numbers are exact and the same in
-every order, so the CDF is the same on every device up to how it rounds `exp`, never falls, and costs no second trip
-to the host. What is cut off is below 2⁻⁴⁰ of the highest per token: at V = 126,464 less than 1.2e-7 in total variation.
-"""
+"""Draws by inverse CDF in whole numbers; see `mdsample.backend.fixed_point`."""
 
 from __future__ import annotations
 
@@ -11,25 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdsample.core.arrays import Doubles, Longs
+from mdsample.backend.fixed_point import UNIT, float32_temperature, share_of, split
 from mdsample.policy.draw import Temperature
 from mdsample_torch.device import upload
 from mdsample_torch.reduce import first
 from mdsample_torch.weights import BLOCK
 
-_UNIT = 2.0**40
-_BITS = 30
 #: so many of the highest scores are ranked first; if they do not decide what top_p leaves, eight times as many
 _PEEK = 256
-# beyond these, temperatures are as good as 0 and infinity, and float32 stays finite
-_COLDEST, _HOTTEST = 1e-30, 1e25
-
-
-def split(shares: Doubles) -> Longs:
-    """Numbers in [0, 1) as two whole numbers of 30 bits each, `[2, N]`: the share is a/2³⁰ + b/2⁶⁰."""
-    high = np.floor(shares * 2.0**_BITS)
-    low = np.floor((shares * 2.0**_BITS - high) * 2.0**_BITS)
-    return np.stack([high, low]).astype(np.int64)
 
 
 def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
@@ -39,11 +23,11 @@ def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
     them.
     """
     here = torch.arange(len(below), device=below.device)
-    scaled = below / min(max(how.t, _COLDEST), _HOTTEST)
+    scaled = below / float32_temperature(how.t)
     blocks = _amounts(scaled, how).view(len(below), -1, BLOCK)
     sums = blocks.sum(2)
     cdf = sums.cumsum(1)
-    goal = _share(uniforms, cdf[:, -1])
+    goal = share_of(uniforms, cdf[:, -1])
     block = first(cdf > goal[:, None])
     goal = goal - (cdf[here, block] - sums[here, block])
     return block * BLOCK + first(blocks[here, block].cumsum(1) > goal[:, None])
@@ -52,7 +36,7 @@ def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
 def _amounts(scaled: Tensor, how: Temperature) -> Tensor:
     """Probabilities in units of 2⁻⁴⁰ of the highest, `[n, W]` int64, after top_k, min_p and top_p in this order."""
     weight = scaled.exp()
-    amount = weight.mul(_UNIT).to(torch.int64)
+    amount = weight.mul(UNIT).to(torch.int64)
     if how.min_p:
         # relative to the highest, which top_k keeps, so it may come first
         amount.masked_fill_(weight < how.min_p, 0)
@@ -87,13 +71,6 @@ def _ranked(scaled: Tensor, amount: Tensor, how: Temperature, count: int) -> tup
     if how.top_p < 1:
         total = ranked.sum(1) if how.top_k else amount.sum(1)
         share = upload(split(np.full(1, how.top_p)), scaled.device)
-        goal = _share(share.expand(-1, len(scaled)), total)
+        goal = share_of(share.expand(-1, len(scaled)), total)
         kept[:, 1:] &= ranked.cumsum(1)[:, :-1] < goal[:, None]
     return best, kept
-
-
-def _share(share: Tensor, total: Tensor) -> Tensor:
-    """The floor of `share` (as `split` gives it, `[2, n]`) of `total [n]`, below 2⁶⁰; off by 1 at most, downwards."""
-    high, low = share[0], share[1]
-    upper, lower = total >> _BITS, total & ((1 << _BITS) - 1)
-    return high * upper + ((high * lower + low * upper + (low * lower >> _BITS)) >> _BITS)

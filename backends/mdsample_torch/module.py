@@ -18,7 +18,7 @@ from mdsample.models.cache import Cache
 from mdsample.models.card import TEMPLATE
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import upload
-from mdsample_torch.past import Past
+from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.weights import BLOCK
 
 #: logits `[b, L, V]` of a module without a head are made for as many rows at a time as fit into this, as float32
@@ -36,7 +36,7 @@ class Sizes:
 @final
 @attrs.frozen(eq=False)
 class ModuleBody:
-    """A module in the place of a trunk; see `mdsample_torch.backend.Body`."""
+    """A module in the place of a trunk; see `mdsample_torch.denoiser.Backbone`."""
 
     module: nn.Module
     #: from states `[n, d]` to logits `[n, V]`; `None`: the module's states are the logits
@@ -58,7 +58,7 @@ class ModuleBody:
         """Columns of `logits`."""
         return -(-self.spec.vocab_size // BLOCK) * BLOCK
 
-    def past(self, cache: Cache) -> Past:
+    def kv_cache(self, cache: Cache) -> KVCache:
         """A module keeps nothing: raises `CacheError`."""
         raise CacheError(
             f"the cache {str(cache)!r} is for the families of mdsample; this model runs through a module that keeps "
@@ -66,11 +66,11 @@ class ModuleBody:
         )
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
     ) -> Tensor:
         """States `[N, d]` of the N places where `wanted [B, L]`, row by row; other rows are not run.
 
-        `past` and `rows` play no part: see `past`.
+        `cache` and `rows` play no part: see `kv_cache`.
         Raises `ValueError` as `refuse_ask`, and `ModelError` if the module is in training mode or gives another shape.
         """
         refuse_ask(self.spec, tokens, valid, wanted)

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.backend.refusals import refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.backend.fixed_point import split
+from mdsample.backend.host import DevicePrediction, WantedPlaces
+from mdsample.backend.refusals import refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
-from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Prediction
-from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.draw import Greedy, Temperature
 from mdsample_torch.device import upload
-from mdsample_torch.draw import inverse_cdf, split
+from mdsample_torch.draw import inverse_cdf
 from mdsample_torch.reduce import FLOOR, divergence_, reduce_
 from mdsample_torch.restrict import restrict_
 from mdsample_torch.statistics import statistics
@@ -35,7 +35,7 @@ Logits = Callable[[Tensor, Tensor], None]
 
 
 @final
-class TorchPrediction:
+class TorchPrediction(DevicePrediction):
     """One forward pass; see `mdsample.models.denoiser.Prediction`."""
 
     @torch.inference_mode()
@@ -51,56 +51,23 @@ class TorchPrediction:
         self._restriction = restriction
         #: what is left of the logits of all N places, if they were one chunk: draws need not make them again
         self._kept: Tensor | None = None
-        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
-        self._number = np.full(wanted.shape, -1, np.int64)
-        self._number[wanted] = np.arange(len(rows))
+        self._places = WantedPlaces(wanted)
+        rows, positions = self._places.rows, self._places.positions
         parts: list[Tensor] = []
         for part, scratch in self._parts(rows, positions, None, keep=True):
             reduced = statistics(part, scratch)
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
         token, *bits = _fetch(parts, 4)
-        found = [x.view(np.float32) for x in bits]
+        log_probability, second, entropy = (x.view(np.float32) for x in bits)
         # where the highest score is not finite, `reduce_` gives it in place of a log-probability
-        refuse_unusable(found[0], rows, positions)
-        self._marginals = Marginals.unseen(*wanted.shape)
-        self._marginals.token[wanted] = token
-        self._marginals.log_probability[wanted] = found[0]
-        self._marginals.second[wanted] = found[1]
-        self._marginals.entropy[wanted] = found[2]
-
-    @property
-    def marginals(self) -> Marginals:
-        """Statistics `[B, L]`; unseen where nothing was looked at."""
-        return self._marginals
-
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None = None
-    ) -> tuple[Ints, Floats]:
-        """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
-
-        The CDF is a sum of whole numbers (`mdsample_torch.draw`), so it never falls and ends where it should: a token
-        of probability zero is never drawn. Arguments and results as in `Prediction`; `restriction` narrows the query's.
-        Raises `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
-        """
-        if not ((uniforms >= 0) & (uniforms < 1)).all():
-            raise ValueError("uniforms must lie in [0, 1)")
-        if not isinstance(how, Greedy | Temperature):
-            raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
-        number = self._number[rows, positions]
-        refuse_unseen(number, rows, positions)
-        if isinstance(how, Greedy) and restriction is None:
-            # the look has said it, and logits computed again could round to another token
-            return self._marginals.token[rows, positions], np.exp(self._marginals.log_probability[rows, positions])
-        token, logged = self._drawn(rows, positions, uniforms, how, restriction)
-        refuse_unusable(logged, rows, positions)
-        return token, np.exp(logged)
+        refuse_unusable(log_probability, rows, positions)
+        self._marginals = self._places.marginals(token, log_probability, second, entropy)
 
     @torch.inference_mode()
     def _drawn(
         self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, restriction: Restriction | None
     ) -> tuple[Ints, Floats]:
-        """Tokens and their log-probabilities at temperature 1, `[N]`."""
         shares = upload(split(uniforms), self._device)
         parts: list[Tensor] = []
         done = 0
@@ -116,10 +83,7 @@ class TorchPrediction:
         return token, bits.view(np.float32)
 
     @torch.inference_mode()
-    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
-        refuse_unknown(tokens, self._size)
-        refuse_unseen(self._number[rows, positions], rows, positions)
+    def _scored(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         wanted = upload(tokens.astype(np.int64), self._device)
         parts: list[Tensor] = []
         done = 0
@@ -132,17 +96,11 @@ class TorchPrediction:
         return _fetch(parts, 1)[0].view(np.float32)
 
     @torch.inference_mode()
-    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`. Logits that were not kept are recomputed."""
-        refuse_stranger(self, before)
-        assert isinstance(before, TorchPrediction)
-        refuse_unseen(self._number[rows, positions], rows, positions)
-        refuse_unseen(before._number[before_rows, positions], before_rows, positions)
+    def _compared(self, rows: Ints, positions: Ints, before: TorchPrediction, before_rows: Ints) -> Floats:
         parts: list[Tensor] = []
         pairs = zip(self._parts(rows, positions, None), before._parts(before_rows, positions, None), strict=True)
         for (now, scratch), (old, spare) in pairs:
-            found = divergence_(now, scratch, old, spare)
-            parts.append(found.view(torch.int32)[None])
+            parts.append(divergence_(now, scratch, old, spare).view(torch.int32)[None])
         return _fetch(parts, 1)[0].view(np.float32)
 
     def _parts(
@@ -154,7 +112,7 @@ class TorchPrediction:
         """
         size = max(1, CHUNK_BYTES // (4 * self._width))
         at_once = max(1, CACHE_BYTES // (4 * self._width)) if self._device.type == "cpu" else size
-        number = upload(self._number[rows, positions], self._device)
+        number = upload(self._places.numbers(rows, positions), self._device)
         out = torch.empty((min(size, len(rows)), self._width), dtype=torch.float32, device=self._device)
         scratch = torch.empty((min(at_once, len(rows)), self._width), dtype=torch.float32, device=self._device)
         for first in range(0, len(rows), size):

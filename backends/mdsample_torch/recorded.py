@@ -13,12 +13,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from mdsample.backend.places import Places
+from mdsample.backend.places import PackedBatch
 
 #: keys and values of every layer; `None`: nothing is kept
 Stores = list[tuple[Tensor, Tensor]] | None
 #: what is recorded: from places and stores to hidden states, cosines and sines
-Pass = Callable[[Places[Tensor], Stores], tuple[Tensor, ...]]
+Pass = Callable[[PackedBatch[Tensor], Stores], tuple[Tensor, ...]]
 #: runs something and records it: what does it again, and the tensors in which its results then stand
 Record = Callable[[Callable[[], tuple[Tensor, ...]]], tuple[Callable[[], None], tuple[Tensor, ...]]]
 #: recordings that are kept, each with memory of its own
@@ -28,7 +28,7 @@ RECORDINGS = 32
 @attrs.frozen(eq=False)
 class _Recording:
     #: where a recording reads what differs from pass to pass
-    at: Places[Tensor]
+    at: PackedBatch[Tensor]
     #: it writes into these, so they must live as long as it does
     stores: Stores
     replay: Callable[[], None]
@@ -50,8 +50,8 @@ class Recorder:
         #: the stores of the latest passes, the latest first: two, since guidance has two
         self._latest: list[object] = []
 
-    def __call__(self, at: Places[Tensor], stores: Stores) -> tuple[Tensor, ...]:
-        """As `run`; `at` as `static_places` makes it."""
+    def __call__(self, at: PackedBatch[Tensor], stores: Stores) -> tuple[Tensor, ...]:
+        """As `run`; `at` as `bucketed` makes it."""
         kept = None if stores is None else tuple(x.data_ptr() for pair in stores for x in pair)
         key = (at.shape, *(x.shape for x in _inputs(at))), kept
         if kept not in self._latest[:1]:
@@ -88,12 +88,12 @@ def record_cuda(work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], No
     return graph.replay, results
 
 
-def _inputs(at: Places[Tensor]) -> tuple[Tensor, ...]:
+def _inputs(at: PackedBatch[Tensor]) -> tuple[Tensor, ...]:
     """What differs from pass to pass."""
     return tuple(x for x in (at.tokens, at.positions, at.spread, at.every.mask) if x is not None)
 
 
-def _copied(at: Places[Tensor]) -> Places[Tensor]:
+def _copied(at: PackedBatch[Tensor]) -> PackedBatch[Tensor]:
     mask = None if at.every.mask is None else at.every.mask.clone()
     return attrs.evolve(
         at,

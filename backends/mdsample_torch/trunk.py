@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.backend.places import Places, Queries, asked_at, places, static_places
+from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
 from mdsample.core.arrays import Bools, Ints, somewhere
 from mdsample.core.rows import Rows
@@ -24,7 +24,7 @@ from mdsample.models.families.trunk import Trunk
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
-from mdsample_torch.past import Past
+from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
@@ -47,7 +47,7 @@ class TorchTrunk:
         ]
         # experts wait for the GPU to say who goes where, which cannot be recorded
         recorded = compile and self.device.type == "cuda" and spec.experts is None
-        self._recorder = Recorder(self._begun, record_cuda) if recorded else None
+        self._recorder = Recorder(self._backbone, record_cuda) if recorded else None
         half = spec.rotary_dim // 2
         angle = np.arange(spec.max_length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
         self._cos, self._sin = (
@@ -69,9 +69,9 @@ class TorchTrunk:
         """Columns of `logits`: the vocabulary, padded to a multiple of `weights.BLOCK`."""
         return len(self._head)
 
-    def past(self, cache: Cache) -> Past:
-        """Room for what is kept from look to look; `CacheError` if the cache does not suit the trunk."""
-        return Past(cache, self.spec)
+    def kv_cache(self, cache: Cache) -> KVCache:
+        """Room for what is kept from pass to pass; `CacheError` if the cache does not suit the trunk."""
+        return KVCache(cache, self.spec)
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; what is beyond the vocabulary is 0."""
@@ -84,43 +84,43 @@ class TorchTrunk:
             out.copy_(hidden @ self._head.t())
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, past: Past | None = None, rows: Rows | None = None
+        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
     ) -> Tensor:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `past`, which needs to know the `rows`, only what
-        it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
+        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        there = somewhere(wanted)  # rows of which nothing is wanted are not run
-        if not there.any():
+        run = somewhere(wanted)  # rows of which nothing is wanted are not run
+        if not run.any():
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
-        tokens, valid, wanted = tokens[there], valid[there], wanted[there]
-        made = places if self._compiled is None else static_places
-        if past is None or rows is None:
-            return self._run(self._moved(made(self.spec, tokens, valid, wanted, valid)), None)
+        tokens, valid, wanted = tokens[run], valid[run], wanted[run]
+        layout = packed if self._compiled is None else bucketed
+        if cache is None or rows is None:
+            return self._run(self._moved(layout(self.spec, tokens, valid, wanted, valid)), None)
         asked = np.zeros_like(wanted)
-        asked[asked_at(self.spec, valid, wanted)] = True
-        turn = past.turn(rows.only(there), tokens, valid, asked)
-        at = self._moved(made(self.spec, tokens, valid, wanted, turn.active))
-        found = self._run(at, past.take(turn, at.shape, self.dtype, self.device))
-        past.keep(turn)
-        return found
+        asked[hidden_positions(self.spec, valid, wanted)] = True
+        plan = cache.plan(rows.only(run), tokens, valid, asked)
+        at = self._moved(layout(self.spec, tokens, valid, wanted, plan.active))
+        hidden = self._run(at, cache.buffers(plan, at.shape, self.dtype, self.device))
+        cache.commit(plan)
+        return hidden
 
-    def _moved(self, at: Places[NDArray[Any]]) -> Places[Tensor]:
+    def _moved(self, at: PackedBatch[NDArray[Any]]) -> PackedBatch[Tensor]:
         """On the device, with masks as `attend` takes them."""
-        there, group = at.moved(lambda array: upload(array, self.device)), self.spec.heads // self.spec.kv_heads
-        every, last = (attrs.evolve(asking, mask=stacked(asking.mask, group)) for asking in (there.every, there.last))
-        return attrs.evolve(there, every=every, last=last)
+        moved, group = at.map(lambda array: upload(array, self.device)), self.spec.heads // self.spec.kv_heads
+        every, last = (attrs.evolve(asking, mask=stacked(asking.mask, group)) for asking in (moved.every, moved.last))
+        return attrs.evolve(moved, every=every, last=last)
 
-    def _run(self, at: Places[Tensor], stores: Stores) -> Tensor:
-        x, cos, sin = self._begun(at, stores) if self._recorder is None else self._recorder(at, stores)
+    def _run(self, at: PackedBatch[Tensor], stores: Stores) -> Tensor:
+        x, cos, sin = self._backbone(at, stores) if self._recorder is None else self._recorder(at, stores)
         # nobody looks at the other places of the last layer; their keys and values are all it needs of them
         x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
         return self._rms_norm(x, self._norm)
 
-    def _begun(self, at: Places[Tensor], stores: Stores) -> tuple[Tensor, ...]:
+    def _backbone(self, at: PackedBatch[Tensor], stores: Stores) -> tuple[Tensor, ...]:
         """Hidden states before the last layer, and every token's cosines and sines."""
         x = F.embedding(at.tokens, self._embed)
         cos, sin = self._cos[at.positions], self._sin[at.positions]
@@ -137,15 +137,15 @@ class TorchTrunk:
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        at: Places[Tensor],
-        asking: Queries[Tensor],
+        at: PackedBatch[Tensor],
+        asking: QueryLayout[Tensor],
         store: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """One layer over `x [T, d]`: new hidden states of the tokens that ask, `[N, d]`."""
         spec = self.spec
         inner, bias = spec.heads * spec.head_dim, layer.get("qkv_bias")
         h = self._rms_norm(x, layer["attention_norm"])
-        if asking.chosen is None:
+        if asking.select is None:
             heads = F.linear(h, layer["qkv"], bias).view(len(x), -1, spec.head_dim)
             key, value = spec.heads, spec.heads + spec.kv_heads
             q, k, v = heads[:, :key], heads[:, key:value], heads[:, value:]
@@ -153,13 +153,13 @@ class TorchTrunk:
         else:
             q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
             k, v = F.linear(h, layer["qkv"][inner:], kv_bias).view(len(x), -1, spec.head_dim).chunk(2, 1)
-            q = F.linear(h[asking.chosen], layer["qkv"][:inner], q_bias).view(-1, spec.heads, spec.head_dim)
-            x, q_cos, q_sin = x[asking.chosen], cos[asking.chosen], sin[asking.chosen]
+            q = F.linear(h[asking.select], layer["qkv"][:inner], q_bias).view(-1, spec.heads, spec.head_dim)
+            x, q_cos, q_sin = x[asking.select], cos[asking.select], sin[asking.select]
         keys, values = spread(self._turn(layer, "k", k, cos, sin), v, at, store)
-        mixed = attend(gridded(self._turn(layer, "q", q, q_cos, q_sin), asking), keys, values, asking.mask)
+        mixed = attend(pad_queries(self._turn(layer, "q", q, q_cos, q_sin), asking), keys, values, asking.mask)
         mixed = mixed.flatten(0, 1)
-        x = x + F.linear(mixed if asking.back is None else mixed[asking.back], layer["o"])
-        return x.add_(self._middle(layer, self._rms_norm(x, layer["mlp_norm"])))
+        x = x + F.linear(mixed if asking.unpad_index is None else mixed[asking.unpad_index], layer["o"])
+        return x.add_(self._mlp(layer, self._rms_norm(x, layer["mlp_norm"])))
 
     def _turn(self, layer: Mapping[str, Tensor], part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Head norm, where there is one, and rotary embedding of `x [T, heads, head_dim]`."""
@@ -167,8 +167,8 @@ class TorchTrunk:
             x = self._rms_norm(x, layer[f"{part}_norm"])
         return rotate(x, cos, sin)
 
-    def _middle(self, layer: Mapping[str, Tensor], h: Tensor) -> Tensor:
-        """The gated middle, or the experts, of `h [..., d]`."""
+    def _mlp(self, layer: Mapping[str, Tensor], h: Tensor) -> Tensor:
+        """The SwiGLU MLP, or the experts, of `h [..., d]`."""
         router, experts = layer.get("router"), self.spec.experts
         if router is None or experts is None:
             return gated(h, layer["gate_up"], layer["down"])
@@ -195,7 +195,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
 
-def spread(k: Tensor, v: Tensor, at: Places[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+def spread(k: Tensor, v: Tensor, at: PackedBatch[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
     if store is None and at.spread is None:
         return k.view(*at.shape, *k.shape[1:]), v.view(*at.shape, *v.shape[1:])
@@ -209,15 +209,15 @@ def spread(k: Tensor, v: Tensor, at: Places[Tensor], store: tuple[Tensor, Tensor
     return store
 
 
-def gridded(q: Tensor, asking: Queries[Tensor]) -> Tensor:
+def pad_queries(q: Tensor, asking: QueryLayout[Tensor]) -> Tensor:
     """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
-    if asking.grid is None:
+    if asking.pad_index is None:
         return q.view(asking.batch, -1, *q.shape[1:])
-    return q[asking.grid]
+    return q[asking.pad_index]
 
 
 def stacked(mask: Tensor | None, group: int) -> Tensor | None:
-    """A mask of `Queries` once for each of the query heads that share a key head, `[B, 1, M · group or 1, L]`."""
+    """A mask of `QueryLayout` once for each of the query heads that share a key head, `[B, 1, M · group or 1, L]`."""
     if mask is None:
         return None
     return mask[:, None] if mask.shape[1] == 1 else mask[:, None].repeat(1, 1, group, 1)

@@ -11,15 +11,35 @@ from mdsample.models.cache import Cache, Exact, Prefix, check_compatible
 
 
 @attrs.frozen(eq=False)
-class Turn:
-    """What one look computes; made by `Memory.turn`."""
+class Moves:
+    """Which rows of the last pass's keys and values go where; all other places are zeros."""
 
-    #: each row's place in the look before, −1 if it was not there or is begun anew, `[B]`
+    #: rows of the new arrays, and of the old ones, `[n]`
+    to: Longs
+    of: Longs
+    #: positions that both have
+    length: int
+
+
+@attrs.frozen(eq=False)
+class CachePlan:
+    """What one pass computes; made by `CachePlanner.plan`."""
+
+    #: each row's place in the pass before, −1 if it was not there or is recomputed, `[B]`
     source: Longs
     #: positions that are computed, `[B, L]`; the others have their keys and values from before, or nobody sees them
     active: Bools
     rows: Rows
     pasts: tuple[_Row, ...]
+
+    def moves(self, old: tuple[int, int], new: tuple[int, int]) -> Moves | None:
+        """How arrays of the shape `old` become those of the shape `new` (B or more, and L); `None`: as they are."""
+        source = np.pad(self.source, (0, new[0] - len(self.source)), constant_values=-1)
+        # what is left of rows that are recomputed is never seen
+        if old == new and ((source == upto(new[0])) | (source < 0)).all():
+            return None
+        to = np.flatnonzero(source >= 0)
+        return Moves(to, source[to], min(old[1], new[1]))
 
 
 @attrs.frozen(eq=False)
@@ -30,14 +50,14 @@ class _Row:
     #: the tokens from which keys and values were computed, `[L]`; −1 where there are none
     tokens: Ints
     step: int
-    #: looks since everything was computed
+    #: passes since everything was computed
     age: int
-    #: what was asked then
+    #: where hidden states were wanted then
     region: Bools
 
 
-class Memory:
-    """What the keys and values of the last look's rows were computed from. Holds no keys and values itself."""
+class CachePlanner:
+    """What the keys and values of the last pass's rows were computed from. Holds no keys and values itself."""
 
     def __init__(self, cache: Cache, block: int | None) -> None:
         """`block` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
@@ -45,59 +65,63 @@ class Memory:
         self._cache, self._block = cache, block
         self._rows: dict[Key, tuple[int, _Row]] = {}
 
-    def turn(self, rows: Rows, tokens: Ints, valid: Bools, asked: Bools) -> Turn:
-        """Plans a look; arrays `[B, L]`, `asked` where hidden states are wanted. Only `keep` remembers it."""
-        plans = [self._row(*of) for of in zip(rows.keys, rows.steps.tolist(), tokens, valid, asked, strict=True)]
+    def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
+        """Plans a pass; arrays `[B, L]`, `wanted` where hidden states are. Only `commit` remembers it."""
+        plans = [self._row(*row) for row in zip(rows.keys, rows.steps.tolist(), tokens, valid, wanted, strict=True)]
         source, active, pasts = zip(*plans, strict=True)
-        return Turn(np.array(source), np.stack(active), rows, pasts)
+        return CachePlan(np.array(source), np.stack(active), rows, pasts)
 
-    def keep(self, turn: Turn) -> None:
-        """The look was carried out; what is remembered of other rows is forgotten."""
+    def commit(self, plan: CachePlan) -> None:
+        """The pass was run; what is remembered of other rows is forgotten."""
         self._rows = {
-            key: (place, past) for place, (key, past) in enumerate(zip(turn.rows.keys, turn.pasts, strict=True))
+            key: (index, past) for index, (key, past) in enumerate(zip(plan.rows.keys, plan.pasts, strict=True))
         }
 
     def forget(self) -> None:
-        """Every row begins anew."""
+        """Every row is recomputed."""
         self._rows = {}
 
-    def _row(self, key: Key, step: int, tokens: Ints, valid: Bools, asked: Bools) -> tuple[int, Bools, _Row]:
+    def _row(self, key: Key, step: int, tokens: Ints, valid: Bools, wanted: Bools) -> tuple[int, Bools, _Row]:
         source, past = self._rows.get(key, (-1, None))
         length = int(np.flatnonzero(valid)[-1]) + 1  # the batch's width is none of a row's business
-        tokens, inside, asked_here = tokens[:length], valid[:length], asked[:length]
+        tokens, inside, wanted_inside = tokens[:length], valid[:length], wanted[:length]
         if past is not None and not np.array_equal(past.valid, inside):
             source, past = -1, None
         if self._block is not None:
-            active, row = self._exactly(past, step, tokens, inside, asked_here)
+            active, row = self._plan_exact(past, step, tokens, inside, wanted_inside)
         else:
-            active, row = self._nearly(past, step, tokens, inside, asked_here)
+            active, row = self._plan_approximate(past, step, tokens, inside, wanted_inside)
         whole = np.zeros(len(valid), np.bool_)
         whole[:length] = active
         return source, whole, row
 
-    def _exactly(self, past: _Row | None, step: int, tokens: Ints, valid: Bools, asked: Bools) -> tuple[Bools, _Row]:
+    def _plan_exact(
+        self, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
+    ) -> tuple[Bools, _Row]:
         assert self._block is not None
         block = upto(len(tokens)) // self._block
         known = np.full(len(tokens), -1, np.int32) if past is None else past.tokens
         changed = valid & (tokens != known)
         first = block[np.argmax(changed)] if changed.any() else len(tokens)
-        last = block[np.flatnonzero(asked)[-1]]
+        last = block[np.flatnonzero(wanted)[-1]]
         again = valid & (block >= first) & (block <= last)
-        # what comes after a block that is computed anew was computed from what that block was before
+        # what comes after a block that is recomputed was computed from what that block was before
         kept = np.where((block > last) & (first <= last), -1, known)
-        return again | asked, _Row(valid, np.where(again, tokens, kept).astype(np.int32), step, 0, asked)
+        return again | wanted, _Row(valid, np.where(again, tokens, kept).astype(np.int32), step, 0, wanted)
 
-    def _nearly(self, past: _Row | None, step: int, tokens: Ints, valid: Bools, asked: Bools) -> tuple[Bools, _Row]:
+    def _plan_approximate(
+        self, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
+    ) -> tuple[Bools, _Row]:
         assert not isinstance(self._cache, Exact)
         limit = self._cache.refresh
         if (
             past is None
             or step != past.step + 1
             or (limit is not None and past.age + 1 >= limit)
-            or bool((asked & ~past.region).any())
+            or bool((wanted & ~past.region).any())
         ):
-            return valid, _Row(valid, tokens.copy(), step, 0, asked)
-        active = asked | (valid & (tokens != past.tokens))
+            return valid, _Row(valid, tokens.copy(), step, 0, wanted)
+        active = wanted | (valid & (tokens != past.tokens))
         if isinstance(self._cache, Prefix):
             active = valid & (upto(len(tokens)) >= int(np.argmax(active)))
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)

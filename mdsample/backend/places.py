@@ -1,7 +1,7 @@
 """One forward pass as a trunk on a device needs it: tokens, masks and indices, made on the host.
 
 Tokens of all rows are packed: T of them are computed, whatever state their rows are in. A backend takes these arrays to
-its device with `moved`.
+its device with `map`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ B = TypeVar("B")
 
 
 @attrs.frozen(eq=False)
-class Queries(Generic[A]):
+class QueryLayout(Generic[A]):
     """N of the T tokens that are computed, as attention asks for them: B rows of M, short ones repeat their first."""
 
     #: which of the N stands where, `[B, M]` int64; `None`: they are in rows of M already
-    grid: A | None
+    pad_index: A | None
     #: where the N are in the grid, flat, int64; `None`: they are the grid
-    back: A | None
+    unpad_index: A | None
     #: which of the T tokens the N are, int64; `None`: all
-    chosen: A | None
+    select: A | None
     #: rows
     batch: int
     #: what they see, bool, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same; `None`: everything
     mask: A | None
 
-    def moved(self, to: Callable[[A], B]) -> Queries[B]:
+    def map(self, to: Callable[[A], B]) -> QueryLayout[B]:
         """The same with every array as `to` makes it."""
-        grid, back, chosen, mask = (
-            None if x is None else to(x) for x in (self.grid, self.back, self.chosen, self.mask)
+        pad_index, unpad_index, select, mask = (
+            None if x is None else to(x) for x in (self.pad_index, self.unpad_index, self.select, self.mask)
         )
-        return Queries(grid, back, chosen, self.batch, mask)
+        return QueryLayout(pad_index, unpad_index, select, self.batch, mask)
 
 
 @attrs.frozen(eq=False)
-class Places(Generic[A]):
+class PackedBatch(Generic[A]):
     """T tokens of B rows of L positions are computed, row by row; N of them are wanted of the last layer."""
 
     #: `[T]` int64
@@ -55,28 +55,28 @@ class Places(Generic[A]):
     shape: tuple[int, int]
     #: where the T are in that grid, flat, int64; `None`: they are the grid
     spread: A | None
-    every: Queries[A]
-    last: Queries[A]
+    every: QueryLayout[A]
+    last: QueryLayout[A]
 
-    def moved(self, to: Callable[[A], B]) -> Places[B]:
+    def map(self, to: Callable[[A], B]) -> PackedBatch[B]:
         """The same with every array as `to` makes it."""
-        return Places(
+        return PackedBatch(
             to(self.tokens),
             to(self.positions),
             self.shape,
             None if self.spread is None else to(self.spread),
-            self.every.moved(to),
-            self.last.moved(to),
+            self.every.map(to),
+            self.last.map(to),
         )
 
 
-def asked_at(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
+def hidden_positions(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
     """Rows and positions of the hidden states from which the wanted places' logits are read, `[N]`, row by row."""
     rows, positions = np.nonzero(wanted)
     return rows, _before(valid)[rows, positions] if trunk.shifted else positions
 
 
-def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
+def packed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> PackedBatch[NDArray[Any]]:
     """Arrays `[B, L]`; every row has a wanted position, wanted ones are valid, the hidden states asked for active.
 
     Positions that are valid and not active have their keys and values already.
@@ -85,9 +85,9 @@ def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bool
     tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
     rows, positions = np.nonzero(active)
     order = np.cumsum(active).reshape(active.shape) - 1
-    asked_rows, asked = asked_at(trunk, valid, wanted)
+    asked_rows, asked = hidden_positions(trunk, valid, wanted)
     everything = len(rows) == active.size
-    return Places(
+    return PackedBatch(
         tokens[active].astype(np.int64),
         positions,
         (len(valid), length),
@@ -97,8 +97,8 @@ def places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bool
     )
 
 
-def static_places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> Places[NDArray[Any]]:
-    """As `places`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
+def bucketed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> PackedBatch[NDArray[Any]]:
+    """As `packed`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
 
     B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
     more, and the batch with copies of its first row, at which nobody looks.
@@ -110,17 +110,17 @@ def static_places(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, activ
     most = rounded(int(active.sum(1).max()))
     table = np.repeat(np.argmax(active, 1)[:, None], most, 1)
     table[rows, rank[rows, positions]] = positions
-    asked_rows, asked = asked_at(trunk, valid, wanted)
+    asked_rows, asked = hidden_positions(trunk, valid, wanted)
     batch, wide = rounded(len(valid)), rounded(length)
     row = np.where(upto(batch) < len(valid), upto(batch), 0)[:, None]
     seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
     at = table[row[:, 0]]
-    return Places(
+    return PackedBatch(
         tokens[row, at].astype(np.int64).ravel(),
         at.ravel(),
         (batch, wide),
         (upto(batch)[:, None] * wide + at).ravel(),
-        Queries(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
+        QueryLayout(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
         _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
     )
 
@@ -131,7 +131,9 @@ def rounded(count: int) -> int:
     return power // 4 * 3 if count <= power // 4 * 3 else power
 
 
-def _queries(trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: Longs | None) -> Queries[NDArray[Any]]:
+def _queries(
+    trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, select: Longs | None
+) -> QueryLayout[NDArray[Any]]:
     counts = np.bincount(rows, minlength=len(valid))
     starts = np.cumsum(counts) - counts
     most = int(counts.max())
@@ -143,7 +145,7 @@ def _queries(trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, chosen: 
     everywhere = block is None and valid.all()
     mask = None if everywhere else _seen(valid, positions[grid], block)
     full = len(rows) == grid.size
-    return Queries(None if full else grid, None if full else rows * most + columns, chosen, len(valid), mask)
+    return QueryLayout(None if full else grid, None if full else rows * most + columns, select, len(valid), mask)
 
 
 def _blocks(trunk: Trunk, length: int) -> Longs | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.errors import ModelError
+from mdsample.policy.draw import Draw, Greedy, Temperature
 
 
 class Limits(Protocol):
@@ -55,12 +56,25 @@ def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
         raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")
 
 
-def refuse_stranger(prediction: object, before: object) -> None:
+def require_same_backend(prediction: object, before: object) -> None:
     """`ValueError` unless two predictions that are to be compared are of one kind."""
     if type(prediction) is not type(before):
         raise ValueError(
             f"a {type(prediction).__name__} cannot be compared with a {type(before).__name__}: predict on one backend"
         )
+
+
+def refuse_uniforms(uniforms: Doubles) -> None:
+    """`ValueError` unless all are in [0, 1)."""
+    if not ((uniforms >= 0) & (uniforms < 1)).all():
+        raise ValueError("uniforms must lie in [0, 1)")
+
+
+def known_draw(how: Draw) -> Greedy | Temperature:
+    """`ValueError` for a draw that backends do not know."""
+    if not isinstance(how, Greedy | Temperature):
+        raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
+    return how
 
 
 def refuse_unknown(tokens: Ints, size: int) -> None:

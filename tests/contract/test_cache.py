@@ -16,7 +16,7 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import testing
-from mdsample.backend.kv_plan import Memory
+from mdsample.backend.kv_plan import CachePlanner
 from mdsample.core.rows import Rows
 from mdsample.errors import CacheError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix, read_cache
@@ -40,14 +40,14 @@ def test_what_is_no_cache(text: str) -> None:
 @pytest.mark.parametrize(("cache", "block"), [(Exact(), None), (Dual(), 4), (Prefix(2), 4)])
 def test_unsuited(cache: Cache, block: int | None) -> None:
     with pytest.raises(CacheError, match="block-causal"):
-        Memory(cache, block)
+        CachePlanner(cache, block)
 
 
 class Script:
     """One row of 12, of which 4 are fixed; what each look computes."""
 
     def __init__(self, cache: Cache, block: int | None = None) -> None:
-        self.memory = Memory(cache, block)
+        self.planner = CachePlanner(cache, block)
         self.tokens = np.array([[5] * 4 + [9] * 8], np.int32)
         self.step = 0
 
@@ -56,11 +56,11 @@ class Script:
         where[0, list(asked)] = True
         tokens = np.pad(self.tokens, ((0, 0), (0, width - 12)))
         valid = (np.arange(width) < 12)[None]
-        turn = self.memory.turn(Rows([(0, 1)], np.array([self.step], np.int32)), tokens, valid, where)
+        plan = self.planner.plan(Rows([(0, 1)], np.array([self.step], np.int32)), tokens, valid, where)
         if keep:
-            self.memory.keep(turn)
+            self.planner.commit(plan)
         self.step += 1
-        return np.flatnonzero(turn.active[0]).tolist()
+        return np.flatnonzero(plan.active[0]).tolist()
 
     def write(self, *positions: int) -> None:
         self.tokens[0, list(positions)] = 7
@@ -96,7 +96,7 @@ class TestDual:
         row.step += 1  # a look in between was somebody else's
         assert row.predict(4, 5) == EVERYTHING
         assert row.predict(4, 5, keep=False) == [4, 5]
-        row.memory.forget()
+        row.planner.forget()
         assert row.predict(4, 5) == EVERYTHING
 
 
@@ -129,15 +129,15 @@ class TestExact:
 
 
 def test_other_rows_are_forgotten_and_found() -> None:
-    memory = Memory(Dual(), None)
+    planner = CachePlanner(Dual(), None)
     tokens, yes = np.full((3, 4), 9, np.int32), np.ones((3, 4), np.bool_)
     asked = np.arange(4)[None] >= np.array([[1], [2], [3]])
 
     def predict(step: int, *keys: int) -> Any:
         rows = Rows([(0, key) for key in keys], np.full(len(keys), step, np.int32))
-        turn = memory.turn(rows, tokens[list(keys)], yes[list(keys)], asked[list(keys)])
-        memory.keep(turn)
-        return turn.source.tolist(), turn.active.sum(1).tolist()
+        plan = planner.plan(rows, tokens[list(keys)], yes[list(keys)], asked[list(keys)])
+        planner.commit(plan)
+        return plan.source.tolist(), plan.active.sum(1).tolist()
 
     assert predict(0, 0, 1, 2) == ([-1, -1, -1], [4, 4, 4])
     assert predict(1, 2, 0) == ([2, 0], [1, 3])

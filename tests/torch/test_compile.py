@@ -24,7 +24,7 @@ from mdsample_torch.recorded import Recorder
 
 import mdsample
 from mdsample import testing
-from mdsample.backend.places import rounded, static_places
+from mdsample.backend.places import bucketed, rounded
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix
 from mdsample.models.families import read_config
@@ -129,7 +129,7 @@ def test_recordings_play_what_was_recorded(family: str, folders: dict[str, Path]
             replay, results = play(work)
             return lambda: (counted.append(1), replay())[1], results
 
-        static.trunk._recorder = Recorder(static.trunk._begun, record)  # pyright: ignore
+        static.trunk._recorder = Recorder(static.trunk._backbone, record)  # pyright: ignore
         canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
         for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(4)+early-exit"):
             results = [mdsample.Sampler(mdsample.parse(policy), seed=1).run(model, canvas) for model in (plain, static)]
@@ -147,24 +147,24 @@ def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch
         recordings.append(work)
         return play(work)
 
-    recorder = Recorder(trunk._begun, record)  # pyright: ignore
+    recorder = Recorder(trunk._backbone, record)  # pyright: ignore
 
     def at(length: int) -> Any:
         yes = np.ones((1, length), np.bool_)
         tokens = np.arange(length, dtype=np.int32)[None] + 3
-        return trunk._moved(static_places(trunk.spec, tokens, yes, yes, yes))  # pyright: ignore
+        return trunk._moved(bucketed(trunk.spec, tokens, yes, yes, yes))  # pyright: ignore
 
     trunk._compiled = None  # pyright: ignore
     for length, count in ((4, 0), (4, 1), (4, 1), (8, 1), (8, 2), (16, 2), (4, 2), (4, 3)):
         found = recorder(at(length), None)[0]
-        assert torch.equal(found, trunk._begun(at(length), None)[0]) and len(recordings) == count  # pyright: ignore
+        assert torch.equal(found, trunk._backbone(at(length), None)[0]) and len(recordings) == count  # pyright: ignore
 
 
 def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None:
     trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
     recorder = Recorder(lambda at, stores: (at.tokens.clone(),), play)
     yes = np.ones((1, 4), np.bool_)
-    at = trunk._moved(static_places(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes))  # pyright: ignore
+    at = trunk._moved(bucketed(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes))  # pyright: ignore
     held = [[(torch.zeros(2), torch.zeros(2))] for _ in range(4)]
     for stores in (None, held[0], held[1], held[0], held[1], held[0], held[2], held[2], held[3], held[3], None):
         recorder(at, stores)

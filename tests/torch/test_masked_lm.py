@@ -316,7 +316,7 @@ class TestOwnModules:
 
     def test_caches(self) -> None:
         with pytest.raises(CacheError, match=r"the cache 'dual' is for .* leave the cache out"):
-            ModuleBody(Own(8).eval(), None, module.Sizes(8, 9)).past(Dual())
+            ModuleBody(Own(8).eval(), None, module.Sizes(8, 9)).kv_cache(Dual())
 
     def test_training_mode(self) -> None:
         tokenizer = testing.Symbols(6)

@@ -14,11 +14,9 @@ from mdsample.backend.reference.weights import Tensors
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache
-from mdsample.models.card import read_card
-from mdsample.models.checkpoint import available_memory, open_checkpoint
+from mdsample.models.checkpoint import available_memory
 from mdsample.models.denoiser import About, Denoiser, Query
-from mdsample.models.families import read_config
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.describe import describe
 
 
 @final
@@ -62,12 +60,10 @@ def open_model(
         raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
     if compile:
         raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
-    spec = read_config(folder)
-    card = read_card(folder)
-    tokenizer = FileTokenizer.read(folder, spec)
-    checkpoint = open_checkpoint(folder, spec)
-    checkpoint.check_memory(np.dtype(np.float32).itemsize)
-    return ReferenceDenoiser(card.name, NumpyTrunk(spec, Tensors(checkpoint)), tokenizer, card.template)
+    model = describe(folder)
+    model.checkpoint.check_memory(np.dtype(np.float32).itemsize)
+    trunk = NumpyTrunk(model.trunk, Tensors(model.checkpoint))
+    return ReferenceDenoiser(model.card.name, trunk, model.tokenizer, model.card.template)
 
 
 def devices() -> tuple[Device, ...]:

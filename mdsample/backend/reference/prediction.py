@@ -12,7 +12,15 @@ from typing import final
 import attrs
 import numpy as np
 
-from mdsample.backend.refusals import refuse_empty, refuse_stranger, refuse_unknown, refuse_unseen, refuse_unusable
+from mdsample.backend.host import WantedPlaces
+from mdsample.backend.refusals import (
+    known_draw,
+    refuse_empty,
+    refuse_uniforms,
+    refuse_unknown,
+    refuse_unusable,
+    require_same_backend,
+)
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
@@ -87,23 +95,18 @@ class NumpyPrediction:
 
         Raises `ValueError` where the restriction allows no token, and as `reduce` does; both name row and position.
         """
-        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+        self._places = WantedPlaces(wanted)
+        rows, positions = self._places.rows, self._places.positions
         if len(scores) != len(rows):
             raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
         reduced = reduce(_restricted(scores, restriction, rows, positions), rows, positions)
         self._log_probability = reduced.log_probability
-        self._number = np.full(wanted.shape, -1, np.int64)
-        self._number[wanted] = np.arange(len(rows))
-        marginals = Marginals.unseen(*wanted.shape)
-        marginals.token[wanted] = reduced.token
-        marginals.log_probability[wanted] = reduced.top
-        marginals.second[wanted] = reduced.second
-        marginals.entropy[wanted] = reduced.entropy
-        self._marginals = marginals
+        top, second, entropy = (x.astype(np.float32) for x in (reduced.top, reduced.second, reduced.entropy))
+        self._marginals = self._places.marginals(reduced.token, top, second, entropy)
 
     @property
     def marginals(self) -> Marginals:
-        """Statistics `[B, L]`; unseen where nothing was looked at."""
+        """Statistics `[B, L]`; unseen where nothing was wanted."""
         return self._marginals
 
     def draw(
@@ -116,8 +119,7 @@ class NumpyPrediction:
         int32 and their probabilities `[N]` float32 at temperature 1, renormalised over the restriction. Raises
         `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
         """
-        if not ((uniforms >= 0) & (uniforms < 1)).all():
-            raise ValueError("uniforms must lie in [0, 1)")
+        refuse_uniforms(uniforms)
         conditional = self._conditional(rows, positions, restriction)
         cdf = np.cumsum(_law(conditional, how), axis=1)
         tokens = (cdf > (uniforms * cdf[:, -1])[:, None]).argmax(1)
@@ -127,12 +129,12 @@ class NumpyPrediction:
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
         refuse_unknown(tokens, self._log_probability.shape[1])
-        found = self._conditional(rows, positions, None)
-        return found[np.arange(len(tokens)), tokens].astype(np.float32)
+        conditional = self._conditional(rows, positions, None)
+        return conditional[np.arange(len(tokens)), tokens].astype(np.float32)
 
     def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
         """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`."""
-        refuse_stranger(self, before)
+        require_same_backend(self, before)
         assert isinstance(before, NumpyPrediction)
         now, old = self._conditional(rows, positions, None), before._conditional(before_rows, positions, None)
         possible = ~np.isneginf(now)
@@ -145,12 +147,10 @@ class NumpyPrediction:
 
     def _conditional(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Doubles:
         """Log-probabilities `[N, V]` at temperature 1, normalised over the restriction."""
-        number = self._number[rows, positions]
-        refuse_unseen(number, rows, positions)
-        found = self._log_probability[number].astype(np.float64)
+        conditional = self._log_probability[self._places.numbers(rows, positions)].astype(np.float64)
         if restriction is None:
-            return found
-        narrowed = reduce(_restricted(found, restriction, rows, positions), rows, positions)
+            return conditional
+        narrowed = reduce(_restricted(conditional, restriction, rows, positions), rows, positions)
         return narrowed.log_probability.astype(np.float64, copy=False)
 
 
@@ -163,18 +163,16 @@ def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions:
 
 def _law(log_probability: Doubles, how: Draw) -> Doubles:
     """Probabilities `[N, V]` with which `how` draws, from log-probabilities at temperature 1."""
-    match how:
+    match known_draw(how):
         case Greedy():
             law = np.zeros_like(log_probability)
             law[np.arange(len(law)), log_probability.argmax(1)] = 1
             return law
-        case Temperature(t=t):
+        case Temperature(t=t) as warm:
             with np.errstate(over="ignore"):  # at a tiny temperature all but the best go to −inf
                 law = np.exp((log_probability - log_probability.max(1, keepdims=True)) / t)
             law /= law.sum(1, keepdims=True)
-            return _filtered(law, how)
-        case _:
-            raise ValueError(f"the draw {type(how).__name__} is not known here; known: greedy, temperature")
+            return _filtered(law, warm)
 
 
 def _filtered(law: Doubles, how: Temperature) -> Doubles:

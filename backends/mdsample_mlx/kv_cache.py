@@ -1,0 +1,59 @@
+"""Keys and values that stay on the device from one pass to the next."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mdsample.backend.kv_plan import CachePlan, CachePlanner
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
+from mdsample_mlx.device import upload_indices
+
+#: keys and values of every layer, `[B, L, kv heads, head_dim]`; a pass puts new ones in their place
+Buffers = list[tuple[mx.array, mx.array]]
+
+
+class KVCache:
+    """Of the rows of the last pass; rows that left make room at once."""
+
+    def __init__(self, cache: Cache, trunk: Trunk) -> None:
+        """Raises `CacheError` if the cache does not suit the trunk."""
+        self._planner = CachePlanner(cache, trunk.block)
+        self._trunk = trunk
+        self._shape = (0, 0)
+        self._layers: Buffers = []
+
+    def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
+        """As `CachePlanner.plan`."""
+        return self._planner.plan(rows, tokens, valid, wanted)
+
+    def buffers(self, plan: CachePlan, shape: tuple[int, int], dtype: mx.Dtype) -> Buffers:
+        """Keys and values for this pass's rows, to be replaced by those of the pass; `shape`: B or more, and L.
+
+        Until `commit`, nothing is remembered: a pass that fails leaves no half-written row behind.
+        """
+        self._planner.forget()
+        before, self._layers = self._layers, []
+        moves = plan.moves(self._shape if before else (0, 0), shape)
+        self._shape = shape
+        if moves is None:
+            return before
+        # zeros: nobody sees what was never written, but 0 · NaN would be NaN
+        empty = mx.zeros((*shape, self._trunk.kv_heads, self._trunk.head_dim), dtype)
+        if not before or not len(moves.to):
+            return [(empty, empty)] * self._trunk.layers
+        to, of, length = upload_indices(moves.to), upload_indices(moves.of), moves.length
+
+        def arranged(old: mx.array) -> mx.array:
+            new = mx.array(empty)
+            new[to, :length] = old[of, :length]
+            return new
+
+        return [(arranged(keys), arranged(values)) for keys, values in before]
+
+    def commit(self, plan: CachePlan, made: Buffers) -> None:
+        """The pass was run, and these are its keys and values."""
+        self._layers = made
+        self._planner.commit(plan)

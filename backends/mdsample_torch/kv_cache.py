@@ -1,0 +1,56 @@
+"""Keys and values that stay on the device from one pass to the next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mdsample.backend.kv_plan import CachePlan, CachePlanner
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.rows import Rows
+from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
+from mdsample_torch.device import upload
+
+
+class KVCache:
+    """Of the rows of the last pass, layer by layer, `[B, L, kv heads, head_dim]`; rows that left make room at once."""
+
+    def __init__(self, cache: Cache, trunk: Trunk) -> None:
+        """Raises `CacheError` if the cache does not suit the trunk."""
+        self._planner = CachePlanner(cache, trunk.block)
+        self._trunk = trunk
+        self._shape = (0, 0)
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
+        """As `CachePlanner.plan`."""
+        return self._planner.plan(rows, tokens, valid, wanted)
+
+    def buffers(
+        self, plan: CachePlan, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer for this pass's rows, to be written into; `shape`: B or more, and L.
+
+        Until `commit`, nothing is remembered: a pass that fails leaves no half-written row behind.
+        """
+        self._planner.forget()
+        moves = plan.moves(self._shape, shape)
+        if moves is not None:
+            to, of = upload(moves.to, device), upload(moves.of, device)
+            whole = (*shape, self._trunk.kv_heads, self._trunk.head_dim)
+
+            def arranged(old: Tensor | None) -> Tensor:
+                # zeros: nobody sees what was never written, but 0 · NaN would be NaN
+                new = torch.zeros(whole, dtype=dtype, device=device)
+                if old is not None:
+                    new[to, : moves.length] = old[of, : moves.length]
+                return new
+
+            before = self._layers or [(None, None)] * self._trunk.layers
+            self._shape, self._layers = shape, [(arranged(keys), arranged(values)) for keys, values in before]
+        return self._layers
+
+    def commit(self, plan: CachePlan) -> None:
+        """The pass was run."""
+        self._planner.commit(plan)

@@ -1,0 +1,57 @@
+"""Describe: everything in a model folder but the weights, read and checked, as every backend needs it to open one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from mdsample.errors import ModelError
+from mdsample.models.cache import Cache, check_compatible
+from mdsample.models.card import Card, read_card
+from mdsample.models.checkpoint import Checkpoint, open_checkpoint
+from mdsample.models.families import read_config
+from mdsample.models.families.trunk import Trunk
+from mdsample.models.tokenizer import FileTokenizer
+
+#: dtypes that weights are computed in, and what safetensors files call them
+STORED_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+@attrs.frozen(eq=False)
+class Described:
+    """A model folder, before its weights are read."""
+
+    trunk: Trunk
+    card: Card
+    tokenizer: FileTokenizer
+    checkpoint: Checkpoint
+
+    @property
+    def stored(self) -> str:
+        """The type that the embedding is stored in (its scales, if it is quantised): F32, F16 or BF16."""
+        return self.checkpoint.pieces["embed"][0].dtype
+
+
+def describe(folder: Path, cache: Cache | None = None) -> Described:
+    """Reads `config.json`, `mdsample.toml`, the tokenizer and the headers of the weights, in this order.
+
+    Raises `ModelError` where they are missing, malformed or do not fit together, `CacheError` if the cache does not
+    suit the model.
+    """
+    trunk = read_config(folder)
+    check_compatible(cache, trunk.block)
+    return Described(trunk, read_card(folder), FileTokenizer.read(folder, trunk), open_checkpoint(folder, trunk))
+
+
+def dtype_name(name: str | None, stored: str, on_cpu: bool) -> str:
+    """The dtype of this name; `None`: float32 on a CPU, elsewhere the `stored` one, float32 if that is another.
+
+    Raises `ModelError` for an unknown name.
+    """
+    if name is None:
+        names = {stored: name for name, stored in STORED_NAMES.items()}
+        return "float32" if on_cpu else names.get(stored, "float32")
+    if name not in STORED_NAMES:
+        raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(STORED_NAMES)}")
+    return name
