@@ -40,8 +40,8 @@ class WantedPlaces:
 
     def marginals(self, token: Ints, log_probability: Floats, second: Floats, entropy: Floats) -> Marginals:
         """Statistics `[B, L]` from those of the N places; the others are unseen."""
-        rows, length = self._number.shape
-        marginals, wanted = Marginals.unseen(rows, length), self._number >= 0
+        wanted = self._number >= 0
+        marginals = Marginals.unseen(len(wanted), wanted.shape[1])
         marginals.token[wanted] = token
         marginals.log_probability[wanted] = log_probability
         marginals.second[wanted] = second

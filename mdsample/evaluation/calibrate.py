@@ -79,16 +79,13 @@ def _values(text: str) -> tuple[float, ...]:
             continue
     if len(pairs) < 2:
         parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
-    changed = (
-        [
-            domain
-            for one, other in zip(*pairs[:2], strict=True)
-            for name, domain in domains(type(one)).items()
-            if getattr(one, name) != getattr(other, name)
-        ]
-        if len(pairs) > 1
-        else []
-    )
+    changed = [
+        domain
+        for some, others in zip(pairs[:1], pairs[1:2], strict=False)
+        for one, other in zip(some, others, strict=True)
+        for name, domain in domains(type(one)).items()
+        if getattr(one, name) != getattr(other, name)
+    ]
     match changed:
         case [Domain(values=values)] if values:
             return values

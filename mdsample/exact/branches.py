@@ -176,7 +176,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
         here = stops[state, length]
         ranking = np.argsort(turn, 1, kind="stable").astype(np.int32)
         ready = PlacementChoices(state, ranking, np.full(len(state), length, np.int32), probability * here)
-        found.append(at(ready, here > 0))
+        found.append(at(ready, np.flatnonzero(here > 0)))
         more = stops[state, length + 1 :].any(1)
         state, turn, probability = state[more], turn[more], probability[more]
     return joined(found)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import cast
 
 from mdsample.errors import SpecError
 from mdsample.policy.base import Part, Policy
@@ -27,7 +28,11 @@ Parts = Mapping[str, Maker] | Iterable[type[Part]]
 
 def by_name(parts: Parts) -> dict[str, Maker]:
     """The given parts by their names in policy text; `SpecError` for a name that is another's."""
-    pairs = parts.items() if isinstance(parts, Mapping) else ((part.name, part) for part in parts)
+    pairs: Iterable[tuple[str, Maker]] = (
+        cast("Mapping[str, Maker]", parts).items()
+        if isinstance(parts, Mapping)
+        else [(part.name, part) for part in parts]
+    )
     named: dict[str, Maker] = {}
     for name, maker in pairs:
         _check(name, maker, "parts=")

@@ -82,7 +82,7 @@ class Seated:
 
 def parts_menu() -> dict[Seat, tuple[Entry, ...]]:
     """Every part, by seat; those of installed packages last."""
-    parts = [*PARTS.values(), *(maker for _, maker in _others() if isinstance(maker, type))]
+    parts = [*PARTS.values(), *(maker for _, maker in _others() if isinstance(maker, type) and issubclass(maker, Part))]
     return {seat: tuple(_entry(part.name, part) for part in parts if part.seat == seat) for seat in SEATS}
 
 

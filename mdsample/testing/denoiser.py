@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from mdsample.backend.load import Opener
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
-from mdsample.core.arrays import Doubles, Ints
+from mdsample.core.arrays import Doubles, Floats, Ints
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
@@ -217,7 +217,7 @@ def _guidance(denoiser: Denoiser, query: Query, tolerance: float) -> None:
         for tokens in (query.tokens, hidden)
     )
     both = attrs.evolve(query, guide=Cfg(0.5))
-    expected = _own(query, guided(c, u, 0.5)).marginals
+    expected = _own(query, guided([c, u], Cfg(0.5)).astype(np.float64)).marginals
     marginals = denoiser.predict(both).marginals
     for name in ("log_probability", "entropy"):
         ours, theirs = (getattr(found, name)[query.wanted] for found in (marginals, expected))
@@ -237,7 +237,7 @@ def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:
     _near(backwards.log_probability, whole.log_probability[order], tolerance, "in another order")
 
 
-def _near(one: object, other: object, tolerance: float, how: str) -> None:
+def _near(one: Floats, other: Floats, tolerance: float, how: str) -> None:
     assert_allclose(one, other, rtol=tolerance, atol=tolerance, err_msg=f"a row says something else {how}")
 
 

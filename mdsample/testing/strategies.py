@@ -44,7 +44,7 @@ def fitting(
     """One part, with settings of usual size that fit a canvas; arguments as of `policies`. Empty if it cannot fit."""
     few = st.sets(st.integers(0, vocab // 2 - 1), min_size=2, max_size=3) if vocab and vocab > 3 else st.nothing()
     text = st.sampled_from(texts) if texts else st.nothing()
-    named = {
+    named: dict[str, SearchStrategy[Any]] = {
         "slot": st.sampled_from(slots) if slots else st.nothing(),
         "special token": st.just("end") if end else st.nothing(),
         "characters": text,
@@ -164,8 +164,14 @@ def _reals(domain: Domain, usual: bool) -> SearchStrategy[float]:
     low = domain.above if domain.above is not None else domain.at_least
     high = domain.below if domain.below is not None else domain.at_most
     if not usual:
-        ends = {"exclude_min": domain.above is not None, "exclude_max": domain.below is not None}
-        return st.floats(low, high, allow_nan=False, allow_infinity=False, **ends)
+        return st.floats(
+            low,
+            high,
+            allow_nan=False,
+            allow_infinity=False,
+            exclude_min=domain.above is not None,
+            exclude_max=domain.below is not None,
+        )
     start = (high or 0.0) - _REALS if low is None else low
     stop = start + _REALS if high is None else high
     # what is nearly a limit is left to it: a noise of 1e-300 differs from none by rounding only

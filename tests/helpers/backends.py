@@ -14,6 +14,7 @@ from installed import on
 from looks import mlx_look_at, torch_look_at
 from numpy.typing import NDArray
 
+from mdsample.backend.fixed_point import share_of, split
 from mdsample.models.families.trunk import Trunk
 from mdsample.policy.draw import Temperature
 
@@ -112,8 +113,7 @@ class Torch(Backend):
     def share(self, share: float, total: int) -> int:
         import torch
 
-        draw = self.module("draw")
-        return int(draw._share(torch.from_numpy(draw.split(np.array([share]))), torch.tensor([total]))[0])
+        return int(share_of(torch.from_numpy(split(np.array([share]))), torch.tensor([total]))[0])
 
     def guided(self, conditional: Floats, unconditional: Floats, scale: float) -> Floats:
         import torch
@@ -163,8 +163,7 @@ class Mlx(Backend):
     def share(self, share: float, total: int) -> int:
         import mlx.core as mx
 
-        draw = self.module("draw")
-        return int(draw._share(mx.array(draw.split(np.array([share]))), mx.array(np.array([total])))[0].item())
+        return int(share_of(mx.array(split(np.array([share]))), mx.array(np.array([total])))[0].item())
 
     def guided(self, conditional: Floats, unconditional: Floats, scale: float) -> Floats:
         import mlx.core as mx
