@@ -84,9 +84,10 @@ from mdsample.policy.selection import (
     Top,
 )
 from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
-from mdsample.policy.view import Batch, Ranked, View
+from mdsample.policy.view import Batch, Evidence, Ranked, View
 from mdsample.policy.window import Blocks, Dilated, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
+from mdsample.sampling.engine import Engine
 from mdsample.sampling.result import Result, Samples
 from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.sampler import Sampler
@@ -109,6 +110,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Policy",
     "parse",
     "Sampler",
+    "Engine",
     "Result",
     "Trace",
     # scores, chats, what a model is, exact laws
@@ -201,6 +203,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     # for parts of your own, and for stepping by hand
     "Part",
     "Batch",
+    "Evidence",
     "View",
     "Ranked",
     "Marginals",

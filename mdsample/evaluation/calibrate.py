@@ -81,8 +81,7 @@ def _values(text: str) -> tuple[float, ...]:
         parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
     changed = [
         domain
-        for some, others in zip(pairs[:1], pairs[1:2], strict=False)
-        for one, other in zip(some, others, strict=True)
+        for one, other in (zip(pairs[0], pairs[-1], strict=True) if pairs else ())
         for name, domain in domains(type(one)).items()
         if getattr(one, name) != getattr(other, name)
     ]
