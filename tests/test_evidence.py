@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 import mdsample
 from mdsample import exact, testing
 from mdsample.core.arrays import Bools, Ints
+from mdsample.evaluation.bench import bench
 from mdsample.policy.settings import integer
 from mdsample.policy.view import Batch, Evidence, Ranked, Seen, View
 from mdsample.sampling.engine import Prepared, fill
+from mdsample.tasks.catalog import Problem, Task
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 
@@ -120,3 +122,17 @@ def test_what_is_read_must_be_declared() -> None:
 
     with pytest.raises(ValueError, match="without declaring it; add it to the part's `needs`"):
         mdsample.Sampler(Silent()).run(MODEL, CANVAS)
+
+
+def test_it_is_read_from_text_and_benched() -> None:
+    policy = mdsample.parse("whole+confidence+converged(2)+temperature", parts=[Converged])
+    assert policy == POLICY and str(policy) == "whole+confidence+converged+temperature"
+    task = Task(
+        "letters", "", "{text:9}", lambda: (Problem(0, {}, "a"), Problem(1, {}, "b")), lambda row: row.text, needs=()
+    )
+    [score] = bench(MODEL, task, [policy])
+    canvas = mdsample.Template.parse(task.template).canvas(MODEL.tokenizer, [{}] * 2)
+    rows = mdsample.Sampler(policy).run(MODEL, canvas).rows
+    assert score.nfe.value == np.mean([row.nfe for row in rows])
+    text = "whole+confidence(noise=0)+converged(looks=2)+temperature(t=1,top_p=1,top_k=0,min_p=0)+never+none"
+    assert score.policy == text
