@@ -1,5 +1,13 @@
 """Hypothesis profiles: `tests` (default) and `fast` (10 examples; `pytest --hypothesis-profile fast`)."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # one thread a worker, before NumPy and torch are imported: threads of several workers would wait for each other
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
 from pathlib import Path
 
 import pytest
