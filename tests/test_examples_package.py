@@ -75,7 +75,7 @@ def test_its_backend_runs_its_part(site: Path, tmp_path: Path) -> None:
 def test_the_commands_know_it(site: Path) -> None:
     explained = " ".join(command(site, "explain", "half(0.25)").split())
     assert "share = 0.25 given; default 0.5; a number, above 0 and at most 1" in explained
-    assert "entropy+half" in command(site, "bench", "--limit", "1", "--policy", "entropy+half", "--json")
+    assert "+half(share=0.5)+" in command(site, "bench", "--limit", "1", "--policy", "entropy+half", "--json")
 
 
 def test_its_own_tests_pass(site: Path) -> None:

@@ -21,7 +21,7 @@ from tokenizers import processors
 
 from mdsample.backend import load as loading
 from mdsample.backend.load import GROUP, backends, choose_backend, load
-from mdsample.backend.reference.backend import open_model
+from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models import find
@@ -259,9 +259,9 @@ def open_elsewhere(
     folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
 ) -> Denoiser:
     """A third party's backend."""
-    return attrs.evolve(
-        open_model(folder), name=" ".join(filter(None, ("elsewhere", device, dtype, cache and str(cache))))
-    )
+    name = " ".join(filter(None, ("elsewhere", device, dtype, cache and str(cache))))
+    model = open_model(folder)
+    return ReferenceDenoiser(name, model.trunk, model.tokenizer, model.template)
 
 
 def hub_error(kind: type[errors.HfHubHTTPError]) -> Exception:

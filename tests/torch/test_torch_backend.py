@@ -12,7 +12,7 @@ from queries import query
 
 torch = pytest.importorskip("torch")
 
-from mdsample_torch import denoiser, device
+from mdsample_torch import denoiser, device, trunk
 from mdsample_torch.backend import open_model
 from mdsample_torch.denoiser import TorchDenoiser
 
@@ -51,13 +51,13 @@ def test_looks_as_the_reference(folder: Path, model: TorchDenoiser, guide: Any, 
 
 def test_guidance_is_one_pass_of_twice_the_rows(model: TorchDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[Any] = []
-    own = denoiser.TorchTrunk.hidden
+    own = trunk.TorchTrunk.hidden
 
     def hidden(self: Any, tokens: Any, *rest: Any) -> Any:
         shapes.append(tokens.shape)
         return own(self, tokens, *rest)
 
-    monkeypatch.setattr(denoiser.TorchTrunk, "hidden", hidden)
+    monkeypatch.setattr(trunk.TorchTrunk, "hidden", hidden)
     model.predict(query(Cfg(1.0)))
     monkeypatch.setattr(denoiser, "STACKED_TOKENS", 35)
     model.predict(query(Cfg(1.0)))

@@ -20,8 +20,8 @@ from interpreted import DEVICE
 
 pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch for CUDA")
 from mdsample_torch import prediction as looking
-from mdsample_torch import reduce as reducing
 from mdsample_torch import reduce_triton
+from mdsample_torch import statistics as deciding
 from mdsample_torch.prediction import TorchPrediction
 from mdsample_torch.reduce import Reduced, reduce_
 from mdsample_torch.statistics import statistics
@@ -204,7 +204,7 @@ def test_a_look_takes_either(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_the_kernels_do_not_work_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = reducing._kernel.__wrapped__
+    tried = deciding._kernel.__wrapped__
     device = torch.device(DEVICE)
     assert tried(device) is reduce_triton.reduce
 
@@ -219,7 +219,7 @@ def test_where_the_kernels_do_not_work_torch_does(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cpu_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reducing, "_kernel", None)
+    monkeypatch.setattr(deciding, "_kernel", None)
     assert statistics(torch.zeros((1, BLOCK)), torch.empty((1, BLOCK))).token.tolist() == [0]
 
 

@@ -10,36 +10,28 @@ from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import Query
-from mdsample.policy.guide import Cfg
+from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.testing import Symbols
 
 
 @final
 @attrs.frozen(eq=False)
-class Wave:
+class Wave(Denoiser):
     """See `mdsample.models.denoiser.Denoiser`. The folder of a model holds one file, `sharpness.txt`."""
 
-    name: str
+    name_: str
     sharpness: float
-    tokenizer: Symbols = attrs.field(factory=lambda: Symbols(10))
-    backend: str = "wave"
-    template: str = "{prompt}{reasoning:8}{answer:4}"
-    max_length: int = 256
-    cache: Cache | None = None
 
     @property
-    def vocab_size(self) -> int:
-        """Number of scores of a position."""
-        return self.tokenizer.size
+    def about(self) -> About:
+        """What it is."""
+        symbols = Symbols(10)
+        return About(self.name_, "wave", symbols, symbols.size, "{prompt}{reasoning:8}{answer:4}", 256, None)
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance."""
-        scores = self._scores(query.tokens, query)
-        if isinstance(query.guide, Cfg):
-            hidden = np.where(query.fixed, np.int32(self.tokenizer.mask_id), query.tokens)
-            scores = guided(scores, self._scores(hidden, query), query.guide.scale)
-        return NumpyPrediction(scores, query.wanted, query.restriction)
+        scores = [self._scores(tokens, query) for tokens in query.passes(self.tokenizer.mask_id)]
+        return NumpyPrediction(guided(scores, query.guide), query.wanted, query.restriction)
 
     def _scores(self, tokens: Ints, query: Query) -> Doubles:
         """`[N, V]`; a position sees the sum of the row's tokens, padding left out, and where it is."""
