@@ -83,7 +83,8 @@ def test_its_own_tests_pass(site: Path) -> None:
         f"import sys; sys.path[:0] = [{str(site)!r}, {str(EXAMPLE)!r}]; import pytest; "
         "from hypothesis import settings; "
         "settings.register_profile('few', max_examples=5); settings.load_profile('few'); "
-        f"raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(EXAMPLE)!r}]))"
+        "late = 'ignore::pytest.PytestAssertRewriteWarning'; "  # Hypothesis is imported before its plugin is
+        f"raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', '-W', late, {str(EXAMPLE)!r}]))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout
