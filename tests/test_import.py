@@ -26,12 +26,14 @@ def test_importing_loads_no_framework_and_no_terminal_library() -> None:
 
 def test_importing_is_quick() -> None:
     code = (
-        "import time, numpy\n"
-        "began = time.process_time()\n"  # the processor's own time: a busy machine does not count
+        "import time\n"
+        "began = time.process_time()\n"  # the processor's own time, and beside another import: machines differ
+        "import numpy\n"
+        "between = time.process_time()\n"
         "import mdsample\n"
-        "print(time.process_time() - began)"
+        "print((time.process_time() - between) / (between - began))"
     )
-    assert min(float(fresh(code)) for _ in range(3)) < 0.3
+    assert min(float(fresh(code)) for _ in range(3)) < 4, "mdsample takes more than four times as long as NumPy"
 
 
 def test_all_names_are_exported_once_the_front_door_first() -> None:
