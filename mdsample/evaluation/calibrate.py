@@ -21,7 +21,7 @@ from mdsample.errors import BenchError, PolicyError, SpecError
 from mdsample.evaluation.answers import Answered
 from mdsample.evaluation.bench import Runs
 from mdsample.evaluation.intervals import Interval, mean
-from mdsample.policy.base import Part, Policy
+from mdsample.policy.base import SEATS, Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.parsing import parse
 from mdsample.policy.settings import Domain, domains
@@ -89,15 +89,20 @@ def _values(text: str) -> tuple[float, ...]:
         case [Domain(values=values)] if values:
             return values
         case _:
-            known = [
-                p.name
-                for p in PARTS.values()
-                if any(d and d.kind != "choice" and d.values for d in domains(p).values())
-            ]
             raise BenchError(
-                f"no settings are known for the ? of {text!r} (known: {', '.join(known)}); "
+                f"no settings are known for the ? of {text!r} (known: {', '.join(_known())}); "
                 "give them, safest first (--values 0.1,0.2)"
             )
+
+
+def _known() -> list[str]:
+    """Built-in parts with values to try, by seat; thresholds before counts."""
+    kinds = {
+        part: next((d.kind for d in domains(part).values() if d and d.kind != "choice" and d.values), None)
+        for part in PARTS.values()
+    }
+    known = [(SEATS.index(part.seat), kind, part) for part, kind in kinds.items() if kind]
+    return [part.name for *_, part in sorted(known, key=lambda line: line[:2])]
 
 
 def calibrate(
