@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chats import PLAIN, write_tokenizer
 from checkpoints import write_checkpoint
 from rich.pretty import pretty_repr
-from test_chat import PLAIN, write_tokenizer
 
 import mdsample
 from mdsample import Canvas, ModelError, PolicyError, Row, Sampler, Samples, Template, TemplateError

@@ -90,7 +90,7 @@ def _reads_back(part: type[Part], any_part: SearchStrategy[Part]) -> None:
 
 def _keeps_promises(usual: SearchStrategy[Part]) -> None:
     @_STEADY
-    @given(usual, _POLICIES, denoisers(), canvases(), st.integers(0, 3))
+    @given(usual, _POLICIES, denoisers(), canvases(least=3), st.integers(0, 3))
     def keeps(value: Part, policy: Policy, denoiser: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
         keeps_its_promises(around(policy, value, denoiser.tokenizer), denoiser, canvas, seed)
 

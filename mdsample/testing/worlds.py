@@ -15,14 +15,17 @@ TEXTS = ("a", "ab", "cab", "fff")
 
 
 @st.composite
-def canvases(draw: st.DrawFn, rows: int = 3, even: bool = False) -> Canvas:
-    """Rows of fixed text (literal mask and end tokens included) and two slots, ragged unless `even`."""
+def canvases(draw: st.DrawFn, rows: int = 3, even: bool = False, least: int = 1) -> Canvas:
+    """Rows of fixed text (literal mask and end tokens included) and two slots, ragged unless `even`.
+
+    The slot `reasoning` has `least` positions or more; from 3 on the `TEXTS` fit it, too.
+    """
     symbols = Symbols(LETTERS)
     fixed = st.lists(st.integers(0, symbols.size - 1), max_size=4)
     count = draw(st.integers(1, rows))
-    slot_lengths = [(draw(st.integers(1, 7)), draw(st.integers(3, 4)))] * count
+    slot_lengths = [(draw(st.integers(least, 7)), draw(st.integers(3, 4)))] * count
     if not even:
-        slot_lengths = [(draw(st.integers(1, 7)), length) for _, length in slot_lengths]
+        slot_lengths = [(draw(st.integers(least, 7)), length) for _, length in slot_lengths]
     tokens: list[list[int]] = []
     slots: list[list[int]] = []
     for long, short in slot_lengths:

@@ -22,6 +22,7 @@ import pytest
 from checkpoints import write_llada
 
 torch = pytest.importorskip("torch")
+import interpreted  # noqa: F401 - what comes next imports Triton
 
 for needed in ("peft", "accelerate", "math_verify"):
     pytest.importorskip(needed)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import END, LLADA_CHAT, MASK, START, tokenizer_json, write_checkpoint
+from chats import PLAIN, write_tokenizer
+from checkpoints import END, LLADA_CHAT, MASK, START, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as Engine
 
 import mdsample
 from mdsample.core.template import Template
@@ -125,20 +124,6 @@ CHATS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
     ),
 }
 MODELS = pytest.mark.parametrize("name", CHATS)
-#: a chat without tokens of its own
-PLAIN = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}[assistant: "
-
-
-def write_tokenizer(folder: Path, source: object, special: tuple[str, ...] = (), plain: tuple[str, ...] = ()) -> Path:
-    """A folder with a tokenizer that has these tokens more, and its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    engine = Engine.from_str(tokenizer_json())
-    engine.add_special_tokens([AddedToken(text, normalized=False) for text in special])
-    engine.add_tokens([AddedToken(text, normalized=False) for text in plain])
-    (folder / "tokenizer.json").write_text(engine.to_str())
-    said = {"bos_token": START, "eos_token": END, "pad_token": None, "chat_template": source}
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    return folder
 
 
 @pytest.fixture(scope="module")

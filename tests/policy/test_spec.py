@@ -557,7 +557,8 @@ def descendants(kind: type) -> Iterator[type]:
 def parts_of_mdsample() -> list[type]:
     gc.collect()  # attrs rebuilds classes with slots; this forgets the ones it replaced
     return sorted(
-        {part for part in descendants(Part) if part.__module__.startswith("mdsample.")}, key=lambda part: part.__name__
+        {part for part in descendants(Part) if part.__module__.startswith("mdsample.policy.")},
+        key=lambda part: part.__name__,
     )
 
 

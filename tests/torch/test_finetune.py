@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from trunks import V, descriptions, weights
 
 torch = pytest.importorskip("torch")
+import interpreted  # noqa: F401 - what comes next imports Triton
 
 pytest.importorskip("peft")
 pytest.importorskip("accelerate")
