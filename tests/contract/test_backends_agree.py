@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 import pytest
 from checkpoints import FAMILIES, WIDE, family_weights, quantised, write_family
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from queries import query
 
@@ -26,6 +26,7 @@ from mdsample.models.cache import Cache, Exact
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.order import Lookahead
 from mdsample.policy.presets import PRESETS
 from mdsample.tasks.catalog import TASKS
 
@@ -34,6 +35,7 @@ TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
 TEXTS = [[{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}], [{"prompt": "Ben has 7"}]]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
 BACKENDS = ("torch", "mlx")
+BLOCK_CAUSAL = ("sdar", "sdar_moe", "llada2_moe")
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +58,17 @@ def same(policy: Policy, models: list[Denoiser], texts: list[dict[str, str]], se
             testing.same_row(expected, row, found, row)
 
 
+def ties(policy: Policy, family: str) -> bool:
+    """Whether equal scores are certain: what a trial in a later block leaves is the same for all in a family that
+    does not see later blocks, and without the position's own entropy only rounding tells them apart."""
+    return family in BLOCK_CAUSAL and any(isinstance(part, Lookahead) and part.own == 0 for part in policy.parts)
+
+
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(POLICIES, st.sampled_from(sorted(FAMILIES)), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies(folders: dict[str, Path], policy: Policy, family: str, texts: Any, seed: int) -> None:
+    assume(not ties(policy, family))
     same(policy, [opened(folders[family], name) for name in ("reference", *BACKENDS)], texts, seed)
 
 
@@ -86,10 +95,11 @@ def test_looks_compared_tried_and_read_again(
 
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
-@given(POLICIES, st.sampled_from(["sdar", "sdar_moe", "llada2_moe"]), st.sampled_from(TEXTS), st.integers(0, 99))
+@given(POLICIES, st.sampled_from(BLOCK_CAUSAL), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies_with_the_exact_cache(
     folders: dict[str, Path], policy: Policy, family: str, texts: Any, seed: int
 ) -> None:
+    assume(not ties(policy, family))
     models = [opened(folders[family], "reference"), *(opened(folders[family], name, Exact()) for name in BACKENDS)]
     same(policy, models, texts, seed)
 
