@@ -20,23 +20,19 @@ import numpy as np
 from common import bootstrap, command_line, emit, print_head
 
 import mdsample
-from mdsample.models.denoiser import About, Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared, fill, prepare
 from mdsample.tasks.catalog import TASKS
 
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")
 
 
-@attrs.frozen(eq=False)
 class Static(Denoiser):
     """A model that always computes the whole batch: rows that are done are padded with copies of the first."""
 
-    inner: Denoiser
-    places: int
-
-    @property
-    def about(self) -> About:
-        return self.inner.about
+    def __init__(self, inner: Denoiser, places: int) -> None:
+        super().__init__(inner.about)
+        self.inner, self.places = inner, places
 
     def predict(self, query: Query) -> Prediction:
         rows = np.zeros(self.places, np.intp)

@@ -68,18 +68,13 @@ ORDERS: dict[str, Order] = {
 Ones = Callable[[Ints], Doubles]
 
 
-@attrs.frozen(eq=False)
 class Bits(Denoiser):
     """A denoiser over bits: `ones` gives the probability of a 1 at each position, `[B, L]`, from tokens `[B, L]`."""
 
-    called: str
-    length: int
-    ones: Ones
-
-    @property
-    def about(self) -> About:
+    def __init__(self, name: str, length: int, ones: Ones) -> None:
         """The tokens are 0, 1 and the mask."""
-        return About(self.called, "numpy", ToyTokenizer(2), 3, "", self.length)
+        super().__init__(About(name, "numpy", ToyTokenizer(2), 3, "", length))
+        self.ones = ones
 
     def predict(self, query: Query) -> NumpyPrediction:
         """Scores are logarithms of these probabilities."""

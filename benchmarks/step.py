@@ -38,7 +38,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
-from mdsample.models.denoiser import About, Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.models.families.trunk import Trunk
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import NoGuide
@@ -60,16 +60,12 @@ class Instant:
         return self.marginals.token[rows, positions], np.exp(self.marginals.log_probability[rows, positions])
 
 
-@attrs.frozen(eq=False)
 class InstantDenoiser(Denoiser):
     """Answers every query at once, in the place of `inner`."""
 
-    inner: Denoiser
-    marginals: Marginals
-
-    @property
-    def about(self) -> About:
-        return self.inner.about
+    def __init__(self, inner: Denoiser, marginals: Marginals) -> None:
+        super().__init__(inner.about)
+        self.marginals = marginals
 
     def predict(self, query: Query) -> Instant:
         return Instant(self.marginals.take(slice(0, len(query.tokens)), slice(None)))
@@ -171,16 +167,12 @@ def random_model(backend: str) -> tuple[Denoiser, Callable[[Query], None]]:
     return MlxDenoiser("random", other, tokenizer, "", mx.Device(mx.cpu)), mlx_floor
 
 
-@attrs.frozen(eq=False)
 class Overheard(Denoiser):
     """A model that remembers what it was asked last."""
 
-    inner: Denoiser
-    asks: list[Query]
-
-    @property
-    def about(self) -> About:
-        return self.inner.about
+    def __init__(self, inner: Denoiser, asks: list[Query]) -> None:
+        super().__init__(inner.about)
+        self.inner, self.asks = inner, asks
 
     def predict(self, query: Query) -> Prediction:
         self.asks[:] = [query]

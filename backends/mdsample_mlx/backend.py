@@ -38,14 +38,9 @@ class MlxDenoiser(Denoiser):
         """
         self.trunk, self.device = trunk, device
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
-        self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
+        super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
         #: keys and values with the fixed text, and with masks in its place
         self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
-
-    @property
-    def about(self) -> About:
-        """What is known of it beforehand."""
-        return self._about
 
     def predict(self, query: Query) -> MlxPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.

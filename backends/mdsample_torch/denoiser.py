@@ -70,14 +70,9 @@ class TorchDenoiser(Denoiser):
         """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
-        self._about = About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache)
+        super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
         #: keys and values with the fixed text, and with masks in its place
         self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
-
-    @property
-    def about(self) -> About:
-        """What is known of it beforehand."""
-        return self._about
 
     @torch.inference_mode()
     def predict(self, query: Query) -> TorchPrediction:

@@ -111,7 +111,7 @@ class Toy(Denoiser):
         self.slots = dict(slots or {"text": length})
         # the template: the default slots, without what is given
         template = "".join(f"{{{slot}:{places}}}" for slot, places in self.slots.items())
-        self._about = About(name, "exact", ToyTokenizer(size), size + 1, template, length)
+        super().__init__(About(name, "exact", ToyTokenizer(size), size + 1, template, length))
         self.given = dict(given or {})
 
     @abc.abstractmethod
@@ -138,11 +138,6 @@ class Toy(Denoiser):
         return np.exp(self.log_prob(every_row(self.length, self.size))).reshape((self.size,) * self.length)
 
     # the rest makes it a denoiser
-
-    @property
-    def about(self) -> About:
-        """One character a token, V + 1 logits, rows of at most L tokens; it keeps nothing."""
-        return self._about
 
     def canvas(
         self, rows: int = 1, slots: Mapping[str, int] | None = None, given: Mapping[int, int] | None = None

@@ -107,12 +107,9 @@ class About:
 class Denoiser(abc.ABC):
     """A model on a backend: what is known of it, and its forward pass."""
 
-    __slots__ = ()
-
-    @property
-    @abc.abstractmethod
-    def about(self) -> About:
-        """What is known of it beforehand; the same in every pass."""
+    def __init__(self, about: About) -> None:
+        """`about`: what is known of it beforehand; the same in every pass."""
+        self.about = about
 
     @abc.abstractmethod
     def predict(self, query: Query) -> Prediction:

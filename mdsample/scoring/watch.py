@@ -20,7 +20,7 @@ from mdsample.core.rows import Key
 from mdsample.core.template import Template
 from mdsample.core.uniforms import row_key
 from mdsample.errors import WatchError
-from mdsample.models.denoiser import About, Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared
 from mdsample.sampling.result import until_end
 
@@ -76,6 +76,7 @@ class SlotWatcher(Denoiser):
                 f"to watch a slot would change what the cache {str(inner.cache)!r} keeps, and so the results; "
                 "leave one of them out"
             )
+        super().__init__(inner.about)
         self._inner, self._template, self._slot, self._seed = inner, template, slot, seed
         self._rows: dict[Key, _Watched] = {}
 
@@ -103,11 +104,6 @@ class SlotWatcher(Denoiser):
         """What was taken down of a row, in the order of its steps; it is then forgotten."""
         watched = self._rows.pop(row_key(self._seed, row), None)
         return () if watched is None else tuple(watched.readings)
-
-    @property
-    def about(self) -> About:
-        """As of the denoiser inside."""
-        return self._inner.about
 
     def predict(self, query: Query) -> Prediction:
         """The look of the denoiser inside, at the slot's blanks as well."""

@@ -79,12 +79,7 @@ class ScriptedDenoiser(Denoiser):
     ) -> None:
         """`cache`: what it claims to keep; it keeps nothing."""
         self._seed, self._sharpness = seed, sharpness
-        self._about = About("scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache)
-
-    @property
-    def about(self) -> About:
-        """What is known of it beforehand."""
-        return self._about
+        super().__init__(About("scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 
-import attrs
 import pytest
 from checkpoints import write_checkpoint
 from hypothesis import given, settings
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, TemplateError
-from mdsample.models.denoiser import About, Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import Engine, Prepared, fill, prepare
@@ -27,16 +26,12 @@ PROMPTS = ["", "the cat", "Ann has 12 coins", "the mat sat on the cat" * 2, "x",
 POLICIES = ["one-by-one", "med(3)+early-exit(6)+temperature(1.5)", "random+linear-time(4)+temperature(1)", "blocks(4)"]
 
 
-@attrs.frozen(eq=False)
 class Spy(Denoiser):
     """A model that takes down what it was asked."""
 
-    inner: Denoiser
-    asked: list[Query] = attrs.field(factory=list)
-
-    @property
-    def about(self) -> About:
-        return self.inner.about
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner.about)
+        self.inner, self.asked = inner, list[Query]()
 
     def predict(self, query: Query) -> Prediction:
         self.asked.append(query)

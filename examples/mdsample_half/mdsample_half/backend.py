@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import final
 
-import attrs
 import numpy as np
 
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
@@ -15,18 +14,14 @@ from mdsample.testing import Symbols
 
 
 @final
-@attrs.frozen(eq=False)
 class Wave(Denoiser):
     """See `mdsample.models.denoiser.Denoiser`. The folder of a model holds one file, `sharpness.txt`."""
 
-    name_: str
-    sharpness: float
-
-    @property
-    def about(self) -> About:
-        """What it is."""
+    def __init__(self, name: str, sharpness: float) -> None:
+        """What it is, and how sharp its waves are."""
         symbols = Symbols(10)
-        return About(self.name_, "wave", symbols, symbols.size, "{prompt}{reasoning:8}{answer:4}", 256, None)
+        super().__init__(About(name, "wave", symbols, symbols.size, "{prompt}{reasoning:8}{answer:4}", 256))
+        self.sharpness = sharpness
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance."""

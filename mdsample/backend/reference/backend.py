@@ -26,12 +26,7 @@ class ReferenceDenoiser(Denoiser):
     def __init__(self, name: str, trunk: NumpyTrunk, tokenizer: Tokenizer, template: str) -> None:
         """`template`: text of the template that suits the model."""
         self.trunk = trunk
-        self._about = About(name, "reference", tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length)
-
-    @property
-    def about(self) -> About:
-        """What is known of it beforehand."""
-        return self._about
+        super().__init__(About(name, "reference", tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.
