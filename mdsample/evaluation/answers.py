@@ -6,22 +6,18 @@ and policies. Lines of other comparisons are left alone; a last line that a kill
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
 from mdsample.errors import RecordError
-from mdsample.jobs.records import Record, finite, line, replace
+from mdsample.jobs.lines import OPENING, Lines, finite, parsed
 
 #: what decides an answer besides its problem
 KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")
-_OPENING = b'{"id": '
 
 
 @attrs.frozen
@@ -67,7 +63,7 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     other problems.
     """
     try:
-        found, _, _ = _read(path)
+        found = _read(path, path.read_bytes())
     except OSError as fault:
         raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
     if len(found) != 1:
@@ -83,54 +79,31 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     return {name: answered.solved for name, answered in there.items()}
 
 
-class Answers:
-    """The file; a context manager. Lines are written when rows are done and made durable about once a second."""
+class Answers(Lines):
+    """The file; a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there; raises `RecordError` if that is no file of answers."""
-        self._path = path
         self._found: dict[_Key, dict[int | str, Answered]] = {}
-        self._synced = time.monotonic()
-        try:
-            if path.is_file():
-                self._found, lines, cut = _read(path)
-                if cut:
-                    replace(path, b"".join(raw + b"\n" for raw in lines))
-            self._file = path.open("ab")
-        except OSError as fault:
-            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
+        super().__init__(path, self._read)
+
+    def _read(self, data: bytes) -> bytes:
+        self._found = _read(self.path, data)
+        return data[: data.rfind(b"\n") + 1]
 
     def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
         """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""
-        return _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
+        return _to(self.path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
         told = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
-        record: Record = {**told, **{name: key[name] for name in KEY}, **more}
-        self._file.write(line(record).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > 1:
-            self._sync()
-
-    def __enter__(self) -> Answers:
-        """The file, open for appending."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the file."""
-        self._sync()
-        self._file.close()
-
-    def _sync(self) -> None:
-        if self._path.is_file():
-            os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+        self.append({**told, **{name: key[name] for name in KEY}, **more})
 
 
-def _read(path: Path) -> tuple[dict[_Key, dict[int | str, Answered]], list[bytes], bytes]:
-    """Answers by what decides them and by id; all whole lines; and a last one that a kill cut off."""
-    *lines, last = path.read_bytes().split(b"\n")
+def _read(path: Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
+    """Answers by what decides them and by id; a last line that a kill cut off is left out."""
+    *lines, last = data.split(b"\n")
     found: dict[_Key, dict[int | str, Answered]] = {}
     for number, raw in enumerate(lines, 1):
         record = _parsed(raw)
@@ -141,9 +114,9 @@ def _read(path: Path) -> tuple[dict[_Key, dict[int | str, Answered]], list[bytes
         if record["error_bound"] is None:
             answered = attrs.evolve(answered, error_bound=math.inf)
         found.setdefault(key, {})[answered.id] = answered
-    if last and not (last.startswith(_OPENING) or _OPENING.startswith(last)):
+    if last and not (last.startswith(OPENING) or OPENING.startswith(last)):
         raise RecordError(f"{path} is not a file of answers, and is left alone; give another file")
-    return found, lines, last
+    return found
 
 
 def _to(
@@ -160,9 +133,5 @@ def _to(
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    try:
-        record: object = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    found = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    found = parsed(raw) or {}
     return found if all(name in found and type(found[name]) in kinds for name, kinds in _TYPES.items()) else None

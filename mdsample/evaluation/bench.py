@@ -17,7 +17,7 @@ from mdsample.core.template import Template
 from mdsample.errors import BenchError
 from mdsample.evaluation.answers import Answered, Answers
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
-from mdsample.jobs.records import finite
+from mdsample.jobs.lines import finite
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy

@@ -9,10 +9,9 @@ import attrs
 
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
-from mdsample.jobs.records import Record, Request, asked
+from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.complete import in_full
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Result, Row
 from mdsample.sampling.sampler import Sampler
@@ -70,15 +69,8 @@ class Job:
     @cached_property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        return {
-            "model": self.denoiser.name,
-            **({} if self.revision is None else {"revision": self.revision}),
-            "cache": cache_text(self.denoiser.cache),
-            "policy": in_full(self.sampler.policy),
-            "template": str(self.template),
-            "seed": self.sampler.seed,
-            **({} if self.watch_slot is None else {"watch": self.watch_slot}),
-        }
+        made = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        return made | ({} if self.watch_slot is None else {"watch": self.watch_slot})
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
         """The request of a prompt, for the template's one field; without one, the first problem of the model's task.

@@ -20,10 +20,9 @@ from mdsample._version import versions
 from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError, TracesError
-from mdsample.jobs.records import Record, Request, asked, finite
-from mdsample.models.cache import cache_text
+from mdsample.jobs.lines import finite
+from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.complete import in_full
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
@@ -108,16 +107,8 @@ class Tracer:
     @property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        return {
-            "model": self.denoiser.name,
-            **({} if self.revision is None else {"revision": self.revision}),
-            "cache": cache_text(self.denoiser.cache),
-            "policy": in_full(self.sampler.policy),
-            "template": str(self.template),
-            "seed": self.sampler.seed,
-            "n": self.n,
-            "keep": attrs.asdict(self.keep),
-        }
+        made = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        return {**made, "n": self.n, "keep": attrs.asdict(self.keep)}
 
     def prepare(self, request: Request) -> list[Prepared]:
         """The request's rows; raises `TemplateError` if it does not bring an answer that fits."""

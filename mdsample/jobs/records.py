@@ -13,24 +13,35 @@ error.
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import attrs
 
 from mdsample.core.template import Template
 from mdsample.errors import RecordError
+from mdsample.jobs.lines import OPENING, Lines, parsed
+from mdsample.models.cache import cache_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.complete import in_full
+from mdsample.sampling.sampler import Sampler
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
 FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
-#: what a record's line begins with
-_OPENING = b'{"id": '
+
+
+def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revision: str | None) -> Record:
+    """What decides the records of any job: two runs with the same fingerprint and requests give the same ones."""
+    return {
+        "model": denoiser.name,
+        **({} if revision is None else {"revision": revision}),
+        "cache": cache_text(denoiser.cache),
+        "policy": in_full(sampler.policy),
+        "template": str(template),
+        "seed": sampler.seed,
+    }
 
 
 @attrs.frozen
@@ -57,16 +68,6 @@ def asked(request: Request) -> Record:
         **({"fields": others} if others else {}),
         **({"given": dict(request.given)} if request.given else {}),
     }
-
-
-def line(record: Record) -> str:
-    """A record as one line of ASCII, so that it survives any terminal, pipe and line reader."""
-    return json.dumps(record)
-
-
-def finite(number: float) -> float | None:
-    """The number, or `None` for infinity, which JSON does not have."""
-    return number if math.isfinite(number) else None
 
 
 def read_requests(
@@ -178,23 +179,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-class Output:
-    """A file of records that a job goes on with; a context manager.
-
-    One line per row, written when the row is done and out of the process at once; made durable about once a second.
-    """
+class Output(Lines):
+    """A file of records that a job goes on with; a context manager. One line a row, written when the row is done."""
 
     def __init__(self, path: Path, fingerprint: Record) -> None:
         """Reads what is there; raises `RecordError` if that is not a beginning of this job."""
-        self._path = path
         self._done: dict[int | str, Record] = {}
-        self._synced = time.monotonic()
-        try:
-            if path.is_file():
-                self._resume(fingerprint)
-            self._file: BinaryIO = path.open("ab")
-        except OSError as fault:
-            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
+        super().__init__(path, lambda data: self._resume(data, fingerprint))
 
     def left(self, requests: Sequence[Request]) -> list[Request]:
         """The requests that the file does not answer yet; `RecordError` if it answers one of another text."""
@@ -204,51 +195,27 @@ class Output:
                 continue
             if any(old.get(name) != now.get(name) for name in ("prompt", "fields", "given")):
                 raise RecordError(
-                    f"{self._path} answers row {request.id!r} of another input, with another text; "
+                    f"{self.path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"
                 )
         return [request for request in requests if request.error or request.id not in self._done]
 
-    def write(self, record: Record) -> None:
-        """Appends a record."""
-        self._file.write(line(record).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > 1:
-            self._sync()
-
-    def __enter__(self) -> Output:
-        """The file, open for appending."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the file."""
-        self._sync()
-        self._file.close()
-
-    def _sync(self) -> None:
-        if self._path.is_file():
-            os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def _resume(self, fingerprint: Record) -> None:
-        data = self._path.read_bytes()
+    def _resume(self, data: bytes, fingerprint: Record) -> bytes:
         *lines, last = data.split(b"\n")
-        cut_off = last.startswith(_OPENING) and (not _is_json(last) or _parsed(last) is not None)
-        if not (cut_off or _OPENING.startswith(last)):
-            raise RecordError(f"{self._path} is not a file of records, and is left alone; give another --output")
+        cut_off = last.startswith(OPENING) and (parsed(last) is None or _parsed(last) is not None)
+        if not (cut_off or OPENING.startswith(last)):
+            raise RecordError(f"{self.path} is not a file of records, and is left alone; give another --output")
         kept: list[bytes] = []
         for number, raw in enumerate(lines, 1):
             record = _parsed(raw)
             if record is None:
-                raise RecordError(f"line {number} of {self._path} is no record of a job; give another --output")
+                raise RecordError(f"line {number} of {self.path} is no record of a job; give another --output")
             if record.keys() == {"id", "error"}:
                 continue
             self._check(record, fingerprint)
             self._done[record["id"]] = record
             kept.append(raw)
-        whole = b"".join(raw + b"\n" for raw in kept)
-        if whole != data:
-            replace(self._path, whole)
+        return b"".join(raw + b"\n" for raw in kept)
 
     def _check(self, record: Record, fingerprint: Record) -> None:
         said = [
@@ -258,34 +225,13 @@ class Output:
         ]
         if said:
             raise RecordError(
-                f"{self._path} was written by another job; give another --output, or the settings it was made with"
+                f"{self.path} was written by another job; give another --output, or the settings it was made with"
                 + "".join(said)
             )
 
 
-def _is_json(raw: bytes) -> bool:
-    try:
-        json.loads(raw)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def _parsed(raw: bytes) -> Record | None:
     """The record that a line holds, an error or an answer with what made it; `None` if it holds none."""
-    try:
-        record: object = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    found = cast("Record", record) if isinstance(record, dict) else {}
+    found = parsed(raw) or {}
     complete = found.keys() == {"id", "error"} or found.keys() >= {"model", "policy", "template", "seed"}
     return found if complete and type(found.get("id")) in (int, str) else None
-
-
-def replace(path: Path, data: bytes) -> None:
-    """New contents, whole or not at all; a link stays a link, and the file keeps its permissions."""
-    path = path.resolve()
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    shutil.copymode(path, part)
-    part.replace(path)

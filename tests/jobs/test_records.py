@@ -15,7 +15,8 @@ from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, RecordError, TemplateError
 from mdsample.jobs.job import Answer, Job, in_order
-from mdsample.jobs.records import Output, Record, Request, line, read_requests
+from mdsample.jobs.lines import line
+from mdsample.jobs.records import Output, Record, Request, read_requests
 from mdsample.policy.parsing import parse
 from mdsample.sampling.api import default_policy
 from mdsample.sampling.sampler import Sampler
@@ -42,7 +43,7 @@ def requests() -> list[Request]:
 def answered(job: Job, path: Path) -> None:
     with Output(path, job.fingerprint) as output:
         for answer in job.answers(output.left(requests())):
-            output.write(job.record(answer))
+            output.append(job.record(answer))
 
 
 def records(path: Path) -> dict[int | str, Record]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample.exact import law
 from mdsample.exact.joint import Joint
-from mdsample.jobs.records import finite
+from mdsample.jobs.lines import finite
 from mdsample.policy.base import Part
 from mdsample.policy.remdm import HELD, KINDS, OFF, ON, clock
 from mdsample.policy.revise import RemdmRemask

@@ -41,7 +41,7 @@ def audit(
     from mdsample.exact import TOYS, LawTooLarge
     from mdsample.exact.audit import audit as audited
     from mdsample.exact.audit import frontier as all_rules
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.policy.draw import Temperature
     from mdsample.policy.parsing import parse
 

@@ -67,7 +67,7 @@ def bench(
     """
     from mdsample.evaluation.answers import Answers
     from mdsample.evaluation.bench import bench as scores_of
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample_cli.show.picture import draw
     from mdsample_cli.show.screens import bar
 

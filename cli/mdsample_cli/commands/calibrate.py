@@ -69,7 +69,7 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.policy.parsing import parse
     from mdsample_cli.show.screens import bar
 

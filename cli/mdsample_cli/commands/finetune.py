@@ -61,7 +61,7 @@ def finetune(
 
     For several devices: accelerate launch --module mdsample_cli finetune …
     """
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample_cli.show import render
     from mdsample_cli.show.screens import bar
 

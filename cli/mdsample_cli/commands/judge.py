@@ -38,7 +38,7 @@ def judge(
 
     The answer is scored by the chain rule from left to right.
     """
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.sampling.trace import Trace
     from mdsample.scoring.judge import WAYS
     from mdsample.scoring.judge import judge as judged_rows

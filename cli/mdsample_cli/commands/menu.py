@@ -18,7 +18,7 @@ def policies(json: options.Json = False) -> None:
     """The menu: every part by the seat it fills, and the presets."""
     from rich.text import Text
 
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.policy import menu
     from mdsample_cli.show import render
 
@@ -41,7 +41,7 @@ def explain(
     from rich.padding import Padding
     from rich.text import Text
 
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.policy import menu
     from mdsample.policy.complete import in_full
     from mdsample.policy.parsing import parse

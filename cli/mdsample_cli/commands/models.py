@@ -22,7 +22,7 @@ def models(json: options.Json = False) -> None:
     from rich.text import Text
 
     from mdsample.backend.installed import installed_backends
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.models import menu
     from mdsample_cli.show import render
 
@@ -67,7 +67,7 @@ def inspect(
     Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has.
     """
     from mdsample.backend.installed import runs
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.models import inspect as facts
     from mdsample_cli.show import render
 

@@ -90,7 +90,7 @@ def _commit(commit: Commit, tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _print_json(record: Trace, log: RunLog, last: State, number: int, tokenizer: Tokenizer) -> None:
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
 
     row = log.row(last, number)
     typer.echo(

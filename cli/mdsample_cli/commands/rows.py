@@ -31,7 +31,7 @@ def rows(
     solution (gsm8k), that under `reasoning`.
     """
     from mdsample.evaluation.answers import solved
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample.tasks.catalog import TASKS, as_row
 
     options.check_answer_as(answer_as)

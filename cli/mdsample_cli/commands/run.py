@@ -129,7 +129,7 @@ def _answer(
 ) -> None:
     """Answers, shows, writes."""
     from mdsample.jobs.job import in_order
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
 
     latest: list[State] = []
 
@@ -143,7 +143,7 @@ def _answer(
             screen.count(answer)
             record = job.record(answer)
             if file is not None:
-                file.write(record)
+                file.append(record)
             if json:
                 print(line(record), flush=True)
             elif not quiet:

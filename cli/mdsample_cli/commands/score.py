@@ -73,7 +73,7 @@ def score(
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
     fill.check(input)
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
     from mdsample_cli.show import render
 
     layout, denoiser = template.open_with(model)
@@ -179,7 +179,8 @@ def _problem(denoiser: Denoiser, layout: Template, request: Request, slot: str) 
 
 def _record(denoiser: Denoiser, layout: Template, request: Request, scores: Scores, method: str, seed: int) -> Record:
     from mdsample._version import versions
-    from mdsample.jobs.records import asked, finite
+    from mdsample.jobs.lines import finite
+    from mdsample.jobs.records import asked
     from mdsample.models.cache import cache_text
 
     return {

@@ -78,7 +78,7 @@ def traces(
 
 def _print(tracer: Tracer, requests: Sequence[Request]) -> bool:
     """Whether a row failed."""
-    from mdsample.jobs.records import line
+    from mdsample.jobs.lines import line
 
     failed = False
     for record in tracer.records(requests):
@@ -103,7 +103,7 @@ def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
             failed |= "error" in record
             sampled += len(record.get("traces", ()))
             kept += sum(trace["kept"] for trace in record.get("traces", ()))
-            file.write(record)
+            file.append(record)
             progress.advance(task)
     typer.echo(f"{len(left)} problems, {sampled} different traces, {kept} kept", err=True)
     return failed
