@@ -43,7 +43,14 @@ def same(now: Json, before: Json, tolerance: float = CLOSE) -> None:
     assert not found, "\n".join([f"{len(found)} differences", *found[:20]])
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, jobs in GROUPS.items() for name in jobs])
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        pytest.param(group, name, marks=[pytest.mark.slow] * (group == "commands"))
+        for group, jobs in GROUPS.items()
+        for name in jobs
+    ],
+)
 def test_a_job_gives_what_it_gave(group: str, name: str) -> None:
     same(plain(GROUPS[group][name]()), kept(group)[name], TOLERANCE.get(group, CLOSE))
 

@@ -34,6 +34,8 @@ import mdsample
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 
+pytestmark = pytest.mark.slow  # every command of the page is run once, for all tests here
+
 PAGE = Path(__file__).parents[2] / "docs" / "llada.md"
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 #: what the page says, and what stands for it here: models are folders (which have no revisions), slots and blocks are

@@ -166,6 +166,7 @@ def test_memory_stays_flat_over_10_000_rows() -> None:
 MIXED = policies(("text",), vocab=6, blanks=5, texts=("abc", "bd"))
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.lists(st.tuples(MIXED, st.integers(0, 3)), min_size=2, max_size=5), st.integers(1, 6), st.data())
 def test_a_row_equals_itself_alone_among_neighbours_of_other_policies(

@@ -157,6 +157,7 @@ def test_every_setting_matters(name: str) -> None:
     every_setting_matters(PARTS[name], MADE.get(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [mdsample.Blocks, mdsample.Confidence, mdsample.Stable, mdsample.Budget, mdsample.Ban])
 def test_parts_pass_the_suite_for_parts(part: type[Part]) -> None:
     testing.check_part(part)
@@ -205,7 +206,7 @@ class Open(Broken):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Idle, r"broken\(share=…\) changed nothing"),
+        pytest.param(Idle, r"broken\(share=…\) changed nothing", marks=pytest.mark.slow),
         (Neighbourly, None),
         (Positional, "all settings but the first must be kw_only: two"),
         (Open, "Open must be @attrs.frozen"),
@@ -216,6 +217,7 @@ def test_a_part_that_breaks_a_promise_fails_the_suite(part: type[Part], message:
         testing.check_part(part)
 
 
+@pytest.mark.slow
 def test_a_setting_of_no_known_domain_needs_a_strategy() -> None:
     @final
     @attrs.frozen
