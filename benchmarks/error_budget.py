@@ -17,7 +17,7 @@ import numpy as np
 from common import command_line, print_head, print_row
 
 from mdsample import BelowEntropy, EntropyBound, ErrorBudget, Selection, Temperature, Whole
-from mdsample.core.arrays import Doubles, Ints, upto
+from mdsample.core.arrays import Doubles, Ints, arange64
 from mdsample.exact import RULES, TOYS, Law, Point, Toy, at_equal_nfe, coupled, kl, law
 from mdsample.exact.audit import settings
 from mdsample.policy.order import Entropy
@@ -45,7 +45,7 @@ class Paced(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         left = np.maximum(view.board.blank.sum(1), 1)[:, None]
-        share = np.minimum((upto(ranked.entropy.shape[1]) + 1) / left, 1.0) ** self.power
+        share = np.minimum((arange64(ranked.entropy.shape[1]) + 1) / left, 1.0) ** self.power
         return ranked.leading(bounds(ranked) <= (self.total - view.board.error_bound[:, None]) * share)
 
 

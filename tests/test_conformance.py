@@ -13,6 +13,7 @@ import pytest
 from checkpoints import write_checkpoint
 
 from mdsample import testing
+from mdsample.backend.setup import Setup
 from mdsample.models.denoiser import Query
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -75,7 +76,7 @@ def test_broken_models_do_not(kind: type[ScriptedDenoiser], message: str) -> Non
 
 
 def test_an_opener_that_takes_any_device_does_not(tmp_path: Path) -> None:
-    def open_model(folder: Path, *, device: Any, dtype: Any, cache: Any, compile: bool) -> ScriptedDenoiser:
+    def open_model(folder: Path, setup: Setup) -> ScriptedDenoiser:
         return ScriptedDenoiser(Symbols(6))
 
     with pytest.raises(AssertionError, match="ModelError should have been raised"):

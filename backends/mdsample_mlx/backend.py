@@ -8,6 +8,7 @@ from typing import final
 import mlx.core as mx
 
 from mdsample.backend.installed import Choice, Device
+from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
@@ -70,29 +71,21 @@ def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.a
     return mx.where(impossible, conditional, moved)
 
 
-def open_model(
-    folder: Path,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    cache: Cache | None = None,
-    compile: bool = False,
-) -> MlxDenoiser:
+def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
-    `device`: `gpu`, `cpu`, or `None` for the GPU where there is one. `dtype`: `float32`, `bfloat16`, `float16`, or
-    `None`: float32 on a CPU, elsewhere as stored; quantised matrices stay packed. `cache`: `None`, or one that suits
-    the model. `compile`: see `MlxTrunk`; on a CPU that takes a C++ compiler.
+    Without a device it takes the GPU where there is one; without a dtype float32 on a CPU, elsewhere as stored;
+    quantised matrices stay packed. What `compile` does: see `MlxTrunk`; on a CPU that takes a C++ compiler.
     """
-    where = choose_device(device)
-    if compile:
+    where = choose_device(setup.device)
+    if setup.compile:
         refuse_uncompilable(where)
-    model = describe(folder, cache)
-    weights = read_weights(model.checkpoint, where, choose_dtype(dtype, where, model.stored))
+    model = describe(folder, setup.cache)
+    weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     wire(where)
     with mx.stream(where):
-        trunk = MlxTrunk(model.trunk, weights, compile)
-    return MlxDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, where, cache)
+        trunk = MlxTrunk(model.trunk, weights, setup.compile)
+    return MlxDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, where, setup.cache)
 
 
 def devices() -> tuple[Device, ...]:
@@ -101,10 +94,10 @@ def devices() -> tuple[Device, ...]:
     return (_device(first), _device(mx.Device(mx.cpu))) if is_gpu(first) else (_device(first),)
 
 
-def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+def choose(stored: str, setup: Setup) -> Choice:
     """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
-    where = choose_device(device)
-    return Choice(_device(where), choose_dtype(dtype, where, stored), packed=True)
+    where = choose_device(setup.device)
+    return Choice(_device(where), choose_dtype(setup.dtype, where, stored), packed=True)
 
 
 def _device(device: mx.Device) -> Device:

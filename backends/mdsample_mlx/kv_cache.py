@@ -40,7 +40,7 @@ class KVCache:
         self._shape = shape
         if moves is None:
             return before
-        # zeros: nobody sees what was never written, but 0 · NaN would be NaN
+        # zeros: what was never written is not read, but 0 · NaN would be NaN
         empty = mx.zeros((*shape, self._trunk.kv_heads, self._trunk.head_dim), dtype)
         if not before or not len(moves.to):
             return [(empty, empty)] * self._trunk.layers

@@ -1,4 +1,4 @@
-"""Matrices behind one small value: whether the numbers are quantised is nobody else's business.
+"""Matrices behind one small value: no caller needs to know whether they are quantised.
 
 Quantised ones stay packed in memory and are unpacked by the kernels that multiply with them.
 """

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.backend.refusals import refuse_empty
-from mdsample.core.arrays import Ints, somewhere
+from mdsample.core.arrays import Ints, any_in_row
 from mdsample.core.restriction import Restriction
 from mdsample_mlx.device import upload, upload_indices
 
@@ -18,6 +18,6 @@ def restricted(scores: mx.array, restriction: Restriction, rows: Ints, positions
     """
     used, which = np.unique(restriction.index[rows, positions], return_inverse=True)
     sets = restriction.sets[used]
-    refuse_empty(somewhere(sets)[which], rows, positions)
+    refuse_empty(any_in_row(sets)[which], rows, positions)
     allowed = upload(np.pad(sets, ((0, 0), (0, scores.shape[1] - sets.shape[1]))))
     return mx.where(allowed if len(sets) == 1 else allowed[upload_indices(which)], scores, -mx.inf)

@@ -1,7 +1,7 @@
 """The forward pass of a `Trunk` in MLX: dense and with experts, full and block-causal.
 
 Only what Apple's GPUs can do is used; no float64. Norms, rotary embeddings and routers compute in float32, matrices in
-their own type. Arrays are lazy: nothing is computed before somebody evaluates what was made of it.
+their own type. Arrays are lazy: nothing is computed before a result is evaluated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -79,7 +79,7 @@ class MlxTrunk:
         `max_length`, or a token id does not exist: MLX itself would read whatever lies there.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        run = somewhere(wanted)  # rows of which nothing is wanted are not run
+        run = any_in_row(wanted)  # rows without a wanted position are not run
         if not run.any():
             return mx.zeros((0, self.spec.d_model), self.dtype)
         tokens, valid, wanted = tokens[run], valid[run], wanted[run]
@@ -102,7 +102,7 @@ class MlxTrunk:
             at.tokens, at.positions, at.shape, at.spread, (every.pad_index, every.unpad_index, every.mask), before
         )
         last = None if stores is None else stores[-1]
-        # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+        # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         x, made = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.spread, at.last, last)
         if stores is not None:
             stores[:] = [*after, made]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mdsample.backend.installed import Choice, Device
-from mdsample.models.cache import Cache
+from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.models.describe import describe
 from mdsample.models.families import family_of, read_fields
 from mdsample_torch.denoiser import TorchDenoiser
@@ -16,33 +16,24 @@ from mdsample_torch.trunk import TorchTrunk
 from mdsample_torch.weights import read_weights
 
 
-def open_model(
-    folder: Path,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    cache: Cache | None = None,
-    compile: bool = False,
-) -> TorchDenoiser:
+def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
     A `model_type` that is none of `mdsample.models.families` is left to transformers, see `mdsample_torch.masked_lm`.
 
-    `device`: `cpu`, `cuda`, `cuda:1`, `mps`, or `None` for the best there is. `dtype`: `float32`, `bfloat16`,
-    `float16`, or `None`: float32 on a CPU, elsewhere as stored. `cache`: `None`, or one that suits the model.
-    `compile`: see `mdsample_torch.compiled`.
+    Without a device it takes the best there is; without a dtype float32 on a CPU, elsewhere as stored. What `compile`
+    does: see `mdsample_torch.compiled`.
     """
-    where = choose_device(device)
+    where = choose_device(setup.device)
     if family_of(read_fields(folder)) is None:
         # imported here: it builds on this file
         from mdsample_torch.masked_lm import open_masked_lm
 
-        return open_masked_lm(folder, where, dtype, cache, compile)
-    model = describe(folder, cache)
-    weights = read_weights(model.checkpoint, where, choose_dtype(dtype, where, model.stored))
-    return TorchDenoiser(
-        model.card.name, TorchTrunk(model.trunk, weights, compile), model.tokenizer, model.card.template, cache
-    )
+        return open_masked_lm(folder, where, setup)
+    model = describe(folder, setup.cache)
+    weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
+    trunk = TorchTrunk(model.trunk, weights, setup.compile)
+    return TorchDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, setup.cache)
 
 
 def devices() -> tuple[Device, ...]:
@@ -54,10 +45,10 @@ def devices() -> tuple[Device, ...]:
     return tuple(_device(device) for device in sorted(found, key=lambda device: device != first))
 
 
-def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+def choose(stored: str, setup: Setup) -> Choice:
     """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
-    where = choose_device(device)
-    return Choice(_device(where), str(choose_dtype(dtype, where, stored)).removeprefix("torch."))
+    where = choose_device(setup.device)
+    return Choice(_device(where), str(choose_dtype(setup.dtype, where, stored)).removeprefix("torch."))
 
 
 def _device(device: torch.device) -> Device:

@@ -20,7 +20,7 @@ SHAPES = 256
 
 @final
 class Compiled:
-    """A function of torch, compiled anew for every key; equal keys promise equal shapes."""
+    """A function of torch, compiled once for every key; equal keys promise equal shapes."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         """Raises `ModelError` if this torch cannot."""

@@ -25,7 +25,7 @@ STACKED_TOKENS = 16384
 
 
 class Backbone(Protocol):
-    """What computes: a `TorchTrunk`, or somebody's `nn.Module` behind a `ModuleBody`."""
+    """What computes: a `TorchTrunk`, or any `nn.Module` behind a `ModuleBody`."""
 
     @property
     def spec(self) -> Limits:

@@ -41,7 +41,7 @@ class KVCache:
             whole = (*shape, self._trunk.kv_heads, self._trunk.head_dim)
 
             def arranged(old: Tensor | None) -> Tensor:
-                # zeros: nobody sees what was never written, but 0 · NaN would be NaN
+                # zeros: what was never written is not read, but 0 · NaN would be NaN
                 new = torch.zeros(whole, dtype=dtype, device=device)
                 if old is not None:
                     new[to, : moves.length] = old[of, : moves.length]

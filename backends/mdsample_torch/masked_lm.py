@@ -18,9 +18,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from mdsample.backend.setup import Setup
 from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import ModelError
-from mdsample.models.cache import Cache
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.models.families import read_fields, unsupported
@@ -77,10 +77,8 @@ class Encoder(nn.Module):
         return self.model(input_ids=tokens, attention_mask=valid.long(), **numbers).logits
 
 
-def open_masked_lm(
-    folder: Path, device: torch.device, dtype: str | None, cache: Cache | None, compile: bool
-) -> TorchDenoiser:
-    """The masked language model in a folder, on a device; `dtype` as in `open_model`.
+def open_masked_lm(folder: Path, device: torch.device, setup: Setup) -> TorchDenoiser:
+    """The masked language model in a folder, on a device.
 
     Raises one `ModelError` if transformers is missing or does not have the model as a masked language model, if files
     are missing, pickled or do not fit, if a weight is missing, if it would need code of the checkpoint's own, if
@@ -88,15 +86,15 @@ def open_masked_lm(
     """
     fields = read_fields(folder)
     config = _config(folder, fields)
-    if compile:
+    if setup.compile:
         raise ModelError(
             "compile is for the families of mdsample; a model that runs through transformers is not compiled, so leave "
             "it out"
         )
-    if cache is not None:
+    if setup.cache is not None:
         raise ModelError(
-            f"the cache {str(cache)!r} is for the families of mdsample; a model that runs through transformers keeps "
-            "nothing from look to look, so leave the cache out"
+            f"the cache {str(setup.cache)!r} is for the families of mdsample; a model that runs through transformers "
+            "keeps nothing from look to look, so leave the cache out"
         )
     kind = str(fields["model_type"])
     sizes = Fields(kind, {name: getattr(config, name, None) for name in ("vocab_size", "max_position_embeddings")})
@@ -106,7 +104,7 @@ def open_masked_lm(
     stored = read_stored(FolderFiles(folder))
     refuse_other_types(folder, stored)
     largest = max(stored.values(), key=lambda tensor: tensor.bytes)
-    chosen = choose_dtype(dtype, device, largest.dtype)
+    chosen = choose_dtype(setup.dtype, device, largest.dtype)
     _check_memory(folder, stored, chosen, device)
     encoder = Encoder(_model(folder, config, chosen)).to(device).eval()
     max_length = positions - (encoder.first or 0)
@@ -150,7 +148,7 @@ def _config(folder: Path, fields: Mapping[str, object]) -> Any:
         raise ModelError(f"transformers cannot read {path}: {_line(error)}") from error
     for field in ("is_decoder", "is_encoder_decoder"):
         if getattr(config, field, False):
-            raise ModelError(f"{path}: {kind} with {field} = True is no masked language model; take an encoder")
+            raise ModelError(f"{path}: {kind} with {field} = True is not a masked language model; take an encoder")
     return config
 
 

@@ -125,7 +125,7 @@ def from_module(
 
 
 def _refuse_shape(made: object, wanted: tuple[int | None, ...], who: str) -> None:
-    """`ModelError` if this is no tensor of the wanted shape; `None` stands for any size."""
+    """`ModelError` if this is not a tensor of the wanted shape; `None` stands for any size."""
     found = tuple(made.shape) if isinstance(made, Tensor) else ()
     if len(found) != len(wanted) or any(want not in (None, size) for size, want in zip(found, wanted, strict=True)):
         said = ", ".join("d" if size is None else str(size) for size in wanted)

@@ -56,10 +56,10 @@ class Recorder:
         key = (at.shape, *(x.shape for x in _inputs(at))), kept
         if kept not in self._latest[:1]:
             self._latest = [kept, *(other for other in self._latest if other != kept)][:2]
-            # a recording holds its stores: those that nobody will come back with must go
+            # a recording holds its stores: drop those that will not be used again
             self._made = {of: made for of, made in self._made.items() if of[1] is None or of[1] in self._latest}
         if key not in self._made:
-            # stores that are arranged anew for every look would be recorded in vain
+            # stores that change in every pass would be recorded in vain
             self._made[key] = None
             if len(self._made) > RECORDINGS:
                 del self._made[next(iter(self._made))]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mdsample.backend.refusals import refuse_empty
-from mdsample.core.arrays import Ints, somewhere
+from mdsample.core.arrays import Ints, any_in_row
 from mdsample.core.restriction import Restriction
 from mdsample_torch.device import upload
 
@@ -22,7 +22,7 @@ def restrict_(scores: Tensor, restriction: Restriction, rows: Ints, positions: I
     """
     used, which = np.unique(restriction.index[rows, positions], return_inverse=True)
     sets = restriction.sets[used]
-    refuse_empty(somewhere(sets)[which], rows, positions)
+    refuse_empty(any_in_row(sets)[which], rows, positions)
     forbidden = np.flatnonzero(~sets[0]) if len(sets) == 1 else None
     if forbidden is not None and len(forbidden) <= _FEW:
         scores.index_fill_(1, upload(forbidden, scores.device), -torch.inf)

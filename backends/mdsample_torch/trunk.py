@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -93,7 +93,7 @@ class TorchTrunk:
         `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        run = somewhere(wanted)  # rows of which nothing is wanted are not run
+        run = any_in_row(wanted)  # rows without a wanted position are not run
         if not run.any():
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
         tokens, valid, wanted = tokens[run], valid[run], wanted[run]
@@ -116,7 +116,7 @@ class TorchTrunk:
 
     def _run(self, at: PackedBatch[Tensor], stores: Stores) -> Tensor:
         x, cos, sin = self._backbone(at, stores) if self._recorder is None else self._recorder(at, stores)
-        # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+        # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
         return self._rms_norm(x, self._norm)
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import attrs
 
 from mdsample.backend.load import choose_backend, entries, imported, missing
+from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.models.inspect import Facts
 
@@ -51,7 +52,7 @@ class Lister(Protocol):
 class Chooser(Protocol):
     """A backend's `choose`."""
 
-    def __call__(self, stored: str, *, device: str | None, dtype: str | None) -> Choice:
+    def __call__(self, stored: str, setup: Setup) -> Choice:
         """What the opener would take for weights `stored` as F32, F16 or BF16; the same `ModelError` as there."""
         ...
 
@@ -97,27 +98,28 @@ def runs(
     `name`: as `load` takes it, as are the others. Counted are the weights alone, as `load` does before it reads them.
     Raises `ModelError` if that backend does not have the device or the dtype; too little memory is a `fault`.
     """
-    first = choose_backend(name, backend, device=device, dtype=dtype)
+    setup = Setup(device=device, dtype=dtype)
+    first = choose_backend(name, backend, setup)
     imported(first)
-    found = [_run(facts, first, device, dtype)]
+    found = [_run(facts, first, setup)]
     if backend == "auto":
         for other, entry in sorted(entries().items()):
             if other == first.name:
                 continue
             try:
-                found.append(_run(facts, entry, device, dtype))
+                found.append(_run(facts, entry, setup))
             except ModelError as error:
                 found.append(Run(other, str(error)))
     return tuple(found)
 
 
-def _run(facts: Facts, entry: EntryPoint, device: str | None, dtype: str | None) -> Run:
+def _run(facts: Facts, entry: EntryPoint, setup: Setup) -> Run:
     if fault := missing(entry):
         return Run(entry.name, fault)
     choose: Chooser | None = _beside(entry, "choose")
     if choose is None:
         return Run(entry.name)
-    choice = choose(facts.dtype, device=device, dtype=dtype)
+    choice = choose(facts.dtype, setup)
     needed = (facts.memory_packed if choice.packed else facts.memory)[choice.dtype]
     available = choice.device.available
     short = "too little memory; take a smaller dtype, another device or a smaller model"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints, Longs, upto
+from mdsample.core.arrays import Bools, Ints, Longs, arange64
 from mdsample.core.rows import Key, Rows
 from mdsample.models.cache import Cache, Exact, Prefix, check_compatible
 
@@ -27,7 +27,7 @@ class CachePlan:
 
     #: each row's place in the pass before, −1 if it was not there or is recomputed, `[B]`
     source: Longs
-    #: positions that are computed, `[B, L]`; the others have their keys and values from before, or nobody sees them
+    #: positions that are computed, `[B, L]`; the others keep their keys and values, or are not seen
     active: Bools
     rows: Rows
     pasts: tuple[_Row, ...]
@@ -36,7 +36,7 @@ class CachePlan:
         """How arrays of the shape `old` become those of the shape `new` (B or more, and L); `None`: as they are."""
         source = np.pad(self.source, (0, new[0] - len(self.source)), constant_values=-1)
         # what is left of rows that are recomputed is never seen
-        if old == new and ((source == upto(new[0])) | (source < 0)).all():
+        if old == new and ((source == arange64(new[0])) | (source < 0)).all():
             return None
         to = np.flatnonzero(source >= 0)
         return Moves(to, source[to], min(old[1], new[1]))
@@ -99,7 +99,7 @@ class CachePlanner:
         self, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
     ) -> tuple[Bools, _Row]:
         assert self._block is not None
-        block = upto(len(tokens)) // self._block
+        block = arange64(len(tokens)) // self._block
         known = np.full(len(tokens), -1, np.int32) if past is None else past.tokens
         changed = valid & (tokens != known)
         first = block[np.argmax(changed)] if changed.any() else len(tokens)
@@ -123,5 +123,5 @@ class CachePlanner:
             return valid, _Row(valid, tokens.copy(), step, 0, wanted)
         active = wanted | (valid & (tokens != past.tokens))
         if isinstance(self._cache, Prefix):
-            active = valid & (upto(len(tokens)) >= int(np.argmax(active)))
+            active = valid & (arange64(len(tokens)) >= int(np.argmax(active)))
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
+from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
@@ -25,9 +26,7 @@ PREFERENCE = {True: ("mlx", "torch", "reference"), False: ("torch", "reference")
 class Opener(Protocol):
     """What a backend's entry point names."""
 
-    def __call__(
-        self, folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
-    ) -> Denoiser:
+    def __call__(self, folder: Path, setup: Setup) -> Denoiser:
         """Opens the model in a folder; `ModelError` for a device, dtype or cache that the backend does not have.
 
         `None` leaves device and dtype to the backend, and means no cache. `compile` is one, too, to a backend that
@@ -62,29 +61,21 @@ def load(
     `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
     """
     kept = read_cache(cache) if isinstance(cache, str) else cache
-    opener: Opener = imported(choose_backend(name, backend, device=device, dtype=dtype, cache=kept, compile=compile))
+    setup = Setup(device=device, dtype=dtype, cache=kept, compile=compile)
+    opener: Opener = imported(choose_backend(name, backend, setup))
     found = find(name, revision)
     if isinstance(found, str):
         # imported here: it takes longer to import than an embedded model takes to load
         from mdsample.models.hub import FACTS, WEIGHTS, download
 
         found = download(found, revision, (*FACTS, *WEIGHTS))
-    return opener(found, device=device, dtype=dtype, cache=kept, compile=compile)
+    return opener(found, setup)
 
 
-def choose_backend(
-    name: str | Path,
-    backend: str = "auto",
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    cache: Cache | None = None,
-    compile: bool = False,
-) -> EntryPoint:
+def choose_backend(name: str | Path, backend: str = "auto", setup: Setup = DEFAULT) -> EntryPoint:
     """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
     found = entries()
-    plain = device is None and dtype is None and cache is None and not compile
-    if backend == "auto" and plain and os.fspath(name) in embedded_models():
+    if backend == "auto" and setup == DEFAULT and os.fspath(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     elif backend == "auto":
         apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Ints, Longs, upto
+from mdsample.core.arrays import Bools, Ints, Longs, arange64
 from mdsample.models.families.trunk import Trunk
 
 A = TypeVar("A")
@@ -101,7 +101,7 @@ def bucketed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bo
     """As `packed`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
 
     B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
-    more, and the batch with copies of its first row, at which nobody looks.
+    more, and the batch with copies of its first row, whose outputs are not read.
     """
     length = int(np.flatnonzero(valid.any(0))[-1]) + 1
     tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
@@ -112,14 +112,14 @@ def bucketed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bo
     table[rows, rank[rows, positions]] = positions
     asked_rows, asked = hidden_positions(trunk, valid, wanted)
     batch, wide = rounded(len(valid)), rounded(length)
-    row = np.where(upto(batch) < len(valid), upto(batch), 0)[:, None]
+    row = np.where(arange64(batch) < len(valid), arange64(batch), 0)[:, None]
     seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
     at = table[row[:, 0]]
     return PackedBatch(
         tokens[row, at].astype(np.int64).ravel(),
         at.ravel(),
         (batch, wide),
-        (upto(batch)[:, None] * wide + at).ravel(),
+        (arange64(batch)[:, None] * wide + at).ravel(),
         QueryLayout(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
         _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
     )
@@ -140,7 +140,7 @@ def _queries(
     columns = np.arange(len(rows)) - starts[rows]
     # a row that asks nothing repeats some other's place
     grid = np.repeat(np.minimum(starts, len(rows) - 1)[:, None], most, 1)
-    grid[rows, columns] = upto(len(rows))
+    grid[rows, columns] = arange64(len(rows))
     block = _blocks(trunk, valid.shape[1])
     everywhere = block is None and valid.all()
     mask = None if everywhere else _seen(valid, positions[grid], block)
@@ -150,12 +150,12 @@ def _queries(
 
 def _blocks(trunk: Trunk, length: int) -> Longs | None:
     """Number of each position's block; `None`: everything sees everything."""
-    return None if trunk.block is None else upto(length) // trunk.block
+    return None if trunk.block is None else arange64(length) // trunk.block
 
 
 def _before(valid: Bools) -> Longs:
     """The position of the token before each, or its own if it is its row's first, `[B, L]`."""
-    own = upto(valid.shape[1])
+    own = arange64(valid.shape[1])
     latest = np.maximum.accumulate(np.where(valid, own, -1), axis=1)
     before = np.concatenate([np.full((len(valid), 1), -1), latest[:, :-1]], axis=1)
     return np.where(before < 0, own, before)

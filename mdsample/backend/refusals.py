@@ -50,7 +50,7 @@ def refuse_ask(limits: Limits, tokens: Ints, valid: Bools, wanted: Bools) -> Non
 
 
 def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
-    """`ValueError` where `number [N]`, a place's number in the look, is negative: nobody looked there."""
+    """`ValueError` where `number [N]`, a place's number in the look, is negative: it was not wanted."""
     if (number < 0).any():
         bad = int(np.argmin(number))
         raise ValueError(f"{place(rows[bad], positions[bad])} was not looked at, so nothing is known of it")

@@ -16,11 +16,11 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-def somewhere(where: Bools) -> Bools:
+def any_in_row(where: Bools) -> Bools:
     """Whether each row of `where [B, L]` is true anywhere, `[B]`."""
     return np.logical_or.reduce(where, axis=1)
 
 
-def upto(count: int) -> Longs:
+def arange64(count: int) -> Longs:
     """0, 1, …, `count` − 1."""
     return np.arange(count, dtype=np.int64)

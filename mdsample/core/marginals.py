@@ -46,7 +46,7 @@ class Marginals:
 
     @staticmethod
     def unseen(rows: int, length: int) -> Marginals:
-        """Statistics of positions nobody looked at."""
+        """Statistics of positions that were not wanted."""
         shape = (rows, length)
         return Marginals(
             np.zeros(shape, np.int32),

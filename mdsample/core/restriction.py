@@ -13,7 +13,7 @@ class Restriction:
     """Which tokens may stand where: position `[b, l]` may hold the tokens of `sets[index[b, l]]`.
 
     `sets [K, V]` bool, `index [B, L]` int32. `group [B, L]` int32 is −1, or the number of a group of positions that
-    constrain one another: after one of them is drawn, the sets of the others are computed anew.
+    constrain one another: after one of them is drawn, the sets of the others are recomputed.
     """
 
     sets: Bools

@@ -9,7 +9,7 @@ template mean those tokens; in what a field brings they are plain text. The toke
 are put there, unless the template begins with them.
 
 A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
-rest of the slot, as these models are trained on a text that is shorter than its slot; nobody writes there.
+rest of the slot, as these models are trained on a text that is shorter than its slot; the sampler does not write there.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ _Key = tuple[object, ...]
 def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, bool]:
     """Whether each of these problems was solved, for those that a file answers; `expected`: right answers by id.
 
-    Raises `RecordError` if that is no file of answers, has answers of several models, policies or templates, or to
+    Raises `RecordError` if that is not a file of answers, has answers of several models, policies or templates, or to
     other problems.
     """
     try:
@@ -83,7 +83,7 @@ class Answers(Lines):
     """The file; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there; raises `RecordError` if that is no file of answers."""
+        """Reads what is there; raises `RecordError` if that is not a file of answers."""
         self._found: dict[_Key, dict[int | str, Answered]] = {}
         super().__init__(path, self._read)
 
@@ -108,7 +108,7 @@ def _read(path: Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
     for number, raw in enumerate(lines, 1):
         record = _parsed(raw)
         if record is None:
-            raise RecordError(f"line {number} of {path} is no answer of a benchmark; give another file")
+            raise RecordError(f"line {number} of {path} is not a benchmark answer; give another file")
         key = tuple(record[name] for name in KEY)
         answered = Answered(**{name: record[name] for name in _FIELDS})
         if record["error_bound"] is None:

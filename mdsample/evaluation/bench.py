@@ -126,12 +126,12 @@ class Runs:
     def of(
         denoiser: Denoiser,
         task: Task,
-        template: Template | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        batch_size: int = BATCH_SIZE,
-        answers: Answers | None = None,
-        revision: str | None = None,
+        template: Template | None,
+        limit: int | None,
+        seed: int,
+        batch_size: int,
+        answers: Answers | None,
+        revision: str | None,
     ) -> Runs:
         """Arguments and `BenchError` as for `bench`."""
         problems = task.read()[:limit]

@@ -43,7 +43,7 @@ class Loss:
 
 
 @attrs.frozen
-class Tried:
+class Trial:
     """A setting, what it costs and what it loses."""
 
     value: float
@@ -111,20 +111,20 @@ def calibrate(
     tried: Sequence[tuple[float, Policy]],
     loss: Loss,
     watch: Callable[[Policy, int], None] | None = None,
-) -> Iterator[Tried]:
+) -> Iterator[Trial]:
     """Runs the reference, then each setting in order, up to and including the first that does not keep the loss.
 
     The last one yielded with `kept` is the answer. Every policy is checked before the first forward pass.
     """
     begun = [(policy, *runs.begin(policy)) for policy in (reference, *(policy for _, policy in tried))]
 
-    def found() -> Iterator[Tried]:
+    def found() -> Iterator[Trial]:
         base = runs.run(*begun[0], watch)
         for (value, policy), job in zip(tried, begun[1:], strict=True):
             mine = runs.run(*job, watch)
             measured, limit = _loss(loss, mine, base)
             kept = limit <= loss.at_most
-            yield Tried(value, policy, mean([answered.nfe for answered in mine]), measured, limit, kept)
+            yield Trial(value, policy, mean([answered.nfe for answered in mine]), measured, limit, kept)
             if not kept:
                 return
 

@@ -23,23 +23,12 @@ from mdsample.exact.divergence import kl, tv
 from mdsample.exact.law import law, visits
 from mdsample.exact.states import pooled
 from mdsample.exact.toy import Toy
+from mdsample.policy import selection
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import complete
 from mdsample.policy.draw import Temperature
 from mdsample.policy.order import Confidence, Entropy, LeftToRight, Lookahead, Margin, Order, Random
 from mdsample.policy.parsing import parse
-from mdsample.policy.selection import (
-    AboveConfidence,
-    BelowEntropy,
-    CumulativeConfidence,
-    EntropyBound,
-    ErrorBudget,
-    Factor,
-    Frechet,
-    Selection,
-    Stable,
-    Top,
-)
 from mdsample.policy.view import Ranked, View, bounds, entropies
 from mdsample.policy.window import Whole
 from mdsample.sampling.sampler import rank, ranked
@@ -82,7 +71,7 @@ class Rule:
 
     name: str
     order: Order
-    selection: Callable[[float], Selection]
+    selection: Callable[[float], Part]
     #: `None` if it counts
     test: Test | None = None
     #: the settings that there are
@@ -128,8 +117,8 @@ def _together(view: View, ranked: Ranked) -> Doubles:
     return np.cumprod(ranked.confidence, 1, np.float64).astype(np.float64, copy=False)
 
 
-def _first(k: float) -> Top:
-    return Top(round(k))
+def _first(k: float) -> Part:
+    return selection.Top(round(k))
 
 
 #: KLASS's second setting, nats: the published one, a tenth, and one that lets nearly everything pass as still
@@ -138,16 +127,16 @@ _SHIFTS = (0.01, 0.1, 10.0)
 #: every rule with a setting, in the order that it was published with, and plain counts. MED, EB, threshold, factor,
 #: Fréchet and KLASS are those that reviewers of MED (arXiv 2510.19990) asked to see side by side
 RULES: tuple[Rule, ...] = (
-    Rule("MED", Entropy(), BelowEntropy, _largest_entropy),
-    Rule("AR-MED", LeftToRight(), BelowEntropy, _largest_entropy),
-    Rule("EB", Entropy(), EntropyBound, _bound, (0.0, math.inf)),
-    Rule("budget", Entropy(), ErrorBudget, _total, (0.0, math.inf)),
-    Rule("threshold", Confidence(), AboveConfidence, _least_confidence, (1e-9, 1.0)),
-    Rule("factor", Confidence(), Factor, _factor),
-    Rule("Fréchet", Confidence(), Frechet, _profile, (-math.inf, math.inf)),
-    Rule("cumulative", Confidence(), CumulativeConfidence, _together, (1e-9, 1.0)),
+    Rule("MED", Entropy(), selection.BelowEntropy, _largest_entropy),
+    Rule("AR-MED", LeftToRight(), selection.BelowEntropy, _largest_entropy),
+    Rule("EB", Entropy(), selection.EntropyBound, _bound, (0.0, math.inf)),
+    Rule("budget", Entropy(), selection.ErrorBudget, _total, (0.0, math.inf)),
+    Rule("threshold", Confidence(), selection.AboveConfidence, _least_confidence, (1e-9, 1.0)),
+    Rule("factor", Confidence(), selection.Factor, _factor),
+    Rule("Fréchet", Confidence(), selection.Frechet, _profile, (-math.inf, math.inf)),
+    Rule("cumulative", Confidence(), selection.CumulativeConfidence, _together, (1e-9, 1.0)),
     *(
-        Rule("KLASS", Confidence(), partial(Stable, shift=shift, looks=looks), _least_confidence, (1e-9, 1.0))
+        Rule("KLASS", Confidence(), partial(selection.Stable, shift=shift, looks=looks), _least_confidence, (1e-9, 1.0))
         for looks in (1, 2)
         for shift in _SHIFTS
     ),
@@ -202,7 +191,7 @@ def settings(
     """
     if rule.test is None:
         return [float(k) for k in range(1, int((toy.canvas() if canvas is None else canvas).blank.sum()) + 1)]
-    one_by_one = Whole() + rule.order + Top(1) + Temperature(1.0)
+    one_by_one = Whole() + rule.order + selection.Top(1) + Temperature(1.0)
     tests: list[Doubles] = []
     weights: list[Doubles] = []
     for weight, view in visits(one_by_one, toy, canvas, limit=limit):

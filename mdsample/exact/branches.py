@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, somewhere
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, any_in_row
 from mdsample.core.restriction import Restriction
 from mdsample.exact.states import Branches, Walk, at, distinct, joined, pooled
 from mdsample.models.denoiser import Prediction
@@ -75,7 +75,7 @@ class Drawn:
     weight: Doubles
 
 
-class _LookedAt(Exception):
+class _RankingRead(Exception):
     """A selection wanted to see the ranking."""
 
 
@@ -90,7 +90,7 @@ class _Unseen(Ranked):
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("position", "confidence", "margin", "entropy"):
-            raise _LookedAt
+            raise _RankingRead
         return super().__getattribute__(name)
 
 
@@ -132,7 +132,7 @@ def _choices(walk: Walk, view: View) -> PlacementChoices:
     try:
         # does the count depend on the ranking? Ask with a ranking that cannot be looked at
         stops = _chances(selection, view, _Unseen.of(number))
-    except _LookedAt:
+    except _RankingRead:
         whole = _plackett_luce(walk, logits, first, np.eye(int(number.max()) + 1)[number], merge=False)
         return counted(whole.state, whole.ranking, whole.probability)
     return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.dynamic)
@@ -163,7 +163,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
     for length in range(1, stops.shape[1]):
         left: Bools = turn == beyond
         early = left & first[state]
-        score = np.where(early | (left & ~somewhere(early)[:, None]), logits[state], -np.inf)
+        score = np.where(early | (left & ~any_in_row(early)[:, None]), logits[state], -np.inf)
         share = np.exp(score - score.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
         which, position = np.nonzero(share)

@@ -32,7 +32,7 @@ class Joint(Toy):
         slots: Mapping[str, int] | None = None,
         given: Mapping[int, int] | None = None,
     ) -> None:
-        """`table` is scaled to sum to 1; `ValueError` if it is no distribution or its axes differ."""
+        """`table` is scaled to sum to 1; `ValueError` if it is not a distribution or its axes differ."""
         array = np.asarray(table, np.float64)
         if array.ndim == 0 or len(set(array.shape)) != 1:
             raise ValueError(f"a joint needs one axis per position, all equally long; got shape {array.shape}")

@@ -120,7 +120,7 @@ def visits(
 def _begun(policy: Policy | Part, denoiser: Denoiser, canvas: Canvas | None, limit: int) -> _Tally:
     if canvas is None:
         if not isinstance(denoiser, Toy):
-            raise ValueError(f"{denoiser.name} is no toy, so it has no canvas of its own; pass one of one row")
+            raise ValueError(f"{denoiser.name} is not a toy and has no canvas of its own; pass one of one row")
         canvas = denoiser.canvas()
     if len(canvas) != 1:
         raise ValueError(f"a law is that of one row; the canvas has {len(canvas)}: take one, as in canvas.take([0])")
@@ -204,7 +204,7 @@ class _Tally:
         before = Branches(
             now.state.take(parent),
             now.weight[parent] * come * share,
-            now.chance[parent] * come * coins,
+            now.policy_probability[parent] * come * coins,
             number[parent],
         )
         return self.left_out(before, event)
@@ -233,7 +233,7 @@ class _Tally:
             # how likely the joint itself deals the tokens of a state, given the fixed text
             rows, given = toy.padded(states.state.tokens), toy.padded(self.walk.canvas.tokens)
             dealt = np.exp(toy.log_prob(rows) - toy.log_prob(given))
-            self.kl += float(((dealt * states.chance)[made.state] * made.probability * b).sum())
+            self.kl += float(((dealt * states.policy_probability)[made.state] * made.probability * b).sum())
 
     def law(self) -> Law:
         """The sum of it all."""

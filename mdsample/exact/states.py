@@ -39,7 +39,7 @@ class Branches:
     #: probability that the sampler comes here, `[N]`
     weight: Doubles
     #: probability that a run which is dealt this very row comes here: over the policy's own dice alone, `[N]`
-    chance: Doubles
+    policy_probability: Doubles
     #: number of what evidence kept of it at its last step (`Walk.kept`), −1 where nothing is kept, `[N]`
     kept: Longs
 
@@ -54,7 +54,7 @@ class Branches:
 
     def take(self, rows: Indices) -> Branches:
         """Some of them, in any number."""
-        return Branches(self.state.take(rows), self.weight[rows], self.chance[rows], self.kept[rows])
+        return Branches(self.state.take(rows), self.weight[rows], self.policy_probability[rows], self.kept[rows])
 
     def merged(self, remembers: bool) -> Branches:
         """Equal states made one: equal rows and predictions before and, if a part remembers, equal histories."""
@@ -64,7 +64,11 @@ class Branches:
         if remembers:
             columns += [state.written, state.probability.view(np.int32), state.error_bound.view(np.int64)[:, None]]
         first, which = distinct(columns)
-        return attrs.evolve(self.take(first), weight=pooled(self.weight, which), chance=pooled(self.chance, which))
+        return attrs.evolve(
+            self.take(first),
+            weight=pooled(self.weight, which),
+            policy_probability=pooled(self.policy_probability, which),
+        )
 
     @staticmethod
     def joined(parts: Sequence[Branches]) -> Branches:
@@ -76,10 +80,10 @@ class Branches:
         columns = {name: np.concatenate([getattr(state, name) for state in states]) for name in names}
         size = sum(map(len, parts))
         state = State(canvas=states[0].canvas.copies(np.zeros(size, np.int64)), **columns, events=())
-        weight, chance, kept = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("weight", "chance", "kept")
+        weight, policy_probability, kept = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("weight", "policy_probability", "kept")
         )
-        return Branches(state, weight, chance, kept)
+        return Branches(state, weight, policy_probability, kept)
 
 
 @attrs.define(eq=False)

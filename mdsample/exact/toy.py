@@ -63,16 +63,16 @@ class ToyTokenizer:
         return ("_",)
 
     def encode(self, text: str) -> list[int]:
-        """One token per character; `ValueError` for a character that is no token."""
+        """One token per character; `ValueError` for a character that is not a token."""
         tokens = {self._symbol(token): token for token in range(self.count)}
         if strange := [c for c in text if c not in tokens]:
-            raise ValueError(f"{strange[0]!r} is no token here; tokens: {''.join(tokens)}")
+            raise ValueError(f"{strange[0]!r} is not a token here; tokens: {''.join(tokens)}")
         return [tokens[c] for c in text]
 
     def special_id(self, text: str) -> int:
         """The mask token's id."""
         if text != "_":
-            raise ValueError(f"{text!r} is no special token here; there is only '_', the mask")
+            raise ValueError(f"{text!r} is not a special token here; there is only '_', the mask")
         return self.count
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -10,10 +10,9 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
-from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
-from mdsample.sampling.result import Result, Row
+from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace, versions
@@ -153,18 +152,7 @@ class Job:
 
     def trace(self, state: State) -> Trace:
         """The record of a run that stands at `state`."""
-        model = self.denoiser
-        return Trace.of(
-            Result(
-                state,
-                model.tokenizer,
-                self.sampler.policy,
-                self.sampler.seed,
-                model.name,
-                model.backend,
-                cache_text(model.cache),
-            )
-        )
+        return Trace.of(self.sampler.result(self.denoiser, state))
 
 
 def in_order(answers: Iterable[Answer]) -> Iterator[Answer]:

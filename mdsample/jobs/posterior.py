@@ -57,7 +57,7 @@ class Keep:
             raise TracesError(f"at least one trace is kept; got best={self.best}")
         if self.by not in get_args(By):
             raise TracesError(f"traces are kept by {' or '.join(get_args(By))}; got {self.by!r}")
-        # unequal to itself, a NaN would also keep a file from being gone on with
+        # unequal to itself, a NaN would also keep a file from being resumed
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise TracesError(f"the least score to be kept is a finite number of nats, as -0.1; got {self.min_score}")
 

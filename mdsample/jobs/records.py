@@ -6,7 +6,7 @@ with `error`; the others are answered.
 
 Records are JSON lines. Each carries what made it (model, policy with every setting, template, seed), so a file of
 records needs no header and no second file beside it: running a job again with the same file reads what is there,
-refuses if it was made otherwise, drops a line that a kill cut off, and goes on with the rows that are missing or had an
+refuses if it was made otherwise, drops a line that a kill cut off, and resumes with the rows that are missing or had an
 error.
 """
 
@@ -180,7 +180,7 @@ def _is_unicode(text: str) -> bool:
 
 
 class Output(Lines):
-    """A file of records that a job goes on with; a context manager. One line a row, written when the row is done."""
+    """A file of records that a job resumes from; a context manager. One line a row, written when the row is done."""
 
     def __init__(self, path: Path, fingerprint: Record) -> None:
         """Reads what is there; raises `RecordError` if that is not a beginning of this job."""
@@ -209,7 +209,7 @@ class Output(Lines):
         for number, raw in enumerate(lines, 1):
             record = _parsed(raw)
             if record is None:
-                raise RecordError(f"line {number} of {self.path} is no record of a job; give another --output")
+                raise RecordError(f"line {number} of {self.path} is not a job record; give another --output")
             if record.keys() == {"id", "error"}:
                 continue
             self._check(record, fingerprint)

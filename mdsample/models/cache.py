@@ -1,8 +1,8 @@
-"""Caches: keys and values that a row keeps from one forward pass to the next, and the rules of what is computed anew.
+"""Caches: keys and values that a row keeps from one forward pass to the next, and the rules of what is recomputed.
 
 In block-causal attention earlier blocks do not depend on later ones, so what was computed for them stays right:
 `Exact`. In full attention every token depends on every other, and what is kept grows old. `Prefix` and `Dual`
-(Fast-dLLM, arXiv 2505.22618) keep it all the same and are *approximate*; everything is computed anew when the window
+(Fast-dLLM, arXiv 2505.22618) keep it all the same and are *approximate*; everything is recomputed when the window
 moves on (a position is looked at that was not looked at then), after `refresh` looks, and when a row is taken up again
 in its midst.
 """
@@ -68,7 +68,7 @@ def read_cache(text: str) -> Cache | None:
     if found is None or (found[2] is not None and found[1] in ("none", "exact")):
         raise CacheError(
             f"there is no cache {text!r}; write none, exact (block-causal models), or, both approximate, prefix or "
-            "dual, with the looks after which all is computed anew if you like: dual(8)"
+            "dual, with the passes after which everything is recomputed: dual(8)"
         )
     refresh = None if found[2] is None else int(found[2])
     match found[1]:

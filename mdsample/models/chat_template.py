@@ -58,7 +58,7 @@ class ChatTemplate:
         before, after = around
         first = next(place for place, piece in enumerate(template.pieces) if isinstance(piece, Slot))
         pieces = (Text(before), *template.pieces[:first], Text(after), *template.pieces[first:])
-        # read anew, so that texts that have come to stand side by side are one text
+        # read again, so that adjacent texts become one
         return Template.parse(str(Template(pieces)))
 
     @property

@@ -153,10 +153,10 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     packs = {part for name in packed for part in parts(name)}
     refuse_other_types(folder, {name: tensor for name, tensor in stored.items() if name not in packs})
     faults = [
-        f"{name} {list(tensor.shape)} is no tensor of {trunk.family} models"
+        f"{name} {list(tensor.shape)} is not a tensor of {trunk.family} models"
         for name, tensor in stored.items()
         if name not in expected and name not in packs
-        if not name.endswith(_BUFFER) and trunk.spare.get(name) != tensor.shape
+        if not name.endswith(_BUFFER) and trunk.optional_tensors.get(name) != tensor.shape
     ]
     for name, shape in expected.items():
         if name in packed:

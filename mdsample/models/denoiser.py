@@ -72,7 +72,7 @@ class Prediction(Protocol):
         """Log-probabilities `[N]` float32, nats, of stated tokens at N places, at temperature 1.
 
         `rows`, `positions`, `tokens` `[N]`; under the query's guide and restriction, −inf for a token that it forbids.
-        Raises `ValueError` for a place nobody looked at and for a token id that does not exist.
+        Raises `ValueError` for a position that was not wanted and for a token id that does not exist.
         """
         ...
 
@@ -81,7 +81,7 @@ class Prediction(Protocol):
 
         `rows`, `positions`, `before_rows` `[N]`: row `rows[n]` of this query was row `before_rows[n]` of that one, in
         the same positions. Each under its own query's guide and restriction; +inf where a token is possible that was
-        forbidden before. Raises `ValueError` for a place nobody looked at and for a prediction of another backend.
+        forbidden before. `ValueError` for a position that was not wanted and for a prediction of another backend.
         """
         ...
 

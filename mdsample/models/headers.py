@@ -51,7 +51,7 @@ class Stored:
 def read_header(files: Files, name: str) -> dict[str, Stored]:
     """Every tensor of a safetensors file by its published name; `name` is the file's.
 
-    No tensor data is read. Raises `ModelError` if the file is no safetensors file, or if its header cannot be true:
+    No tensor data is read. Raises `ModelError` if it is not a safetensors file, or if its header cannot be true:
     byte ranges that overlap, leave gaps, do not fit type and shape, or do not end where the file ends.
     """
     file = files.folder / name

@@ -54,7 +54,7 @@ class FileTokenizer:
 
         `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
         `folder`: the model folder that it was read from.
-        Raises `ModelError` if one of the ids is no token of it.
+        Raises `ModelError` if one of the ids is not one of its tokens.
         """
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
         self._size = 1 + max(engine.get_vocab(with_added_tokens=True).values(), default=-1)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, final
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer, token_id
@@ -162,7 +162,7 @@ class Choices(Constraint):
         """Encodes the texts and drops those that other constraints forbid."""
         number = _slot_number(self.name, self.slot, canvas)
         here = canvas.slot == number
-        lengths = here.sum(1)[somewhere(here)]
+        lengths = here.sum(1)[any_in_row(here)]
         # rows need not have the slot in one length
         shortest, longest = int(lengths.min(initial=_NO_LIMIT)), int(lengths.max(initial=0))
         encoded: list[list[int]] = []

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Floats, upto
+from mdsample.core.arrays import Bools, Doubles, Floats, arange64
 from mdsample.policy.view import Batch, Evidence, Predicted, Seen, Trials, View
 
 
@@ -126,7 +126,7 @@ class TrialEntropy(Evidence):
         if seen.trials is not None and seen.answer is not None:
             row, position = seen.trials.row, seen.trials.position
             blank = seen.view.batch.blank[row]
-            blank[upto(len(row)), position] = False
+            blank[arange64(len(row)), position] = False
             # a running sum: it does not depend on how wide the batch is
             total = np.cumsum(np.where(blank, seen.answer.entropy, 0), 1, dtype=np.float64)[:, -1]
             out[row, position] = total / blank.sum(1)

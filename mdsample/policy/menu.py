@@ -65,7 +65,7 @@ class Entry:
 
 
 @attrs.frozen
-class Seated:
+class ExplainedPart:
     """One part of a completed policy."""
 
     seat: Seat
@@ -97,14 +97,14 @@ def _others() -> list[tuple[str, Maker]]:
     return [(name, loaded(entry)) for name, entry in installed().items()]
 
 
-def explain(policy: Policy) -> Iterator[Seated]:
+def explain(policy: Policy) -> Iterator[ExplainedPart]:
     """Each part of the completed policy, in the order of the seats."""
     given = set(policy.parts)
     for part in complete(policy).parts:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
         accepted = tuple(s.domain for s in entry.settings)
-        yield Seated(part.seat, part_text(part), part in given, settings, entry.about, entry.sources, accepted)
+        yield ExplainedPart(part.seat, part_text(part), part in given, settings, entry.about, entry.sources, accepted)
 
 
 def empty_seats(policy: Policy) -> list[Seat]:

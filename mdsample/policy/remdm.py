@@ -16,7 +16,7 @@ from mdsample.policy.settings import choice, integer, real
 KINDS = ("cap", "rescale", "conf", "loop")
 #: published η by kind, for 1,024 steps
 _ETA = {"cap": 0.008, "rescale": 0.015, "conf": 1.0, "loop": 0.02}
-#: `loop`: times between which time stands still for α, and α there
+#: `loop`: times between which the clock is paused for α, and α there
 ON, OFF, HELD = 0.55, 0.05, 0.9
 
 

@@ -77,7 +77,7 @@ class RemdmRemask(RandomRevise):
     `kind`, `eta`, `steps` as in `remdm-reveal`, which fills as many more; `limit` (512 a row) ends it in any case. A
     token of this step stays. σ by kind, with α the share that is to be filled before and after the step: `cap`
     min(η, (1 − α')/α); `rescale` η · min(1, (1 − α')/α); `conf` min(1, (1 − α')/α) times the softmax, over the row's
-    tokens, of minus the probability that each had when it was written; `loop` η while time stands still, else 0.
+    tokens, of minus the probability that each had when it was written; `loop` η while the clock is paused, else 0.
     """
 
     name: ClassVar[str] = "remdm-remask"

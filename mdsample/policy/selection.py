@@ -16,7 +16,7 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
 | `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
 | `p2-reveal(η)` | c is among the best, tokens that stand included |
-| `stable(τ)` | c >= τ and the marginal stands still; such positions come first in the ranking |
+| `stable(τ)` | c >= τ and the marginal has converged; such positions come first in the ranking |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Ints, upto
+from mdsample.core.arrays import Bools, Doubles, Ints, arange64
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.evidence import Divergence, WrittenLogProb
 from mdsample.policy.p2 import ETA as P2_ETA
@@ -159,7 +159,7 @@ class ErrorBudget(Selection):
         """The longest prefix that can be paid for."""
         batch = view.batch
         blanks = np.maximum(batch.initially_blank.sum(1), 1)[:, None]
-        filled = blanks - batch.blank.sum(1)[:, None] + upto(ranked.entropy.shape[1]) + 1
+        filled = blanks - batch.blank.sum(1)[:, None] + arange64(ranked.entropy.shape[1]) + 1
         # the sum is the one that the state will hold, bit for bit, so the promise is exact
         return ranked.leading(batch.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
 
@@ -209,7 +209,7 @@ class Factor(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
-        n = upto(ranked.confidence.shape[1]) + 1
+        n = arange64(ranked.confidence.shape[1]) + 1
         worst = np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
         return ranked.leading((n + 1) * (1 - worst) < self.factor)
 
@@ -229,7 +229,7 @@ class Frechet(Selection):
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
         c = ranked.confidence.astype(np.float64)
-        n = upto(c.shape[1]) + 1
+        n = arange64(c.shape[1]) + 1
         competitor = 1 - np.minimum.accumulate(c, 1)
         return ranked.leading(np.cumsum(c, 1) - (n - 1) - competitor > self.margin)
 
@@ -237,9 +237,9 @@ class Frechet(Selection):
 @final
 @attrs.frozen
 class Stable(Selection):
-    """All positions that stand still with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
+    """All converged positions with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
 
-    A position stands still if KL(look ‖ look before) was below `shift` nats in each of the last `looks` looks, it being
+    A position has converged if KL(look ‖ look before) was below `shift` nats in the last `looks` looks, it being
     on offer in all of them and in the one before. Such positions go first; if there are none, the first of the order
     goes alone. Defaults 0.9, 0.01 and 2 as in the authors' code, whose first comparison is with a look from before the
     window came there. Memory: each row's last look stays on the device, that is the hidden states of the positions
@@ -342,12 +342,12 @@ def _binomials(number: Ints, p: Sequence[float]) -> Doubles:
 def _binomial(n: int, p: float) -> Doubles:
     if p in (0.0, 1.0):
         return np.eye(n + 1)[n if p else 0]
-    m = upto(n + 1)
+    m = arange64(n + 1)
     return np.exp(_log_choose(n) + m * math.log(p) + (n - m) * math.log1p(-p))
 
 
 @lru_cache(maxsize=4096)
 def _log_choose(n: int) -> Doubles:
     """Logarithms of the binomial coefficients n over 0 … n."""
-    m = upto(n) + 1
+    m = arange64(n) + 1
     return np.concatenate([[0.0], np.cumsum(np.log((n - m + 1) / m))])

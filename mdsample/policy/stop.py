@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints, somewhere
+from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
@@ -102,7 +102,7 @@ class EarlyExit(Stop):
         """Watches the slot's blanks."""
         watch = batch.in_slot(self.slot) & batch.blank
         why = f"The slot {self.slot!r} was filled, so the rest was left."
-        return BeforePass(watch, self._waited(batch) & ~somewhere(watch), _nothing(batch), why)
+        return BeforePass(watch, self._waited(batch) & ~any_in_row(watch), _nothing(batch), why)
 
     def after_pass(self, view: View) -> AfterPass:
         """Sums the slot's entropies."""
@@ -112,7 +112,7 @@ class EarlyExit(Stop):
 
     def _waited(self, batch: Batch) -> Bools:
         """Rows in which the slot was to be filled, `[B]`."""
-        return somewhere(batch.in_slot(self.slot) & batch.initially_blank)
+        return any_in_row(batch.in_slot(self.slot) & batch.initially_blank)
 
 
 @final

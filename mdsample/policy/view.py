@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, upto
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
 from mdsample.core.marginals import Marginals
 from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import Uniforms
@@ -193,7 +193,7 @@ class Ranked:
 
     def leading(self, holds: Bools) -> Ints:
         """Length `[B]` of the longest prefix all of whose members satisfy `holds [B, N]`."""
-        inside = upto(holds.shape[1])[None] < self.number[:, None]
+        inside = arange64(holds.shape[1])[None] < self.number[:, None]
         return np.cumprod(holds & inside, 1).sum(1).astype(np.int32)
 
 

@@ -17,7 +17,7 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
 from mdsample.sampling.prompts import Message, Prompt, is_prompt, prepare_prompt
-from mdsample.sampling.result import Result, Samples
+from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 
@@ -156,7 +156,7 @@ def _steps(job: _Job) -> Iterator[Step]:
     model, sampler, row = job.model, job.sampler, job.rows[0]
     canvas = Canvas.of_rows([row.tokens], [row.slot], job.slots, model.tokenizer.mask_id, [row.id], [row.blank])
     for state, _ in sampler.steps(model, canvas):
-        yield Step(Result(state, model.tokenizer, sampler.policy, sampler.seed, model.name, model.backend).rows[0])
+        yield Step(sampler.result(model, state).rows[0])
 
 
 def _job(

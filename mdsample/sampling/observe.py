@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints, somewhere, upto
+from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms
@@ -55,7 +55,7 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     `rows` are the batch's rows in the canvas; `before`: what evidence kept of each at its last step, `[B]`.
     """
     eligible = plan.policy.window.eligible(batch) & batch.blank
-    none = ~somewhere(eligible)
+    none = ~any_in_row(eligible)
     if none.any():
         eligible = eligible | (batch.blank & none[:, None])
     wanted = eligible
@@ -96,7 +96,7 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
     """The query that predicts the blanks left in each trial."""
     line, position = trials.row, trials.position
     tokens, blank, slot = batch.tokens[line], batch.blank[line], batch.slot[line]
-    here = upto(len(line))
+    here = arange64(len(line))
     tokens[here, position], blank[here, position] = trials.token, False
     valid = batch.valid[line]
     restriction = restrict(plan, rows[line], tokens, blank, slot)

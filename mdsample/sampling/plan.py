@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import somewhere
+from mdsample.core.arrays import any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
@@ -91,7 +91,7 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
 
 
 def _feasible(restriction: Restriction, canvas: Canvas) -> None:
-    empty = ~somewhere(restriction.sets)
+    empty = ~any_in_row(restriction.sets)
     bad = np.argwhere(canvas.blank & empty[restriction.index])
     if len(bad):
         row, position = bad[0].tolist()

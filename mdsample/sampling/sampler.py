@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Floats, Ints, somewhere, upto
+from mdsample.core.arrays import Bools, Floats, Ints, any_in_row, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
@@ -45,9 +45,12 @@ class Sampler:
         while not state.done:
             running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
             state, _ = self.step(denoiser, state, plan, running)
-        kept = cache_text(denoiser.cache)
-        seconds = time.perf_counter() - began
-        return Result(state, denoiser.tokenizer, self.policy, self.seed, denoiser.name, denoiser.backend, kept, seconds)
+        return self.result(denoiser, state, time.perf_counter() - began)
+
+    def result(self, denoiser: Denoiser, state: State, seconds: float | None = None) -> Result:
+        """What a run gave that stands at `state`, done or not."""
+        about, cache = denoiser.about, cache_text(denoiser.cache)
+        return Result(state, about.tokenizer, self.policy, self.seed, about.name, about.backend, cache, seconds)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -71,7 +74,7 @@ class Sampler:
     ) -> tuple[State, Event]:
         """One forward pass, and what follows from it, for the rows still running or for `rows` among them.
 
-        `plan`: as `Sampler.plan` made it for this model and the state's canvas; by default it is made anew.
+        `plan`: as `Sampler.plan` made it for this model and the state's canvas; by default a new one is made.
         """
         if plan is None or plan.denoiser is not denoiser:
             plan = self.plan(denoiser, state.canvas)
@@ -119,7 +122,7 @@ def rank(policy: CompletePolicy, view: View) -> Ints:
     ranking = np.argsort(score, axis=1, kind="stable")
     first = policy.selection.first(view) & view.eligible
     if first.any():
-        later = ~first[upto(len(ranking))[:, None], ranking]
+        later = ~first[arange64(len(ranking))[:, None], ranking]
         ranking = np.take_along_axis(ranking, np.argsort(later, axis=1, kind="stable"), axis=1)
     return ranking.astype(np.int32)
 
@@ -128,9 +131,9 @@ def ranked(view: View, ranking: Ints) -> Ranked:
     """The statistics in rank order, as a selection sees them."""
     number = view.eligible.sum(1, dtype=np.int32)
     position = ranking[:, : int(number.max(initial=0))]
-    beyond = upto(position.shape[1])[None] >= number[:, None]
+    beyond = arange64(position.shape[1])[None] >= number[:, None]
     marginals = view.marginals
-    row = upto(len(position))[:, None]
+    row = arange64(len(position))[:, None]
     entropy = marginals.entropy[row, position]
     confidence = np.exp(marginals.log_probability[row, position])
     margin = confidence - np.exp(marginals.second[row, position])
@@ -149,7 +152,7 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
     """`choose`, once the selection has said how many of the ranking go now, `[B]`."""
     count = np.clip(count, 1, np.maximum(view.eligible.sum(1, dtype=np.int32), 1))
     chosen = np.zeros_like(view.eligible)
-    line, place = np.nonzero(upto(ranking.shape[1])[None] < count[:, None])
+    line, place = np.nonzero(arange64(ranking.shape[1])[None] < count[:, None])
     chosen[line, ranking[line, place]] = True
     chosen &= view.eligible
     leaving: dict[int, Outcome] = {}
@@ -164,7 +167,7 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
 
 def in_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     """Rows and positions of the chosen places, each row's in rank order."""
-    row, column = np.nonzero(chosen[upto(len(chosen))[:, None], ranking])
+    row, column = np.nonzero(chosen[arange64(len(chosen))[:, None], ranking])
     return row.astype(np.int32), ranking[row, column]
 
 
@@ -252,5 +255,5 @@ def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int
     for stop, said in zip(policy.stops, ahead, strict=True):
         for row in np.flatnonzero(said.finished).tolist():
             over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
-    over.update({row: FILLED for row in np.flatnonzero(~somewhere(batch.blank)).tolist()})
+    over.update({row: FILLED for row in np.flatnonzero(~any_in_row(batch.blank)).tolist()})
     return fill, over

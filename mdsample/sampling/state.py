@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, upto
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
@@ -165,7 +165,7 @@ class State:
         canvas = self.canvas
         width = int(canvas.valid[rows].sum(1).max(initial=1))
         # arrays are never changed in place, so rows in their order need no copy
-        pick = slice(None) if np.array_equal(rows, upto(len(canvas))) else rows
+        pick = slice(None) if np.array_equal(rows, arange64(len(canvas))) else rows
         return Batch(
             self.tokens[pick, :width],
             self.blank[pick, :width],

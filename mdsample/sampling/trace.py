@@ -147,7 +147,7 @@ _HEADER: dict[str, type] = {
 
 def _header(lines: list[Any], path: Path) -> dict[str, Any]:
     if not lines:
-        raise TraceError(f"{path} is empty, so it is no trace")
+        raise TraceError(f"{path} is empty, not a trace")
     header: dict[str, Any] = cast("dict[str, Any]", lines[0]) if isinstance(lines[0], dict) else {}
     if "format" not in header:
         raise TraceError(f"{path} is not a trace: its first line is not the header that `mdsample run --trace` writes")
@@ -226,6 +226,6 @@ def _read_event(line: dict[str, Any]) -> Event:
     price: Any = line["price"]
     paid = cast("list[object]", price if isinstance(price, list) else [price])
     if not all(type(number) is int and number >= 0 for number in paid):
-        raise ValueError(f"the price {price!r} is no number of forward passes")
+        raise ValueError(f"the price {price!r} is not a number of forward passes")
     passes = np.broadcast_to(np.array(price, np.int32), arrays["rows"].shape)
     return Event(passes=passes, outcomes=tuple(Outcome(*pair) for pair in line["outcomes"]), **arrays)

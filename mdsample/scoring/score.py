@@ -14,7 +14,7 @@ from typing import final
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Ints, Longs, upto
+from mdsample.core.arrays import Bools, Doubles, Ints, Longs, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.core.template import Template
@@ -231,7 +231,7 @@ class _Scorer:
         """Log-probabilities `[P, 1]`, forward passes `[P]`."""
         total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
         for first in range(0, len(self.of), self.batch_size):
-            pairs = upto(len(self.of))[first : first + self.batch_size]
+            pairs = arange64(len(self.of))[first : first + self.batch_size]
             canvas = self.blank.copies(self.of[pairs])
             plan = Sampler(Policy.of(how.order) + Top(1)).plan(self.denoiser, canvas)
             # what an order draws hangs on the row, not on the candidates that it is scored with
@@ -268,7 +268,7 @@ class _Scorer:
         """Log-probabilities `[P, 1]`, forward passes `[P]`: one a row, counted for its first candidate."""
         total, passes = np.zeros((len(self.of), 1)), np.zeros(len(self.of), np.int64)
         for first in range(0, len(self.blank), self.batch_size):
-            rows = upto(len(self.blank))[first : first + self.batch_size]
+            rows = arange64(len(self.blank))[first : first + self.batch_size]
             canvas = self.blank.copies(rows)
             hidden = canvas.slot == self.number
             pairs = np.flatnonzero(np.isin(self.of, rows))
@@ -280,7 +280,7 @@ class _Scorer:
         """Samples `[P, samples]`, forward passes `[P]`."""
         samples = np.zeros((len(self.of), how.samples))
         masks = {row: self._masks(row, how) for row in set(self.of.tolist())}
-        jobs = np.stack(np.divmod(upto(samples.size), how.samples), 1)
+        jobs = np.stack(np.divmod(arange64(samples.size), how.samples), 1)
         for first in range(0, len(jobs), self.batch_size):
             pairs, sample = jobs[first : first + self.batch_size].T
             canvas = self.full.copies(pairs)
@@ -290,7 +290,7 @@ class _Scorer:
             tokens = np.where(hidden, np.int32(self.denoiser.tokenizer.mask_id), canvas.tokens)
             canvas = attrs.evolve(canvas, tokens=tokens, blank=canvas.blank | hidden)
             n = (canvas.slot == self.number).sum(1)
-            sums = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], upto(len(pairs)))
+            sums = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], arange64(len(pairs)))
             samples[pairs, sample] = sums * n / hidden.sum(1)
         return samples, np.full(len(self.of), how.samples, np.int64)
 
@@ -298,7 +298,7 @@ class _Scorer:
         """Which places of a row's slot are masked in each sample; numbers of places in the slot."""
         n = int((self.blank.slot[row] == self.number).sum())
         rng = np.random.Generator(np.random.Philox(key=row_key(how.seed, self.blank.ids[row])))
-        share = (upto(how.samples) + rng.random(how.samples)) / how.samples
+        share = (arange64(how.samples) + rng.random(how.samples)) / how.samples
         counts = 1 + np.minimum((n * share).astype(np.int64), n - 1)
         return [np.sort(rng.permutation(n)[:count]) for count in counts.tolist()]
 
@@ -312,8 +312,8 @@ def marginal_scores(
     """
     total = np.zeros(len(canvas))
     for first in range(0, len(canvas), batch_size):
-        rows = upto(len(canvas))[first : first + batch_size]
-        total[rows] = _sums(denoiser, canvas.copies(rows), where[rows], tokens[rows], upto(len(rows)))
+        rows = arange64(len(canvas))[first : first + batch_size]
+        total[rows] = _sums(denoiser, canvas.copies(rows), where[rows], tokens[rows], arange64(len(rows)))
     return total
 
 
@@ -321,7 +321,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
     """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
     plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
     every = np.arange(len(canvas), dtype=np.int32)
-    prediction = _predicted(denoiser, plan, every, State.begin(canvas), hidden, upto(len(canvas)))
+    prediction = _predicted(denoiser, plan, every, State.begin(canvas), hidden, arange64(len(canvas)))
     which, position = np.nonzero(hidden[lines])
     logged = prediction.log_probabilities(
         lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position]

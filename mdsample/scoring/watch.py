@@ -64,7 +64,7 @@ class SlotWatcher(Denoiser):
     """A denoiser that watches a slot: every look sees the slot's blanks too, and what it says of them is taken down.
 
     It is as good as the denoiser inside, so results stay what they are. With an approximate cache they would not, as
-    such caches keep what nobody looks at: `WatchError`.
+    such caches keep what is not wanted: `WatchError`.
     """
 
     def __init__(self, inner: Denoiser, template: Template, slot: str, seed: int) -> None:

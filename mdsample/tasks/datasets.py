@@ -37,7 +37,7 @@ def gsm8k(path: Path) -> Task:
                 raise RecordError(f"{where}: 'answer' holds no ####, after which GSM8K's files have the right number")
             solution, _, right = (part.strip() for part in answer.rpartition("####"))
             if _value(right) is None:
-                raise RecordError(f"{where}: what follows #### is no number: {right!r:.40}")
+                raise RecordError(f"{where}: what follows #### is not a number: {right!r:.40}")
             written = _CALCULATOR.sub("", solution).strip()
             yield Problem(row.get("id", where.number), {"prompt": question}, right, reasoning=written)
 

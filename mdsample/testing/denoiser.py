@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from mdsample.backend.load import Opener
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
+from mdsample.backend.setup import Setup
 from mdsample.core.arrays import Doubles, Floats, Ints
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
@@ -65,7 +66,7 @@ def check_backend(open_model: Opener, folder: Path) -> None:
 
     def opened(device: str | None = None, dtype: str | None = None, cache: str | None = None) -> Denoiser:
         kept = None if cache is None else read_cache(cache)
-        return open_model(folder, device=device, dtype=dtype, cache=kept, compile=False)
+        return open_model(folder, Setup(device=device, dtype=dtype, cache=kept))
 
     _refused(lambda: opened(device="abacus"), ModelError, "abacus")
     _refused(lambda: opened(dtype="float7"), ModelError, "float7")

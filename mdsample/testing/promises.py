@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mdsample.core.canvas import Canvas
-from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
@@ -36,7 +35,7 @@ def run(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Re
         assert set(kept.tolist()) <= set(event.row.tolist()), "a row that stays must have a commit in every step"
         assert not before.active[~np.isin(np.arange(len(canvas)), event.rows)].any(), "an active row was left out"
     assert state.done, f"the run did not end within {most} steps"
-    return Result(state, denoiser.tokenizer, policy, seed, denoiser.name, denoiser.backend, cache_text(denoiser.cache))
+    return sampler.result(denoiser, state)
 
 
 def _lawful(state: State, denoiser: Denoiser) -> None:

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
-from mdsample.core.arrays import Doubles, Ints, upto
+from mdsample.core.arrays import Doubles, Ints, arange64
 from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
 
@@ -91,7 +91,7 @@ class ScriptedDenoiser(Denoiser):
         # keyed by position, so that a row's scores do not know how far it was padded
         table = rng.normal(size=(self.vocab_size, 31))
         out = rng.normal(size=(31, self.vocab_size))
-        wave = np.cos(np.outer(upto(tokens.shape[1]), upto(31) + 1))
+        wave = np.cos(np.outer(arange64(tokens.shape[1]), arange64(31) + 1))
         context = np.einsum("blk,lk,bl->bk", table[tokens], wave, query.valid.astype(np.float64))
         rows, positions = np.nonzero(query.wanted)
         scores = self._sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4

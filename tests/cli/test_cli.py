@@ -669,7 +669,7 @@ def test_rows(mdsample: Command, model: Path, tmp_path: Path) -> None:
         refused = mdsample(*rows, "--wrong", kept)
         assert (refused.code, refused.err) == (
             2,
-            f"error: line 1 of {kept} is no answer of a benchmark; give another file\n",
+            f"error: line 1 of {kept} is not a benchmark answer; give another file\n",
         )
     kept.write_text("".join(json.dumps(answer | {"expected": "x"}) + "\n" for answer in answers))
     assert "answers problem 0 of other data" in mdsample(*rows, "--wrong", kept).err
@@ -796,7 +796,7 @@ def test_one_file_is_not_used_for_two_things(mdsample: Command, model: Path, tmp
         assert (ran.code, "the same file" in ran.err) == (2, True), ran.err
     assert mdsample(*run, "-i", file, "-o", answers).code == 0
     kept = answers.read_bytes()
-    assert "is no trace" in mdsample(*run, "hi", "--trace", answers).err
+    assert "is not a trace" in mdsample(*run, "hi", "--trace", answers).err
     # a foreign file of one line without an end looks like a record that a kill cut off
     assert "is not a file of records" in mdsample(*run, "hi", "-o", file).err
     assert (file.read_text(), answers.read_bytes()) == (text, kept)

@@ -1,4 +1,4 @@
-"""Caches: the rules of what is computed anew, and the trunks that follow them."""
+"""Caches: the rules of what is recomputed, and the trunks that follow them."""
 
 from __future__ import annotations
 

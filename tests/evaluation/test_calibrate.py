@@ -14,7 +14,7 @@ from mdsample.backend.load import load
 from mdsample.errors import BenchError, PolicyError, SpecError
 from mdsample.evaluation.answers import Answered
 from mdsample.evaluation.bench import Runs
-from mdsample.evaluation.calibrate import Loss, Tried, calibrate, exact_limit, settings
+from mdsample.evaluation.calibrate import Loss, Trial, calibrate, exact_limit, settings
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.catalog import PARTS
@@ -34,10 +34,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
 
 @pytest.fixture
 def runs(model: Denoiser) -> Runs:
-    return Runs.of(model, TASK)
+    return Runs.of(model, TASK, None, None, 0, 8, None, None)
 
 
-def tried(runs: Runs, text: str, loss: Loss, values: list[float] | None = None) -> list[Tried]:
+def tried(runs: Runs, text: str, loss: Loss, values: list[float] | None = None) -> list[Trial]:
     return list(calibrate(runs, REFERENCE, settings(text, values), loss))
 
 

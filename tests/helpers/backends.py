@@ -15,6 +15,7 @@ from looks import mlx_look_at, torch_look_at
 from numpy.typing import NDArray
 
 from mdsample.backend.fixed_point import share_of, split
+from mdsample.backend.setup import Setup
 from mdsample.models.families.trunk import Trunk
 from mdsample.policy.draw import Temperature
 
@@ -33,7 +34,7 @@ class Backend(abc.ABC):
 
     def open(self, folder: Path, dtype: str | None = None) -> Any:
         """The checkpoint, opened."""
-        return self.module("backend").open_model(folder, device="cpu", dtype=dtype)
+        return self.module("backend").open_model(folder, Setup(device="cpu", dtype=dtype))
 
     @abc.abstractmethod
     def forbid_reading(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ OUT = "a shard must be a plain name that ends in .safetensors"
 #: name: what is done to a good folder, and what the one line says of it
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (weights(lambda w: w.pop(MISSING)), rf"{MISSING} \[16\] is missing$"),
-    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is no tensor of llada models$"),
+    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is not a tensor of llada models$"),
     "shape": (weights(lambda w: w.update({WTE: w[WTE][:3]})), rf"{WTE} should be \[320, 16\]; found \[3, 16\]$"),
     "transposed": (weights(lambda w: w.update({WTE: w[WTE].T})), r"should be \[320, 16\]; found \[16, 320\]$"),
     "all-double": (

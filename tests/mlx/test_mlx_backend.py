@@ -21,6 +21,7 @@ from mdsample_mlx.backend import open_model
 import mdsample
 from mdsample import testing
 from mdsample.backend.installed import installed_backends, runs
+from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact
 from mdsample.policy.guide import NoGuide
@@ -70,11 +71,11 @@ def test_two_ways_of_packing_in_one_model(tmp_path: Path) -> None:
 def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "is_available", lambda device: device == mx.cpu)
     with pytest.raises(ModelError, match="the mlx backend has no device 'cuda'; write gpu or cpu"):
-        open_model(folder, device="cuda")
+        open_model(folder, Setup(device="cuda"))
     with pytest.raises(ModelError, match=r"device 'gpu' is not available to mlx [\d.]+ here; available: cpu"):
-        open_model(folder, device="gpu")
+        open_model(folder, Setup(device="gpu"))
     with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
-        open_model(folder, device="cpu", dtype="int8")
+        open_model(folder, Setup(device="cpu", dtype="int8"))
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_packed_weights_need_less(tmp_path: Path) -> None:
     [mlx], [torch] = runs(facts, folder, "mlx", device="cpu"), runs(facts, folder, "torch", device="cpu")
     assert mlx.memory == facts.memory_packed["float32"] and torch.memory == facts.memory["float32"]
     assert 3 * facts.memory_packed["float32"] < facts.memory["float32"]
-    opened = open_model(folder, device="cpu")
+    opened = open_model(folder, Setup(device="cpu"))
     held = [a for layer in opened.trunk._matrices for matrix in layer.values() for a in matrix.arrays]
     held += [a for layer in opened.trunk._vectors for a in layer.values()]
     held += [*opened.trunk._embed.arrays, *opened.trunk._head.arrays, opened.trunk._norm]
@@ -128,7 +129,7 @@ def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ModelError, match=r"model.safetensors") as caught:
-        open_model(folder, device="cpu")
+        open_model(folder, Setup(device="cpu"))
     assert "\n" not in str(caught.value)
 
 
@@ -141,7 +142,7 @@ def no_compiler() -> bool:
 @pytest.mark.parametrize(("family", "cache"), [("llada", None), ("dream", Dual(2)), ("llada2_moe", Exact())])
 def test_compiled_passes_give_the_same(family: str, cache: Cache | None, tmp_path: Path) -> None:
     folder = write_family(tmp_path, family)
-    plain, compiled = (open_model(folder, device="cpu", cache=cache, compile=yes) for yes in (False, True))
+    plain, compiled = (open_model(folder, Setup(device="cpu", cache=cache, compile=yes)) for yes in (False, True))
     texts = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
     canvas = mdsample.Template.parse(TEMPLATE).canvas(plain.tokenizer, texts)
     traced: list[int] = []
@@ -169,4 +170,4 @@ def test_without_a_compiler_compile_is_refused(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr(device, "evaluate", fails)
     with pytest.raises(ModelError, match=r"compile=True does not work here: .* leave it out"):
-        open_model(folder, device="cpu", compile=True)
+        open_model(folder, Setup(device="cpu", compile=True))

@@ -130,7 +130,7 @@ def test_a_mix_of_layouts_is_told_against_the_nearer_one(tmp_path: Path) -> None
     mixed = converted("llada", published)
     mixed[WTE] = mixed.pop("model.embed_tokens.weight")
     folder = write_checkpoint(tmp_path, weights=mixed)
-    with pytest.raises(ModelError, match=rf"{WTE} .* is no tensor of .*; model.embed_tokens.weight .* is missing$"):
+    with pytest.raises(ModelError, match=rf"{WTE} .* is not a tensor of .*; model.embed_tokens.weight .* is missing$"):
         open_checkpoint(folder, SPEC)
 
 
@@ -144,7 +144,7 @@ def test_what_published_files_carry_beside_the_weights_is_passed_over(tmp_path: 
         assert found.keys() == expected.keys() and "head" not in found
         assert all(np.array_equal(found[name], expected[name]) for name in found)
     more["lm_head.weight"] = more["lm_head.weight"][:, :3]
-    with pytest.raises(ModelError, match=r"lm_head.weight \[320, 3\] is no tensor of a2d-qwen3 models"):
+    with pytest.raises(ModelError, match=r"lm_head.weight \[320, 3\] is not a tensor of a2d-qwen3 models"):
         read(write_family(tmp_path / "wrong", "a2d-qwen3", weights=more))
 
 

@@ -29,6 +29,7 @@ from mdsample.backend import load as loading
 from mdsample.backend.installed import Backend, Choice, Device, Run, installed_backends, runs
 from mdsample.backend.load import GROUP
 from mdsample.backend.reference.backend import open_model
+from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.models import find, hub
 from mdsample.models.denoiser import Denoiser
@@ -326,9 +327,9 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
 
 
 def test_memory_decides(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
-    def choose(stored: str, *, device: str | None, dtype: str | None) -> Choice:
+    def choose(stored: str, setup: Setup) -> Choice:
         assert stored == "BF16"
-        return Choice(Device("cuda:0", available, "a GPU"), dtype or "bfloat16")
+        return Choice(Device("cuda:0", available, "a GPU"), setup.dtype or "bfloat16")
 
     def beside(*_: object) -> object:
         return choose

@@ -22,10 +22,11 @@ from tokenizers import processors
 from mdsample.backend import load as loading
 from mdsample.backend.load import GROUP, backends, choose_backend, load
 from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
+from mdsample.backend.setup import Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models import find
-from mdsample.models.cache import Cache, Dual
+from mdsample.models.cache import Dual
 from mdsample.models.card import TEMPLATE, read_card
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.families import llada, read_config
@@ -255,11 +256,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     monkeypatch.setattr(loading, "entry_points", entry_points)
 
 
-def open_elsewhere(
-    folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool
-) -> Denoiser:
+def open_elsewhere(folder: Path, setup: Setup) -> Denoiser:
     """A third party's backend."""
-    name = " ".join(filter(None, ("elsewhere", device, dtype, cache and str(cache))))
+    name = " ".join(filter(None, ("elsewhere", setup.device, setup.dtype, setup.cache and str(setup.cache))))
     model = open_model(folder)
     return ReferenceDenoiser(name, model.trunk, model.tokenizer, model.template)
 

@@ -93,7 +93,7 @@ WORDS, SCALES, BIASES = WTE + "weight", WTE + "scales", WTE + "biases"
         (lambda w: w.update({WORDS: w[WORDS].astype(np.float32)}), r"found F32 \[320, 4\] with scales"),
         (lambda w: w.update({BIASES: w[BIASES].astype(np.uint32)}), "biases is stored as U32; F32, F16 or BF16 are"),
         (lambda w: w.update({NORM + "scales": np.ones(1, np.float32)}), "ln_f.weight is quantised, but .* is missing"),
-        (lambda w: w.update({"x.scales": np.ones(1, np.float32)}), r"x.scales \[1\] is no tensor of llada models"),
+        (lambda w: w.update({"x.scales": np.ones(1, np.float32)}), r"x.scales \[1\] is not a tensor of llada models"),
         (lambda w: w.update({"x.weight": np.ones(1, np.uint32)}), "quantised in a way .* x.weight is stored as U32"),
         (lambda w: w[SCALES].__setitem__((3, 0), np.nan), r"damaged: .*wte.scales is nan at \[3, 0\]"),
     ],

@@ -1,4 +1,4 @@
-"""Slots whose content a row brings: they stand there, nobody writes there, and every part takes them as filled."""
+"""Slots whose content a row brings: the sampler does not write there, and every part takes them as filled."""
 
 from __future__ import annotations
 

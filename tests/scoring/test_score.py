@@ -160,7 +160,7 @@ def test_impossible_is_minus_infinity() -> None:
         ({"candidates": ["012", ["0"]]}, "got a mixture"),
         ({"slot": "anwser"}, "'anwser' cannot be given: it is no slot"),
         ({"given": [{"answer": "012"}]}, "slot 'answer' is given and scored"),
-        ({"candidates": ["0123"]}, "is no token here"),
+        ({"candidates": ["0123"]}, "is not a token here"),
         ({"candidates": ["0121"]}, "slot 'answer' has 3 positions"),
         ({"candidates": ["01"]}, "no end token to fill up with"),
     ],

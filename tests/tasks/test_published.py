@@ -110,7 +110,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ('\n{"answer": "#### 1"}', "line 2: 'question' must be text or a whole number; it is not there"),
         ('{"question": 1.5, "answer": "#### 1"}', r"'question' must be text or a whole number; it is 1\.5"),
         ('{"question": "q", "answer": "1"}', "holds no ####"),
-        ('{"question": "q", "answer": "#### one"}', "is no number: 'one'"),
+        ('{"question": "q", "answer": "#### one"}', "is not a number: 'one'"),
         ('{"id": 1, "question": "q", "answer": "#### 1"}\n' * 2, "two problems have the id 1"),
         ('{"id": null, "question": "q", "answer": "#### 1"}', "an id must be text or a whole number; got None"),
     ],

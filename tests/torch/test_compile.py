@@ -25,6 +25,7 @@ from mdsample_torch.recorded import Recorder
 import mdsample
 from mdsample import testing
 from mdsample.backend.places import bucketed, rounded
+from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix
 from mdsample.models.families import read_config
@@ -66,8 +67,8 @@ def caches(folder: Path) -> tuple[Cache | None, ...]:
 
 def pair(folder: Path, cache: Cache | None) -> tuple[TorchDenoiser, TorchDenoiser]:
     return (
-        open_model(folder, device="cpu", cache=cache),
-        open_model(folder, device="cpu", cache=cache, compile=True),
+        open_model(folder, Setup(device="cpu", cache=cache)),
+        open_model(folder, Setup(device="cpu", cache=cache, compile=True)),
     )
 
 
@@ -140,7 +141,7 @@ def test_recordings_play_what_was_recorded(family: str, folders: dict[str, Path]
 
 def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "RECORDINGS", 2)
-    trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
+    trunk = open_model(folders["llada"], Setup(device="cpu", compile=True)).trunk
     recordings: list[Any] = []
 
     def record(work: Any) -> Any:
@@ -161,7 +162,7 @@ def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch
 
 
 def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None:
-    trunk = open_model(folders["llada"], device="cpu", compile=True).trunk
+    trunk = open_model(folders["llada"], Setup(device="cpu", compile=True)).trunk
     recorder = Recorder(lambda at, stores: (at.tokens.clone(),), play)
     yes = np.ones((1, 4), np.bool_)
     at = trunk._moved(bucketed(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes))  # pyright: ignore

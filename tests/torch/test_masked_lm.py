@@ -24,6 +24,7 @@ from mdsample_torch.module import ModuleBody
 
 import mdsample
 from mdsample import testing
+from mdsample.backend.setup import Setup
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import CacheError, ModelError
@@ -88,7 +89,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def bert(folders: dict[str, Path]) -> TorchDenoiser:
-    return open_model(folders["bert"], device="cpu")
+    return open_model(folders["bert"], Setup(device="cpu"))
 
 
 def query(guide: Any = None) -> Query:
@@ -116,14 +117,14 @@ def expected(kind: str, tokens: Any) -> Any:
 def test_marginals_are_those_of_transformers(
     folders: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = open_model(folders[kind], device="cpu")
+    model = open_model(folders[kind], Setup(device="cpu"))
     assert model.trunk.head is not None, "logits are made where they are wanted"
     assert (model.vocab_size, model.max_length) == (VOCAB, 48)
     asked = query()
     found = model.predict(asked).marginals
     monkeypatch.setattr(masked_lm, "_linear", lambda _: None)
     monkeypatch.setattr(module, "LOGITS_BYTES", 1)  # row by row
-    whole = open_model(folders[kind], device="cpu")
+    whole = open_model(folders[kind], Setup(device="cpu"))
     assert whole.trunk.head is None
     np.testing.assert_allclose(whole.predict(asked).marginals.entropy, found.entropy, atol=1e-5)
     for row in (0, 2):
@@ -184,9 +185,9 @@ def test_the_command(folders: dict[str, Path], capsys: pytest.CaptureFixture[str
 
 
 def test_every_dtype(folders: dict[str, Path]) -> None:
-    full = open_model(folders["bert"], device="cpu").predict(query()).marginals
+    full = open_model(folders["bert"], Setup(device="cpu")).predict(query()).marginals
     for dtype in ("bfloat16", "float16"):
-        found = open_model(folders["bert"], device="cpu", dtype=dtype).predict(query()).marginals
+        found = open_model(folders["bert"], Setup(device="cpu", dtype=dtype)).predict(query()).marginals
         np.testing.assert_allclose(found.entropy[query().wanted], full.entropy[query().wanted], atol=0.6)
 
 
@@ -195,10 +196,10 @@ def test_special_tokens_by_role(folders: dict[str, Path], tmp_path: Path) -> Non
     said = (folder / "tokenizer.json").read_text().replace("[MASK]", "<hole>").replace("[SEP]", "<stop>")
     (folder / "tokenizer.json").write_text(said)
     with pytest.raises(ModelError, match=r"own names no mask token: config\.json lacks mask_token_id"):
-        open_model(folder, device="cpu")
+        open_model(folder, Setup(device="cpu"))
     (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[MASK]", "sep_token": "<stop>"}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"mask_token": {"content": "<hole>"}}))
-    tokenizer = open_model(folder, device="cpu").tokenizer
+    tokenizer = open_model(folder, Setup(device="cpu")).tokenizer
     assert (tokenizer.mask_id, tokenizer.end_id, tokenizer.start) == (2, 1, (0,))
 
 
@@ -209,7 +210,7 @@ class TestRefusals:
 
     def refused(self, folder: Path, message: str) -> None:
         with pytest.raises(ModelError, match=message) as caught:
-            open_model(folder, device="cpu")
+            open_model(folder, Setup(device="cpu"))
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ class TestRefusals:
             ({"model_type": "gpt2"}, "has model_type 'gpt2'; supported: Dream, .*AutoModelForMaskedLM"),
             ({"model_type": "never-heard-of"}, "has model_type 'never-heard-of'; supported: Dream, .*AutoModelFor"),
             ({"model_type": None}, "has no model_type; supported: Dream, "),
-            ({"is_decoder": True}, "bert with is_decoder = True is no masked language model"),
+            ({"is_decoder": True}, "bert with is_decoder = True is not a masked language model"),
             ({"quantization_config": {}}, r"has quantization_config with \{\}: of quantised weights"),
             ({"hidden_size": 15}, "transformers cannot open .*15"),
             ({"hidden_size": 32}, "do not make a BertForMaskedLM: .* or of another shape"),
@@ -258,9 +259,9 @@ class TestRefusals:
 
     def test_caches_and_compile(self, folder: Path) -> None:
         with pytest.raises(ModelError, match=r"the cache 'dual\(2\)' is for the families of mdsample"):
-            open_model(folder, device="cpu", cache=Dual(2))
+            open_model(folder, Setup(device="cpu", cache=Dual(2)))
         with pytest.raises(ModelError, match=r"compile is for the families of mdsample; .* leave it out"):
-            open_model(folder, device="cpu", compile=True)
+            open_model(folder, Setup(device="cpu", compile=True))
 
     def test_without_transformers(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
@@ -327,4 +328,4 @@ class TestOwnModules:
 
 def test_our_own_families_need_no_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert open_model(write_checkpoint(tmp_path), device="cpu").vocab_size == 320
+    assert open_model(write_checkpoint(tmp_path), Setup(device="cpu")).vocab_size == 320

@@ -17,6 +17,7 @@ from mdsample_torch.backend import open_model
 from mdsample_torch.denoiser import TorchDenoiser
 
 import mdsample
+from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import Cfg, NoGuide
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> TorchDenoiser:
-    return open_model(folder, device="cpu")
+    return open_model(folder, Setup(device="cpu"))
 
 
 def near(one: Any, other: Any) -> None:
@@ -77,7 +78,7 @@ def test_unknown_devices(folder: Path, name: str, message: str, monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelError, match=message):
-        open_model(folder, device=name)
+        open_model(folder, Setup(device=name))
 
 
 def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +97,4 @@ def test_default_dtypes(folder: Path) -> None:
     assert device.choose_dtype(None, torch.device("cpu"), "BF16") == torch.float32
     assert device.choose_dtype(None, torch.device("cuda"), "BF16") == torch.bfloat16
     with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
-        open_model(folder, device="cpu", dtype="int8")
+        open_model(folder, Setup(device="cpu", dtype="int8"))

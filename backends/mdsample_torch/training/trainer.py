@@ -188,7 +188,7 @@ def _train(
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",
         average_tokens_across_devices=False,
-        # of experts nobody may have been chosen in a step
+        # some experts may not be chosen in a step
         ddp_find_unused_parameters=checkpoint.trunk.experts is not None,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage]; several only as several processes

@@ -16,7 +16,7 @@ from mdsample_cli.groups import Without, grouped
 from mdsample_cli.task_option import TaskOptions, default_model
 
 if TYPE_CHECKING:
-    from mdsample.evaluation.calibrate import Kind, Loss, Tried
+    from mdsample.evaluation.calibrate import Kind, Loss, Trial
     from mdsample.policy.base import Policy
 
 _HEADINGS = {"accuracy": "accuracy lost, %", "agreement": "other answers, %", "error-bound": "error bound, nats"}
@@ -82,7 +82,7 @@ def calibrate(
     layout = template.open(on.model, on.revision, problems.template)
     problems.read()
     denoiser = on.load()
-    tried: list[Tried] = []
+    tried: list[Trial] = []
     with ExitStack() as stack:
         answers = None if output is None else stack.enter_context(Answers(output))
         runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision)
@@ -122,12 +122,12 @@ def _numbers(text: str) -> list[float]:
         ) from error
 
 
-def _record(trial: Tried) -> dict[str, object]:
+def _record(trial: Trial) -> dict[str, object]:
     loss = {"loss": trial.loss, "limit": trial.limit, "kept": trial.kept}
     return {"policy": str(trial.policy), "value": trial.value, "nfe": trial.nfe.value, **loss}
 
 
-def _show(title: str, loss: Loss, tried: Sequence[Tried]) -> None:
+def _show(title: str, loss: Loss, tried: Sequence[Trial]) -> None:
     from mdsample_cli.show import render
 
     scale = 1 if loss.kind == "error-bound" else 100

@@ -11,7 +11,7 @@ from typer import Argument
 from mdsample_cli import options
 
 if TYPE_CHECKING:
-    from mdsample.policy.menu import Entry, Seated
+    from mdsample.policy.menu import Entry, ExplainedPart
 
 
 def policies(json: options.Json = False) -> None:
@@ -78,6 +78,6 @@ def explain(
     )
 
 
-def _record(entry: Entry | Seated) -> dict[str, Any]:
+def _record(entry: Entry | ExplainedPart) -> dict[str, Any]:
     """A line of the menu as JSON; what settings accept is for people only."""
     return attrs.asdict(entry, filter=lambda field, _: field.name not in ("domain", "domains"))

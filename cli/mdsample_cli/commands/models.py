@@ -75,7 +75,7 @@ def inspect(
     verdicts = runs(checkpoint, model, backend, device=device, dtype=dtype)
     if json:
         # without the tensors' places in the files, which are internal
-        record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "spare"))
+        record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "optional_tensors"))
         typer.echo(line({**record, "runs": [attrs.asdict(run) for run in verdicts]}))
         return
     rows = [*_sizes(checkpoint), *_tokens(checkpoint), *_storage(checkpoint)]

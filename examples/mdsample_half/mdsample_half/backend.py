@@ -6,9 +6,9 @@ from typing import final
 import numpy as np
 
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
+from mdsample.backend.setup import Setup
 from mdsample.core.arrays import Doubles, Ints
 from mdsample.errors import ModelError
-from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.testing import Symbols
 
@@ -35,12 +35,12 @@ class Wave(Denoiser):
         return self.sharpness * np.cos(np.outer(seen[rows] + positions, 1 + np.arange(self.vocab_size)))
 
 
-def open_model(folder: Path, *, device: str | None, dtype: str | None, cache: Cache | None, compile: bool) -> Wave:
+def open_model(folder: Path, setup: Setup) -> Wave:
     """Opens a folder; it runs on the CPU in float64, and keeps and compiles nothing."""
-    for option, value, only in (("device", device, "cpu"), ("dtype", dtype, "float64")):
+    for option, value, only in (("device", setup.device, "cpu"), ("dtype", setup.dtype, "float64")):
         if value not in (None, only):
             raise ModelError(f"the wave backend has the {option} {only!r} only; got {value!r}")
-    if cache is not None or compile:
+    if setup.cache is not None or setup.compile:
         raise ModelError("the wave backend has no caches and compiles nothing; leave cache and compile out")
     try:
         return Wave(folder.name, float((folder / "sharpness.txt").read_text(encoding="utf-8")))

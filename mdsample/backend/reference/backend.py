@@ -11,9 +11,9 @@ from mdsample.backend.installed import Choice, Device
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
+from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
-from mdsample.models.cache import Cache
 from mdsample.models.checkpoint import available_memory
 from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.models.describe import describe
@@ -38,22 +38,17 @@ class ReferenceDenoiser(Denoiser):
         return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction)
 
 
-def open_model(
-    folder: Path,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    cache: Cache | None = None,
-    compile: bool = False,
-) -> ReferenceDenoiser:
+def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
     """Reads the model in a folder: `config.json`, `tokenizer.json`, safetensors; raises `ModelError`.
 
     There is one device, `cpu`, and one dtype, `float32`; there is no cache, and nothing is compiled.
     """
-    _refuse(device, dtype)
-    if cache is not None:
-        raise ModelError(f"the reference backend has no caches, {str(cache)!r} neither; use the torch backend for it")
-    if compile:
+    _refuse(setup)
+    if setup.cache is not None:
+        raise ModelError(
+            f"the reference backend has no caches, {str(setup.cache)!r} neither; use the torch backend for it"
+        )
+    if setup.compile:
         raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
     model = describe(folder)
     model.checkpoint.check_memory(np.dtype(np.float32).itemsize)
@@ -66,16 +61,16 @@ def devices() -> tuple[Device, ...]:
     return (Device("cpu", available_memory()),)
 
 
-def choose(stored: str, *, device: str | None = None, dtype: str | None = None) -> Choice:
+def choose(stored: str, setup: Setup) -> Choice:
     """The one device and the one dtype there is; see `mdsample.backend.installed`."""
-    _refuse(device, dtype)
+    _refuse(setup)
     return Choice(devices()[0], "float32")
 
 
-def _refuse(device: str | None, dtype: str | None) -> None:
-    if device not in (None, "cpu"):
-        raise ModelError(f"the reference backend runs on the cpu only, not on {device!r}; use the torch backend for it")
-    if dtype not in (None, "float32"):
-        raise ModelError(
-            f"the reference backend computes in float32 only, not in {dtype!r}; use the torch backend for it"
-        )
+def _refuse(setup: Setup) -> None:
+    for told, wrong in (
+        (f"runs on the cpu only, not on {setup.device!r}", setup.device not in (None, "cpu")),
+        (f"computes in float32 only, not in {setup.dtype!r}", setup.dtype not in (None, "float32")),
+    ):
+        if wrong:
+            raise ModelError(f"the reference backend {told}; use the torch backend for it")

@@ -21,7 +21,7 @@ from mdsample.backend.refusals import (
     refuse_unusable,
     require_same_backend,
 )
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, somewhere
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, any_in_row
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
@@ -117,7 +117,7 @@ class NumpyPrediction:
         The inequality is strict and the CDF never falls, so a token of probability zero is never drawn. `rows`,
         `positions` `[N]`; `uniforms [N]` float64 in [0, 1); `restriction` narrows the look's own. Returns tokens `[N]`
         int32 and their probabilities `[N]` float32 at temperature 1, renormalised over the restriction. Raises
-        `ValueError` for a place nobody looked at, a place without an allowed token, and a draw it does not know.
+        `ValueError` for a position that was not wanted, a place without an allowed token, and a draw it does not know.
         """
         refuse_uniforms(uniforms)
         conditional = self._conditional(rows, positions, restriction)
@@ -157,7 +157,7 @@ class NumpyPrediction:
 def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions: Ints) -> Scores:
     """`scores [N, V]` with −inf for what may not stand there."""
     allowed = restriction.sets[restriction.index[rows, positions]]
-    refuse_empty(somewhere(allowed), rows, positions)
+    refuse_empty(any_in_row(allowed), rows, positions)
     return np.where(allowed, scores, -np.inf)
 
 

@@ -78,7 +78,7 @@ class NumpyTrunk:
         before the place, or of the place itself if it is its row's first.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        rows = wanted.any(1)  # rows of which nothing is wanted are not run
+        rows = wanted.any(1)  # rows without a wanted position are not run
         if not rows.any():
             return np.zeros((0, self.spec.d_model), np.float32)
         tokens, valid, wanted = tokens[rows], valid[rows], wanted[rows]
@@ -87,7 +87,7 @@ class NumpyTrunk:
         everything = attrs.evolve(places, asked=np.s_[:], asking=places.rows)
         for layer in self._layers[:-1]:
             x = self._run(layer, x, everything)
-        # nobody looks at the other places of the last layer; their keys and values are all it needs of them
+        # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         return _rms_norm(self._run(self._layers[-1], x, places), self._norm, self.spec.norm_eps)
 
     def _places(self, valid: Bools, wanted: Bools) -> _Places:

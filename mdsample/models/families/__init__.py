@@ -89,7 +89,7 @@ def _foreign(said: object) -> str:
 
 
 def family_of(fields: Mapping[str, object]) -> str | None:
-    """Who in `FAMILIES` reads this configuration; `None`: nobody."""
+    """Who in `FAMILIES` reads this configuration; `None`: none."""
     kind = fields.get("model_type")
     # LLaDA-MoE is published under the model_type of the dense LLaDA
     if kind == "llada" and fields.get("num_experts") is not None:

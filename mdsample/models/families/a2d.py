@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mdsample.models.families.llama_like import Nature, read_trunk
+from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Fields, Trunk
 
@@ -47,5 +47,5 @@ def _read(
 ) -> Trunk:
     fields = Fields(family, config)
     block = None if config.get("block_size") is None else fields.count("block_size")
-    nature = Nature(qkv_bias=qkv_bias, head_norm=head_norm, block=block)
-    return read_trunk(fields, special or Special(), nature, ("<|mask|>",))
+    variant = Variant(qkv_bias=qkv_bias, head_norm=head_norm, block=block)
+    return read_trunk(fields, special or Special(), variant, ("<|mask|>",))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mdsample.models.families.llama_like import Nature, read_trunk
+from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Fields, Trunk
 
@@ -30,4 +30,4 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that a Dream `config.json` describes; `ModelError` names what is missing or not implemented."""
     fields = Fields("Dream", config)
     fields.only("block_size", None)
-    return read_trunk(fields, special or Special(), Nature(qkv_bias=True, shifted=True), ("<|mask|>",))
+    return read_trunk(fields, special or Special(), Variant(qkv_bias=True, shifted=True), ("<|mask|>",))

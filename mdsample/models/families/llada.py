@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdsample.errors import ModelError
-from mdsample.models.families.llama_like import Nature, layouts
+from mdsample.models.families.llama_like import Variant, layouts
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Fields, Trunk, Whole
 
@@ -89,6 +89,6 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         max_length=fields.count("max_sequence_length"),
         layouts=(
             {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
-            *layouts(layers, Nature(), tied),
+            *layouts(layers, Variant(), tied),
         ),
     )

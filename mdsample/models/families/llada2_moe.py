@@ -20,8 +20,8 @@ from mdsample.models.families.llama_like import (
     expert_names,
     head_size,
     mask_token,
+    optional_head,
     rope,
-    spare_head,
 )
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Experts, Fields, Rows, Source, Stack, Trunk, Whole
@@ -104,7 +104,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
             _layout(layers, experts, tied, heads * head_dim, kv_heads * head_dim, converted=converted)
             for converted in (False, True)
         ),
-        spare=spare_head(tied, vocab_size, d_model),
+        optional_tensors=optional_head(tied, vocab_size, d_model),
     )
 
 

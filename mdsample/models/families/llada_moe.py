@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families.llama_like import Nature, read_trunk
+from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Experts, Fields, Trunk
 
@@ -47,8 +47,8 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     )
     # the width of dense layers has a name of its own here
     renamed = {**config, "intermediate_size": config.get("dense_intermediate_size")}
-    nature = Nature(head_norm=fields.flag("qk_layernorm"), experts=experts)
-    return read_trunk(Fields("llada_moe", renamed), special or Special(), nature, ("<|mask|>",))
+    variant = Variant(head_norm=fields.flag("qk_layernorm"), experts=experts)
+    return read_trunk(Fields("llada_moe", renamed), special or Special(), variant, ("<|mask|>",))
 
 
 def _dense_layers(fields: Fields) -> int:

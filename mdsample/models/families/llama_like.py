@@ -26,7 +26,7 @@ _MIDDLE = ("gate", "up", "down")
 
 
 @attrs.frozen(kw_only=True)
-class Nature:
+class Variant:
     """What a family fixes for all its checkpoints, beside what their `config.json` says."""
 
     qkv_bias: bool = False
@@ -36,7 +36,7 @@ class Nature:
     experts: Experts | None = None
 
 
-def read_trunk(fields: Fields, special: Special, nature: Nature, mask: tuple[str, ...] = ()) -> Trunk:
+def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[str, ...] = ()) -> Trunk:
     """The trunk of a configuration with transformers' field names; `mask`: texts that the mask token may have.
 
     Raises `ModelError` that names what is missing or not implemented.
@@ -46,11 +46,11 @@ def read_trunk(fields: Fields, special: Special, nature: Nature, mask: tuple[str
         *("max_position_embeddings", "rms_norm_eps"),
     )
     check_common(fields)
-    fields.only("attention_bias", nature.qkv_bias, None)
+    fields.only("attention_bias", variant.qkv_bias, None)
     d_model, heads, layers = (fields.count(n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     head_dim = head_size(fields, d_model, heads)
     rope_theta, rotated = rope(fields)
-    experts = nature.experts
+    experts = variant.experts
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
     return Trunk(
         family=fields.family,
@@ -67,10 +67,10 @@ def read_trunk(fields: Fields, special: Special, nature: Nature, mask: tuple[str
         else fields.count("intermediate_size"),
         rope_theta=rope_theta,
         norm_eps=fields.real("rms_norm_eps"),
-        qkv_bias=nature.qkv_bias,
-        head_norm=nature.head_norm,
-        block=nature.block,
-        shifted=nature.shifted,
+        qkv_bias=variant.qkv_bias,
+        head_norm=variant.head_norm,
+        block=variant.block,
+        shifted=variant.shifted,
         experts=experts,
         tied=tied,
         mask_id=mask_token(fields, special, *mask),
@@ -78,18 +78,18 @@ def read_trunk(fields: Fields, special: Special, nature: Nature, mask: tuple[str
         # bos_token_id of these families is the end token or unused: their tokenizers put nothing before a text
         start_id=None,
         max_length=fields.count("max_position_embeddings"),
-        layouts=layouts(layers, nature, tied),
-        spare=spare_head(tied, vocab_size, d_model),
+        layouts=layouts(layers, variant, tied),
+        optional_tensors=optional_head(tied, vocab_size, d_model),
     )
 
 
-def layouts(layers: int, nature: Nature, tied: bool = False) -> tuple[Mapping[str, Source], ...]:
+def layouts(layers: int, variant: Variant, tied: bool = False) -> tuple[Mapping[str, Source], ...]:
     """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
     shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
-    attention = _ATTENTION | (_BIAS if nature.qkv_bias else {}) | (_HEAD_NORM if nature.head_norm else {})
+    attention = _ATTENTION | (_BIAS if variant.qkv_bias else {}) | (_HEAD_NORM if variant.head_norm else {})
     published: dict[str, Source] = {ours: Whole(name) for ours, name in shared.items()}
     converted = dict(published)
-    experts = nature.experts
+    experts = variant.experts
     for i in range(layers):
         prefix, ours = f"model.layers.{i}", f"layers.{i}"
         both: dict[str, Source] = {f"{ours}.{part}": Whole(f"{prefix}.{name}") for part, name in attention.items()}
@@ -184,6 +184,6 @@ def end_token(fields: Fields, special: Special) -> int | None:
     return found
 
 
-def spare_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:
+def optional_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:
     """The head's copy that some published files carry beside tied weights."""
     return {_HEAD: (vocab_size, d_model)} if tied else {}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families.llama_like import Nature, read_trunk
+from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Experts, Fields, Trunk
 
@@ -35,7 +35,7 @@ PUBLISHED: dict[str, dict[str, object]] = {
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that an SDAR `config.json` describes; `ModelError` names what is missing or not implemented."""
     fields = Fields("sdar", config)
-    return read_trunk(fields, special or Special(), Nature(head_norm=True, block=_block(fields)), _MASKS)
+    return read_trunk(fields, special or Special(), Variant(head_norm=True, block=_block(fields)), _MASKS)
 
 
 def read_moe(config: Mapping[str, object], special: Special | None = None) -> Trunk:
@@ -52,8 +52,8 @@ def read_moe(config: Mapping[str, object], special: Special | None = None) -> Tr
         size=fields.count("moe_intermediate_size"),
         normalized=fields.flag("norm_topk_prob"),
     )
-    nature = Nature(head_norm=True, block=_block(fields), experts=experts)
-    return read_trunk(fields, special or Special(), nature, _MASKS)
+    variant = Variant(head_norm=True, block=_block(fields), experts=experts)
+    return read_trunk(fields, special or Special(), variant, _MASKS)
 
 
 def _block(fields: Fields) -> int:

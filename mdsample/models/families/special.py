@@ -66,7 +66,7 @@ def _text(value: object) -> str | None:
 
 
 def read_object(path: Path) -> dict[str, object]:
-    """The JSON object in a file, empty if there is no such file or no object in it; `ModelError` if it is no JSON."""
+    """The JSON object in a file, empty if there is no such file or no object in it; `ModelError` if it is not JSON."""
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -130,7 +130,7 @@ class Trunk:
     #: where every tensor of `shapes` is found: the published layout, then those of known converters
     layouts: tuple[Mapping[str, Source], ...] = attrs.field(repr=False)
     #: published tensors that may be there and are not used (a head beside tied weights), with their shapes
-    spare: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]], repr=False)
+    optional_tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]], repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Checks what a backend relies on."""
@@ -218,7 +218,7 @@ class Fields:
     def only(self, name: str, *implemented: object) -> None:
         """The field must have one of the implemented values; the first stands for an absent field."""
         found = self.config.get(name, implemented[0])
-        # 1 == True in Python, and 'block_group_size: true' is nobody's intention
+        # 1 == True in Python, and 'block_group_size: true' is not what anyone means
         if not any(found == value and type(found) is type(value) for value in implemented):
             wanted = " or ".join(repr(value) for value in implemented)
             raise ModelError(f"{self.family}: {name} = {found!r:.80} is not implemented; {wanted} is")
