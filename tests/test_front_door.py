@@ -305,3 +305,14 @@ def test_seeds_are_whole_numbers() -> None:
     for bad in (True, 1.0, "1", None):
         with pytest.raises(TypeError, match="seed must be a whole number; got"):
             sampler("med", seed=bad)
+
+
+def test_peak_memory_where_the_backend_knows(tmp_path: Path) -> None:
+    pytest.importorskip("mlx.core")
+    folder = write_checkpoint(tmp_path / "tiny", config={"max_sequence_length": 128})
+    prompts, template = ["the cat", "a mat"], "Q {prompt} R{reasoning:7}"
+    rows = mdsample.sample(mdsample.load(folder, "mlx", device="cpu"), prompts, template=template)
+    assert rows.peak_memory is not None and rows.peak_memory > (folder / "model.safetensors").stat().st_size
+    assert "GiB at most" in rows._repr_html_()
+    other = mdsample.sample(mdsample.load(folder, "reference"), prompts, template=template)
+    assert other.peak_memory is None and "GiB" not in other._repr_html_()

@@ -43,6 +43,15 @@ class MlxDenoiser(Denoiser):
         #: keys and values with the fixed text, and with masks in its place
         self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
 
+    def restart_peak_memory(self) -> None:
+        """Of all that MLX holds."""
+        mx.reset_peak_memory()
+
+    @property
+    def peak_memory(self) -> int | None:
+        """What MLX had allocated at most."""
+        return mx.get_peak_memory()
+
     def predict(self, query: Query) -> MlxPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.
 

@@ -74,6 +74,16 @@ class TorchDenoiser(Denoiser):
         #: keys and values with the fixed text, and with masks in its place
         self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
 
+    def restart_peak_memory(self) -> None:
+        """On CUDA; elsewhere nothing is counted."""
+        if self.trunk.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.trunk.device)
+
+    @property
+    def peak_memory(self) -> int | None:
+        """What torch had allocated on CUDA at most."""
+        return torch.cuda.max_memory_allocated(self.trunk.device) if self.trunk.device.type == "cuda" else None
+
     @torch.inference_mode()
     def predict(self, query: Query) -> TorchPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.

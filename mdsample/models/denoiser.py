@@ -115,6 +115,14 @@ class Denoiser(abc.ABC):
     def predict(self, query: Query) -> Prediction:
         """One forward pass (two under guidance)."""
 
+    def restart_peak_memory(self) -> None:  # noqa: B027 - most backends have no counter
+        """`peak_memory` counts from here; a device has one counter, so two runs on it at once share it."""
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes that its device held at once, weights included; `None` if the backend does not know."""
+        return None
+
     @property
     def name(self) -> str:
         """As in `About`, like all below."""

@@ -92,13 +92,14 @@ def sample(
     """
     began = time.perf_counter()
     job = _job(model, prompts, policy, template, seed, given, ids)
+    model.restart_peak_memory()
     rows = {row.id: row for row in _fill(job, batch_size)}
     ordered = tuple(rows[row.id] for row in job.rows)
     if job.single:
         return ordered[0]
     seconds = time.perf_counter() - began
-    cache = cache_text(model.cache)
-    return Samples(ordered, job.sampler.policy, job.sampler.seed, model.name, model.backend, cache, seconds)
+    made = job.sampler.policy, job.sampler.seed, model.name, model.backend, cache_text(model.cache)
+    return Samples(ordered, *made, seconds, model.peak_memory)
 
 
 def stream(

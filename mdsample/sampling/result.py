@@ -79,6 +79,8 @@ class Samples(Sequence[Row]):
     cache: str = "none"
     #: wall time of the run; `None` if it was not taken
     seconds: float | None = None
+    #: bytes, as `Denoiser.peak_memory`
+    peak_memory: int | None = None
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -124,6 +126,8 @@ class Samples(Sequence[Row]):
     def _repr_html_(self) -> str:
         rate = self.tokens_per_second
         timing = () if rate is None else (f"{self.seconds:.2f} s", f"{rate:.0f} tokens a second")
+        if self.peak_memory is not None:
+            timing += (f"{self.peak_memory / 2**30:.2f} GiB at most",)
         shown = [
             f"<details{' open' * (number == 0)}><summary>{html.text(row.id)}: {html.text(row.headline())} "
             f"<small>{row.nfe} pass{'es' * (row.nfe != 1)}</small></summary>{html.cells(row.cells())}</details>"
@@ -147,6 +151,8 @@ class Result:
     cache: str = "none"
     #: wall time of the run; `None` if it was not taken
     seconds: float | None = None
+    #: bytes, as `Denoiser.peak_memory`
+    peak_memory: int | None = None
 
     @property
     def approximate(self) -> bool:
@@ -161,7 +167,9 @@ class Result:
         for event in self.state.events:
             log.add(event)
         rows = tuple(log.row(self.state, i) for i in range(len(self.state.canvas)))
-        return Samples(rows, self.policy, self.seed, self.model, self.backend, self.cache, self.seconds)
+        return Samples(
+            rows, self.policy, self.seed, self.model, self.backend, self.cache, self.seconds, self.peak_memory
+        )
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """As `Samples.to_dicts`."""

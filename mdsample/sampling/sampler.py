@@ -41,16 +41,20 @@ class Sampler:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         began = time.perf_counter()
         plan = self.plan(denoiser, canvas)
+        denoiser.restart_peak_memory()
         state = self.start(denoiser, canvas, plan)
         while not state.done:
             running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
             state, _ = self.step(denoiser, state, plan, running)
-        return self.result(denoiser, state, time.perf_counter() - began)
+        return self.result(denoiser, state, time.perf_counter() - began, denoiser.peak_memory)
 
-    def result(self, denoiser: Denoiser, state: State, seconds: float | None = None) -> Result:
+    def result(
+        self, denoiser: Denoiser, state: State, seconds: float | None = None, peak_memory: int | None = None
+    ) -> Result:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
-        return Result(state, about.tokenizer, self.policy, self.seed, about.name, about.backend, cache, seconds)
+        made = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
+        return Result(state, about.tokenizer, *made)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
