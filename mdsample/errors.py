@@ -8,6 +8,7 @@
     │   ├── CacheError      a cache that does not exist, or does not suit the model
     │   ├── RenderError     a chat template that cannot be rendered
     │   └── FinetuneError   training that cannot begin
+    ├── WriteError          a file that cannot be written, or that another process writes
     ├── RecordError         input, records or answers that cannot be read
     ├── TraceError          a file that is not a whole trace
     ├── ScoreError          candidates that cannot be scored
@@ -72,6 +73,10 @@ class RenderError(ModelError):
 
 class FinetuneError(ModelError):
     """Training that cannot begin."""
+
+
+class WriteError(MdsampleError):
+    """A file that cannot be written, or that another process is writing."""
 
 
 class RecordError(MdsampleError):

@@ -41,16 +41,13 @@ def require_writable(path: Path, option: str) -> None:
     """Refuses a file that cannot be written, before there is anything to write."""
     if not path.name:
         raise UsageError(f"{option} needs the name of a file; got {str(path)!r}")
-    if path.is_dir():
-        raise UsageError(f"{option}: cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{option}: cannot write {path}: there is no such folder")
-    probe = path.with_name(path.name + ".part")
+    from mdsample.core import files
+    from mdsample.errors import WriteError
+
     try:
-        probe.open("ab").close()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"{option}: cannot write {path}: {error.strerror or error}") from error
+        files.require_writable(path)
+    except WriteError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import attrs
 
+from mdsample.core.files import Growing
 from mdsample.errors import RecordError
-from mdsample.jobs.lines import OPENING, Lines, finite, parsed
+from mdsample.jobs.lines import OPENING, finite, line, parsed
 
 #: what decides an answer besides its problem
 KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")
@@ -79,7 +80,7 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     return {name: answered.solved for name, answered in there.items()}
 
 
-class Answers(Lines):
+class Answers(Growing):
     """The file; a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -88,20 +89,21 @@ class Answers(Lines):
         super().__init__(path, self._read)
 
     def _read(self, data: bytes) -> bytes:
-        self._found = _read(self.path, data)
+        self._found = _read(self._path, data)
         return data[: data.rfind(b"\n") + 1]
 
     def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
         """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""
-        return _to(self.path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
+        return _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
         told = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
-        self.append({**told, **{name: key[name] for name in KEY}, **more})
+        record = {**told, **{name: key[name] for name in KEY}, **more}
+        self.append(line(record).encode() + b"\n")
 
 
-def _read(path: Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
+def _read(path: str | Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
     """Answers by what decides them and by id; a last line that a kill cut off is left out."""
     *lines, last = data.split(b"\n")
     found: dict[_Key, dict[int | str, Answered]] = {}
@@ -120,7 +122,7 @@ def _read(path: Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
 
 
 def _to(
-    path: Path, there: Mapping[int | str, Answered], expected: Mapping[int | str, str]
+    path: str | Path, there: Mapping[int | str, Answered], expected: Mapping[int | str, str]
 ) -> dict[int | str, Answered]:
     """The answers to these problems; `RecordError` if one was judged by another right answer."""
     for name, answered in there.items():

@@ -1,59 +1,14 @@
-"""Lines: a file of JSON lines that grows by one line at a time and can be cut off by a kill anywhere."""
+"""Lines: records as JSON, one a line."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
-
-from mdsample.errors import RecordError
+from collections.abc import Mapping
+from typing import Any, cast
 
 #: what a record's line begins with
 OPENING = b'{"id": '
-
-
-class Lines:
-    """A file to append to; a context manager. Lines leave the process at once and are durable within about a second."""
-
-    def __init__(self, path: Path, read: Callable[[bytes], bytes]) -> None:
-        """`read` takes what is in the file and gives what is to be kept of it; raises `RecordError`."""
-        self.path = path
-        self._synced = time.monotonic()
-        try:
-            if path.is_file():
-                data = path.read_bytes()
-                kept = read(data)
-                if kept != data:
-                    replace(path, kept)
-            self._file: BinaryIO = path.open("ab")
-        except OSError as fault:
-            raise RecordError(f"cannot write {path}: {fault.strerror or fault}") from fault
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Writes a record."""
-        self._file.write(line(record).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > 1:
-            self._sync()
-
-    def __enter__(self) -> Self:
-        """The file, open for appending."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the file."""
-        self._sync()
-        self._file.close()
-
-    def _sync(self) -> None:
-        if self.path.is_file():
-            os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
 
 
 def line(record: Mapping[str, Any]) -> str:
@@ -73,12 +28,3 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-
-
-def replace(path: Path, data: bytes) -> None:
-    """New contents, whole or not at all; a link stays a link, and the file keeps its permissions."""
-    path = path.resolve()
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    shutil.copymode(path, part)
-    part.replace(path)

@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import attrs
 
+from mdsample.core.files import Growing
 from mdsample.core.template import Template
 from mdsample.errors import RecordError
-from mdsample.jobs.lines import OPENING, Lines, parsed
+from mdsample.jobs.lines import OPENING, line, parsed
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import in_full
@@ -179,7 +180,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-class Output(Lines):
+class Output(Growing):
     """A file of records that a job resumes from; a context manager. One line a row, written when the row is done."""
 
     def __init__(self, path: Path, fingerprint: Record) -> None:
@@ -195,21 +196,25 @@ class Output(Lines):
                 continue
             if any(old.get(name) != now.get(name) for name in ("prompt", "fields", "given")):
                 raise RecordError(
-                    f"{self.path} answers row {request.id!r} of another input, with another text; "
+                    f"{self._path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"
                 )
         return [request for request in requests if request.error or request.id not in self._done]
+
+    def write(self, record: Record) -> None:
+        """Appends a record."""
+        self.append(line(record).encode() + b"\n")
 
     def _resume(self, data: bytes, fingerprint: Record) -> bytes:
         *lines, last = data.split(b"\n")
         cut_off = last.startswith(OPENING) and (parsed(last) is None or _parsed(last) is not None)
         if not (cut_off or OPENING.startswith(last)):
-            raise RecordError(f"{self.path} is not a file of records, and is left alone; give another --output")
+            raise RecordError(f"{self._path} is not a file of records, and is left alone; give another --output")
         kept: list[bytes] = []
         for number, raw in enumerate(lines, 1):
             record = _parsed(raw)
             if record is None:
-                raise RecordError(f"line {number} of {self.path} is not a job record; give another --output")
+                raise RecordError(f"line {number} of {self._path} is not a job record; give another --output")
             if record.keys() == {"id", "error"}:
                 continue
             self._check(record, fingerprint)
@@ -225,7 +230,7 @@ class Output(Lines):
         ]
         if said:
             raise RecordError(
-                f"{self.path} was written by another job; give another --output, or the settings it was made with"
+                f"{self._path} was written by another job; give another --output, or the settings it was made with"
                 + "".join(said)
             )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdsample._version import __version__
 from mdsample.core.arrays import Floats
+from mdsample.core.files import new_folder, require_new
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
@@ -80,8 +81,8 @@ def convert(
 
     `name`, `revision`: as `load` takes them. Embedding, head and every matrix of the layers are packed, but for those
     whose rows do not divide into groups and the routers of experts; what is not packed stays in its type. `watch` is
-    told how many weights are done, and of how many. Raises `ModelError`, also if `out` is there already; what a
-    conversion that failed has written is taken away.
+    told how many weights are done, and of how many. Raises `ModelError`, and `WriteError` also if `out` exists; what a
+    conversion that failed has written is removed.
     """
     if bits not in BITS or group_size not in GROUP_SIZES:
         raise ModelError(
@@ -89,10 +90,7 @@ def convert(
             f"groups of {', '.join(map(str, GROUP_SIZES))}"
         )
     packing, target = Packing(bits, group_size), Path(out).expanduser()
-    if target.exists():
-        raise ModelError(f"{target} is there already; nothing is written over, so take another name or remove it")
-    if not target.absolute().parent.is_dir():
-        raise ModelError(f"{target} cannot be made: there is no folder {target.absolute().parent}")
+    require_new(target)
     folder = _folder(name, revision)
     checkpoint = open_checkpoint(folder, read_config(folder))
     tensors = _tensors(checkpoint, packing)
@@ -102,17 +100,9 @@ def convert(
     free = shutil.disk_usage(target.absolute().parent).free
     if needed > free:
         raise ModelError(f"{target} would take {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free there")
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a conversion that was killed
-    try:
-        part.mkdir()
+    with new_folder(target) as part:
         _write_weights(part, tensors, packing, watch)
         _write_rest(folder, part, name, revision, packing)
-        part.rename(target)
-    except OSError as fault:
-        raise ModelError(f"{target} cannot be written: {fault.strerror or fault}") from fault
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     packed = sum(int(np.prod(tensor.piece.shape)) for tensor in tensors if tensor.packed)
     return Converted(folder=target, packing=packing, bytes=needed, parameters=checkpoint.parameters, packed=packed)
 

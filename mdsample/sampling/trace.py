@@ -15,6 +15,7 @@ import numpy as np
 
 from mdsample._version import versions
 from mdsample.core.canvas import Canvas
+from mdsample.core.files import write_whole
 from mdsample.errors import TraceError
 from mdsample.policy.complete import in_full
 from mdsample.sampling.result import Result
@@ -67,8 +68,7 @@ class Trace:
         return last
 
     def save(self, path: str | Path) -> None:
-        """Writes the trace; the file appears whole or not at all."""
-        path = Path(path)
+        """Writes the trace; the file appears whole or not at all. Raises `WriteError`."""
         header = {
             "format": FORMAT,
             **{
@@ -80,13 +80,7 @@ class Trace:
             "rows": len(self.canvas),
         }
         lines = [header, *_rows(self.canvas), *(_event(event) for event in self.events)]
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     @staticmethod
     def load(path: str | Path) -> Trace:

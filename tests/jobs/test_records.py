@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdsample.backend.load import load
 from mdsample.core.template import Template
-from mdsample.errors import PolicyError, RecordError, TemplateError
+from mdsample.errors import PolicyError, RecordError, TemplateError, WriteError
 from mdsample.jobs.job import Answer, Job, in_order
 from mdsample.jobs.lines import line
 from mdsample.jobs.records import Output, Record, Request, read_requests
@@ -43,7 +43,7 @@ def requests() -> list[Request]:
 def answered(job: Job, path: Path) -> None:
     with Output(path, job.fingerprint) as output:
         for answer in job.answers(output.left(requests())):
-            output.append(job.record(answer))
+            output.write(job.record(answer))
 
 
 def records(path: Path) -> dict[int | str, Record]:
@@ -300,5 +300,5 @@ def test_another_text_under_a_known_id_is_refused(job: Job, whole: Path) -> None
 
 def test_a_place_that_cannot_be_written_is_refused(job: Job, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "out.jsonl"):
-        with pytest.raises(RecordError, match="cannot write"):
+        with pytest.raises(WriteError, match="cannot write"):
             Output(path, job.fingerprint)

@@ -15,7 +15,7 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample.backend.reference.weights import Tensors
-from mdsample.errors import ModelError
+from mdsample.errors import ModelError, WriteError
 from mdsample.models import convert as converting
 from mdsample.models.checkpoint import Packed, open_checkpoint
 from mdsample.models.convert import convert
@@ -111,7 +111,7 @@ def test_it_runs_and_says_where_it_comes_from(tmp_path: Path, capsys: pytest.Cap
 def test_nothing_is_written_over_and_nothing_half_written_stays(tmp_path: Path, monkeypatch: Any) -> None:
     source = write_family(tmp_path / "source", "llada", config=WIDE["llada"])
     made = convert(source, tmp_path / "made", group_size=32)
-    with pytest.raises(ModelError, match="made is there already; nothing is written over"):
+    with pytest.raises(WriteError, match="made exists, and nothing is overwritten"):
         convert(source, made.folder, group_size=32)
 
     def interrupt(*_: Any) -> None:
@@ -140,7 +140,7 @@ def test_refusals(tmp_path: Path, monkeypatch: Any) -> None:
     ):
         with pytest.raises(ModelError, match=message):
             convert(name, tmp_path / "out", **options)
-    with pytest.raises(ModelError, match="out cannot be made: there is no folder"):
+    with pytest.raises(WriteError, match=r"cannot write .*out: there is no folder"):
         convert(wide, tmp_path / "no" / "out", group_size=32)
     monkeypatch.setattr(converting.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(ModelError, match=r"would take 0.0 GiB, but 0.0 GiB are free there"):

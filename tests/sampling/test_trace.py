@@ -10,7 +10,7 @@ import pytest
 
 import mdsample
 from mdsample import testing
-from mdsample.errors import TraceError
+from mdsample.errors import TraceError, WriteError
 from mdsample.policy.complete import complete
 from mdsample.sampling.trace import Trace
 from mdsample.testing import ScriptedDenoiser, Symbols
@@ -92,6 +92,6 @@ def _event(text: str, name: str, value: float) -> str:
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(WriteError, match="folder: Is a directory"):
         Trace.load(str(saved)).save(str(folder))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", saved.name]

@@ -209,7 +209,7 @@ def test_wrong_inputs(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FinetuneError, match="no examples"):
         run(folder, tmp_path / "a", examples=[])
     (tmp_path / "b").mkdir()
-    with pytest.raises(FinetuneError, match="is there already and no training of ours"):
+    with pytest.raises(FinetuneError, match="exists and is not a training"):
         run(folder, tmp_path / "b")
     (tmp_path / "file").write_text("")
     with pytest.raises(FinetuneError, match="cannot be written"):

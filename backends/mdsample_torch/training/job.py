@@ -14,6 +14,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from mdsample._version import versions
+from mdsample.core.files import Lock, write_whole
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint, Packed
@@ -38,6 +39,15 @@ def source_folder(name: str | Path, revision: str | None) -> Path:
     return download(source, revision, (*FACTS, *WEIGHTS))
 
 
+def lock(out: Path) -> Lock:
+    """Keeps other trainings out of the folder; `FinetuneError` or `WriteError`."""
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise FinetuneError(f"{out} cannot be written: {fault.strerror or fault}") from fault
+    return Lock(out.absolute())
+
+
 def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settings) -> None:
     """Makes the folder, or checks that it holds a part of this job."""
     data = json.dumps([[example.tokens, example.slot] for example in examples]).encode()
@@ -45,14 +55,14 @@ def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settin
     try:
         if out.exists():
             if not (out / _JOB).is_file():
-                raise FinetuneError(f"{out} is there already and no training of ours; take another name")
+                raise FinetuneError(f"{out} exists and is not a training; take another name")
             if json.loads((out / _JOB).read_text(encoding="utf-8")) != job:
                 raise FinetuneError(f"{out} holds another training (see its {_JOB}); take another name, or remove it")
             if (out / _REPORT).is_file():
                 raise FinetuneError(f"{out} is a finished training; take another name, or remove it")
             return
         out.mkdir(parents=True)
-        (out / _JOB).write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
+        write_whole(out / _JOB, (json.dumps(job, indent=2) + "\n").encode())
     except OSError as fault:
         raise FinetuneError(f"{out} cannot be written: {fault.strerror or fault}") from fault
 
@@ -60,7 +70,7 @@ def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settin
 def forget_after(path: Path, step: int) -> None:
     """Takes lines of steps after `step` out of the log: they are done again."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+    write_whole(path, "".join(line for line in lines if json.loads(line)["step"] <= step).encode())
 
 
 def write_model(out: Path, source: Path, checkpoint: Checkpoint, model: TrainableTrunk) -> None:
@@ -88,5 +98,5 @@ def write_report(out: Path, name: str | Path, examples: int, report: Report, set
     """Writes `report.json` and removes the checkpoints: the training is finished."""
     record = {"model": str(name), "examples": examples, **report.record(), **attrs.asdict(settings)}
     record |= {"versions": versions()}
-    (out / _REPORT).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(out / _REPORT, (json.dumps(record, indent=2) + "\n").encode())
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from mdsample_torch.training.job import (
     LOSSES,
     begin,
     forget_after,
+    lock,
     source_folder,
     write_model,
     write_report,
@@ -60,7 +62,8 @@ def finetune(
     and the loss. Under `torchrun` or `accelerate launch` it trains on several devices; `batch_size` is that of each,
     and all get the same report.
 
-    Raises `ModelError`; as `FinetuneError` if `out` holds something else or the model cannot be trained.
+    Raises `WriteError`, and `ModelError`; as `FinetuneError` if `out` holds something else or the model cannot be
+    trained.
     """
     settings = settings or Settings()
     if not examples:
@@ -76,28 +79,29 @@ def finetune(
     dtype = torch.bfloat16 if half else torch.float32
     checkpoint.check_memory(dtype.itemsize if settings.lora is not None else _TRAINED_BYTES, free_memory(where))
     processes = PartialState(cpu=where.type == "cpu")
-    # the first process makes the folder, the others find it; if it fails they fail alike
-    try:
-        if first_process():
+    with lock(out) if first_process() else nullcontext():
+        # the first process makes the folder, the others find it; if it fails they fail alike
+        try:
+            if first_process():
+                begin(out, source, examples, settings)
+        finally:
+            processes.wait_for_everyone()
+        if not first_process():
             begin(out, source, examples, settings)
-    finally:
+        torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
+        model = TrainableTrunk(checkpoint.trunk).to(dtype)
+        model.load(read_parts(checkpoint, torch.device("cpu"), dtype))
+        if settings.save_memory:
+            model.save_memory()
+        model, trained = _with_adapters(model, settings)
+        report = _train(model, checkpoint, examples, out, settings, where, watch)
+        report = attrs.evolve(report, trained=trained)
+        whole = cast("TrainableTrunk", model.merge_and_unload() if isinstance(model, PeftModel) else model)
+        if first_process():
+            write_model(out, source, checkpoint, whole)
+            write_report(out, name, len(examples), report, settings)
         processes.wait_for_everyone()
-    if not first_process():
-        begin(out, source, examples, settings)
-    torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
-    model = TrainableTrunk(checkpoint.trunk).to(dtype)
-    model.load(read_parts(checkpoint, torch.device("cpu"), dtype))
-    if settings.save_memory:
-        model.save_memory()
-    model, trained = _with_adapters(model, settings)
-    report = _train(model, checkpoint, examples, out, settings, where, watch)
-    report = attrs.evolve(report, trained=trained)
-    whole = cast("TrainableTrunk", model.merge_and_unload() if isinstance(model, PeftModel) else model)
-    if first_process():
-        write_model(out, source, checkpoint, whole)
-        write_report(out, name, len(examples), report, settings)
-    processes.wait_for_everyone()
-    return report
+        return report
 
 
 def first_process() -> bool:

@@ -143,7 +143,7 @@ def _answer(
             screen.count(answer)
             record = job.record(answer)
             if file is not None:
-                file.append(record)
+                file.write(record)
             if json:
                 print(line(record), flush=True)
             elif not quiet:

@@ -103,7 +103,7 @@ def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
             failed |= "error" in record
             sampled += len(record.get("traces", ()))
             kept += sum(trace["kept"] for trace in record.get("traces", ()))
-            file.append(record)
+            file.write(record)
             progress.advance(task)
     typer.echo(f"{len(left)} problems, {sampled} different traces, {kept} kept", err=True)
     return failed
