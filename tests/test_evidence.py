@@ -54,7 +54,7 @@ class Converged(mdsample.Selection):
     """As many as head the ranking and whose argmax has been the same `looks` times."""
 
     name: ClassVar[str] = "converged"
-    looks: int = integer(2, at_least=1)
+    looks: int = integer(default=2, at_least=1)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:

@@ -316,3 +316,39 @@ def test_peak_memory_where_the_backend_knows(tmp_path: Path) -> None:
     assert "GiB at most" in rows._repr_html_()
     other = mdsample.sample(mdsample.load(folder, "reference"), prompts, template=template)
     assert other.peak_memory is None and "GiB" not in other._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: mdsample.parse(3), "parse reads the text of a policy, such as 'med'; got 3"),
+        (lambda model: Template.parse(3), "a template is read from text"),
+        (lambda model: mdsample.sample(model, "a", template=3), "a template is read from text"),
+        (
+            lambda model: mdsample.sample(model, ["a"], template="{prompt}{answer:3}", batch_size="4"),
+            "batch_size must be a whole number; got '4'",
+        ),
+        (
+            lambda model: mdsample.sample(model, ["a"], template="{prompt}{answer:3}", batch_size=True),
+            "batch_size must be a whole number; got True",
+        ),
+        (lambda model: mdsample.load(None), "a model is named by text or a path, such as 'tiny-gsm'; got None"),
+        (lambda model: mdsample.inspect(3), "a model is named by text or a path"),
+        (lambda model: mdsample.load("tiny-gsm", device=3), "device is text, such as 'cpu' or 'float32'; got 3"),
+        (
+            lambda model: Template.parse("{a:2}{b:2}").canvas(model.tokenizer, [{}], given={"a": "x"}),
+            "given is a list with a mapping of slots",
+        ),
+        (
+            lambda model: Template.parse("{a:2}{b:2}").canvas(model.tokenizer, [{}], ids="1"),
+            "row ids are a list of texts and whole numbers",
+        ),
+        (
+            lambda model: Template.parse("{a:2}{b:2}").canvas(model.tokenizer, [{}], ids=[1.5]),
+            r"a row id is text or a whole number; got 1\.5",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_met_with_what_to_pass(call: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(ScriptedDenoiser(Symbols(6)))

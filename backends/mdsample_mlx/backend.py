@@ -8,6 +8,7 @@ from typing import final
 import mlx.core as mx
 
 from mdsample.backend.installed import Choice, Device
+from mdsample.backend.kv_plan import PerThread
 from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
@@ -40,8 +41,9 @@ class MlxDenoiser(Denoiser):
         self.trunk, self.device = trunk, device
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
+        make = trunk.kv_cache
         #: keys and values with the fixed text, and with masks in its place
-        self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
+        self._kept = PerThread(lambda: (None, None) if cache is None else (make(cache), make(cache)))
 
     def restart_peak_memory(self) -> None:
         """Of all that MLX holds."""
@@ -61,7 +63,7 @@ class MlxDenoiser(Denoiser):
         with mx.stream(self.device):
             hidden, *masked = (
                 self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
-                for tokens, kv_cache in zip(passes, self._kv_caches[: len(passes)], strict=True)
+                for tokens, kv_cache in zip(passes, self._kept.caches[: len(passes)], strict=True)
             )
 
             def logits(places: mx.array) -> mx.array:

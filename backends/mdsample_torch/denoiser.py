@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdsample.backend.kv_plan import PerThread
 from mdsample.backend.refusals import Limits
 from mdsample.core.arrays import Bools, Ints
 from mdsample.core.rows import Rows
@@ -71,8 +72,9 @@ class TorchDenoiser(Denoiser):
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
+        make = trunk.kv_cache
         #: keys and values with the fixed text, and with masks in its place
-        self._kv_caches = (None, None) if cache is None else (trunk.kv_cache(cache), trunk.kv_cache(cache))
+        self._kept = PerThread(lambda: (None, None) if cache is None else (make(cache), make(cache)))
 
     def restart_peak_memory(self) -> None:
         """On CUDA; elsewhere nothing is counted."""
@@ -110,7 +112,7 @@ class TorchDenoiser(Denoiser):
         if count == 1 or self.cache is not None or count * query.tokens.size > STACKED_TOKENS:
             return [
                 self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
-                for tokens, kv_cache in zip(passes, self._kv_caches[:count], strict=True)
+                for tokens, kv_cache in zip(passes, self._kept.caches[:count], strict=True)
             ]
         valid, wanted = np.concatenate([query.valid] * count), np.concatenate([query.wanted] * count)
         return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None).chunk(count)

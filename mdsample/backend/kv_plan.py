@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Ints, Longs, arange64
 from mdsample.core.rows import Key, Rows
 from mdsample.models.cache import Cache, Exact, Prefix, check_compatible
+
+_T = TypeVar("_T")
+
+
+class PerThread(threading.local, Generic[_T]):
+    """Keys and values of each thread for itself: two jobs on one model do not read one another's."""
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        """`make` is called once in every thread, when it first asks."""
+        self.caches = make()
 
 
 @attrs.frozen(eq=False)

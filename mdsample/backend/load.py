@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -12,7 +11,7 @@ from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
-from mdsample.models.find import embedded_models, find
+from mdsample.models.find import embedded_models, find, name_text
 
 #: entry points `name = "module:function"`; the function is an `Opener`
 GROUP = "mdsample.backends"
@@ -75,13 +74,14 @@ def load(
 def choose_backend(name: str | Path, backend: str = "auto", setup: Setup = DEFAULT) -> EntryPoint:
     """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
     found = entries()
-    if backend == "auto" and setup == DEFAULT and os.fspath(name) in embedded_models():
+    if backend == "auto" and setup == DEFAULT and name_text(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     elif backend == "auto":
         apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")
         backend = next((name for name in PREFERENCE[apple] if name in found and not missing(found[name])), backend)
     if backend not in found:
-        raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(sorted(found))}, or 'auto' to choose")
+        works = [name for name, entry in sorted(found.items()) if not missing(entry)]
+        raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(works)}, or 'auto' to choose")
     return found[backend]
 
 

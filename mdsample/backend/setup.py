@@ -19,6 +19,12 @@ class Setup:
     #: whether the layers are to be compiled; a backend that compiles nothing refuses it
     compile: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """`TypeError` for what is not text."""
+        for name, value in (("device", self.device), ("dtype", self.dtype)):
+            if not isinstance(value, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"{name} is text, such as 'cpu' or 'float32'; got {value!r:.80}")
+
 
 #: all by itself
 DEFAULT = Setup()

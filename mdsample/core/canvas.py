@@ -18,6 +18,11 @@ from mdsample.core.arrays import Bools, Indices, Ints
 def identities(ids: Sequence[object]) -> tuple[int | str, ...]:
     """Row ids as texts and Python's own numbers; `ValueError` for text that is not valid unicode."""
     # randomness hangs on the type too, so a NumPy integer must become the number that it is
+    if isinstance(ids, str):
+        raise TypeError(f"row ids are a list of texts and whole numbers; got the text {ids!r:.80}")
+    for name in ids:
+        if not isinstance(name, str) and not hasattr(name, "__index__"):
+            raise TypeError(f"a row id is text or a whole number; got {name!r:.80}")
     out = tuple(str(name) if isinstance(name, str) else operator.index(cast("SupportsIndex", name)) for name in ids)
     for name in out:
         if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
@@ -163,4 +168,4 @@ class Canvas:
             valid[i, : len(row)] = True
             empty[i, : len(row)] = np.asarray(where) >= 0 if blank is None else blank[i]
         tokens[empty] = mask_id
-        return Canvas(tokens, empty, slot, valid, names, tuple(range(len(rows)) if ids is None else ids))
+        return Canvas(tokens, empty, slot, valid, names, range(len(rows)) if ids is None else ids)

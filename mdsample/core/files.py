@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, final
@@ -77,7 +77,6 @@ def require_writable(path: str | Path) -> None:
                 pass
 
 
-@final
 class Growing:
     """A file that is read once, and then grows; a context manager.
 
@@ -149,7 +148,7 @@ def require_new(path: str | Path) -> None:
 
 
 @contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
+def new_folder(path: str | Path) -> Generator[Path]:
     """A folder to fill, which takes this name when the block ends without an error; otherwise it is removed.
 
     Until then it is `path` with `.part`. One that a killed process left is removed first. Raises `WriteError`, also if
@@ -238,7 +237,7 @@ def meant(path: str | Path) -> Path | None:
 
 
 @contextmanager
-def _told(path: str | Path) -> Iterator[None]:
+def _told(path: str | Path) -> Generator[None]:
     """Faults of the system as `WriteError` with the name of the file."""
     try:
         yield

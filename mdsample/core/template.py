@@ -75,6 +75,8 @@ class Template:
     @staticmethod
     def parse(text: str) -> Template:
         """Reads a template; raises `TemplateError` that points at the fault."""
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a template is read from text, such as '{{prompt}}{{answer:4}}'; got {text!r:.80}")
         pieces: list[Text | Field | Slot] = []
         literal = ""
         last = 0
@@ -212,6 +214,8 @@ class Template:
 
         `given`: for every row the texts of slots that it brings, by name; none by default.
         """
+        if isinstance(given, str | Mapping):
+            raise TypeError(f"given is a list with a mapping of slots to texts for every row; got {given!r:.80}")
         if given is not None and len(given) != len(rows):
             raise TemplateError(f"{len(rows)} rows need as many mappings of what is given; got {len(given)}")
         self._check_rows(tokenizer, rows)

@@ -100,7 +100,7 @@ class About:
     template: str
     #: the longest row it can take, tokens
     max_length: int
-    #: what it keeps from one forward pass to the next, of the last one's rows only, so one job at a time
+    #: what it keeps from one forward pass to the next, of the last one's rows only, each thread for itself
     cache: Cache | None = None
 
 

@@ -11,12 +11,19 @@ from mdsample.errors import ModelError
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
+def name_text(name: str | Path) -> str:
+    """What a model is called; `TypeError` for what is neither text nor a path."""
+    if not isinstance(name, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a model is named by text or a path, such as 'tiny-gsm'; got {name!r:.80}")
+    return os.fspath(name)
+
+
 def find(name: str | Path, revision: str | None) -> Path | str:
     """The folder of an embedded or local model, or else the id of a model on the hub; nothing is fetched.
 
     Raises `ModelError` for a name that is none of these, and for a revision of a folder.
     """
-    text = os.fspath(name)
+    text = name_text(name)
     folder = embedded_folder(text) if text in embedded_models() else Path(text).expanduser()
     if text and folder.is_dir():
         if revision is not None:

@@ -13,7 +13,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.settings import items, text
+from mdsample.policy.settings import items, part, text
 
 
 class Rule(Protocol):
@@ -67,7 +67,7 @@ class _Static:
 
 
 @final
-@attrs.frozen
+@part
 class Ban(Constraint):
     """Tokens that are never sampled, in any slot: token ids, or texts that are one token each.
 
@@ -95,7 +95,7 @@ def _slot_number(part: str, slot: str, canvas: Canvas) -> int:
 
 
 @final
-@attrs.frozen
+@part
 class Allow(Constraint):
     """Slot `slot` holds these tokens only: token ids, or texts that are one token each.
 
@@ -104,7 +104,7 @@ class Allow(Constraint):
 
     name: ClassVar[str] = "allow"
     tokens: tuple[int | str, ...] = items("token ids and texts", _is_token, of="tokens")
-    slot: str = text("answer", of="slot", kw_only=True)
+    slot: str = text(default="answer", of="slot", kw_only=True)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Looks the tokens up."""
@@ -115,13 +115,13 @@ class Allow(Constraint):
 
 
 @final
-@attrs.frozen
+@part
 class Characters(Constraint):
     """Slot `slot` is written with these characters only (and may end with the end token)."""
 
     name: ClassVar[str] = "characters"
     characters: str = text(of="characters")
-    slot: str = text("answer", of="slot", kw_only=True)
+    slot: str = text(default="answer", of="slot", kw_only=True)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Finds the tokens whose text has no other character."""
@@ -139,7 +139,7 @@ class Characters(Constraint):
 
 
 @final
-@attrs.frozen
+@part
 class Choices(Constraint):
     """Slot `slot` holds one of these texts, padded with the end token; each must fit the slot.
 
@@ -150,7 +150,7 @@ class Choices(Constraint):
     name: ClassVar[str] = "choices"
     static: ClassVar[bool] = False  # each committed token may rule texts out
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
-    slot: str = text("answer", of="slot", kw_only=True)
+    slot: str = text(default="answer", of="slot", kw_only=True)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """One list a slot."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-import attrs
-
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.settings import integer, real
+from mdsample.policy.settings import integer, part, real
 
 
 class Draw(Part):
@@ -18,7 +16,7 @@ class Draw(Part):
 
 
 @final
-@attrs.frozen
+@part
 class Greedy(Draw):
     """The most probable token, the lowest id among equals (LLaDA, Dream, Fast-dLLM at their default, temperature 0)."""
 
@@ -26,7 +24,7 @@ class Greedy(Draw):
 
 
 @final
-@attrs.frozen
+@part
 class Temperature(Draw):
     """A draw from softmax(logits / `t`), by inverse CDF with one uniform per position.
 
@@ -37,7 +35,7 @@ class Temperature(Draw):
     """
 
     name: ClassVar[str] = "temperature"
-    t: float = real(1.0, above=0)
-    top_p: float = real(1.0, above=0, at_most=1, kw_only=True)
-    top_k: int = integer(0, at_least=0, kw_only=True)
-    min_p: float = real(0.0, at_least=0, below=1, kw_only=True)
+    t: float = real(default=1.0, above=0)
+    top_p: float = real(default=1.0, above=0, at_most=1, kw_only=True)
+    top_k: int = integer(default=0, at_least=0, kw_only=True)
+    min_p: float = real(default=0.0, at_least=0, below=1, kw_only=True)

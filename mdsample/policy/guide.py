@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-import attrs
-
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.settings import real
+from mdsample.policy.settings import part, real
 
 
 class Guide(Part):
@@ -20,7 +18,7 @@ class Guide(Part):
 
 
 @final
-@attrs.frozen
+@part
 class NoGuide(Guide):
     """The model's logits as they are."""
 
@@ -28,7 +26,7 @@ class NoGuide(Guide):
 
 
 @final
-@attrs.frozen
+@part
 class Cfg(Guide):
     """Classifier-free guidance: logits = u + (`scale` + 1)(c − u), u from the text with its fixed part masked.
 
@@ -38,4 +36,4 @@ class Cfg(Guide):
 
     name: ClassVar[str] = "cfg"
     passes: ClassVar[int] = 2
-    scale: float = real(1.0, at_least=0)
+    scale: float = real(default=1.0, at_least=0)

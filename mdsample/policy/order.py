@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, final
 
-import attrs
 import numpy as np
 
 from mdsample.core.arrays import Doubles
@@ -18,7 +17,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.evidence import TrialEntropy
-from mdsample.policy.settings import integer, items, real
+from mdsample.policy.settings import integer, items, part, real
 from mdsample.policy.view import Evidence, View
 
 
@@ -39,7 +38,7 @@ class Order(Part):
 
 
 @final
-@attrs.frozen
+@part
 class Confidence(Order):
     """Highest top probability first (LLaDA's low-confidence remasking; Top-K of arXiv 2502.06768, section 4).
 
@@ -48,7 +47,7 @@ class Confidence(Order):
     """
 
     name: ClassVar[str] = "confidence"
-    noise: float = real(0.0, at_least=0, kw_only=True)
+    noise: float = real(default=0.0, at_least=0, kw_only=True)
 
     @property
     def noise_scale(self) -> float:
@@ -62,7 +61,7 @@ class Confidence(Order):
 
 
 @final
-@attrs.frozen
+@part
 class Margin(Order):
     """Largest gap between the two highest probabilities first (arXiv 2502.06768, section 4: Top-K margin).
 
@@ -70,7 +69,7 @@ class Margin(Order):
     """
 
     name: ClassVar[str] = "margin"
-    noise: float = real(0.0, at_least=0, kw_only=True)
+    noise: float = real(default=0.0, at_least=0, kw_only=True)
 
     @property
     def noise_scale(self) -> float:
@@ -83,7 +82,7 @@ class Margin(Order):
 
 
 @final
-@attrs.frozen
+@part
 class Entropy(Order):
     """Lowest entropy first (entropy decoding; the order of MED, arXiv 2510.19990, and EB, 2505.24857). Nats.
 
@@ -91,7 +90,7 @@ class Entropy(Order):
     """
 
     name: ClassVar[str] = "entropy"
-    noise: float = real(0.0, at_least=0, kw_only=True)
+    noise: float = real(default=0.0, at_least=0, kw_only=True)
 
     @property
     def noise_scale(self) -> float:
@@ -104,7 +103,7 @@ class Entropy(Order):
 
 
 @final
-@attrs.frozen
+@part
 class PositionBiased(Order):
     """Highest exp(−`decay` · i) · c first: i counts the row's open positions from 0, c is the top probability.
 
@@ -114,7 +113,7 @@ class PositionBiased(Order):
     """
 
     name: ClassVar[str] = "position-biased"
-    decay: float = real(0.25, at_least=0)
+    decay: float = real(default=0.25, at_least=0)
 
     def rank(self, view: View) -> Doubles:
         """Minus the logarithm of the score."""
@@ -122,7 +121,7 @@ class PositionBiased(Order):
 
 
 @final
-@attrs.frozen
+@part
 class Lookahead(Order):
     """Tries the `k` positions of lowest entropy, each with its most probable token, and ranks them by what that leaves.
 
@@ -134,8 +133,8 @@ class Lookahead(Order):
     """
 
     name: ClassVar[str] = "lookahead"
-    k: int = integer(8, at_least=2, at_most=1024)
-    own: float = real(1.0, at_least=0, kw_only=True)
+    k: int = integer(default=8, at_least=2, at_most=1024)
+    own: float = real(default=1.0, at_least=0, kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
@@ -152,7 +151,7 @@ class Lookahead(Order):
 
 
 @final
-@attrs.frozen
+@part
 class LeftToRight(Order):
     """The leftmost blank first: autoregressive order."""
 
@@ -164,7 +163,7 @@ class LeftToRight(Order):
 
 
 @final
-@attrs.frozen
+@part
 class RightToLeft(Order):
     """The rightmost blank first."""
 
@@ -176,7 +175,7 @@ class RightToLeft(Order):
 
 
 @final
-@attrs.frozen
+@part
 class Random(Order):
     """A uniformly random order, new in every step (ancestral sampling; Dream's `origin`, LLaDA's `random`)."""
 
@@ -193,7 +192,7 @@ class Random(Order):
 
 
 @final
-@attrs.frozen
+@part
 class Fixed(Order):
     """A given order: `permutation` lists the row's open positions (0 = first blank of the row), first to fill first.
 

@@ -10,15 +10,10 @@ import numpy as np
 
 from mdsample.core.arrays import Bools
 from mdsample.policy.evidence import WrittenLogProb
-from mdsample.policy.settings import integer, real
 from mdsample.policy.view import View
 
 #: what stands for −inf, which η = 0 could not scale
 _FLOOR = -1e30
-
-# the two parts that share a plan have the same settings
-ETA = real(1.0, at_least=0)
-STEPS = integer(512, at_least=1, kw_only=True)
 
 
 def planned(view: View, eta: float, steps: int) -> Bools:

@@ -135,6 +135,8 @@ def parse(text: str, *, parts: Parts = ()) -> Policy:
     `parts`: parts of your own that the text may name, as `[Half]` or `{"half": Half}`; the mapping may hold presets,
     functions that return a `Policy`, too. Those of installed packages are known without (`mdsample.policy.installed`).
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"parse reads the text of a policy, such as 'med'; got {text!r:.80}")
     own = by_name(parts)
     scan = _Scanner(text)
     policy = Policy()

@@ -11,19 +11,11 @@ from functools import lru_cache
 
 import attrs
 
-from mdsample.policy.settings import choice, integer, real
-
 KINDS = ("cap", "rescale", "conf", "loop")
 #: published η by kind, for 1,024 steps
 _ETA = {"cap": 0.008, "rescale": 0.015, "conf": 1.0, "loop": 0.02}
 #: `loop`: times between which the clock is paused for α, and α there
 ON, OFF, HELD = 0.55, 0.05, 0.9
-
-
-# the two parts that share a clock have the same settings
-KIND = choice(KINDS, "cap")
-ETA = real(None, at_least=0, at_most=1, optional=True, kw_only=True)
-STEPS = integer(1024, at_least=1, kw_only=True)
 
 
 @attrs.frozen

@@ -5,19 +5,16 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, final
 
-import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat, part_text
 from mdsample.policy.evidence import WrittenLogProb
-from mdsample.policy.p2 import ETA as P2_ETA
-from mdsample.policy.p2 import STEPS as P2_STEPS
 from mdsample.policy.p2 import planned
-from mdsample.policy.remdm import ETA, KIND, STEPS, clock
+from mdsample.policy.remdm import KINDS, clock
 from mdsample.policy.selection import P2Reveal
-from mdsample.policy.settings import integer, real
+from mdsample.policy.settings import choice, integer, part, real
 from mdsample.policy.view import Evidence, View
 
 
@@ -38,7 +35,7 @@ class Revise(Part):
 
 
 @final
-@attrs.frozen
+@part
 class Never(Revise):
     """What is committed stays."""
 
@@ -70,7 +67,7 @@ class RandomRevise(Revise):
 
 
 @final
-@attrs.frozen
+@part
 class RemdmRemask(RandomRevise):
     """ReMDM's coins: each token that was there before this step is masked again with probability σ (arXiv 2503.00307).
 
@@ -82,10 +79,10 @@ class RemdmRemask(RandomRevise):
 
     name: ClassVar[str] = "remdm-remask"
     remembers: ClassVar[bool] = True
-    kind: str = KIND
-    eta: float | None = ETA
-    steps: int = STEPS
-    limit: int = integer(512, at_least=1, kw_only=True)
+    kind: str = choice(KINDS, default="cap")
+    eta: float | None = real(default=None, at_least=0, at_most=1, optional=True, kw_only=True)
+    steps: int = integer(default=1024, at_least=1, kw_only=True)
+    limit: int = integer(default=512, at_least=1, kw_only=True)
 
     @property
     def budget(self) -> int:
@@ -104,7 +101,7 @@ class RemdmRemask(RandomRevise):
 
 
 @final
-@attrs.frozen
+@part
 class BelowConfidence(Revise):
     """Masks again what has become unlikely: tokens whose probability in this look is below `probability`.
 
@@ -118,8 +115,8 @@ class BelowConfidence(Revise):
 
     name: ClassVar[str] = "below-confidence"
     remembers: ClassVar[bool] = True
-    probability: float = real(0.9, above=0, at_most=1)
-    limit: int = integer(512, at_least=1, kw_only=True)
+    probability: float = real(default=0.9, above=0, at_most=1)
+    limit: int = integer(default=512, at_least=1, kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
@@ -143,7 +140,7 @@ class BelowConfidence(Revise):
 
 
 @final
-@attrs.frozen
+@part
 class P2Remask(Revise):
     """P2's path planning by the model itself: masks what is not among the best that are to stand (arXiv 2502.03540).
 
@@ -155,9 +152,9 @@ class P2Remask(Revise):
     """
 
     name: ClassVar[str] = "p2-remask"
-    eta: float = P2_ETA
-    steps: int = P2_STEPS
-    limit: int = integer(4096, at_least=1, kw_only=True)
+    eta: float = real(default=1.0, at_least=0)
+    steps: int = integer(default=512, at_least=1, kw_only=True)
+    limit: int = integer(default=4096, at_least=1, kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:

@@ -27,17 +27,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, final
 
-import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Ints, arange64
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.evidence import Divergence, WrittenLogProb
-from mdsample.policy.p2 import ETA as P2_ETA
-from mdsample.policy.p2 import STEPS as P2_STEPS
 from mdsample.policy.p2 import planned
-from mdsample.policy.remdm import ETA, KIND, STEPS, clock
-from mdsample.policy.settings import integer, real
+from mdsample.policy.remdm import KINDS, clock
+from mdsample.policy.settings import choice, integer, part, real
 from mdsample.policy.view import Evidence, Ranked, View, bounds, capped
 
 
@@ -73,12 +70,12 @@ class RandomSelection(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class Top(Selection):
     """The first `k` of the ranking. Default 1: one at a time, which is exact."""
 
     name: ClassVar[str] = "top"
-    k: int = integer(1, at_least=1, values=(1, 2, 3, 4, 6, 8))
+    k: int = integer(default=1, at_least=1, values=(1, 2, 3, 4, 6, 8))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """`k` everywhere."""
@@ -86,7 +83,7 @@ class Top(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class Steps(Selection):
     """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
 
@@ -95,7 +92,7 @@ class Steps(Selection):
     """
 
     name: ClassVar[str] = "steps"
-    n: int = integer(128, at_least=1)
+    n: int = integer(default=128, at_least=1)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """Eligible blanks over their share of the remaining steps, rounded up."""
@@ -106,7 +103,7 @@ class Steps(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class BelowEntropy(Selection):
     """While each entropy is below `entropy` nats, at most `k`: multi-token entropy decoding (MED, arXiv 2510.19990).
 
@@ -115,8 +112,8 @@ class BelowEntropy(Selection):
     """
 
     name: ClassVar[str] = "below-entropy"
-    entropy: float = real(0.2, above=0, values=(0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6))
-    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+    entropy: float = real(default=0.2, above=0, values=(0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6))
+    k: int | None = integer(default=None, at_least=1, optional=True, kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix with every H < `entropy`."""
@@ -124,7 +121,7 @@ class BelowEntropy(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class EntropyBound(Selection):
     """While ΣH − max H <= `bound` nats, at most `k`: the EB-Sampler (arXiv 2505.24857).
 
@@ -133,8 +130,8 @@ class EntropyBound(Selection):
     """
 
     name: ClassVar[str] = "entropy-bound"
-    bound: float = real(0.1, at_least=0, values=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0))
-    k: int | None = integer(None, at_least=1, optional=True, kw_only=True)
+    bound: float = real(default=0.1, at_least=0, values=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0))
+    k: int | None = integer(default=None, at_least=1, optional=True, kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix within the bound."""
@@ -142,7 +139,7 @@ class EntropyBound(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class ErrorBudget(Selection):
     """While the run's Σ b, b = ΣH − max H of a step, stays within `total` nats times the share of the blanks filled.
 
@@ -165,12 +162,12 @@ class ErrorBudget(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class AboveConfidence(Selection):
     """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there)."""
 
     name: ClassVar[str] = "above-confidence"
-    probability: float = real(0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6))
+    probability: float = real(default=0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix with every c >= `probability`."""
@@ -178,7 +175,7 @@ class AboveConfidence(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class CumulativeConfidence(Selection):
     """While the product of the top probabilities is at least `probability`.
 
@@ -188,7 +185,7 @@ class CumulativeConfidence(Selection):
     """
 
     name: ClassVar[str] = "cumulative-confidence"
-    probability: float = real(0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.4))
+    probability: float = real(default=0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.4))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix whose product is large enough."""
@@ -196,7 +193,7 @@ class CumulativeConfidence(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class Factor(Selection):
     """While (n + 1)(1 − c_n) < `factor`, c_n the smallest top probability so far (Fast-dLLM, arXiv 2505.22618).
 
@@ -205,7 +202,7 @@ class Factor(Selection):
     """
 
     name: ClassVar[str] = "factor"
-    factor: float = real(0.75, above=0, values=(0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5))
+    factor: float = real(default=0.75, above=0, values=(0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
@@ -215,7 +212,7 @@ class Factor(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class Frechet(Selection):
     """While Σc − (n − 1) − (1 − c_n) > `margin`, c_n the smallest so far (Fast-dLLM++, arXiv 2606.02955).
 
@@ -224,7 +221,7 @@ class Frechet(Selection):
     """
 
     name: ClassVar[str] = "frechet"
-    margin: float = real(0.25, values=(0.95, 0.9, 0.75, 0.5, 0.25, 0.0))
+    margin: float = real(default=0.25, values=(0.95, 0.9, 0.75, 0.5, 0.25, 0.0))
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
@@ -235,7 +232,7 @@ class Frechet(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class Stable(Selection):
     """All converged positions with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
 
@@ -247,9 +244,9 @@ class Stable(Selection):
     """
 
     name: ClassVar[str] = "stable"
-    probability: float = real(0.9, above=0, at_most=1)
-    shift: float = real(0.01, above=0, kw_only=True)
-    looks: int = integer(2, at_least=1, kw_only=True)
+    probability: float = real(default=0.9, above=0, at_most=1)
+    shift: float = real(default=0.01, above=0, kw_only=True)
+    looks: int = integer(default=2, at_least=1, kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
@@ -267,7 +264,7 @@ class Stable(Selection):
 
 
 @final
-@attrs.frozen
+@part
 class LinearTime(RandomSelection):
     """The linear noise schedule in `steps` steps: each blank is filled with probability 1 − s/t (Dream's `origin`).
 
@@ -278,7 +275,7 @@ class LinearTime(RandomSelection):
     """
 
     name: ClassVar[str] = "linear-time"
-    steps: int = integer(512, at_least=1)
+    steps: int = integer(default=512, at_least=1)
 
     def chances(self, view: View, ranked: Ranked) -> Doubles:
         """Binomial(number, 1 / steps left)."""
@@ -286,7 +283,7 @@ class LinearTime(RandomSelection):
 
 
 @final
-@attrs.frozen
+@part
 class RemdmReveal(RandomSelection):
     """ReMDM's clock: each blank is filled with probability (α' − (1 − σ)α)/(1 − α) (arXiv 2503.00307).
 
@@ -297,9 +294,9 @@ class RemdmReveal(RandomSelection):
     """
 
     name: ClassVar[str] = "remdm-reveal"
-    kind: str = KIND
-    eta: float | None = ETA
-    steps: int = STEPS
+    kind: str = choice(KINDS, default="cap")
+    eta: float | None = real(default=None, at_least=0, at_most=1, optional=True, kw_only=True)
+    steps: int = integer(default=1024, at_least=1, kw_only=True)
 
     def chances(self, view: View, ranked: Ranked) -> Doubles:
         """Binomial(number, probability of the step)."""
@@ -308,7 +305,7 @@ class RemdmReveal(RandomSelection):
 
 
 @final
-@attrs.frozen
+@part
 class P2Reveal(Selection):
     """P2's clock: as many blanks as are among the best ⌈N · i / steps⌉ of a row's N blanks and tokens (2502.03540).
 
@@ -318,8 +315,8 @@ class P2Reveal(Selection):
     """
 
     name: ClassVar[str] = "p2-reveal"
-    eta: float = P2_ETA
-    steps: int = P2_STEPS
+    eta: float = real(default=1.0, at_least=0)
+    steps: int = integer(default=512, at_least=1, kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, dataclass_transform, final
 
 import attrs
 
+_T = TypeVar("_T")
 _LARGEST = 2**31 - 1  # counts meet int32 arrays
 #: key of a setting's `Domain` in the metadata of its attrs field
 DOMAIN = "domain"
@@ -48,8 +49,8 @@ def domains(part: type) -> dict[str, Domain | None]:
 
 
 def real(
-    default: Any = attrs.NOTHING,
     *,
+    default: Any = attrs.NOTHING,
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
@@ -58,7 +59,10 @@ def real(
     values: Sequence[float] = (),
     kw_only: bool = False,
 ) -> Any:
-    """An attrs field for a finite real number within stated limits; `values` are worth trying, from safe to bold."""
+    """A field for a finite real number within stated limits; `values` are worth trying, from safe to bold.
+
+    `default` and `kw_only` are given by name at the field itself, where type checkers look for them (see `part`).
+    """
 
     def convert(value: Any) -> Any:
         try:
@@ -76,8 +80,8 @@ def real(
 
 
 def integer(
-    default: Any = attrs.NOTHING,
     *,
+    default: Any = attrs.NOTHING,
     at_least: int | None = None,
     at_most: int | None = None,
     optional: bool = False,
@@ -100,7 +104,7 @@ def integer(
     return _field(default, convert, fits, domain, kw_only)
 
 
-def text(default: Any = attrs.NOTHING, *, of: str = "", values: Sequence[str] = (), kw_only: bool = False) -> Any:
+def text(*, default: Any = attrs.NOTHING, of: str = "", values: Sequence[str] = (), kw_only: bool = False) -> Any:
     """An attrs field for a non-empty string.
 
     `of` is what it means: `slot`, `special token`, `characters`; of any other, `values` has examples.
@@ -118,7 +122,7 @@ def text(default: Any = attrs.NOTHING, *, of: str = "", values: Sequence[str] = 
     )
 
 
-def choice(options: Sequence[str], default: Any = attrs.NOTHING, *, kw_only: bool = False) -> Any:
+def choice(options: Sequence[str], *, default: Any = attrs.NOTHING, kw_only: bool = False) -> Any:
     """An attrs field for one of several strings."""
     domain = Domain("choice", f"one of {', '.join(options)}", values=tuple(options))
     return _field(default, lambda value: value, lambda value: value in options, domain, kw_only)
@@ -141,6 +145,12 @@ def items(
     return _field(
         attrs.NOTHING, convert, fits, Domain("list", f"a list of {kind}", of=of, values=tuple(values)), kw_only
     )
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(attrs.field, real, integer, text, choice, items))
+def part(cls: type[_T]) -> type[_T]:
+    """`attrs.frozen` for a part, so that type checkers and editors see which settings are required and keyword-only."""
+    return attrs.frozen(cls)
 
 
 def _limits(above: float | None, at_least: float | None, at_most: float | None, below: float | None) -> str:

@@ -13,7 +13,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.constraint import Choices
-from mdsample.policy.settings import integer, real, text
+from mdsample.policy.settings import integer, part, real, text
 from mdsample.policy.view import Batch, View
 
 
@@ -74,7 +74,7 @@ def _no_row(batch: Batch) -> Bools:
 
 
 @final
-@attrs.frozen
+@part
 class EarlyExit(Stop):
     """Leave when the slot's marginal entropies sum to less than `entropy` nats; fill the slot from the same look.
 
@@ -84,8 +84,8 @@ class EarlyExit(Stop):
     """
 
     name: ClassVar[str] = "early-exit"
-    entropy: float = real(0.1, above=0, values=(0.001, 0.01, 0.03, 0.1, 0.3, 1.0))
-    slot: str = text("answer", of="slot", kw_only=True)
+    entropy: float = real(default=0.1, above=0, values=(0.001, 0.01, 0.03, 0.1, 0.3, 1.0))
+    slot: str = text(default="answer", of="slot", kw_only=True)
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The slot must exist."""
@@ -116,7 +116,7 @@ class EarlyExit(Stop):
 
 
 @final
-@attrs.frozen
+@part
 class Budget(Stop):
     """At most `nfe` forward passes a row; the last one fills whatever is still blank.
 
@@ -145,7 +145,7 @@ class Budget(Stop):
 
 
 @final
-@attrs.frozen
+@part
 class Ended(Stop):
     """After an end token in a slot the slot's rest counts as filled: the end token is written there without a look.
 
@@ -153,7 +153,7 @@ class Ended(Stop):
     """
 
     name: ClassVar[str] = "ended"
-    token: str = text("end", of="special token")
+    token: str = text(default="end", of="special token")
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The token must exist."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, final
 
-import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Ints
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.settings import integer
+from mdsample.policy.settings import integer, part
 from mdsample.policy.view import Batch
 
 
@@ -27,7 +26,7 @@ class Window(Part):
 
 
 @final
-@attrs.frozen
+@part
 class Whole(Window):
     """Every blank of the row is on offer.
 
@@ -43,7 +42,7 @@ class Whole(Window):
 
 
 @final
-@attrs.frozen
+@part
 class Blocks(Window):
     """The row's open positions in blocks of `size` from left to right; the first block with a blank is on offer.
 
@@ -52,7 +51,7 @@ class Blocks(Window):
     """
 
     name: ClassVar[str] = "blocks"
-    size: int = integer(32, at_least=1)
+    size: int = integer(default=32, at_least=1)
 
     def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished block."""
@@ -60,7 +59,7 @@ class Blocks(Window):
 
 
 @final
-@attrs.frozen
+@part
 class Dilated(Window):
     """Blocks of `size`, each in rounds of places far apart; the first round with a blank is on offer.
 
@@ -71,8 +70,8 @@ class Dilated(Window):
     """
 
     name: ClassVar[str] = "dilated"
-    size: int = integer(32, at_least=1)
-    base: int = integer(2, at_least=2, kw_only=True)
+    size: int = integer(default=32, at_least=1)
+    base: int = integer(default=2, at_least=2, kw_only=True)
 
     def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished round of the first unfinished block."""

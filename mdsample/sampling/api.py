@@ -172,7 +172,7 @@ def _job(
     if not hasattr(model, "predict"):
         raise TypeError(f"the model comes first, as mdsample.load gives it; got {type(model).__name__}")
     source = model.template if template is None else template
-    layout = Template.parse(source) if isinstance(source, str) else source
+    layout = source if isinstance(source, Template) else Template.parse(source)
     sampler = Sampler(default_policy(layout) if policy is None else policy, seed=seed)
     single = is_prompt(prompts)
     if not single and not hasattr(prompts, "__iter__"):

@@ -30,6 +30,16 @@ def as_seed(seed: object) -> int:
     return operator.index(cast("SupportsIndex", seed))
 
 
+def as_batch_size(size: object) -> int:
+    """Rows in one forward pass; `TypeError` or `ValueError` for what is not a whole number above 0."""
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise TypeError(f"batch_size must be a whole number; got {size!r:.80}")
+    number = operator.index(cast("SupportsIndex", size))
+    if number < 1:
+        raise ValueError(f"batch_size must be at least 1; got {number}")
+    return number
+
+
 def require_canvas(denoiser: object, canvas: object) -> None:
     """Raises `TypeError` unless these are a model and a canvas, in this order."""
     if isinstance(denoiser, Canvas):

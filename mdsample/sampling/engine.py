@@ -24,6 +24,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
 from mdsample.models.denoiser import Denoiser
+from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
 from mdsample.sampling.sampler import Sampler, advance, begin
@@ -94,9 +95,7 @@ class Engine:
         on_step: Callable[[State], None] | None = None,
     ) -> None:
         """At most `batch_size` rows in one forward pass. `on_step` sees the state of each chunk that took part."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        self._denoiser, self._batch_size, self._on_step = denoiser, batch_size, on_step
+        self._denoiser, self._batch_size, self._on_step = denoiser, as_batch_size(batch_size), on_step
         self._chunks: list[_Chunk] = []
         self._finished: list[tuple[int, Row]] = []
         self._numbers = count()

@@ -20,7 +20,7 @@ from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
-from mdsample.sampling.arguments import as_policy, as_seed, require_canvas
+from mdsample.sampling.arguments import as_batch_size, as_policy, as_seed, require_canvas
 from mdsample.sampling.observe import Asking, answered, observe, restrict
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.previous import note, recall
@@ -37,14 +37,13 @@ class Sampler:
 
     def run(self, denoiser: Denoiser, canvas: Canvas, *, batch_size: int | None = None) -> Result:
         """Fills the canvas, at most `batch_size` rows in one forward pass (by default all of them)."""
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        size = None if batch_size is None else as_batch_size(batch_size)
         began = time.perf_counter()
         plan = self.plan(denoiser, canvas)
         denoiser.restart_peak_memory()
         state = self.start(denoiser, canvas, plan)
         while not state.done:
-            running = np.flatnonzero(state.active)[:batch_size].astype(np.int32)
+            running = np.flatnonzero(state.active)[:size].astype(np.int32)
             state, _ = self.step(denoiser, state, plan, running)
         return self.result(denoiser, state, time.perf_counter() - began, denoiser.peak_memory)
 

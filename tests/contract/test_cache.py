@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,17 @@ def test_a_look_that_fails_leaves_nothing_half_written(folders: dict[str, Path],
     while not state.done:
         state, _ = sampler.step(model, state)
     assert (state.tokens == sampler.run(plain, canvas).state.tokens).all()
+
+
+@backends
+def test_threads_on_one_model_do_not_read_what_another_keeps(folders: dict[str, Path], backend: str) -> None:
+    model, policy = opened(folders["llada"], backend, Dual(3)), mdsample.parse("entropy+top(1)")
+    prompts = ["the cat", "Ann has 12 coins", "", "Ben has 7"]
+
+    def texts(prompt: str) -> list[list[int]]:
+        canvas = TEMPLATE.canvas(model.tokenizer, [{"prompt": prompt}] * 2)
+        return [row.tokens.tolist() for row in mdsample.Sampler(policy).run(model, canvas).rows]
+
+    alone = [texts(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        assert list(pool.map(texts, prompts)) == alone

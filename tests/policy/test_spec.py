@@ -635,7 +635,7 @@ class Half(Selection):
     """A share of what is on offer."""
 
     name: ClassVar[str] = "half"
-    share: float = real(0.5, above=0, at_most=1)
+    share: float = real(default=0.5, above=0, at_most=1)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         return np.ceil(self.share * ranked.number).astype(np.int32)

@@ -177,7 +177,7 @@ class Broken(mdsample.Selection):
 class Idle(Broken):
     """Its setting is of no use."""
 
-    share: float = real(0.5, above=0, at_most=1)
+    share: float = real(default=0.5, above=0, at_most=1)
 
 
 @final
@@ -194,8 +194,8 @@ class Neighbourly(Broken):
 class Positional(Broken):
     """Two settings without a name."""
 
-    one: float = real(0.5)
-    two: float = real(0.5)
+    one: float = real(default=0.5)
+    two: float = real(default=0.5)
 
 
 @final

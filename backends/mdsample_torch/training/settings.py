@@ -15,20 +15,20 @@ class Settings:
 
     name = "finetune"
     #: rank of the low-rank adapters on every matrix of attention and dense middle; `None`: all weights are trained
-    lora: int | None = integer(None, at_least=1, optional=True)
-    epochs: float = real(3.0, above=0)
+    lora: int | None = integer(default=None, at_least=1, optional=True)
+    epochs: float = real(default=3.0, above=0)
     #: rows in a step, on each device
-    batch_size: int = integer(16, at_least=1)
+    batch_size: int = integer(default=16, at_least=1)
     #: steps whose gradients are added up
-    accumulate: int = integer(1, at_least=1)
+    accumulate: int = integer(default=1, at_least=1)
     #: AdamW's highest rate; it rises over the first 5 % of the steps, then falls to 0 as a cosine
-    learning_rate: float = real(1e-4, above=0)
+    learning_rate: float = real(default=1e-4, above=0)
     #: whether products are computed in bfloat16, and the frozen weights under adapters kept in it
     bfloat16: bool = False
     #: whether activations are computed twice instead of being kept
     save_memory: bool = False
     #: steps between checkpoints
-    save_every: int = integer(200, at_least=1)
+    save_every: int = integer(default=200, at_least=1)
     seed: int = 0
 
 

@@ -97,7 +97,7 @@ def _require_new_trace(path: Path) -> None:
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if not file.readline().startswith(b'{"format": '):
-                raise UsageError(f"--trace: {path} exists and is not a trace; give another name, or remove it")
+                raise UsageError(f"--trace: {path} is there and is no trace; give another name, or remove it")
 
 
 def _run(

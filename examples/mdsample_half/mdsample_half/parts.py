@@ -16,7 +16,7 @@ class Half(mdsample.Selection):
     """A share of what is on offer, rounded up: a row takes log2 of its blanks passes at `share` 0.5, the default."""
 
     name: ClassVar[str] = "half"
-    share: float = real(0.5, above=0, at_most=1, values=(0.1, 0.2, 0.3, 0.5, 0.8))
+    share: float = real(default=0.5, above=0, at_most=1, values=(0.1, 0.2, 0.3, 0.5, 0.8))
 
     def count(self, view: mdsample.View, ranked: mdsample.Ranked) -> Ints:
         """The share of `ranked.number`, `[B]`."""
