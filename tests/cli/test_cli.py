@@ -25,6 +25,8 @@ from mdsample_cli.groups import Without, grouped
 from mdsample_cli.main import main
 from mdsample_cli.options import ModelOptions
 
+from mdsample.backend.installed import installed_backends
+
 #: the template of `tiny-gsm`, so that the task's problems are the model's sample problems
 TEMPLATE = "Question: {prompt}\nReasoning:{reasoning:96}\nAnswer:{answer:4}"
 SHORT = "Q {prompt} A{answer:3}"
@@ -138,7 +140,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["run", "--model", folder], f"{folder} holds no config.json, so it is not a model folder"),
         (
             [*run, "--backend", "abacus"],
-            "there is no backend 'abacus'; installed: mlx, reference, torch, or 'auto' to choose",
+            f"there is no backend 'abacus'; installed: {', '.join(backend.name for backend in installed_backends() if not backend.fault)}, or 'auto' to choose",
         ),
         (
             [*run, "--revision", "main"],
