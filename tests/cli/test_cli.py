@@ -90,6 +90,7 @@ def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
+    working = ", ".join(backend.name for backend in installed_backends() if not backend.fault)
     run = ("run", "--model", model)
     folder, absent = tmp_path, tmp_path / "absent"
     for arguments, message in (
@@ -140,7 +141,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["run", "--model", folder], f"{folder} holds no config.json, so it is not a model folder"),
         (
             [*run, "--backend", "abacus"],
-            f"there is no backend 'abacus'; installed: {', '.join(backend.name for backend in installed_backends() if not backend.fault)}, or 'auto' to choose",
+            f"there is no backend 'abacus'; installed: {working}, or 'auto' to choose",
         ),
         (
             [*run, "--revision", "main"],
