@@ -47,6 +47,7 @@ class Named:
     mask_id: int
     end_id: int | None
     start_id: int | None
+    max_length: int
 
 
 @final
@@ -99,7 +100,7 @@ def open_masked_lm(folder: Path, device: torch.device, setup: Setup) -> TorchDen
     kind = str(fields["model_type"])
     sizes = Fields(kind, {name: getattr(config, name, None) for name in ("vocab_size", "max_position_embeddings")})
     vocab_size, positions = sizes.count("vocab_size"), sizes.count("max_position_embeddings")
-    tokenizer = FileTokenizer.read(folder, _named(folder, fields, vocab_size))
+    tokenizer = FileTokenizer.read(folder, _named(folder, fields, vocab_size, positions))
     card = read_card(folder, _template(tokenizer))
     stored = read_stored(FolderFiles(folder))
     refuse_other_types(folder, stored)
@@ -152,7 +153,7 @@ def _config(folder: Path, fields: Mapping[str, object]) -> Any:
     return config
 
 
-def _named(folder: Path, fields: Mapping[str, object], vocab_size: int) -> Named:
+def _named(folder: Path, fields: Mapping[str, object], vocab_size: int, positions: int) -> Named:
     """Special tokens: as `config.json` says, else by their role in the tokenizer's files, else by their usual text."""
     special = read_special(folder)
 
@@ -166,7 +167,7 @@ def _named(folder: Path, fields: Mapping[str, object], vocab_size: int) -> Named
             f"{folder} names no mask token: config.json lacks mask_token_id, tokenizer_config.json mask_token, and "
             "tokenizer.json has neither [MASK] nor <mask>"
         )
-    return Named(vocab_size, mask, token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>"))
+    return Named(vocab_size, mask, token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>"), positions)
 
 
 def _template(tokenizer: FileTokenizer) -> str:

@@ -9,11 +9,13 @@ from typing import cast
 
 import attrs
 
-from mdsample.errors import ModelError
-from mdsample.models.files import CARD
+from mdsample.core.template import Template
+from mdsample.errors import ModelError, TemplateError
+from mdsample.models.files import CARD, read_text
 
 #: the template of a model that names none
 TEMPLATE = "{prompt}{answer:128}"
+_LONGEST = 1 << 16  # bytes
 
 
 @attrs.frozen
@@ -37,27 +39,34 @@ def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     be used is a `ModelError` as well.
     """
     path = folder / CARD
-    said: dict[str, object] = {}
-    if path.is_file():
-        try:
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path} is not valid TOML: {error}") from error
+    text = read_text(path, _LONGEST) or ""
+    try:
+        said: dict[str, object] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid TOML: {error}") from error
     known = ("template", "description")
     for key, value in said.items():
         if key not in known:
-            raise ModelError(f"{path}: unknown key {key!r}; known keys: {', '.join(known)}")
+            raise ModelError(f"{path}: unknown key {key!r:.80}; known keys: {', '.join(known)}")
         if not isinstance(value, str):
-            raise ModelError(f"{path}: {key} must be a text; got {value!r}")
+            raise ModelError(f"{path}: {key} must be a text; got {value!r:.80}")
     texts = cast("dict[str, str]", said)
     plain = texts.get("template", template)
-    suits = plain if "template" in texts else _in_chat(folder, plain)
+    suits = _checked(path, plain) if "template" in texts else _in_chat(folder, plain)
     return Card(_name(folder), suits, texts.get("description", ""), plain)
+
+
+def _checked(path: Path, template: str) -> str:
+    try:
+        Template.parse(template)
+    except TemplateError as error:
+        sentence, *_ = str(error).split("\n")  # the caret belongs to a template that was typed
+        raise ModelError(f"{path}: template: {sentence}") from error
+    return template
 
 
 def _in_chat(folder: Path, template: str) -> str:
     # imported here: it imports this file
-    from mdsample.core.template import Template
     from mdsample.models.chat_template import read_chat_template
 
     chat = read_chat_template(folder)

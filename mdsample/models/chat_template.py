@@ -18,7 +18,7 @@ import attrs
 from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.families.special import read_object, read_roles
-from mdsample.models.files import CARD
+from mdsample.models.files import CARD, read_text
 
 #: the file that holds a chat template, and the one that may hold it under the name `chat_template`
 FILE = "chat_template.jinja"
@@ -155,12 +155,9 @@ def read_sources(folder: Path) -> dict[str, str]:
 
     `chat_template.jinja` comes before what `tokenizer_config.json` says.
     """
-    path = folder / FILE
-    if path.is_file():
-        try:
-            return {"default": path.read_text(encoding="utf-8")}
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path} is not UTF-8 (byte {error.start})") from error
+    source = read_text(folder / FILE)
+    if source is not None:
+        return {"default": source}
     said = read_object(folder / CONFIG).get("chat_template")
     match said:
         case None:

@@ -17,7 +17,7 @@ import attrs
 
 from mdsample.errors import ModelError
 from mdsample.models.families.trunk import Rows, Source, Stack, Trunk, Whole
-from mdsample.models.files import Files, FolderFiles
+from mdsample.models.files import Files, FolderFiles, read_bytes
 from mdsample.models.headers import SIZES, Stored, is_name, parse_object, read_header
 from mdsample.models.quantised import Packing, packings, parts
 
@@ -25,6 +25,7 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _READABLE = ("F32", "F16", "BF16")
 # rotary frequencies follow from the configuration; some published files carry them all the same
 _BUFFER = "rotary_emb.inv_freq"
+_LONGEST_INDEX = 1 << 26  # bytes; that of a model with 100,000 tensors has a seventh of it
 _TOLD = 6  # faults spelled out in one sentence
 
 
@@ -283,7 +284,7 @@ def _read_index(files: Files) -> dict[str, str]:
     """Which file each tensor is in; every file is a plain name, and there."""
     index = files.folder / _INDEX
     try:
-        places = parse_object(index.read_bytes())["weight_map"]
+        places = parse_object(read_bytes(index, _LONGEST_INDEX) or b"")["weight_map"]
     except (ValueError, KeyError) as error:
         reason = "it lacks weight_map" if isinstance(error, KeyError) else error
         raise ModelError(f"{index} must be JSON with an object weight_map from tensor to file: {reason}") from error

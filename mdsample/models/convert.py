@@ -17,7 +17,7 @@ from mdsample.core.files import new_folder, require_new
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
-from mdsample.models.families import read_config
+from mdsample.models.families import read_config, read_fields
 from mdsample.models.find import find
 from mdsample.models.headers import SIZES
 from mdsample.models.pieces import read_piece
@@ -204,8 +204,7 @@ def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | No
     """Configuration, tokenizer and a card that says where it comes from."""
     copy_rest(source, folder)
     settings = {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
-    config: dict[str, object] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config |= {"quantization": settings, "quantization_config": settings}
+    config = read_fields(source) | {"quantization": settings, "quantization_config": settings}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     card = read_card(source)
     commit = source.name if source.parent.name == "snapshots" else revision
@@ -224,7 +223,11 @@ def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | No
 def copy_rest(source: Path, folder: Path) -> None:
     """Copies what a model folder holds besides its weights: configuration, tokenizer, templates."""
     for path in sorted(source.iterdir()):
-        if path.suffix in (".json", ".jinja", ".txt", ".toml", ".model") and ".index." not in path.name:
+        if (
+            path.suffix in (".json", ".jinja", ".txt", ".toml", ".model")
+            and ".index." not in path.name
+            and path.is_file()
+        ):
             shutil.copyfile(path, folder / path.name)
 
 

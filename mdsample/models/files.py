@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, cast, final
 
 import attrs
+
+from mdsample.errors import ModelError
+
+#: bytes of a file that says what a model is; the longest published ones have one or two million
+MOST = 1 << 22
+#: levels of lists and objects in one; published ones have five
+_DEEPEST = 50
 
 
 class Files(Protocol):
@@ -48,10 +57,89 @@ class FolderFiles:
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """The bytes of a file from `start` up to `stop`, or up to its end."""
-        with (self.folder / name).open("rb") as opened:
-            opened.seek(start)
-            return opened.read(stop - start)
+        try:
+            with (self.folder / name).open("rb") as opened:
+                opened.seek(start)
+                return opened.read(stop - start)
+        except OSError as error:
+            raise ModelError(f"{self.folder / name} cannot be read: {error.strerror}") from error
 
 
 #: the file in which a model folder may say something of itself
 CARD = "mdsample.toml"
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes | None:
+    """All of a file that comes from a stranger, `None` if there is none.
+
+    `ModelError` if it is a folder, a pipe or a device, which might never end, has more than `most` bytes, or cannot be
+    read. Every file of a model but its weights is read here.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ModelError(f"{path} must be an ordinary file, but is {_kind(path)}; put the model's file there")
+        with path.open("rb") as opened:
+            found = opened.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:  # a circle of links, a name that is too long, no permission
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if len(found) > most:
+        raise ModelError(f"{path} has more than {most:,} bytes, so it is not what its name says; fetch it again")
+    return found
+
+
+def read_text(path: Path, most: int = MOST) -> str | None:
+    """The text of a file as `read_bytes` reads it; `ModelError` if it is not UTF-8."""
+    found = read_bytes(path, most)
+    try:
+        return None if found is None else found.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not UTF-8 (byte {error.start})") from error
+
+
+def read_json(path: Path, most: int = MOST) -> object:
+    """What a file of JSON says, `None` if there is none; `ModelError` if it is not JSON, or nested without sense."""
+    found = read_bytes(path, most)
+    if found is None:
+        return None
+    try:
+        return parse_json(found)
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+
+
+def parse_json(text: bytes, once: bool = False) -> object:
+    """What JSON says; `ValueError` if it is none, is nested too deeply, or, with `once`, if a key is there twice."""
+    try:
+        said: object = json.loads(text.decode("utf-8"), object_pairs_hook=_once if once else None)
+        _require_shallow(said, _DEEPEST)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return said
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = set[str]()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return found
+
+
+def _require_shallow(value: object, levels: int) -> None:
+    """What is nested deeper cannot be shown in an error, for one thing."""
+    if isinstance(value, dict):
+        value = list(cast("dict[str, object]", value).values())
+    if isinstance(value, list):
+        if not levels:
+            raise RecursionError
+        for inner in cast("list[object]", value):
+            if isinstance(inner, dict | list):
+                _require_shallow(cast("object", inner), levels - 1)
+
+
+def _kind(path: Path) -> str:
+    kinds = {"a folder": path.is_dir, "a pipe": path.is_fifo, "a socket": path.is_socket}
+    return next((kind for kind, holds in kinds.items() if holds()), "a device")

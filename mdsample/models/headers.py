@@ -6,15 +6,15 @@ then the tensors without gaps (https://huggingface.co/docs/safetensors).
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from pathlib import Path
 from typing import cast
 
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.files import Files
+from mdsample.models.files import Files, parse_json
 
 #: bytes of one value, by the format's name of the type; sub-byte types are left out, their ranges are not checked
 SIZES = {
@@ -81,19 +81,7 @@ def read_header(files: Files, name: str) -> dict[str, Stored]:
 
 def parse_object(text: bytes) -> dict[str, object]:
     """A JSON object; `ValueError` if the text is none, or if a key in it is there twice."""
-
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen = set[str]()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise ValueError(f"the key {twice[:80]!r} is there twice")
-        return found
-
-    try:
-        said: object = json.loads(text.decode("utf-8"), object_pairs_hook=once)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    said = parse_json(text, once=True)
     if not isinstance(said, dict):
         raise ValueError(f"expected an object; found {type(said).__name__}")
     return cast("dict[str, object]", said)
@@ -123,7 +111,14 @@ def _entry(file: Path, name: str, entry: object) -> tuple[int, int, str, str, tu
     fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
     dtype = fields.get("dtype")
     shape, place = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
-    if not isinstance(dtype, str) or shape is None or place is None or len(place) != 2 or place[0] > place[1]:
+    if (
+        not isinstance(dtype, str)
+        or not re.fullmatch(r"\w{1,20}", dtype)
+        or shape is None
+        or place is None
+        or len(place) != 2
+        or place[0] > place[1]
+    ):
         raise _damaged(file, f"the header's entry of {name} must have dtype, shape and data_offsets")
     if len(shape) > _DIMENSIONS:
         raise _damaged(file, f"{name} has {len(shape)} axes; at most {_DIMENSIONS} make sense")

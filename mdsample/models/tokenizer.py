@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, final
+from typing import Any, Protocol, cast, final
 
 from tokenizers import Tokenizer as Engine
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
-from mdsample.errors import ModelError
+from mdsample.errors import ModelError, TemplateError
 from mdsample.models.chat_template import read_sources
+from mdsample.models.families.special import LONGEST_TOKENIZER
+from mdsample.models.files import read_text
+
+#: characters that rules of a tokenizer may put in the place of one; published ones put one to three
+_GROWTH = 64
+#: added tokens times characters of chat templates, which are searched for them
+_SEARCHED = 1 << 32
 
 
 class Named(Protocol):
@@ -35,6 +46,11 @@ class Named(Protocol):
         """The token that stands before every text, if there is one."""
         ...
 
+    @property
+    def max_length(self) -> int:
+        """The longest row, tokens."""
+        ...
+
 
 @final
 class FileTokenizer:
@@ -47,17 +63,20 @@ class FileTokenizer:
         mask_id: int,
         end_id: int | None = None,
         start_id: int | None = None,
+        max_length: int | None = None,
         chat: str = "",
         folder: Path | None = None,
     ) -> None:
         """Takes `engine` over: it is set to spell special tokens out, and not to pad or truncate.
 
         `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
-        `folder`: the model folder that it was read from.
-        Raises `ModelError` if one of the ids is not one of its tokens.
+        `folder`: the model folder that it was read from. `max_length`: of a row, tokens; a text that is certain to have
+        more is refused before it is cut into tokens.
+        Raises `ModelError` if one of the ids is not one of its tokens, or if its rules cannot be trusted to end.
         """
+        vocabulary = engine.get_vocab(with_added_tokens=True)
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
-        self._size = 1 + max(engine.get_vocab(with_added_tokens=True).values(), default=-1)
+        self._size = 1 + max(vocabulary.values(), default=-1)
         self._mask_id, self._end_id = mask_id, end_id
         self._folder = folder
         self._start = () if start_id is None else (start_id,)
@@ -77,27 +96,41 @@ class FileTokenizer:
             engine.add_special_tokens([written])  # pyright: ignore[reportUnknownMemberType]
         added = engine.get_added_tokens_decoder()
         self._unseen = frozenset(number for number, token in added.items() if token.special)
-        for token in added.values():
-            if not token.special and token.content in chat and not token.content.isspace():
-                token.special = True
-                engine.add_special_tokens([token])  # pyright: ignore[reportUnknownMemberType]
-        self._engine = engine
+        if len(added) * len(chat) > _SEARCHED:
+            raise ModelError(
+                f"tokenizer.json has {len(added):,} added tokens and the chat templates {len(chat):,} characters, more "
+                "than can be compared; leave out what is not used"
+            )
+        in_chat = [token for token in added.values() if not token.special and token.content in chat]
+        in_chat = [token for token in in_chat if not token.content.isspace()]
+        for token in in_chat:
+            token.special = True
+        engine.add_special_tokens(in_chat)  # pyright: ignore[reportUnknownMemberType]
+        _refuse_growth(engine)
+        self._engine, self._max_length = engine, max_length
+        lossless = max_length is not None and _is_lossless(engine)
+        #: characters of the longest text that may be a row, if that can be told
+        self._most = 4 * max_length * max(map(len, vocabulary)) if max_length is not None and lossless else None
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
 
     @classmethod
     def read(cls, folder: Path, named: Named) -> FileTokenizer:
         """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit `named`."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
+        text = read_text(path, LONGEST_TOKENIZER)
+        if text is None:
             raise ModelError(f"{folder} holds no tokenizer.json; other tokenizer formats are not read")
-        try:
-            engine = Engine.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise ModelError(f"{path} cannot be read: {error}") from error
         chat = "\n".join(read_sources(folder).values())
-        tokenizer = cls(
-            engine, mask_id=named.mask_id, end_id=named.end_id, start_id=named.start_id, chat=chat, folder=folder
-        )
+        with _in_a_sentence(f"{path} cannot be read"):
+            tokenizer = cls(
+                Engine.from_str(text),
+                mask_id=named.mask_id,
+                end_id=named.end_id,
+                start_id=named.start_id,
+                max_length=named.max_length,
+                chat=chat,
+                folder=folder,
+            )
         if tokenizer.size > named.vocab_size:
             raise ModelError(
                 f"{path} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} logits; "
@@ -136,7 +169,16 @@ class FileTokenizer:
         return tuple(self._special)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; `ValueError` if it is not valid unicode (a lone surrogate)."""
+        """Token ids of plain text.
+
+        `ValueError` if it is not valid unicode (a lone surrogate), `TemplateError` if it is certain to have more tokens
+        than a row may have, `ModelError` if the rules of tokenizer.json cannot cut it into tokens.
+        """
+        if self._most is not None and len(text) > self._most:
+            raise TemplateError(
+                f"a text of {len(text):,} characters has more tokens than a row may have, {self._max_length:,}; "
+                "shorten it"
+            )
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -144,7 +186,8 @@ class FileTokenizer:
                 f"character {error.start} of the text is U+{ord(text[error.start]):04X}, half of a surrogate pair; "
                 "that is not valid unicode, so remove or replace it"
             ) from error
-        return self._engine.encode(text, add_special_tokens=False).ids
+        with _in_a_sentence(f"the rules of tokenizer.json cannot cut {text[:40]!r} into tokens"):
+            return self._engine.encode(text, add_special_tokens=False).ids
 
     def special_id(self, text: str) -> int:
         """The id of a special token; `ValueError` if there is none with this text."""
@@ -157,4 +200,70 @@ class FileTokenizer:
 
         Special tokens are left out, but for those that only a chat template makes special (`<think>`).
         """
-        return self._engine.decode([token for token in tokens if token not in self._unseen], skip_special_tokens=False)
+        with _in_a_sentence("the rules of tokenizer.json cannot make a text of these tokens"):
+            seen = [token for token in tokens if token not in self._unseen]
+            return self._engine.decode(seen, skip_special_tokens=False)
+
+
+@contextmanager
+def _in_a_sentence(what: str) -> Generator[None]:
+    """Whatever goes wrong inside the library is a `ModelError`: it raises plain `Exception`, and panics."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:  # a panic is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _parts(state: object) -> Iterator[dict[str, Any]]:
+    """Every object in what the library writes of a normalizer, a pre-tokenizer or a decoder, and `{}` for none."""
+    if isinstance(state, dict):
+        part = cast("dict[str, Any]", state)
+        yield part
+        state = list(part.values())
+    if isinstance(state, list):
+        for inner in cast("list[object]", state):
+            yield from _parts(inner)
+
+
+def _state(part: Any) -> object:
+    return {} if part is None else json.loads(part.__getstate__())
+
+
+def _refuse_growth(engine: Engine) -> None:
+    """`ModelError` if a few characters or tokens could become a text without end, or take forever to become one."""
+    for role, state in (("normalizer", _state(engine.normalizer)), ("decoder", _state(engine.decoder))):
+        growth = 1
+        for part in _parts(state):
+            growth *= max(1, *(len(part.get(key) or "") for key in ("content", "prepend", "replacement")))
+            if role == "decoder" and "Regex" in part:
+                raise ModelError(
+                    "the decoder of tokenizer.json has a regular expression, which may take forever; decoders that "
+                    "replace plain text are read"
+                )
+        if growth > _GROWTH:
+            raise ModelError(
+                f"the {role} of tokenizer.json makes up to {growth:,} characters out of one; {_GROWTH} would make sense"
+            )
+
+
+def _is_lossless(engine: Engine) -> bool:
+    """Whether every character of a text ends up in a token, so that the longest token bounds what a row can hold.
+
+    That four characters are composed into one (NFC) is allowed for.
+    """
+    kinds = {part["type"] for part in _parts(_state(engine.normalizer)) if "type" in part}
+    cuts = list(_parts(_state(engine.pre_tokenizer)))
+    added = engine.get_added_tokens_decoder().values()
+    return (
+        isinstance(engine.model, BPE)
+        and kinds <= {"Sequence", "NFC", "NFD", "NFKC", "NFKD"}
+        and {part["type"] for part in cuts if "type" in part} <= {"Sequence", "Split", "Digits", "ByteLevel"}
+        and not any(part.get("behavior") == "Removed" for part in cuts)
+        and "ByteLevel" in {part.get("type") for part in cuts}
+        and all(engine.token_to_id(byte) is not None for byte in ByteLevel.alphabet())
+        and not any((token.lstrip or token.rstrip) and not token.special for token in added)
+    )

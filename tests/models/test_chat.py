@@ -18,10 +18,11 @@ from mdsample_cli.main import main
 import mdsample
 from mdsample.core.template import Template
 from mdsample.errors import ModelError, RenderError, TemplateError
+from mdsample.models import sandbox
 from mdsample.models.card import TEMPLATE, read_card
 from mdsample.models.chat_template import ChatTemplate, read_chat_template
 from mdsample.models.families import read_config
-from mdsample.models.sandbox import LONGEST, render
+from mdsample.models.sandbox import LONGEST, MEGABYTES, SECONDS, render
 from mdsample.models.tokenizer import FileTokenizer
 
 # published chat templates, shortened to what a conversation without tools goes through
@@ -313,6 +314,9 @@ def test_other_refusals(tmp_path: Path) -> None:
 
 # templates that cannot be used, and those that mean harm
 
+EITHER = "it takes more than "
+TIME, MEMORY = f"it takes more than {SECONDS} s", f"it takes more than {MEGABYTES} MB of memory"
+
 
 @pytest.mark.parametrize(
     ("source", "message"),
@@ -339,6 +343,17 @@ def test_other_refusals(tmp_path: Path) -> None:
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
         ("{% block b %}{{ self.b() }}{{ self.b() }}{% endblock %}", "RecursionError"),
         ("{% for i in range(200) %}{{ 'x' * 1000 }}{% endfor %}", f"it writes more than {LONGEST:,} characters"),
+        # what one step alone would take hours or all memory for
+        ("{% set x = 9**(9**9) %}", TIME),
+        ("{{ lipsum(n=100000000) | length }}", TIME),
+        ("{% set n = namespace(x=1) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}", TIME),
+        ("{% set x = 'a' * 6000000000 %}", MEMORY),
+        ("{{ 'a' | center(9999999999) }}", MEMORY),
+        ("{{ '%999999999d' | format(1) }}", MEMORY),
+        ("{{ (range(99999) | list * 1000) | sort | length }}", MEMORY),
+        ("{% set n = namespace(x='ab') %}{% for i in range(90) %}{% set n.x = n.x ~ n.x %}{% endfor %}", EITHER),
+        ("{{ (['a' * 9999] * 99999) | join | length }}", EITHER),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "RecursionError"),
     ],
 )
 def test_hostile_and_broken_templates(source: str, message: str) -> None:
@@ -347,6 +362,16 @@ def test_hostile_and_broken_templates(source: str, message: str) -> None:
     said = str(fault.value)
     assert said.startswith("the chat template in c cannot be used: ") and message in said
     assert said.endswith("; put the template that you want into mdsample.toml beside it") and "\n" not in said
+
+
+def test_a_process_that_renders_is_replaced_when_it_is_gone() -> None:
+    assert render("{{ a }}", {"a": "é"}) == "é"
+    process = sandbox._child._process  # pyright: ignore
+    process.kill()
+    process.wait()
+    with pytest.raises(RenderError, match="came to an end with exit code -9"):
+        render("x" * 99999, {})
+    assert render("{{ a }}", {"a": None}) == "None"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -11,6 +10,7 @@ from mdsample.errors import ModelError
 from mdsample.models.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.files import read_json
 
 #: `model_type` in `config.json`, and who reads it
 FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
@@ -58,12 +58,9 @@ def read_config(folder: Path) -> Trunk:
 def read_fields(folder: Path) -> dict[str, object]:
     """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or quantised otherwise than by MLX."""
     path = folder / "config.json"
-    try:
-        config: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no config.json, so it is not a model folder") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    config = read_json(path)
+    if config is None and not path.exists():
+        raise ModelError(f"{folder} holds no config.json, so it is not a model folder")
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
     fields = cast("dict[str, object]", config)
@@ -100,7 +97,7 @@ def family_of(fields: Mapping[str, object]) -> str | None:
 def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
     """The error that says which models there are instead."""
     kind = fields.get("model_type")
-    found = "no model_type" if kind is None else f"model_type {kind!r}"
+    found = "no model_type" if kind is None else f"model_type {kind!r:.80}"
     return ModelError(
         f"{folder / 'config.json'} has {found}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
         "what AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"

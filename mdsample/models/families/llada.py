@@ -60,10 +60,13 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     ):
         fields.only(switch, False, None)
 
-    d_model, heads, layers = fields.count("d_model"), fields.count("n_heads"), fields.count("n_layers")
+    d_model, heads, layers = fields.count("d_model"), fields.count("n_heads"), fields.layers("n_layers")
     if d_model % heads:
         raise ModelError(f"llada: d_model = {d_model} cannot be split into n_heads = {heads} heads")
-    vocab_size = fields.count("vocab_size" if config.get("embedding_size") is None else "embedding_size")
+    tokens = fields.count("vocab_size")
+    vocab_size = fields.count_or("embedding_size", tokens)
+    if tokens > vocab_size:
+        raise ModelError(f"llada: vocab_size = {tokens} tokens do not fit into embedding_size = {vocab_size} rows")
     tied = fields.flag("weight_tying")
 
     names = {"embed": "wte", "norm": "ln_f"} | ({} if tied else {"head": "ff_out"})
@@ -86,7 +89,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         mask_id=fields.token("mask_token_id"),
         end_id=fields.token("eos_token_id"),
         start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
-        max_length=fields.count("max_sequence_length"),
+        max_length=fields.length("max_sequence_length"),
         layouts=(
             {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
             *layouts(layers, Variant(), tied),

@@ -59,7 +59,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     fields.only("score_function", "sigmoid", None)
     fields.only("moe_router_enable_expert_bias", True, None)
 
-    d_model, heads, layers = (fields.count(n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     kv_heads, head_dim = fields.count("num_key_value_heads"), head_size(fields, d_model, heads)
     rope_theta, rotated = rope(fields)
     size, chosen = fields.count("moe_intermediate_size"), fields.count("num_experts_per_tok")
@@ -78,6 +78,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         corrected=True,
         first=0 if first == 0 else fields.count("first_k_dense_replace"),
     )
+    layers = fields.layers("num_hidden_layers", experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
     ended = config.get("eos_token_id") is None and config.get("pad_token_id") is not None
     return Trunk(
@@ -99,7 +100,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         mask_id=mask_token(fields, special, "<|mask|>"),
         end_id=fields.token("pad_token_id") if ended else end_token(fields, special),
         start_id=None,
-        max_length=fields.count("max_position_embeddings"),
+        max_length=fields.length("max_position_embeddings"),
         layouts=tuple(
             _layout(layers, experts, tied, heads * head_dim, kv_heads * head_dim, converted=converted)
             for converted in (False, True)

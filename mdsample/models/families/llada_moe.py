@@ -53,7 +53,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
 
 def _dense_layers(fields: Fields) -> int:
     """How many layers come before those with experts; `moe_layer_freq` has 0 for a dense layer, 1 for the others."""
-    layers = fields.count("num_hidden_layers")
+    layers = fields.layers("num_hidden_layers")
     said = fields.config.get("moe_layer_freq")
     kinds = cast("list[object]", said) if isinstance(said, list) else [said if said is not None else 1] * layers
     first = kinds.count(0)

@@ -47,10 +47,11 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
     )
     check_common(fields)
     fields.only("attention_bias", variant.qkv_bias, None)
-    d_model, heads, layers = (fields.count(n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     head_dim = head_size(fields, d_model, heads)
     rope_theta, rotated = rope(fields)
     experts = variant.experts
+    layers = fields.layers("num_hidden_layers", 1 if experts is None else experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
     return Trunk(
         family=fields.family,
@@ -77,7 +78,7 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         end_id=end_token(fields, special),
         # bos_token_id of these families is the end token or unused: their tokenizers put nothing before a text
         start_id=None,
-        max_length=fields.count("max_position_embeddings"),
+        max_length=fields.length("max_position_embeddings"),
         layouts=layouts(layers, variant, tied),
         optional_tensors=optional_head(tied, vocab_size, d_model),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import attrs
 
-from mdsample.errors import ModelError
+from mdsample.models.files import MOST, read_json
+
+#: bytes of tokenizer.json; that of a vocabulary of 262,144 tokens has half of it
+LONGEST_TOKENIZER = 1 << 26
 
 
 @attrs.frozen
@@ -37,7 +39,7 @@ def read_special(folder: Path) -> Special:
     """
     said = read_object(folder / "tokenizer_config.json")
     ids: dict[str, int] = {}
-    listed = read_object(folder / "tokenizer.json").get("added_tokens")
+    listed = read_object(folder / "tokenizer.json", LONGEST_TOKENIZER).get("added_tokens")
     for entry in cast("list[object]", listed) if isinstance(listed, list) else []:
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
         text, number = fields.get("content"), fields.get("id")
@@ -47,7 +49,7 @@ def read_special(folder: Path) -> Special:
     decoder = said.get("added_tokens_decoder")
     for number, entry in cast("dict[str, object]", decoder).items() if isinstance(decoder, dict) else ():
         text = _text(entry)
-        if text is not None and number.isdecimal():
+        if text is not None and number.isdecimal() and len(number) < 20:
             ids.setdefault(text, int(number))
     return Special(ids, read_roles(folder))
 
@@ -65,12 +67,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def read_object(path: Path) -> dict[str, object]:
+def read_object(path: Path, most: int = MOST) -> dict[str, object]:
     """The JSON object in a file, empty if there is no such file or no object in it; `ModelError` if it is not JSON."""
-    try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    found = read_json(path, most)
     return cast("dict[str, object]", found) if isinstance(found, dict) else {}

@@ -10,6 +10,9 @@ import attrs
 
 from mdsample.errors import ModelError
 
+#: what no number of a model exceeds: any of them, a real one, layers, experts of all layers, tokens of a row
+LARGEST, HUGE, LAYERS, EXPERTS, LONGEST = 2**40, 1e30, 1000, 100_000, 2**20
+
 
 @attrs.frozen
 class Whole:
@@ -223,24 +226,34 @@ class Fields:
             wanted = " or ".join(repr(value) for value in implemented)
             raise ModelError(f"{self.family}: {name} = {found!r:.80} is not implemented; {wanted} is")
 
-    def count(self, name: str) -> int:
-        """A positive whole number."""
-        return self._count(name, self.config.get(name))
+    def count(self, name: str, most: int = LARGEST) -> int:
+        """A positive whole number, at most `most`."""
+        return self._count(name, self.config.get(name), most)
+
+    def length(self, name: str) -> int:
+        """The longest row, tokens."""
+        return self.count(name, LONGEST)
+
+    def layers(self, name: str, experts: int = 1) -> int:
+        """Number of layers, of which each may have so many experts; refused before every tensor of each is named."""
+        return self.count(name, min(LAYERS, max(1, EXPERTS // experts)))
 
     def count_or(self, name: str, otherwise: int) -> int:
         """A positive whole number, or `otherwise` where the field is absent or null."""
         value = self.config.get(name)
         return otherwise if value is None else self._count(name, value)
 
-    def _count(self, name: str, value: object) -> int:
+    def _count(self, name: str, value: object, most: int = LARGEST) -> int:
         if type(value) is not int or value < 1:
             raise ModelError(f"{self.family}: {name} must be a positive whole number; found {value!r:.80}")
+        if value > most:
+            raise ModelError(f"{self.family}: {name} must be at most {most:,}; found {value!r:.80}")
         return value
 
     def real(self, name: str) -> float:
-        """A positive finite number."""
+        """A positive number, far from what overflows."""
         value = self.config.get(name)
-        if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < HUGE:
             raise ModelError(f"{self.family}: {name} must be a positive number; found {value!r:.80}")
         return float(value)
 
@@ -254,6 +267,6 @@ class Fields:
     def token(self, name: str) -> int:
         """A token id; that it lies inside the vocabulary is checked by `Trunk`."""
         value = self.config.get(name)
-        if type(value) is not int:
+        if type(value) is not int or abs(value) > LARGEST:
             raise ModelError(f"{self.family}: {name} must be one token id; found {value!r:.80}")
         return value
