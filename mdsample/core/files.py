@@ -93,7 +93,7 @@ class Growing:
         target = meant(path)
         with _told(path):
             self._plain = target is not None and _is_plain(target)
-            self._lock = Lock(target) if self._plain and target is not None else None
+            self._lock = Lock(target, path) if self._plain and target is not None else None
             try:
                 if self._plain and target is not None and target.exists():
                     data = target.read_bytes()
@@ -156,7 +156,7 @@ def new_folder(path: str | Path) -> Generator[Path]:
     """
     target = Path(path).absolute()
     part = target.with_name(target.name + ".part")
-    with _told(path), Lock(target):
+    with _told(path), Lock(target, path):
         require_new(path)
         if os.path.lexists(part) and not (part / _UNFINISHED).is_file():
             raise WriteError(f"{part} is in the way and was not made here; move it or take another name")
@@ -177,13 +177,13 @@ def new_folder(path: str | Path) -> Generator[Path]:
 class Lock:
     """`NAME.lock` beside a file or folder, held as long as its process lives; a lock whose process is gone is taken."""
 
-    def __init__(self, target: Path) -> None:
-        """Raises `WriteError` if another one holds it, or if that name is something else's."""
+    def __init__(self, target: Path, called: str | Path) -> None:
+        """`called`: as errors name it. `WriteError` if another one holds it, or if its name is something else's."""
         self._path = target.with_name(target.name + ".lock")
         self._fd = -1
         if fcntl is None:
             return
-        with _told(target):
+        with _told(called):
             while self._fd < 0:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
                 try:
@@ -191,7 +191,7 @@ class Lock:
                     there = os.read(fd, 100)
                     if there and not _HOLDER.fullmatch(there):
                         raise WriteError(
-                            f"cannot write {target}: {self._path} is in the way and is not a lock; move it or take "
+                            f"cannot write {called}: {self._path} is in the way and is not a lock; move it or take "
                             "another name"
                         )
                     with suppress(FileNotFoundError):
@@ -204,7 +204,7 @@ class Lock:
                 except BlockingIOError:
                     holder = _HOLDER.fullmatch(os.pread(fd, 100, 0))
                     who = f"process {holder[1].decode()}, since {holder[2].decode()}" if holder else "another process"
-                    raise WriteError(f"{target} is being written by {who}; wait for it, or take another file") from None
+                    raise WriteError(f"{called} is being written by {who}; wait for it, or take another file") from None
                 finally:
                     if self._fd < 0:
                         os.close(fd)

@@ -253,6 +253,6 @@ def test_every_call_of_a_write_fails_once(act: str, code: int, tmp_path: Path, m
 
 def test_locks_are_released(tmp_path: Path) -> None:
     for _ in range(3):
-        with Lock(tmp_path / "a"):
+        with Lock(tmp_path / "a", "a"):
             assert (tmp_path / "a.lock").exists()
     assert listing(tmp_path) == {}

@@ -45,7 +45,7 @@ def lock(out: Path) -> Lock:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise FinetuneError(f"{out} cannot be written: {fault.strerror or fault}") from fault
-    return Lock(out.absolute())
+    return Lock(out.absolute(), out)
 
 
 def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settings) -> None:
