@@ -746,7 +746,7 @@ def run_that_resumes() -> Json:
         ["run", *REFERENCE, "-p", "steps(3)", "-i", "two.jsonl", "-o", "out.jsonl"],
         [*run, "--json"],
         [*run, "--seed", "1"],
-        [*run, "-p", "steps(4)"],
+        ["run", *REFERENCE, "-p", "steps(4)", "-i", "rows.jsonl", "-o", "out.jsonl"],
         ["run", *REFERENCE, "-p", "steps(3)", "-i", "other.jsonl", "-o", "out.jsonl"],
         files={"rows.jsonl": INPUT, "two.jsonl": two, "other.jsonl": INPUT.replace("Ann", "Eve")},
     )
