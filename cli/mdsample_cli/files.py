@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import select
-import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from mdsample_cli.errors import UsageError
-
-#: seconds that a silent pipe is given to speak
-_PATIENCE = 0.3
 
 
 def read_bytes(path: str) -> bytes:
@@ -23,21 +17,6 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
-
-
-def is_piped() -> bool:
-    """Whether standard input is a file or a pipe with something in it; a pipe is waited for a moment only."""
-    try:
-        import fcntl
-        import termios
-
-        fd = sys.stdin.fileno()
-        status = os.fstat(fd)
-        if stat.S_ISFIFO(status.st_mode) and select.select([fd], [], [], _PATIENCE)[0]:
-            return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder) > 0
-        return stat.S_ISREG(status.st_mode) and status.st_size > 0
-    except (ImportError, OSError, ValueError, AttributeError):  # Windows, closed, or not a file
-        return False
 
 
 def read_text(path: str) -> str:

@@ -29,12 +29,12 @@ from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
 from mdsample_cli.commands.traces import traces
 from mdsample_cli.errors import Interrupted, UsageError
-from mdsample_cli.once import OnceEach
 
 _INTERRUPTED = 130
 
 app = typer.Typer(
     name="mdsample",
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -42,7 +42,7 @@ for command in (
     *(run, score, judge, traces, rows, finetune, policies, explain, models, inspect, convert, audit, bench, calibrate),
     replay,
 ):
-    app.command(cls=OnceEach)(command)
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -104,7 +104,6 @@ def _pipe_closed() -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    # https://no-color.org; rich minds it by itself
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(message, err=True)
     return code

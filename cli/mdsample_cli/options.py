@@ -57,8 +57,7 @@ class ModelOptions(OptionGroup):
     panel: ClassVar = "Model"
 
     model: Annotated[
-        str,
-        Option("--model", "-m", metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model)."),
+        str, Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
     ] = MODEL
     revision: Revision = None
     backend: Annotated[
@@ -216,12 +215,6 @@ class PolicyOptions(OptionGroup):
     steps: Annotated[
         int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
     ] = None
-
-    @property
-    def text(self) -> str:
-        """The policy as it was typed; empty if no option is given."""
-        steps = None if self.steps is None else f"steps({self.steps})"
-        return "+".join(filter(None, (self.policy or self.policy_file, steps)))
 
     def open(self) -> Policy | None:
         """The policy, or `None` if no option is given."""

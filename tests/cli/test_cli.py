@@ -263,7 +263,7 @@ def test_without_a_prompt_it_takes_a_sample_problem(mdsample: Command, model: Pa
     labels = [text.split("  ")[0] for text in ran.out.splitlines() if text[:1].strip()]
     assert labels == ["prompt", "reasoning", "answer", "passes", "outcome", "error bound", "policy", "model"]
     assert re.search(r"^answer .*\(expected: \d+\)$", ran.out, re.MULTILINE)
-    assert "\npasses       4 for 100 blanks, 25.0 tokens each; " in ran.out
+    assert "\npasses       4 for 100 blanks, 25.0 tokens each\n" in ran.out
     assert "\npolicy       steps(4)\n" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
     assert mdsample("run", "--model", model, "--steps", 4, "--json").rows[0]["expected"].isdigit()
@@ -318,13 +318,7 @@ def test_bad_rows_do_not_keep_the_others_from_being_answered(mdsample: Command, 
         (2, None),
         ("a", "line 5: there is an earlier row with the id 'a'"),
     ]
-    first, *faults = ran.err.splitlines()
-    summary = r"2 rows answered; 2 with an error; [\d.]+ forward passes a row, [\d.]+ tokens each; "
-    assert re.fullmatch(summary + r"[\d.]+ s, \d+ tokens a second", first)
-    assert faults == [
-        "  1 x this is not JSON: Expecting value: line 1 column 1 (char 0)",
-        "  1 x there is an earlier row with the id 'a'",
-    ]
+    assert re.fullmatch(r"2 rows answered; 2 with an error; [\d.]+ forward passes a row, [\d.]+ tokens each\n", ran.err)
     plain = mdsample("run", "--model", model, "-t", SHORT, "-i", "-", stdin=ROWS)
     assert plain.code == 1 and "id     1\nerror  line 2: this is not JSON" in plain.out
 
@@ -842,76 +836,3 @@ def test_long_policies_break_between_terms(mdsample: Command) -> None:
     lines = mdsample("explain", text).out.splitlines()
     said = "".join(line[10:] for line in lines[[x[:8] for x in lines].index("in full ") :])
     assert said == json.loads(mdsample("explain", text, "--json").out)["in_full"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "option"),
-    [
-        (["run", "-p", "med", "-p", "eb", "hi"], "--policy"),
-        (["run", "--model", "tiny-gsm", "-m", "tiny-sudoku"], "--model"),
-        (["bench", "--limit", "2", "--limit", "3"], "--limit"),
-        (["score", "hi", "--seed", "1", "--seed", "1"], "--seed"),
-        (["run", "--json", "--json", "hi"], "--json"),
-    ],
-)
-def test_an_option_of_one_value_is_given_once(mdsample: Command, arguments: list[str], option: str) -> None:
-    ran = mdsample(*arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"error: {option} is given 2 times and takes one value; leave out all but one\n"
-
-
-def test_letters_keep_their_joiners_and_controls_are_escaped() -> None:
-    from mdsample_cli.show import render
-
-    family, persian = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "می\u200cخواهم so\u00adft"
-    assert render.plain(family + persian).plain == family + persian
-    assert render.plain("a\u202eb\x1b[1m").plain == "a\\u202eb\\x1b[1m"
-
-
-@pytest.mark.parametrize("width", [1, 2, 7, 80])
-def test_lines_are_cut_at_the_last_column_whatever_is_in_them(width: int) -> None:
-    from mdsample_cli.show import render
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    line = Text("a long word░░░░░░ 日本語 end" * 3)
-    cut = render.chopped(line, width)
-    assert "".join(part.plain for part in cut) == line.plain
-    assert all(cell_len(part.plain) <= max(2, width) for part in cut)
-
-
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_a_table_tears_no_policy(width: int) -> None:
-    from mdsample_cli.show import render
-
-    names = ["med", "entropy+below-entropy+early-exit(0.2,slot='answer')"]
-    rows = [[name, "50.0 [9.5, 90.5]", "+0.0 [-57.3, +57.3]", "53.0"] for name in names]
-    out = render.console(width=width)
-    with out.capture() as captured:
-        out.print(render.table(["accuracy, %", "difference", "NFE"], rows, width=width))
-    shown = captured.get()
-    assert "med" in shown and "early-exit(0.2,slot='answer')" in shown
-    assert shown.count("53.0") == 2
-
-
-def test_no_color(model: Path) -> None:
-    pty = pytest.importorskip("pty")
-    for colourless in (False, True):
-        ours, theirs = pty.openpty()
-        clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
-        environment = clean | ({"NO_COLOR": "1"} if colourless else {})
-        subprocess.run(
-            [sys.executable, "-m", "mdsample_cli", "run", "-p", "mde"], stderr=theirs, env=environment, check=False
-        )
-        os.close(theirs)
-        shown = os.read(ours, 4096)
-        os.close(ours)
-        assert b"unknown policy 'mde'" in shown and (b"\x1b[" not in shown) == colourless
-
-
-def test_a_prompt_may_come_through_a_pipe(model: Path) -> None:
-    command = [sys.executable, "-m", "mdsample_cli", "run", "--model", model, "--backend", "reference", "--json"]
-    for given, prompts in ((b"the cat\nthe mat\n", ["the cat", "the mat"]), (b"", None)):
-        ran = subprocess.run([*command, "-t", SHORT], input=given, capture_output=True, check=True)
-        found = [json.loads(line)["prompt"] for line in ran.stdout.splitlines()]
-        assert found == prompts if prompts else len(found) == 1

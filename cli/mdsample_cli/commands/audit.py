@@ -93,13 +93,13 @@ def _show(toy: str, world: Toy, rows: Sequence[Audit], points: Sequence[Point]) 
     numbers = [
         [row.policy, *map(_number, (row.expected_nfe, row.kl, row.kl_bound, row.tv, row.tv_bound))] for row in rows
     ]
-    render.show(out, render.table(["passes", "KL", "bound", "TV", "bound"], numbers, width=out.width))
+    render.show(out, render.table(["passes", "KL", "bound", "TV", "bound"], numbers))
     if points:
         grid = np.linspace(1, blanks, 5).tolist()
         reached = at_equal_nfe(points, grid)
         render.show(out, "\nKL that each rule reaches at the same expected forward passes:\n")
         curves = [[rule, *map(_number, values.tolist())] for rule, values in reached.items()]
-        render.show(out, render.table([f"{nfe:g}" for nfe in grid], curves, first="passes", width=out.width))
+        render.show(out, render.table([f"{nfe:g}" for nfe in grid], curves, first="passes"))
 
 
 def _number(value: float) -> str:

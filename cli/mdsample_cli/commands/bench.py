@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mdsample.evaluation.intervals import Interval
     from mdsample.policy.base import Policy
 
-_COLUMNS = ("accuracy, %", "difference", "NFE", "speed-up", "tokens/pass")
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")
 
 
@@ -77,8 +76,8 @@ def bench(
     require_distinct(problems=task.problems, output=output, plot=plot)
     require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
     layouts = [template.open(on.model, on.revision, problems.template) for on in models]
-    names = policy or _usual(layouts)
-    policies = _policies(names)
+    policies = _policies(policy, layouts)
+    names = [str(policy) or "defaults" for policy in policies]
     total = len(problems.read()) if task.limit is None else task.limit
     scores: list[PolicyScore] = []
     with ExitStack() as stack:
@@ -110,16 +109,14 @@ def bench(
             draw(scores, names, plot)
 
 
-def _usual(layouts: Sequence[Template]) -> Sequence[str]:
-    """What is compared by default."""
-    # early-exit waits for an answer; boards have none
-    return POLICIES if all("answer" in layout.slots for layout in layouts) else POLICIES[:-1]
-
-
-def _policies(texts: Sequence[str]) -> list[Policy]:
-    """The policies of these texts; all different."""
+def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> list[Policy]:
+    """The policies of these texts, or the usual ones; all different."""
     from mdsample.policy.parsing import parse
 
+    if not texts:
+        # early-exit waits for an answer; boards have none
+        has_answer = all("answer" in layout.slots for layout in layouts)
+        texts = POLICIES if has_answer else POLICIES[:-1]
     policies = [parse(text) for text in texts]
     if repeated := [str(policy) or "defaults" for policy in policies if policies.count(policy) > 1]:
         raise UsageError(f"{repeated[0]} is there twice, perhaps by another name; leave one --policy out")
@@ -142,7 +139,7 @@ def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) ->
     rows = [_row(name, score, score is first) for name, score in zip(names, scores, strict=False)]
     out = render.console(width=render.WIDEST)
     render.show(out, f"{problems}; {first.model} on {first.backend}, seed {first.seed}; 95 % intervals\n")
-    render.show(out, render.table(_COLUMNS, rows, width=out.width))
+    render.show(out, render.table(["accuracy, %", "difference", "passes", "speed-up", "tokens/pass"], rows))
 
 
 def _row(policy: str, score: PolicyScore, first: bool) -> list[str]:

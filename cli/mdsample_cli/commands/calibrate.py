@@ -144,7 +144,6 @@ def _show(title: str, loss: Loss, tried: Sequence[Trial]) -> None:
     kept = [trial for trial in tried if trial.kept]
     out = render.console(width=render.WIDEST)
     render.show(out, f"{title}\n")
-    headings = ["NFE", _HEADINGS[loss.kind], f"at most ({loss.confidence:.0%})", ""]
-    render.show(out, render.table(headings, rows, width=out.width))
+    render.show(out, render.table(["passes", _HEADINGS[loss.kind], f"at most ({loss.confidence:.0%})", ""], rows))
     last = f"\n{kept[-1].policy}" if kept else "\nno setting keeps it: give more problems, or allow more"
     render.show(out, render.plain(last))

@@ -124,12 +124,12 @@ def _play(record: Trace, states: Sequence[State], number: int, tokenizer: Tokeni
     if render.is_terminal(stderr=False):
         with Live(console=out, auto_refresh=False) as moving:
             for state in states:
-                moving.update(render.Frame(state, number, tokenizer), refresh=True)
+                moving.update(render.frame(state, number, tokenizer), refresh=True)
                 time.sleep(1 / speed)
     else:
         for state in states[1:]:
             render.show(out, render.written(state, number, tokenizer))
-        render.show(out, render.Frame(states[-1], number, tokenizer))
+        render.show(out, render.frame(states[-1], number, tokenizer))
     render.show(
         out, render.listing([("policy", render.policy(record.policy, 64)), ("model", render.plain(record.model))])
     )

@@ -12,7 +12,7 @@ from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import Interrupted, UsageError
-from mdsample_cli.files import is_piped, require_distinct, require_writable
+from mdsample_cli.files import require_distinct, require_writable
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
 ) -> int:
-    """Fill a template's blanks: a PROMPT, prompts from a file or a pipe, or (with none of these) a sample problem.
+    """Fill a template's blanks: a PROMPT, a file of prompts, or (with neither) a sample problem.
 
     Exit code 1 if a row of the input could not be answered; its record says why.
     """
@@ -75,19 +75,15 @@ def run(
 
     chosen = policy.open()
     layout, denoiser = template.open_with(model)
-    whole = default_policy(layout) if chosen is None else chosen
-    sampler = Sampler(whole, seed=seed)
+    sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch)
     layout.check_given(fill.in_every_row | fill.from_rows)
-    if prompt is None and input is None and not live and layout.fields and is_piped():
-        input = "-"
     if input is None:
         requests = [job.request(prompt, fill.in_every_row)]
     else:
         requests = fill.read(input, layout, expected=expect_from)
     try:
-        typed = policy.text or ("med+early-exit" if "answer" in layout.slots else "med")
-        screen = _run(job, typed, requests, input is not None, output, json, live, trace)
+        screen = _run(job, requests, input is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None
     if input is not None:
@@ -105,14 +101,7 @@ def _require_new_trace(path: Path) -> None:
 
 
 def _run(
-    job: Job,
-    policy: str,
-    requests: Sequence[Request],
-    many: bool,
-    output: Path | None,
-    json: bool,
-    live: bool,
-    trace: Path | None,
+    job: Job, requests: Sequence[Request], many: bool, output: Path | None, json: bool, live: bool, trace: Path | None
 ) -> Screen:
     """Runs the job on its screen, without the rows that `output` already has."""
     from mdsample.jobs.records import Output
@@ -124,7 +113,7 @@ def _run(
         if len(left) < len(requests):
             typer.echo(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows", err=True)
         quiet = file is not None and many and not json
-        screen = stack.enter_context(screen_of(job, policy, len(left), many=many, live=live, quiet=quiet))
+        screen = stack.enter_context(screen_of(job, len(left), many=many, live=live, quiet=quiet))
         _answer(job, left, file, json, quiet, trace, screen)
     return screen
 

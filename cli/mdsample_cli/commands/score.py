@@ -91,7 +91,7 @@ def score(
         else:
             title = "" if input is None else f"{request.id}\n"
             render.show(out, title + f"{denoiser.name} on {denoiser.backend}; {how}; {scores.nfe} forward passes\n")
-            render.show(out, render.table(["log p, nats", "share", ""], _rows(scores), first=slot, width=out.width))
+            render.show(out, render.table(["log p, nats", "share", ""], _rows(scores), first=slot))
     return int(failed)
 
 

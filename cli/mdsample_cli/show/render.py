@@ -8,9 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-import attrs
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
@@ -61,13 +59,9 @@ def show(out: Console, *things: RenderableType) -> None:
     out.file.flush()
 
 
-#: what Python does not call printable and yet shows well: line breaks, and what joins or divides letters and emoji
-_KEPT = "\n\t\u200c\u200d\u00ad"
-
-
 def plain(text: str, style: str | Style = "") -> Text:
     """Text of a user or model; control characters are escaped."""
-    return Text("".join(c if c.isprintable() or c in _KEPT else repr(c)[1:-1] for c in text), style)
+    return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
 
 
 def policy(text: str, width: int) -> Text:
@@ -108,24 +102,11 @@ def entries(menu: Iterable[Entry]) -> Table:
 def _bound(row: Row) -> str:
     if not math.isfinite(row.error_bound):
         return "no bound (tokens were re-masked)"
-    # no two distributions are further apart than 1
-    variation = f", {row.tv_bound:.3g} (total variation)" if row.tv_bound < 1 else ""
-    return f"{row.error_bound:.3g} nats (KL){variation}"
+    return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
 
 
-def _outcome(row: Row, names: Sequence[str]) -> Text:
-    """Why the row ended, and which slots it left with holes."""
-    text = plain(row.outcome.sentence)
-    holes = [(name, int((row.blank & (row.slot == number)).sum())) for number, name in enumerate(names)]
-    told = " and ".join(f"{count} of {name!r}" for name, count in holes if count)
-    if told:
-        filled = ", which a policy without early-exit fills" if row.outcome.name == "early-exit" else ""
-        text += plain(f" Left blank ({BLANK}): {told}{filled}.", "dim")
-    return text
-
-
-def answer(job: Job, given: Answer, named: bool, policy_text: str, seconds: float | None) -> RenderableType:
-    """An answer; `named` shows its id, `policy_text` is the policy as it was typed, `seconds` it took."""
+def answer(job: Job, given: Answer, named: bool) -> RenderableType:
+    """An answer; `named` shows its id."""
     request, row = given.request, given.row
     rows: list[tuple[str, RenderableType]] = [("id", plain(str(request.id)))] if named else []
     if row is None:
@@ -139,22 +120,16 @@ def answer(job: Job, given: Answer, named: bool, policy_text: str, seconds: floa
     rows += [("along", reading) for reading in along(given.readings)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
-    passes = f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"
-    if seconds is not None:
-        passes += f"; {seconds:.1f} s, {row.filled / seconds:.0f} tokens a second"
-    shades = [("■", colour) for colour in RAMP]
-    legend = [("colours", Text.assemble("first ", *shades, " last written"))] if _is_coloured() else []
     sampler = job.sampler
     where = f"{job.denoiser.name} on {job.denoiser.backend}{_cached(job.denoiser)}, seed {sampler.seed}"
     return listing(
         [
             *rows,
             ("", ""),
-            *legend,
-            ("passes", passes),
-            ("outcome", _outcome(row, tuple(job.template.slots))),
+            ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
+            ("outcome", plain(row.outcome.sentence)),
             ("error bound", _bound(row)),
-            ("policy", policy(policy_text or "the defaults", 64)),
+            ("policy", policy(str(sampler.policy) or "the defaults", 64)),
             ("model", plain(where)),
             ("", ""),
         ]
@@ -225,70 +200,24 @@ def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
 def progress_line(state: State, row: int) -> str:
     """How far a row is."""
     total, left = int(state.canvas.blank[row].sum()), int(state.blank[row].sum())
-    passes = int(state.nfe[row])
-    return f"{passes} forward pass{'es' * (passes != 1)}, {total - left} of {total} blanks filled"
+    return f"{state.nfe[row]} forward passes, {total - left} of {total} blanks filled"
 
 
-@attrs.frozen(eq=False)
-class Frame:
-    """The canvas of a row, and how far it is.
-
-    Lines are broken at the last column, so that no word jumps from frame to frame; where the terminal is too low, the
-    end is shown.
-    """
-
-    state: State
-    row: int
-    tokenizer: Tokenizer
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lines of the canvas, and one of progress."""
-        lines = [
-            part
-            for line in canvas(self.state, self.row, self.tokenizer).split()
-            for part in chopped(line, options.max_width)
-        ]
-        room = len(lines) if options.height is None and not console.is_terminal else max(1, console.size.height - 2)
-        yield from lines[-room:]
-        yield Text(progress_line(self.state, self.row), "cyan")
+def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
+    """The canvas of a row, and how far it is."""
+    return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
 
 
-def chopped(line: Text, width: int) -> list[Text]:
-    """A line cut wherever it reaches the width, in columns."""
-    cuts, used = list[int](), 0
-    for place, character in enumerate(line.plain):
-        cells = cell_len(character)
-        if used + cells > width:
-            cuts.append(place)
-            used = 0
-        used += cells
-    return list(line.divide(cuts))
-
-
-def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy", width: int = WIDEST
-) -> RenderableType:
-    """Numbers under headings; the first column is text.
-
-    Where `width` leaves it too little room it stands above, numbered, and the table has the numbers.
-    """
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
+    """Numbers under headings; the first column is text and may wrap."""
     grid, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
     numbers = sum(2 + max(map(len, column)) for column in zip(headings, *(row[1:] for row in rows), strict=True))
-    if width - numbers - 2 < min(_FIRST, max((len(row[0]) for row in rows), default=0)) and width < WIDEST:
-        listed = [Text.assemble(f"{number}  ", policy(row[0], width - 3)) for number, row in enumerate(rows, 1)]
-        short = [(str(number), *row[1:]) for number, row in enumerate(rows, 1)]
-        return Group(*listed, "", table(headings, short, ""))
-    grid.add_column(first, overflow="fold", no_wrap=not first)
+    grid.add_column(first, overflow="fold")
     for heading in headings:
         grid.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
     return grid
-
-
-def _is_coloured() -> bool:
-    out = console()
-    return out.is_terminal and out.color_system is not None and not out.no_color
 
 
 def is_terminal(stderr: bool) -> bool:
