@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -36,10 +37,11 @@ class Lines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Writes a record."""
-        self._file.write(line(record).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > 1:
-            self._sync()
+        with self._named():
+            self._file.write(line(record).encode() + b"\n")
+            self._file.flush()
+            if time.monotonic() - self._synced > 1:
+                self._sync()
 
     def __enter__(self) -> Self:
         """The file, open for appending."""
@@ -47,8 +49,17 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         """Closes the file."""
-        self._sync()
-        self._file.close()
+        with self._named():
+            self._sync()
+            self._file.close()
+
+    @contextmanager
+    def _named(self) -> Generator[None]:
+        """An error of the system on an open file says which file that is."""
+        try:
+            yield
+        except OSError as fault:
+            raise OSError(fault.errno, fault.strerror, str(self.path)) from fault
 
     def _sync(self) -> None:
         if self.path.is_file():
