@@ -194,6 +194,8 @@ class FillOptions(OptionGroup):
         from mdsample.jobs.records import read_requests
 
         requests = read_requests(read_bytes(input), template, input, self.from_rows, choices, expected)
+        if not self.fill:
+            return requests
         return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]
 
 

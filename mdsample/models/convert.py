@@ -15,7 +15,7 @@ from mdsample._version import __version__
 from mdsample.core.arrays import Floats
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
+from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint, size_text
 from mdsample.models.families import read_config
 from mdsample.models.find import find
 from mdsample.models.headers import SIZES
@@ -101,7 +101,7 @@ def convert(
     needed = sum(tensor.bytes(packing) for tensor in tensors)
     free = shutil.disk_usage(target.absolute().parent).free
     if needed > free:
-        raise ModelError(f"{target} would take {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free there")
+        raise ModelError(f"{target} would take {size_text(needed)}, but {size_text(free)} are free there")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a conversion that was killed
     try:

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,26 @@ def test_numbers_of_things(number: int, text: str) -> None:
 def test_kinds_of_errors_are_counted() -> None:
     errors = [f"line {n}: the row lacks 'x{n}'" for n in range(1200)] + ["line 3: no\nmore"]
     assert screens._kinds(errors) == ["  1,200 × the row lacks 'x0'", "  1 × no"]  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_first_answer_does_not_wait_for_the_last_request() -> None:
+    from mdsample.jobs.job import Job
+    from mdsample.jobs.records import Request
+
+    job = Job(ScriptedDenoiser(Symbols(6)), Template.parse("{prompt}{answer:1}"), Sampler("steps(1)"), batch_size=2)
+
+    class Requests(list[Request]):
+        read = 0
+
+        def __iter__(self) -> Iterator[Request]:
+            for request in super().__iter__():
+                self.read += 1
+                yield request
+
+    requests = Requests(Request(n, {"prompt": "?" if n == 1 else "a"}) for n in range(500))
+    answers = job.answers(requests)
+    assert next(answers).row is None and requests.read < 50
+    assert sorted(answer.place for answer in answers) == [n for n in range(500) if n != 1]
 
 
 def test_pace_counts_every_token_once() -> None:

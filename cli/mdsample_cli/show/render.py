@@ -84,12 +84,6 @@ def policy(text: str, width: int) -> Text:
     return plain("\n".join(filter(None, lines)))
 
 
-def size(count: int) -> str:
-    """A number of bytes."""
-    unit, name = next(((2**k, name) for k, name in ((30, "GiB"), (20, "MiB")) if count >= 2**k), (2**10, "KiB"))
-    return f"{count / unit:,.1f} {name}"
-
-
 def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     """Labels on the left, their values on the right."""
     grid = Table.grid(padding=(0, 2), expand=True)

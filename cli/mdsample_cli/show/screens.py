@@ -160,14 +160,13 @@ def bar() -> Progress:
     """A progress bar on stderr; none if that is not a terminal. A task's field `pace` is shown if it has one."""
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         _Pace("{task.fields[pace]}", markup=False, style="cyan"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=render.console(stderr=True),
         transient=True,
-        expand=True,
         disable=not sys.stderr.isatty(),
     )
 
