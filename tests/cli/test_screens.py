@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import subprocess
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 import mdsample
 from mdsample import Sampler, Template
+from mdsample.scoring.watch import SlotReading
 from mdsample.tasks.catalog import TASKS
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -58,6 +60,8 @@ def test_a_canvas_is_cut_between_characters() -> None:
     )
     assert before.replace("░░", "12", 1) == after == "one two 12\n░░░░░░░ x"
     assert [line.plain for line in render.folded(Text("日本語日本\n\n"), 5)] == ["日本", "語日", "本", "", ""]
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    assert render.folded(Text(f"ab{family}cde\u0301"), 4)[0].plain == f"ab{family}"
 
 
 def test_a_frame_fits_into_any_terminal() -> None:
@@ -96,6 +100,11 @@ def test_boards_are_boards() -> None:
     lines = shown(render.answer(job, Answer(0, Request(0), row), False, "steps(1)", 2.0), 80)
     assert [len(line.split()) for line in lines[:6]] == [7, 6, 6, 6, 6, 6]
     assert any(line.startswith("time         2.0 s, ") for line in lines) and any("steps(1)" in line for line in lines)
+
+
+def test_a_certain_answer_is_shown_without_a_sign() -> None:
+    [line] = render.along([SlotReading(0, 1, 1, 0.0, "5", -1e-9)])
+    assert line.plain.endswith("log p(expected answer) 0.00")
 
 
 @pytest.mark.parametrize(("number", "text"), [(1, "1 pass"), (2, "2 passes"), (0, "0 passes"), (1200, "1,200 passes")])
@@ -180,6 +189,26 @@ def test_help_flows_and_is_not_cluttered() -> None:
 def test_an_error_of_the_system_names_its_file() -> None:
     ran = piped("run", "--backend", "reference", "-t", "{prompt}{answer:1}", "-o", "/dev/full", "hi")
     assert (ran.returncode, ran.stderr) == (1, "error: /dev/full: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [((), "with --output FILE it would resume"), (("-o", "FILE"), "run the same command again to resume")],
+)
+def test_an_interrupted_comparison_says_how_it_goes_on(
+    more: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.import_module("mdsample.evaluation.bench"), "bench", stopped)
+    assert main(["bench", "-m", "tiny-gsm", "--backend", "reference", "--limit", "1", *more]) == 130
+    assert capsys.readouterr().err == f"interrupted; {message}\n"
 
 
 def piped(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

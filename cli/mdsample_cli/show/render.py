@@ -28,6 +28,7 @@ from mdsample.tasks.catalog import task_of
 WIDEST = 100
 #: what joins letters or parts of emoji, or may part a word: no control of the terminal
 _JOINERS = "\u200c\u200d\u00ad"
+_JOINER = "\u200d"
 
 
 class _Console(Console):
@@ -239,7 +240,8 @@ def folded(text: Text, width: int) -> list[Text]:
         line.expand_tabs(8)
         cuts, used = list[int](), 0
         for place, columns in enumerate(map(cell_len, line.plain)):
-            if used + columns > width:
+            joined = line.plain[place - 1 : place] == _JOINER or not columns  # emoji and letters stay whole
+            if used + columns > width and not joined:
                 cuts.append(place)
                 used = 0
             used += columns
