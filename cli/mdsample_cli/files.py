@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +19,15 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def is_piped() -> bool:
+    """Whether there is something on a standard input that is a pipe or a file; waits for its first byte or its end."""
+    try:
+        kind = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # there is none
+        return False
+    return (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)) and bool(sys.stdin.buffer.peek(1))
 
 
 def read_text(path: str) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from mdsample_cli.command import Command, Group
 from mdsample_cli.commands.audit import audit
 from mdsample_cli.commands.bench import bench
 from mdsample_cli.commands.calibrate import calibrate
@@ -34,15 +35,17 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="mdsample",
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    *(run, score, judge, traces, rows, finetune, policies, explain, models, inspect, convert, audit, bench, calibrate),
-    replay,
+for panel, commands in (
+    ("Texts", (run, replay, score, judge, traces)),
+    ("Policies", (policies, explain, audit, bench, calibrate)),
+    ("Models and data", (models, inspect, convert, finetune, rows)),
 ):
-    app.command()(command)
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=panel)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,6 +56,8 @@ def root(
     """Sample from masked diffusion language models.
 
     Start with: mdsample run
+
+    Commands and options are completed by the shell after: mdsample --install-completion
     """
     if version:
         from importlib.metadata import version as installed
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # an error of the library means wrong usage, any other a failure on the way
         return _failed(str(error), 2 if isinstance(error, MdsampleError) else 1)
     except OSError as error:
-        return _failed(str(error), 1)
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error), 1)
 
 
 def _pipe_closed() -> int:
@@ -104,6 +109,7 @@ def _pipe_closed() -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    # https://no-color.org; rich heeds it by itself
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
     typer.echo(message, err=True)
     return code

@@ -57,7 +57,8 @@ class ModelOptions(OptionGroup):
     panel: ClassVar = "Model"
 
     model: Annotated[
-        str, Option(metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model).")
+        str,
+        Option("--model", "-m", metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model)."),
     ] = MODEL
     revision: Revision = None
     backend: Annotated[
@@ -193,6 +194,8 @@ class FillOptions(OptionGroup):
         from mdsample.jobs.records import read_requests
 
         requests = read_requests(read_bytes(input), template, input, self.from_rows, choices, expected)
+        if not self.fill:
+            return requests
         return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]
 
 
@@ -215,6 +218,11 @@ class PolicyOptions(OptionGroup):
     steps: Annotated[
         int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
     ] = None
+
+    @property
+    def text(self) -> str:
+        """The policy as it was typed; empty if it was not."""
+        return "+".join(filter(None, (self.policy, self.steps and f"steps({self.steps})")))
 
     def open(self) -> Policy | None:
         """The policy, or `None` if no option is given."""

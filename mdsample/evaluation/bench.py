@@ -25,6 +25,7 @@ from mdsample.policy.complete import in_full
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
 from mdsample.tasks.catalog import Problem, Task
 
 
@@ -82,15 +83,16 @@ def bench(
     answers: Answers | None = None,
     revision: str | None = None,
     watch: Callable[[Policy, int], None] | None = None,
+    on_step: Callable[[State], None] | None = None,
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
     `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
     any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
     again, and every new answer is written there; `revision`, of a model on the hub, is part of the model's name in it.
-    `watch` is told after every row which policy is at work and how many of its rows are done. Raises `BenchError`,
-    `PolicyError` where a policy does not fit the task, and `RecordError` where `answers` are to other problems, before
-    the first forward pass.
+    `watch` is told after every row which policy is at work and how many of its rows are done; `on_step` as in
+    `engine.fill`. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError` where
+    `answers` are to other problems, before the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
@@ -100,7 +102,7 @@ def bench(
     def scores() -> Iterator[PolicyScore]:
         first: list[Answered] = []
         for policy, key, done in jobs:
-            mine = runs.run(policy, key, done, watch)
+            mine = runs.run(policy, key, done, watch, on_step)
             first = first or mine
             yield _score(key, mine, first)
 
@@ -173,14 +175,16 @@ class Runs:
         key: Mapping[str, object],
         done: dict[int | str, Answered],
         watch: Callable[[Policy, int], None] | None = None,
+        on_step: Callable[[State], None] | None = None,
     ) -> list[Answered]:
         """Answers to all problems, in their order; `key` and `done` are those of `begin`."""
         by_id = {problem.id: problem for problem in self.problems}
         left = [row for row in self.rows if row.id not in done]
-        if watch is not None and done:
+        if watch is not None:
             watch(policy, len(done))
         before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
-        for row in fill(sampler, self.denoiser, self.template.slots, left, batch_size=self.batch_size):
+        slots = self.template.slots
+        for row in fill(sampler, self.denoiser, slots, left, batch_size=self.batch_size, on_step=on_step):
             now = time.perf_counter()
             answered = _answered(self.task, row, by_id[row.id], now - before)
             done[row.id], before = answered, now

@@ -97,39 +97,46 @@ class Job:
     def answers(
         self, requests: Sequence[Request], *, one_chunk: bool = False, on_step: Callable[[State], None] | None = None
     ) -> Iterator[Answer]:
-        """Answers as they finish: first what cannot be answered, then rows as `engine.fill` yields them.
+        """Answers as they finish: rows as `engine.fill` takes them up and yields them, what cannot be answered first.
 
         `one_chunk` keeps all rows in one state, for a trace of them all. `on_step` as in `engine.fill`.
         """
         place: dict[int | str, int] = {}
-        rows: list[Prepared] = []
+        failed: list[Answer] = []
         along = (
             None
             if self.watch_slot is None
             else SlotWatcher(self.denoiser, self.template, self.watch_slot, self.sampler.seed)
         )
-        for number, request in enumerate(requests):
-            try:
-                if request.error:
-                    raise TemplateError(request.error)
-                row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
-                if along is not None:
-                    along.track(row, request.expected)
-                rows.append(row)
-                place[request.id] = number
-            except TemplateError as fault:
-                yield Answer(number, attrs.evolve(request, error=str(fault)), None)
+
+        def rows() -> Iterator[Prepared]:
+            for number, request in enumerate(requests):
+                try:
+                    if request.error:
+                        raise TemplateError(request.error)
+                    row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
+                    if along is not None:
+                        along.track(row, request.expected)
+                except TemplateError as fault:
+                    failed.append(Answer(number, attrs.evolve(request, error=str(fault)), None))
+                else:
+                    place[request.id] = number
+                    yield row
+
         for row in fill(
             self.sampler,
             along or self.denoiser,
             self.template.slots,
-            rows,
+            rows(),
             batch_size=self.batch_size,
-            chunk_size=len(rows) if one_chunk else None,
+            chunk_size=len(requests) if one_chunk else None,
             on_step=on_step,
         ):
+            yield from failed
+            failed.clear()
             readings = () if along is None else along.readings(row.id)
             yield Answer(place[row.id], requests[place[row.id]], row, readings)
+        yield from failed
 
     def record(self, answer: Answer) -> Record:
         """The answer as a flat JSON object."""

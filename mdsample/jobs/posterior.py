@@ -9,7 +9,7 @@ each quarter and after.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Literal, get_args
 
@@ -26,6 +26,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.state import State
 from mdsample.scoring.score import marginal_scores
 
 #: shares of a reasoning's commits after which the answer is scored
@@ -121,8 +122,11 @@ class Tracer:
             for number in range(self.n)
         ]
 
-    def records(self, requests: Sequence[Request]) -> Iterator[Record]:
-        """A record for every request, as soon as all its traces are there; those with a fault come first."""
+    def records(self, requests: Sequence[Request], on_step: Callable[[State], None] | None = None) -> Iterator[Record]:
+        """A record for every request, as soon as all its traces are there; those with a fault come first.
+
+        `on_step` as in `engine.fill`.
+        """
         rows: list[Prepared] = []
         owner: dict[int | str, tuple[Request, int]] = {}
         for request in requests:
@@ -134,7 +138,8 @@ class Tracer:
             owner |= {row.id: (request, number) for number, row in enumerate(some)}
             rows += some
         waiting: dict[int | str, dict[int, Row]] = {}
-        for row in fill(self.sampler, self.denoiser, self.template.slots, rows, batch_size=self.batch_size):
+        slots = self.template.slots
+        for row in fill(self.sampler, self.denoiser, slots, rows, batch_size=self.batch_size, on_step=on_step):
             request, number = owner[row.id]
             done = waiting.setdefault(request.id, {})
             done[number] = row

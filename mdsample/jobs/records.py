@@ -104,7 +104,7 @@ def read_requests(
         )
     if (given or choices or expected) and not as_json:
         raise RecordError(f"keys are those of JSON objects, but {name or 'the input'} is plain text")
-    seen: set[int | str] = set()
+    fields, seen = template.fields, set[int | str]()
     requests: list[Request] = []
     for number, (where, raw) in enumerate(lines):
         try:
@@ -112,7 +112,7 @@ def read_requests(
             if as_json:
                 request = _request(text, number, template, given or {}, choices, expected)
             else:
-                request = Request(number, {template.fields[0]: text})
+                request = Request(number, {fields[0]: text})
         except UnicodeDecodeError as fault:
             request = Request(number, error=f"this is not UTF-8 (byte {fault.start} of the line)")
         if not request.error:

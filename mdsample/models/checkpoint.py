@@ -191,9 +191,9 @@ def refuse_too_large(folder: Path, parameters: int, stored: int, needed: int, av
     available = available_memory() if available is None else available
     if available is not None and needed > available:
         raise ModelError(
-            f"{folder.name} has {parameters:,} weights, which take {_gib(needed)} of memory, but "
-            f"{_gib(available)} are available; free some, take a smaller model, or run it on a backend that keeps the "
-            f"{_gib(stored)} of the files as they are"
+            f"{folder.name} has {parameters:,} weights, which take {size_text(needed)} of memory, but "
+            f"{size_text(available)} are available; free some, take a smaller model, or run it on a backend that keeps "
+            f"the {size_text(stored)} of the files as they are"
         )
 
 
@@ -326,5 +326,7 @@ def _complain(what: str, faults: list[str]) -> None:
         raise ModelError(f"{what}: {'; '.join(faults[:_TOLD])}{more}")
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def size_text(count: int) -> str:
+    """A number of bytes, for people."""
+    unit, name = next(((2**k, name) for k, name in ((30, "GiB"), (20, "MiB")) if count >= 2**k), (2**10, "KiB"))
+    return f"{count / unit:,.1f} {name}"

@@ -16,7 +16,7 @@ from mdsample.core.arrays import Floats
 from mdsample.core.files import new_folder, require_new
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint
+from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint, size_text
 from mdsample.models.families import read_config, read_fields
 from mdsample.models.find import find
 from mdsample.models.headers import SIZES
@@ -99,7 +99,7 @@ def convert(
     needed = sum(tensor.bytes(packing) for tensor in tensors)
     free = shutil.disk_usage(target.absolute().parent).free
     if needed > free:
-        raise ModelError(f"{target} would take {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free there")
+        raise ModelError(f"{target} would take {size_text(needed)}, but {size_text(free)} are free there")
     with new_folder(target) as part:
         _write_weights(part, tensors, packing, watch)
         _write_rest(folder, part, name, revision, packing)

@@ -41,9 +41,14 @@ class Step:
         return self.row._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
-def default_policy(template: Template) -> Policy:
+def default_text(template: Template) -> str:
     """`med+early-exit`; without a slot `answer` to exit from, `med`."""
-    return parse("med+early-exit" if "answer" in template.slots else "med")
+    return "med+early-exit" if "answer" in template.slots else "med"
+
+
+def default_policy(template: Template) -> Policy:
+    """The policy of `default_text`."""
+    return parse(default_text(template))
 
 
 @overload

@@ -13,8 +13,8 @@ rounds).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
 
 import attrs
 import numpy as np
@@ -169,7 +169,7 @@ def fill(
     sampler: Sampler,
     denoiser: Denoiser,
     slots: tuple[str, ...],
-    rows: Sequence[Prepared],
+    rows: Iterable[Prepared],
     *,
     batch_size: int = BATCH_SIZE,
     chunk_size: int | None = None,
@@ -178,17 +178,21 @@ def fill(
     """Fills rows, at most `batch_size` in one forward pass, and yields each as soon as it is done.
 
     `slots` names the template's slots. Rows are taken up in chunks of `chunk_size` (by default `batch_size * BATCHES`),
-    the next chunk when places fall free. `on_step` sees the state of a chunk after each of its steps. Raises
-    `PolicyError` before the first forward pass if the policy does not fit.
+    the next chunk when places fall free. An iterator of rows is read no further than that, and its first chunk is one
+    batch. `on_step` sees the state of a chunk after each of its steps. Raises `PolicyError` before the first forward
+    pass if the policy does not fit.
     """
     engine = Engine(denoiser, batch_size=batch_size, on_step=on_step)
-    if len({row.id for row in rows}) != len(rows):
+    size = next_size = max(1, chunk_size or batch_size * BATCHES)
+    if not isinstance(rows, Sequence):
+        size = chunk_size or batch_size
+    elif len({row.id for row in rows}) != len(rows):
         raise ValueError("row ids must differ: randomness is keyed by them")
-    size = max(1, chunk_size or batch_size * BATCHES)
-    waiting = (rows[first : first + size] for first in range(0, len(rows), size))
+    waiting = iter(rows)
     while True:
-        while engine.running < batch_size and (chunk := next(waiting, None)):
+        while engine.running < batch_size and (chunk := list(islice(waiting, size))):
             engine.add(chunk, sampler, slots)
+            size = next_size
         more = engine.step()
         yield from (row for _, row in engine.finished())
         if not more:

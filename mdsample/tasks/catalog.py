@@ -45,6 +45,8 @@ class Task:
     needs: tuple[str, ...] = ("answer",)
     #: whether an answer is as good as the right one
     same: Callable[[str, str], bool] = eq
+    #: slots that people see as a board, line by line
+    grid: tuple[tuple[str, ...], ...] = ()
 
     def correct(self, row: Row, problem: Problem) -> bool:
         """Whether a finished row solves the problem."""
@@ -91,6 +93,7 @@ def _read(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _sudoku(name: str, n: int, kind: str, about: str) -> Task:
+    names = tuple(sudoku.cells(n))
     read = partial(sudoku_puzzles, f"{name.replace('-', '_')}.jsonl")
     return Task(
         name,
@@ -98,7 +101,8 @@ def _sudoku(name: str, n: int, kind: str, about: str) -> Task:
         sudoku.board(n),
         read,
         on_board,
-        tuple(sudoku.cells(n)),
+        names,
+        grid=tuple(names[row : row + n] for row in range(0, n * n, n)),
     )
 
 
@@ -127,4 +131,9 @@ TASKS: dict[str, Task] = {
 
 def task_for(denoiser: Denoiser) -> Task | None:
     """The task that a model is made for: the first with the model's own template."""
-    return next((task for task in TASKS.values() if task.template == denoiser.template), None)
+    return task_of(denoiser.template)
+
+
+def task_of(template: str) -> Task | None:
+    """The first task with this template."""
+    return next((task for task in TASKS.values() if task.template == template), None)

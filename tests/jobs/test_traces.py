@@ -96,7 +96,8 @@ def problems(tmp_path: Path) -> Path:
 
 
 def told(problems: Path, *more: str) -> list[str]:
-    options = ["-t", SHORT, "-n", "3", "--answer-as", " {}", "--keep", "best:1"]
+    usual = {"-t": SHORT, "-n": "3", "--answer-as": " {}", "--keep": "best:1"}
+    options = [word for name, value in usual.items() if name not in more for word in (name, value)]
     return ["traces", "-i", str(problems), *options, *more]
 
 
@@ -150,7 +151,7 @@ def test_a_file_that_was_cut_anywhere_is_gone_on_with(
     capsys.readouterr()
     assert main(told(problems, "-o", str(out), "--seed", "1")) == 2
     assert "was written by another job" in capsys.readouterr().err
-    assert main([*told(problems, "-o", str(out)), "--keep", "all"]) == 2
+    assert main(told(problems, "-o", str(out), "--keep", "all")) == 2
 
 
 def test_equal_traces_are_told_once(problems: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +177,7 @@ def test_equal_traces_are_told_once(problems: Path, capsys: pytest.CaptureFixtur
 def test_wrong_commands_are_one_line(
     problems: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*told(problems), *more]) == 2
+    assert main(told(problems, *more)) == 2
     error = capsys.readouterr().err
     assert message in " ".join(error.split()) and "Traceback" not in error
 

@@ -41,9 +41,9 @@ def audit(
     from mdsample.exact import TOYS, LawTooLarge
     from mdsample.exact.audit import audit as audited
     from mdsample.exact.audit import frontier as all_rules
-    from mdsample.jobs.lines import line
     from mdsample.policy.draw import Temperature
     from mdsample.policy.parsing import parse
+    from mdsample_cli.show.json_line import line
 
     if toy == "list":
         typer.echo("\n".join(line({"toy": name}) if json else name for name in TOYS))
@@ -52,7 +52,8 @@ def audit(
         raise UsageError(f"there is no toy {toy!r}; there are: {', '.join(TOYS)}")
     require_plot(plot, (".png", ".svg"), "writes .png and .svg")
     world = TOYS[toy]()
-    policies = [parse(text) for text in policy or POLICIES]
+    names = [text.strip() for text in policy or POLICIES]
+    policies = [parse(text) for text in names]
     policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
     rows: list[Audit] = []
     try:
@@ -61,7 +62,7 @@ def audit(
         points = all_rules(world) if frontier else []
     except LawTooLarge as error:
         if rows and not json:  # show what is already computed
-            _show(toy, world, rows, [])
+            _show(toy, world, names, rows, [])
         raise UsageError(str(error)) from error
     if plot is not None:
         from mdsample_cli.show.plot import draw
@@ -73,7 +74,7 @@ def audit(
         for point in points:
             typer.echo(line({"toy": toy, **_json(point._asdict())}))
         return
-    _show(toy, world, rows, points)
+    _show(toy, world, names, rows, points)
 
 
 def _json(values: Mapping[str, object]) -> dict[str, object]:
@@ -81,7 +82,7 @@ def _json(values: Mapping[str, object]) -> dict[str, object]:
     return {name: None if value == math.inf else value for name, value in values.items()}
 
 
-def _show(toy: str, world: Toy, rows: Sequence[Audit], points: Sequence[Point]) -> None:
+def _show(toy: str, world: Toy, names: Sequence[str], rows: Sequence[Audit], points: Sequence[Point]) -> None:
     import numpy as np
 
     from mdsample.exact.audit import at_equal_nfe
@@ -89,17 +90,18 @@ def _show(toy: str, world: Toy, rows: Sequence[Audit], points: Sequence[Point]) 
 
     blanks = int(world.canvas().blank.sum())
     out = render.console()
-    render.show(out, f"{toy}: {blanks} blanks, {world.size} tokens each; exact numbers, KL in nats\n")
+    render.show(out, f"{toy}: {blanks} blanks, {world.size} tokens each; exact; KL in nats, NFE: forward passes\n")
     numbers = [
-        [row.policy, *map(_number, (row.expected_nfe, row.kl, row.kl_bound, row.tv, row.tv_bound))] for row in rows
+        [name, *map(_number, (row.expected_nfe, row.kl, row.kl_bound, row.tv, row.tv_bound))]
+        for name, row in zip(names, rows, strict=False)
     ]
-    render.show(out, render.table(["passes", "KL", "bound", "TV", "bound"], numbers))
+    render.show(out, render.table(out, ["NFE", "KL", "bound", "TV", "bound"], numbers))
     if points:
         grid = np.linspace(1, blanks, 5).tolist()
         reached = at_equal_nfe(points, grid)
         render.show(out, "\nKL that each rule reaches at the same expected forward passes:\n")
         curves = [[rule, *map(_number, values.tolist())] for rule, values in reached.items()]
-        render.show(out, render.table([f"{nfe:g}" for nfe in grid], curves, first="passes"))
+        render.show(out, render.table(out, [f"{nfe:g}" for nfe in grid], curves, first="NFE"))
 
 
 def _number(value: float) -> str:

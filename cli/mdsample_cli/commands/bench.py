@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +11,12 @@ import attrs
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import Interrupted, UsageError
 from mdsample_cli.files import require_distinct, require_plot
 from mdsample_cli.groups import Without, grouped
 from mdsample_cli.task_option import TaskOptions, default_model
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from mdsample.core.template import Template
     from mdsample.evaluation.bench import PolicyScore
     from mdsample.evaluation.intervals import Interval
@@ -67,17 +65,16 @@ def bench(
     """
     from mdsample.evaluation.answers import Answers
     from mdsample.evaluation.bench import bench as scores_of
-    from mdsample.jobs.lines import line
+    from mdsample_cli.show.json_line import line
     from mdsample_cli.show.picture import draw
-    from mdsample_cli.show.screens import bar
+    from mdsample_cli.show.screens import Bars, bar
 
     problems = task.open(template.template)
     models = [attrs.evolve(runtime, model=name) for name in model or [default_model(problems)]]
     require_distinct(problems=task.problems, output=output, plot=plot)
     require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
     layouts = [template.open(on.model, on.revision, problems.template) for on in models]
-    policies = _policies(policy, layouts)
-    names = [str(policy) or "defaults" for policy in policies]
+    names, policies = _policies(policy, layouts)
     total = len(problems.read()) if task.limit is None else task.limit
     scores: list[PolicyScore] = []
     with ExitStack() as stack:
@@ -86,6 +83,7 @@ def bench(
             for on, layout in zip(models, layouts, strict=True):
                 denoiser = on.load()
                 with bar() as progress:
+                    bars = Bars(progress, policies, names, total)
                     for score in scores_of(
                         denoiser,
                         problems,
@@ -96,11 +94,15 @@ def bench(
                         batch_size=batch_size,
                         answers=answers,
                         revision=runtime.revision,
-                        watch=_watch(progress, policies, names, total),
+                        watch=bars.count,
+                        on_step=bars.see,
                     ):
                         scores.append(score)
                         if json:
                             print(line(score.record()), flush=True)
+        except KeyboardInterrupt:
+            kept = "run the same command again to resume" if output else "with --output FILE it would resume"
+            raise Interrupted(kept) from None
         finally:  # also what an interrupted bench has computed
             if not json:
                 for start in range(0, len(scores), len(policies)):
@@ -109,8 +111,8 @@ def bench(
             draw(scores, names, plot)
 
 
-def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> list[Policy]:
-    """The policies of these texts, or the usual ones; all different."""
+def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> tuple[list[str], list[Policy]]:
+    """These texts and their policies, or the usual ones; all different."""
     from mdsample.policy.parsing import parse
 
     if not texts:
@@ -120,15 +122,7 @@ def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> list[
     policies = [parse(text) for text in texts]
     if repeated := [str(policy) or "defaults" for policy in policies if policies.count(policy) > 1]:
         raise UsageError(f"{repeated[0]} is there twice, perhaps by another name; leave one --policy out")
-    return policies
-
-
-def _watch(
-    progress: Progress, policies: Sequence[Policy], names: Sequence[str], total: int
-) -> Callable[[Policy, int], None]:
-    """Moves a bar for each policy."""
-    tracks = {policy: progress.add_task(name, total=total) for policy, name in zip(policies, names, strict=True)}
-    return lambda policy, done: progress.update(tracks[policy], completed=done)
+    return [text.strip() or "defaults" for text in texts], policies
 
 
 def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) -> None:
@@ -139,7 +133,7 @@ def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) ->
     rows = [_row(name, score, score is first) for name, score in zip(names, scores, strict=False)]
     out = render.console(width=render.WIDEST)
     render.show(out, f"{problems}; {first.model} on {first.backend}, seed {first.seed}; 95 % intervals\n")
-    render.show(out, render.table(["accuracy, %", "difference", "passes", "speed-up", "tokens/pass"], rows))
+    render.show(out, render.table(out, ["accuracy, %", "difference", "NFE", "speed-up", "tokens/pass"], rows))
 
 
 def _row(policy: str, score: PolicyScore, first: bool) -> list[str]:

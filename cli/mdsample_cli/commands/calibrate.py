@@ -30,7 +30,11 @@ def calibrate(
     model: Annotated[
         str | None,
         Option(
-            metavar="NAME", help="Default: the task's own, or tiny-gsm.", rich_help_panel=options.ModelOptions.panel
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Default: the task's own, or tiny-gsm.",
+            rich_help_panel=options.ModelOptions.panel,
         ),
     ] = None,
     runtime: Annotated[options.ModelOptions, Without("model")],
@@ -69,8 +73,8 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
-    from mdsample.jobs.lines import line
     from mdsample.policy.parsing import parse
+    from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import bar
 
     loss = _loss(accuracy_loss, disagreement, error_bound, confidence)
@@ -98,7 +102,7 @@ def calibrate(
                 print(line(_record(trial)), flush=True)
     if not json:
         title = f"{task.task}, {len(runs.problems)} problems; {denoiser.name} on {denoiser.backend}, seed {seed}"
-        _show(title, loss, tried)
+        _show(title, policy, loss, tried)
     return 0 if any(trial.kept for trial in tried) else 1
 
 
@@ -127,13 +131,18 @@ def _record(trial: Trial) -> dict[str, object]:
     return {"policy": str(trial.policy), "value": trial.value, "nfe": trial.nfe.value, **loss}
 
 
-def _show(title: str, loss: Loss, tried: Sequence[Trial]) -> None:
+def _named(text: str, trial: Trial) -> str:
+    """The policy as it was typed, with the setting in its place."""
+    return text.replace("?", f"{trial.value:g}")
+
+
+def _show(title: str, text: str, loss: Loss, tried: Sequence[Trial]) -> None:
     from mdsample_cli.show import render
 
     scale = 1 if loss.kind == "error-bound" else 100
     rows = [
         [
-            str(trial.policy),
+            _named(text, trial),
             f"{trial.nfe.value:.1f}",
             f"{scale * trial.loss:.2f}",
             f"{scale * trial.limit:.2f}",
@@ -144,6 +153,6 @@ def _show(title: str, loss: Loss, tried: Sequence[Trial]) -> None:
     kept = [trial for trial in tried if trial.kept]
     out = render.console(width=render.WIDEST)
     render.show(out, f"{title}\n")
-    render.show(out, render.table(["passes", _HEADINGS[loss.kind], f"at most ({loss.confidence:.0%})", ""], rows))
-    last = f"\n{kept[-1].policy}" if kept else "\nno setting keeps it: give more problems, or allow more"
+    render.show(out, render.table(out, ["NFE", _HEADINGS[loss.kind], f"at most ({loss.confidence:.0%})", ""], rows))
+    last = f"\n{_named(text, kept[-1])}" if kept else "\nno setting keeps it: give more problems, or allow more"
     render.show(out, render.plain(last))

@@ -20,9 +20,9 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """A copy of a checkpoint with its matrices quantised, as MLX does it; every backend reads it."""
-    from mdsample.jobs.lines import line
     from mdsample.models.convert import convert as quantised_copy
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import bar
 
     with bar() as progress:

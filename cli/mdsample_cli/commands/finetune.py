@@ -61,8 +61,8 @@ def finetune(
 
     For several devices: accelerate launch --module mdsample_cli finetune …
     """
-    from mdsample.jobs.lines import line
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import bar
 
     try:

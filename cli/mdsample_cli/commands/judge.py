@@ -38,11 +38,11 @@ def judge(
 
     The answer is scored by the chain rule from left to right.
     """
-    from mdsample.jobs.lines import line
     from mdsample.sampling.trace import Trace
     from mdsample.scoring.judge import WAYS
     from mdsample.scoring.judge import judge as judged_rows
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     if by not in WAYS:
         raise UsageError(f"--by takes one of {', '.join(WAYS)}; got {by!r}")

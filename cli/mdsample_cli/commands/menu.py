@@ -18,9 +18,9 @@ def policies(json: options.Json = False) -> None:
     """The menu: every part by the seat it fills, and the presets."""
     from rich.text import Text
 
-    from mdsample.jobs.lines import line
     from mdsample.policy import menu
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     parts, presets = menu.parts_menu(), menu.presets_menu()
     if json:
@@ -41,11 +41,11 @@ def explain(
     from rich.padding import Padding
     from rich.text import Text
 
-    from mdsample.jobs.lines import line
     from mdsample.policy import menu
     from mdsample.policy.complete import in_full
     from mdsample.policy.parsing import parse
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     value = parse(policy)
     seats = list(menu.explain(value))

@@ -22,9 +22,9 @@ def models(json: options.Json = False) -> None:
     from rich.text import Text
 
     from mdsample.backend.installed import installed_backends
-    from mdsample.jobs.lines import line
     from mdsample.models import menu
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     embedded, families, backends = menu.models_menu(), menu.families_menu(), installed_backends()
     if json:
@@ -32,6 +32,7 @@ def models(json: options.Json = False) -> None:
         typer.echo(line({name: [attrs.asdict(entry) for entry in entries] for name, entries in sections.items()}))
         return
     out = render.console()
+    published = render.table(out, ["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub")
     render.show(
         out,
         render.listing(
@@ -46,7 +47,7 @@ def models(json: options.Json = False) -> None:
         Text.assemble("\n", ("families", "bold"), ": model_type in config.json, and which models have it"),
         render.listing((", ".join(entry.types), entry.about) for entry in families),
         Text.assemble("\n", ("memory", "bold"), ": what the weights take, as published and as convert packs them"),
-        render.table(["weights", "bfloat16", "8 bits", "4 bits"], _published(families), first="on the hub"),
+        published,
         Text.assemble("\n", ("backends", "bold"), ": what is installed, and its devices"),
         render.listing((backend.name, render.plain(_devices(backend))) for backend in backends),
     )
@@ -67,9 +68,9 @@ def inspect(
     Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has.
     """
     from mdsample.backend.installed import runs
-    from mdsample.jobs.lines import line
     from mdsample.models import inspect as facts
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     checkpoint = facts.inspect(model, revision=revision)
     verdicts = runs(checkpoint, model, backend, device=device, dtype=dtype)

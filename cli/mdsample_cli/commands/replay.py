@@ -90,7 +90,7 @@ def _commit(commit: Commit, tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _print_json(record: Trace, log: RunLog, last: State, number: int, tokenizer: Tokenizer) -> None:
-    from mdsample.jobs.lines import line
+    from mdsample_cli.show.json_line import line
 
     row = log.row(last, number)
     typer.echo(
@@ -124,12 +124,12 @@ def _play(record: Trace, states: Sequence[State], number: int, tokenizer: Tokeni
     if render.is_terminal(stderr=False):
         with Live(console=out, auto_refresh=False) as moving:
             for state in states:
-                moving.update(render.frame(state, number, tokenizer), refresh=True)
+                moving.update(render.frame(state, number, tokenizer, out.width, out.height), refresh=True)
                 time.sleep(1 / speed)
     else:
         for state in states[1:]:
             render.show(out, render.written(state, number, tokenizer))
-        render.show(out, render.frame(states[-1], number, tokenizer))
+        render.show(out, render.frame(states[-1], number, tokenizer, out.width))
     render.show(
         out, render.listing([("policy", render.policy(record.policy, 64)), ("model", render.plain(record.model))])
     )

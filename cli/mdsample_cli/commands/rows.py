@@ -31,8 +31,8 @@ def rows(
     solution (gsm8k), that under `reasoning`.
     """
     from mdsample.evaluation.answers import solved
-    from mdsample.jobs.lines import line
     from mdsample.tasks.catalog import TASKS, as_row
+    from mdsample_cli.show.json_line import line
 
     options.check_answer_as(answer_as)
     if template is not None and (task.task in TASKS or task.problems is not None):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from mdsample_cli import options
+from mdsample_cli import files, options
 from mdsample_cli.errors import Interrupted, UsageError
 from mdsample_cli.files import require_distinct, require_writable
 from mdsample_cli.groups import grouped
@@ -55,10 +55,12 @@ def run(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
 ) -> int:
-    """Fill a template's blanks: a PROMPT, a file of prompts, or (with neither) a sample problem.
+    """Fill a template's blanks: a PROMPT, a file of prompts or what is piped in; with none, a sample problem.
 
     Exit code 1 if a row of the input could not be answered; its record says why.
     """
+    if prompt is None and input is None and files.is_piped():
+        input = "-"
     if prompt is not None and input is not None:
         raise UsageError("a PROMPT and --input are two inputs; give one of them")
     if live and input is not None:
@@ -70,7 +72,7 @@ def run(
     if trace is not None:
         _require_new_trace(trace)
     from mdsample.jobs.job import Job
-    from mdsample.sampling.api import default_policy
+    from mdsample.sampling.api import default_policy, default_text
     from mdsample.sampling.sampler import Sampler
 
     chosen = policy.open()
@@ -83,7 +85,8 @@ def run(
     else:
         requests = fill.read(input, layout, expected=expect_from)
     try:
-        screen = _run(job, requests, input is not None, output, json, live, trace)
+        label = policy.text if policy.text and not policy.policy_file else str(chosen or default_text(layout))
+        screen = _run(job, label, requests, input is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None
     if input is not None:
@@ -101,7 +104,14 @@ def _require_new_trace(path: Path) -> None:
 
 
 def _run(
-    job: Job, requests: Sequence[Request], many: bool, output: Path | None, json: bool, live: bool, trace: Path | None
+    job: Job,
+    label: str,
+    requests: Sequence[Request],
+    many: bool,
+    output: Path | None,
+    json: bool,
+    live: bool,
+    trace: Path | None,
 ) -> Screen:
     """Runs the job on its screen, without the rows that `output` already has."""
     from mdsample.jobs.records import Output
@@ -113,7 +123,7 @@ def _run(
         if len(left) < len(requests):
             typer.echo(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows", err=True)
         quiet = file is not None and many and not json
-        screen = stack.enter_context(screen_of(job, len(left), many=many, live=live, quiet=quiet))
+        screen = stack.enter_context(screen_of(job, label, len(left), many=many, live=live, quiet=quiet))
         _answer(job, left, file, json, quiet, trace, screen)
     return screen
 
@@ -129,7 +139,7 @@ def _answer(
 ) -> None:
     """Answers, shows, writes."""
     from mdsample.jobs.job import in_order
-    from mdsample.jobs.lines import line
+    from mdsample_cli.show.json_line import line
 
     latest: list[State] = []
 

@@ -73,8 +73,8 @@ def score(
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
     fill.check(input)
-    from mdsample.jobs.lines import line
     from mdsample_cli.show import render
+    from mdsample_cli.show.json_line import line
 
     layout, denoiser = template.open_with(model)
     layout.check_given({slot: ""} | fill.in_every_row | fill.from_rows)
@@ -90,8 +90,12 @@ def score(
             print(line(_record(denoiser, layout, request, scores, str(how), seed)), flush=True)
         else:
             title = "" if input is None else f"{request.id}\n"
-            render.show(out, title + f"{denoiser.name} on {denoiser.backend}; {how}; {scores.nfe} forward passes\n")
-            render.show(out, render.table(["log p, nats", "share", ""], _rows(scores), first=slot))
+            render.show(
+                out,
+                title
+                + f"{denoiser.name} on {denoiser.backend}; {how}; {render.count(scores.nfe, 'forward pass', 'es')}\n",
+            )
+            render.show(out, render.table(out, ["log p, nats", "share", ""], _rows(scores), first=slot))
     return int(failed)
 
 

@@ -19,6 +19,7 @@ from mdsample_cli.groups import grouped
 if TYPE_CHECKING:
     from mdsample.jobs.posterior import By, Keep, Tracer
     from mdsample.jobs.records import Request
+    from mdsample.sampling.state import State
 
 #: it samples; greedily all traces of a problem would be the same
 POLICY = "med+temperature(1)"
@@ -78,7 +79,7 @@ def traces(
 
 def _print(tracer: Tracer, requests: Sequence[Request]) -> bool:
     """Whether a row failed."""
-    from mdsample.jobs.lines import line
+    from mdsample_cli.show.json_line import line
 
     failed = False
     for record in tracer.records(requests):
@@ -90,7 +91,8 @@ def _print(tracer: Tracer, requests: Sequence[Request]) -> bool:
 def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
     """Whether a row failed."""
     from mdsample.jobs.records import Output
-    from mdsample_cli.show.screens import bar
+    from mdsample_cli.show import render
+    from mdsample_cli.show.screens import Pace, bar
 
     failed = False
     sampled = kept = 0
@@ -98,14 +100,20 @@ def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
         left = file.left(requests)
         if len(left) < len(requests):
             typer.echo(f"{output} already has {len(requests) - len(left)} of {len(requests)} rows", err=True)
-        task = progress.add_task("problems", total=len(left))
-        for record in tracer.records(left):
+        task, pace = progress.add_task("problems", total=len(left), pace=""), Pace()
+
+        def see(state: State) -> None:
+            pace.see(state)
+            progress.update(task, pace=f"{pace}")
+
+        for record in tracer.records(left, see):
             failed |= "error" in record
             sampled += len(record.get("traces", ()))
             kept += sum(trace["kept"] for trace in record.get("traces", ()))
             file.write(record)
             progress.advance(task)
-    typer.echo(f"{len(left)} problems, {sampled} different traces, {kept} kept", err=True)
+    problems, time = render.count(len(left), "problem"), render.seconds(pace.seconds)
+    typer.echo(f"{problems}, {sampled} different traces, {kept} kept; {time}", err=True)
     return failed
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.style import Style
@@ -22,10 +23,12 @@ from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
 from mdsample.scoring.watch import SlotReading
+from mdsample.tasks.catalog import task_of
 
 WIDEST = 100
-#: width of a table's first column, before its text is broken
-_FIRST = 34
+#: what joins letters or parts of emoji, or may part a word: no control of the terminal
+_JOINERS = "\u200c\u200d\u00ad"
+_JOINER = "\u200d"
 
 
 class _Console(Console):
@@ -61,7 +64,17 @@ def show(out: Console, *things: RenderableType) -> None:
 
 def plain(text: str, style: str | Style = "") -> Text:
     """Text of a user or model; control characters are escaped."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text), style)
+    return Text("".join(c if c.isprintable() or c in "\n\t" + _JOINERS else repr(c)[1:-1] for c in text), style)
+
+
+def count(number: int, name: str, ending: str = "s") -> str:
+    """A number of things: `1 pass`, `2 passes`."""
+    return f"{number:,} {name}{ending * (number != 1)}"
+
+
+def seconds(number: float) -> str:
+    """A time."""
+    return f"{number:.1f} s" if number < 100 else f"{number // 60:.0f} min {number % 60:.0f} s"
 
 
 def policy(text: str, width: int) -> Text:
@@ -70,12 +83,6 @@ def policy(text: str, width: int) -> Text:
     for term in _TERM.findall(text):
         lines = [*lines[:-1], lines[-1] + term] if len(lines[-1] + term) <= width else [*lines, term]
     return plain("\n".join(filter(None, lines)))
-
-
-def size(count: int) -> str:
-    """A number of bytes."""
-    unit, name = next(((2**k, name) for k, name in ((30, "GiB"), (20, "MiB")) if count >= 2**k), (2**10, "KiB"))
-    return f"{count / unit:,.1f} {name}"
 
 
 def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
@@ -105,21 +112,26 @@ def _bound(row: Row) -> str:
     return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
 
 
-def answer(job: Job, given: Answer, named: bool) -> RenderableType:
-    """An answer; `named` shows its id."""
+def answer(job: Job, given: Answer, named: bool, label: str, time: float | None) -> RenderableType:
+    """An answer; `named` shows its id, `label` is the policy's text, `time` what it took in seconds."""
     request, row = given.request, given.row
     rows: list[tuple[str, RenderableType]] = [("id", plain(str(request.id)))] if named else []
     if row is None:
         return listing([*rows, ("error", plain(request.error, "red")), ("", "")])
     rows += [(name, plain(text.strip())) for name, text in request.texts.items()]
-    for number, name in enumerate(job.template.slots):
-        text = slot(row, number, job.denoiser.tokenizer)
-        if name == "answer" and request.expected is not None:
-            text += plain(f"   (expected: {request.expected})", "dim")
-        rows.append((name, text))
+    slots = {name: slot(row, number, job.denoiser.tokenizer) for number, name in enumerate(job.template.slots)}
+    if request.expected is not None and "answer" in slots:
+        slots["answer"] += plain(f"   (expected: {request.expected})", "dim")
+    task = task_of(str(job.template))
+    if task is not None and task.grid:
+        board = Text("\n").join(Text(" ").join(slots.pop(name) for name in line) for line in task.grid)
+        rows.append(("board", board))
+    rows += slots.items()
     rows += [("along", reading) for reading in along(given.readings)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
-    in_steps = f" in {row.steps} steps" if row.steps != row.nfe else ""
+    in_steps = f" in {count(row.steps, 'step')}" if row.steps != row.nfe else ""
+    took = [] if time is None else [("time", f"{seconds(time)}, {row.filled / time:,.0f} tokens a second")]
+    left = _left_blank(row, job.template.slots)
     sampler = job.sampler
     where = f"{job.denoiser.name} on {job.denoiser.backend}{_cached(job.denoiser)}, seed {sampler.seed}"
     return listing(
@@ -127,13 +139,30 @@ def answer(job: Job, given: Answer, named: bool) -> RenderableType:
             *rows,
             ("", ""),
             ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
+            *took,
             ("outcome", plain(row.outcome.sentence)),
+            *([("left blank", plain(left, "yellow"))] if left else []),
             ("error bound", _bound(row)),
-            ("policy", policy(str(sampler.policy) or "the defaults", 64)),
+            ("policy", policy(label, 64)),
             ("model", plain(where)),
             ("", ""),
         ]
     )
+
+
+def _left_blank(row: Row, names: Sequence[str]) -> str:
+    """What a stop rule left unwritten; empty if nothing."""
+    if not row.unfilled:
+        return ""
+    blank = [(row.blank & (row.slot == number)).sum() for number in range(len(names))]
+    where = ", ".join(f"{n} of {name}" for name, n in zip(names, blank, strict=True) if n)
+    asked = f"leave out {row.outcome.name} to have them filled"
+    return f"{where} (░), after {count(row.nfe, 'pass', 'es')}; {asked}"
+
+
+def legend() -> Text:
+    """What the colours of slots mean."""
+    return Text.assemble(("order of writing: first ", "dim"), *(("█", colour) for colour in RAMP), (" last", "dim"))
 
 
 def along(readings: Sequence[SlotReading]) -> list[Text]:
@@ -144,7 +173,7 @@ def along(readings: Sequence[SlotReading]) -> list[Text]:
             continue
         text = f"{100 * reading.written:3.0f} % written: {reading.text or '(nothing)'}  {reading.entropy:.2f} nats"
         if reading.log_probability is not None:
-            text += f", expected answer {reading.log_probability:.2f}"
+            text += f", log p(expected answer) {reading.log_probability:z.2f}"
         lines.append(plain(text))
     return lines
 
@@ -200,24 +229,60 @@ def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
 def progress_line(state: State, row: int) -> str:
     """How far a row is."""
     total, left = int(state.canvas.blank[row].sum()), int(state.blank[row].sum())
-    return f"{state.nfe[row]} forward passes, {total - left} of {total} blanks filled"
+    passes = count(int(state.nfe[row]), "forward pass", "es")
+    return f"{passes}, {total - left} of {count(total, 'blank')} filled"
 
 
-def frame(state: State, row: int, tokenizer: Tokenizer) -> RenderableType:
-    """The canvas of a row, and how far it is."""
-    return Group(canvas(state, row, tokenizer), Text(progress_line(state, row), "cyan"))
+def folded(text: Text, width: int) -> list[Text]:
+    """Lines of at most `width` columns, cut between characters: what stands before a change stays where it is."""
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        line.expand_tabs(8)
+        cuts, used = list[int](), 0
+        for place, columns in enumerate(map(cell_len, line.plain)):
+            joined = line.plain[place - 1 : place] == _JOINER or not columns  # emoji and letters stay whole
+            if used + columns > width and not joined:
+                cuts.append(place)
+                used = 0
+            used += columns
+        lines += line.divide(cuts)
+    return lines
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Table:
-    """Numbers under headings; the first column is text and may wrap."""
-    grid, rows = Table(box=None, padding=(0, 2, 0, 0), header_style="cyan"), list(rows)
-    numbers = sum(2 + max(map(len, column)) for column in zip(headings, *(row[1:] for row in rows), strict=True))
-    grid.add_column(first, overflow="fold")
-    for heading in headings:
-        grid.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        grid.add_row(policy(row[0], min(_FIRST, WIDEST - numbers - 2)), *(plain(cell) for cell in row[1:]))
-    return grid
+def frame(state: State, row: int, tokenizer: Tokenizer, width: int, height: int | None = None) -> RenderableType:
+    """The canvas of a row, its end if not all fits into `height` lines, and how far it is."""
+    lines = folded(canvas(state, row, tokenizer), width)
+    if height is not None and len(lines) > height - 2:
+        lines = [Text("…", "dim"), *lines[len(lines) - max(1, height - 3) :]]
+    return Group(*lines, Text(progress_line(state, row), "cyan", no_wrap=True))
+
+
+def table(out: Console, headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Group:
+    """Numbers under headings, and a name before each line, or above it where both do not fit into the width.
+
+    Last columns are left out where not even the numbers fit.
+    """
+    rows = [[first, *headings], *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    while len(widths) > 2 and sum(widths[1:]) + 2 * len(widths) > out.width:
+        widths.pop()
+    free = out.width - sum(2 + width for width in widths[1:])
+    named = min(widths[0], free)
+    # of a few long names only these stand above their numbers
+    fitting = [cell_len(row[0]) for row in rows if cell_len(row[0]) <= named]
+    named = max(fitting, default=1) if len(fitting) > len(rows) // 2 else 1
+    lines: list[Text] = []
+    for number, (name, *cells) in enumerate(rows):
+        style = "cyan" if number == 0 else ""
+        numbers = plain(
+            "".join("  " + cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False)), style
+        )
+        if cell_len(name) <= named:
+            lines.append(plain(name + " " * (named - cell_len(name)), style) + numbers)
+        else:
+            lines += [policy(name, out.width), Text(" " * named) + numbers]
+            lines[-2].stylize(style)
+    return Group(*lines)
 
 
 def is_terminal(stderr: bool) -> bool:

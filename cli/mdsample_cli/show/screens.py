@@ -2,87 +2,203 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Generator
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import typer
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from mdsample.jobs.job import Answer, Job
+from mdsample.policy.base import Policy
 from mdsample.sampling.result import Row
 from mdsample.sampling.state import State
 from mdsample_cli.show import render
+
+#: kinds of errors that a summary spells out
+_KINDS = 5
+
+
+class Pace:
+    """How fast a job is: forward passes, and blanks filled a second."""
+
+    def __init__(self) -> None:
+        """Counts from now on."""
+        self._began = time.perf_counter()
+        self._passes = self._done = 0
+        self._running: dict[int, tuple[int, int]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.perf_counter() - self._began
+
+    def see(self, state: State) -> None:
+        """The state of rows that were added together, after a step of some of them."""
+        key = id(state.canvas)
+        spent, filled = int(state.nfe.sum()), int((state.canvas.blank & ~state.blank).sum())
+        before = self._running.get(key, (0, 0))
+        self._passes += spent > before[0]
+        self._done += filled - before[1]
+        self._running[key] = spent, filled
+        if state.done:
+            del self._running[key]
+
+    def __str__(self) -> str:
+        """For a bar."""
+        rate = f", {self._done / self.seconds:,.0f} tokens/s" if self._passes else ""
+        return render.count(self._passes, "pass", "es") + rate
 
 
 class Screen:
     """Shows answers on stdout, and how far the job is on stderr."""
 
-    def __init__(self, job: Job, named: bool, moving: Live | None, advance: Callable[[], None]) -> None:
-        """`named` rows are shown with their ids; `moving` shows the canvas, `advance` moves a bar by one row."""
-        self._job, self._named, self._moving, self._advance = job, named, moving, advance
+    def __init__(
+        self, job: Job, label: str, named: bool, moving: Live | None, tell: Callable[[int, Pace], None]
+    ) -> None:
+        """`label`: text of the policy; `named` rows are shown with their ids; `tell` is told of rows done and pace."""
+        self._job, self._label, self._named, self._moving, self._tell = job, label, named, moving, tell
         self._out = render.console()
+        self._pace = Pace()
         self._rows: list[Row] = []
-        self.failed = 0
+        self._errors: list[str] = []
+
+    @property
+    def failed(self) -> int:
+        """Rows with an error."""
+        return len(self._errors)
 
     def see(self, state: State) -> None:
         """The state after a step."""
+        self._pace.see(state)
+        self._tell(len(self._rows) + self.failed, self._pace)
         if self._moving is not None:
-            self._moving.update(render.frame(state, 0, self._job.denoiser.tokenizer), refresh=True)
+            size = self._moving.console.size
+            tokenizer = self._job.denoiser.tokenizer
+            self._moving.update(render.frame(state, 0, tokenizer, size.width, size.height), refresh=True)
 
     def count(self, answer: Answer) -> None:
         """A row is done."""
         if answer.row is None:
-            self.failed += 1
+            self._errors.append(answer.request.error)
         else:
             self._rows.append(answer.row)
-        self._advance()
+        self._tell(len(self._rows) + self.failed, self._pace)
 
     def show(self, answer: Answer) -> None:
         """A row's result."""
         if self._moving is not None:
             self._moving.stop()
-        render.show(self._out, render.answer(self._job, answer, self._named))
+        seconds = None if self._named else self._pace.seconds
+        render.show(self._out, render.answer(self._job, answer, self._named, self._label, seconds))
+        if not self._named and answer.row is not None and self._out.color_system is not None:
+            render.show(self._out, render.legend())
 
     def summary(self) -> str:
-        """All rows together."""
-        rows, nfe = self._rows, sum(row.nfe for row in self._rows)
-        parts = [f"{len(rows)} row{'s' * (len(rows) != 1)} answered"] + (
-            [f"{self.failed} with an error"] if self.failed else []
-        )
+        """All rows together, and why some have an error."""
+        rows, nfe, seconds = self._rows, sum(row.nfe for row in self._rows), self._pace.seconds
+        parts = [f"{render.count(len(rows), 'row')} answered"]
+        if self._errors:
+            parts.append(f"{self.failed:,} with an error")
         if rows:
             filled = sum(row.filled for row in rows)
             parts.append(f"{nfe / len(rows):.1f} forward passes a row, {filled / max(1, nfe):.1f} tokens each")
-        return "; ".join(parts)
+            parts.append(f"{render.seconds(seconds)}, {filled / seconds:,.0f} tokens a second")
+        return "\n".join(["; ".join(parts), *_kinds(self._errors)])
+
+
+def _kinds(errors: list[str]) -> list[str]:
+    """How often there is each kind of error, with the first one; they differ in more than names and numbers."""
+    first: dict[str, str] = {}
+    kinds = Counter[str]()
+    for error in errors:
+        reason = re.sub(r"^line \d+: ", "", error).partition("\n")[0]
+        kind = re.sub(r"'[^']*'|\d+", "", reason)
+        first.setdefault(kind, reason)
+        kinds[kind] += 1
+    lines = [f"  {number:,} × {render.plain(first[kind])}" for kind, number in kinds.most_common(_KINDS)]
+    return lines if len(kinds) <= _KINDS else [*lines, f"  and {len(kinds) - _KINDS} other kinds"]
 
 
 @contextmanager
-def screen(job: Job, total: int, *, many: bool, live: bool, quiet: bool) -> Generator[Screen]:
-    """A screen for a job of `total` rows; `many` names them and sums them up; `quiet` if stdout shows no rows."""
+def screen(job: Job, label: str, total: int, *, many: bool, live: bool, quiet: bool) -> Generator[Screen]:
+    """A screen for a job of `total` rows under the policy `label`.
+
+    `many` names them and sums them up; `quiet` if stdout shows no rows.
+    """
     watched = render.is_terminal(stderr=True)
     if live and not watched:
         typer.echo("--live needs a terminal; only the result is shown", err=True)
     if live and watched:
         with Live(console=render.console(stderr=True), transient=True, auto_refresh=False) as moving:
-            yield Screen(job, many, moving, lambda: None)
+            yield Screen(job, label, many, moving, lambda done, pace: None)
     # a bar among rows on the same terminal would tear them apart
     elif many and watched and (quiet or not render.is_terminal(stderr=False)):
         with bar() as progress:
-            task = progress.add_task("rows", total=total)
-            yield Screen(job, many, None, lambda: progress.advance(task))
+            task = progress.add_task("rows", total=total, pace="")
+            yield Screen(
+                job, label, many, None, lambda done, pace: progress.update(task, completed=done, pace=f"{pace}")
+            )
     else:
-        yield Screen(job, many, None, lambda: None)
+        yield Screen(job, label, many, None, lambda done, pace: None)
 
 
 def bar() -> Progress:
-    """A progress bar on stderr; none if that is not a terminal."""
+    """A progress bar on stderr; none if that is not a terminal. A task's field `pace` is shown if it has one."""
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
+        _Pace("{task.fields[pace]}", markup=False, style="cyan"),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=render.console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+class Bars:
+    """A bar for each policy of a comparison."""
+
+    def __init__(self, progress: Progress, policies: Sequence[Policy], names: Sequence[str], total: int) -> None:
+        """Each of the policies answers `total` problems."""
+        self._progress = progress
+        self._tracks = {
+            policy: progress.add_task(name, total=total, start=False, pace="")
+            for policy, name in zip(policies, names, strict=True)
+        }
+        self._at_work, self._pace = self._tracks[policies[0]], Pace()
+
+    def count(self, policy: Policy, done: int) -> None:
+        """So many problems are answered by a policy."""
+        if (track := self._tracks[policy]) != self._at_work or not done:
+            self._at_work, self._pace = track, Pace()
+            self._progress.start_task(track)
+        self._progress.update(track, completed=done)
+
+    def see(self, state: State) -> None:
+        """The state after a step of the policy that is at work."""
+        self._pace.see(state)
+        self._progress.update(self._at_work, pace=f"{self._pace}")
+
+
+class _Pace(TextColumn):
+    """The pace of a task, if it has one."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing for a task without."""
+        return super().render(task) if "pace" in task.fields else Text()

@@ -1,0 +1,32 @@
+"""JSON on stdout, readable where stdout takes it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """A record as one line: ASCII, but letters of all scripts as they are if stdout is UTF-8.
+
+    What some reader takes for a line's end, and what a terminal obeys, stays escaped.
+    """
+    if not _is_utf8(sys.stdout.encoding):
+        return json.dumps(record)
+    return re.sub("[^ -~]", _escaped, json.dumps(record, ensure_ascii=False))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() or character in "\u200c\u200d\u00ad" else json.dumps(character)[1:-1]
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    try:
+        return codecs.lookup(encoding or "ascii").name == "utf-8"
+    except LookupError:
+        return False
