@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mdsample_cli.errors import UsageError
@@ -18,7 +17,7 @@ class Command(TyperCommand):
         flowing = "\n\n".join(" ".join(text.split()) for text in (help or "").split("\n\n"))
         super().__init__(*arguments, help=flowing, **settings)
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the line; `UsageError` for an option of one value that is there twice."""
         if not ctx.resilient_parsing:  # not while a shell completes the line
             _, _, order = self.make_parser(ctx).parse_args(args=[*args])
@@ -28,7 +27,7 @@ class Command(TyperCommand):
                     raise UsageError(f"{name} is given {order.count(option)} times, but takes one value; keep one")
         return super().parse_args(ctx, args)
 
-    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
         """`--help`, shown without a value."""
         return _flag(super().get_help_option(ctx))
 
@@ -36,7 +35,7 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The whole command; what installs completion is named in its text, not among its options."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """The options."""
         params = super().get_params(ctx)
         for option in params:
@@ -44,7 +43,7 @@ class Group(TyperGroup):
                 option.hidden = True
         return params
 
-    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
         """`--help`, shown without a value."""
         return _flag(super().get_help_option(ctx))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -27,7 +28,9 @@ def is_piped() -> bool:
         kind = os.fstat(sys.stdin.fileno()).st_mode
     except (AttributeError, OSError, ValueError):  # there is none
         return False
-    return (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)) and bool(sys.stdin.buffer.peek(1))
+    bytes_in = sys.stdin.buffer
+    carries = stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)
+    return carries and isinstance(bytes_in, io.BufferedReader) and bool(bytes_in.peek(1))
 
 
 def read_text(path: str) -> str:

@@ -221,8 +221,11 @@ class PolicyOptions(OptionGroup):
 
     @property
     def text(self) -> str:
-        """The policy as it was typed; empty if it was not."""
-        return "+".join(filter(None, (self.policy, self.steps and f"steps({self.steps})")))
+        """The policy as it was typed, for people."""
+        if self.policy_file is not None:
+            return str(self.open()) or "the defaults"
+        steps = "" if self.steps is None else f"steps({self.steps})"
+        return "+".join(filter(None, (self.policy or "", steps))) or "the defaults"
 
     def open(self) -> Policy | None:
         """The policy, or `None` if no option is given."""

@@ -85,7 +85,7 @@ def run(
     else:
         requests = fill.read(input, layout, expected=expect_from)
     try:
-        label = policy.text if policy.text and not policy.policy_file else str(chosen or default_text(layout))
+        label = default_text(layout) if chosen is None else policy.text
         screen = _run(job, label, requests, input is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None

@@ -18,6 +18,7 @@ from rich.text import Text
 from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
+from mdsample.models.checkpoint import size_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
@@ -26,6 +27,8 @@ from mdsample.scoring.watch import SlotReading
 from mdsample.tasks.catalog import task_of
 
 WIDEST = 100
+#: a number of bytes
+size = size_text
 #: what joins letters or parts of emoji, or may part a word: no control of the terminal
 _JOINERS = "\u200c\u200d\u00ad"
 _JOINER = "\u200d"
