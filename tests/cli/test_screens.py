@@ -188,7 +188,7 @@ def test_help_flows_and_is_not_cluttered() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_an_error_of_the_system_names_its_file() -> None:
     ran = piped("run", "--backend", "reference", "-t", "{prompt}{answer:1}", "-o", "/dev/full", "hi")
-    assert (ran.returncode, ran.stderr) == (1, "error: /dev/full: No space left on device\n")
+    assert (ran.returncode, ran.stderr) == (2, "error: cannot write /dev/full: No space left on device\n")
 
 
 @pytest.mark.parametrize(

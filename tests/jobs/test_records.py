@@ -188,7 +188,7 @@ def test_other_fields_are_recorded_by_name(job: Job) -> None:
 def test_a_row_that_is_too_long_is_an_error_among_answers(job: Job) -> None:
     rows = [Request(0, {"prompt": "the cat"}), Request(1, {"prompt": "x " * 5000}), Request(2, {"prompt": "\udc80"})]
     found = [job.record(answer) for answer in in_order(job.answers(rows))]
-    assert "takes at most 128: shorten the text or the slots" in found[1]["error"]
+    assert "has more tokens than a row may have, 128; shorten it" in found[1]["error"]
     assert "not valid unicode" in found[2]["error"]
     assert "error" not in found[0]
 
