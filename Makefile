@@ -13,6 +13,6 @@ bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py
 
 docs: ## tables and pictures that the documentation shows
-	python benchmarks/exact_study.py
+	python benchmarks/exact_study.py --write
 	python benchmarks/error_budget.py
-	python benchmarks/nae_sat.py
+	python benchmarks/nae_sat.py --write

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from common import command_line, emit, interval, resamples
+from common import command_line, emit, interval, progress, resamples
 
 import mdsample
 from mdsample.core.arrays import Bools, Doubles
@@ -66,6 +66,7 @@ def main() -> None:
     sampler = mdsample.Sampler(mdsample.parse(options.policy), seed=0)
     found: dict[int | str, list[tuple[float, float, float]]] = {}
     right: dict[int | str, bool] = {}
+    progress(f"{len(rows)} problems by {options.policy} …")
     for row in fill(sampler, along, template.slots, rows):
         readings = along.readings(row.id)
         found[row.id] = [at_stage(stage, row, readings, model.tokenizer.end_id or 0) for stage in STAGES]

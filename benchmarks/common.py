@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,16 @@ def add_torch_options(parser: argparse.ArgumentParser, device: str, dtype: str) 
     parser.add_argument("--dtype", default=dtype, choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--json", action="store_true")
+
+
+def add_write(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option without which a benchmark writes none of the repository's own files."""
+    parser.add_argument("--write", action="store_true", help=f"write {what} as well; without it everything is printed")
+
+
+def progress(text: str) -> None:
+    """How far a long benchmark has come, on stderr, where it is no part of the result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def seconds(work: Callable[[], object], wait: Callable[[], object] = lambda: None) -> float:

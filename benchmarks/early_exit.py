@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import attrs
 import numpy as np
-from common import bootstrap, command_line, emit, print_head
+from common import bootstrap, command_line, emit, print_head, progress
 
 import mdsample
 from mdsample.models.denoiser import Denoiser, Prediction, Query
@@ -85,6 +85,7 @@ def main() -> None:
     seconds, passes = np.zeros((len(ways), len(parts))), np.zeros((len(ways), len(parts)))
     for p, part in enumerate(parts):
         for w, (policy, way) in enumerate(ways):
+            progress(f"part {p + 1} of {len(parts)}, {policy}, {way.__name__} …")
             began = time.perf_counter()
             passes[w, p] = np.mean(way(model, policy, template.slots, part, options.places))
             seconds[w, p] = time.perf_counter() - began

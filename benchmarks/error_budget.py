@@ -14,7 +14,7 @@ from typing import ClassVar, final
 
 import attrs
 import numpy as np
-from common import command_line, print_head, print_row
+from common import command_line, print_head, print_row, progress
 
 from mdsample import BelowEntropy, EntropyBound, ErrorBudget, Selection, Temperature, Whole
 from mdsample.core.arrays import Doubles, Ints, arange64
@@ -98,6 +98,7 @@ def paid(found: Law, toy: Toy) -> tuple[float, float, float]:
 
 
 def table(title: str, worlds: list[Toy]) -> None:
+    progress(f"laws of {title} …")
     curves, cost = (np.array(found) for found in zip(*map(compared, worlds), strict=True))
     more = 1000 * (curves - curves[:, :1]).mean(2)
     print(f"{title}; at a guarantee of T nats: NFE, and KL of at most Σ b, both mnat\n")

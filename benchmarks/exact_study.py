@@ -1,10 +1,10 @@
 """Every rule with a setting, at equal expected NFE, by exact laws.
 
-    python benchmarks/exact_study.py [--draw]
+    python benchmarks/exact_study.py [--write] [--draw]
 
-Writes docs/data/exact_frontier.jsonl and docs/pictures/exact_frontier.{png,svg}, and prints the tables of
-docs/exact-study.md. Every law is exact; only the joints and the bootstrap are drawn, from fixed seeds. About six
-minutes on one core; with `--draw` a second, for the picture alone, from the corners that were written.
+Prints the tables of docs/exact-study.md. With `--write` it also writes docs/data/exact_frontier.jsonl and
+docs/pictures/exact_frontier.{png,svg}. Every law is exact; only the joints and the bootstrap are drawn, from fixed
+seeds. About six minutes on one core; with `--draw` a second, for the picture alone, from the corners that were written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 import matplotlib as mpl  # noqa: TID251
 import numpy as np
-from common import bootstrap, command_line, resamples
+from common import add_write, bootstrap, command_line, progress, resamples
 from matplotlib.figure import Figure  # noqa: TID251
 
 from mdsample import Confidence, Entropy, LeftToRight, Margin, Random, Temperature, Top, Whole
@@ -108,11 +108,13 @@ def main() -> None:
     """Command line."""
     parser = command_line(__doc__)
     parser.add_argument("--draw", action="store_true", help="the picture alone, from the corners that were written")
-    picture() if parser.parse_args().draw else study()
+    add_write(parser, "docs/data/exact_frontier.jsonl and the picture")
+    options = parser.parse_args()
+    picture() if options.draw else study(options.write)
 
 
-def study() -> None:
-    """Everything: laws, tables, corners, the picture."""
+def study(write: bool) -> None:
+    """Everything: laws, tables and, to `write`, corners and the picture."""
     start = time.process_time()
     lines: list[str] = []
 
@@ -131,6 +133,8 @@ def study() -> None:
     ends = np.empty((2, len(world)))
     steps = np.empty(len(world))
     for i, (_, toy) in enumerate(world):
+        if i % 10 == 0:
+            progress(f"laws of joint {i + 1} of {len(world)} …")
         points = points_of(toy, VALUES)
         record(f"{toy.name} {toy.length}x{toy.size} #{i}", points)
         for j, of in enumerate(("kl", "tv")):
@@ -204,8 +208,9 @@ def study() -> None:
         rows.append([name, f"{(1 + blanks) / 2:g}", *cells, f"{1000 * reached['top-k'][0]:.0f}"])
     table(["toy", "NFE", *NAMES, "at NFE 1"], rows)
 
-    DATA.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    picture()
+    if write:
+        DATA.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        picture()
     print(f"{time.process_time() - start:.0f} s of one core")
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import command_line
+from common import command_line, progress
 
 from mdsample.tasks.catalog import TASKS
 
@@ -75,6 +75,7 @@ def main() -> None:
         problems.write_text("".join(json.dumps({"id": p.id, **p.texts, "answer": p.answer}) + "\n" for p in some))
         for name, command in commands(problems).items():
             whole = Path(folder) / f"{name}.jsonl"
+            progress(f"{name}: an uninterrupted run, then {options.trials} kills …")
             began = time.perf_counter()
             finish(command, whole)
             duration, wanted = time.perf_counter() - began, rows(whole)

@@ -2,12 +2,14 @@
 
     python benchmarks/model_study.py tiny-gsm --limit 200 --answers runs/study.jsonl
     python benchmarks/model_study.py sudoku --limit 200 --answers runs/study.jsonl
+    python benchmarks/model_study.py sudoku --draw
 
 runs one `mdsample bench` (printed first; every answer is kept, so it goes on where it was cut off), then compares the
 rules: a rule's accuracy at a number of passes is read off the line between its two settings around it (a run that takes
 either by a coin reaches it), with 95 % intervals and differences from MED by a bootstrap over problems; so are the
-fewest passes at which it is within two points of the first policy, one at a time. Writes docs/data/study_TASK.jsonl (a
-score for every setting) and docs/pictures/study_TASK.svg.
+fewest passes at which it is within two points of the first policy, one at a time. With `--write` it also writes
+docs/data/study_TASK.jsonl (a score for every setting) and docs/pictures/study_TASK.svg; with `--draw` the picture
+alone, from the scores that were written.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 import matplotlib as mpl  # noqa: TID251
 import numpy as np
-from common import command_line
+from common import add_write, command_line
 from common import resamples as drawn
 from matplotlib.figure import Figure  # noqa: TID251
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
@@ -80,14 +82,22 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--limit", type=int, default=200)
-    parser.add_argument("--answers", type=Path, required=True, help="file that keeps every answer")
+    parser.add_argument("--answers", type=Path, help="file that keeps every answer; needed without --draw")
     parser.add_argument("--model", help="a folder; default: the task's own model")
     parser.add_argument(
         "--at", type=float, nargs="*", default=(20, 25, 30, 40, 50), help="forward passes to compare at"
     )
+    parser.add_argument("--draw", action="store_true", help="the picture alone, from the scores that were written")
+    add_write(parser, "docs/data/study_TASK.jsonl and the picture")
     options = parser.parse_args()
+    kept, drawing = DOCS / "data" / f"study_{options.task}.jsonl", DOCS / "pictures" / f"study_{options.task}.svg"
     one = [f"{order}+top(1)" for order in ONE[TASKS[options.task]]]
     rules = RULES[TASKS[options.task]]
+    if options.draw:
+        draw(one, rules, [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()], drawing)
+        return
+    if options.answers is None:
+        parser.error("--answers FILE is needed: it keeps every answer, so that a run can be gone on with")
     policies = [*one, *dict.fromkeys(text for texts in rules.values() for text in texts)]
     options.answers.parent.mkdir(parents=True, exist_ok=True)
     words = ["bench", "--task", options.task, "--limit", str(options.limit)]
@@ -101,9 +111,9 @@ def main() -> None:
         raise SystemExit(f"mdsample bench ended with {done.returncode}")
     scores = [json.loads(line) for line in done.stdout.splitlines()]
     told = [{"text": text, **score} for text, score in zip(policies, scores, strict=True)]
-    kept = DOCS / "data" / f"study_{options.task}.jsonl"
-    kept.write_text("".join(json.dumps(score, ensure_ascii=False) + "\n" for score in told))
-    draw(one, rules, told, DOCS / "pictures" / f"study_{options.task}.svg")
+    if options.write:
+        kept.write_text("".join(json.dumps(score, ensure_ascii=False) + "\n" for score in told))
+        draw(one, rules, told, drawing)
     show(policies, scores)
     answers = Answers(options.answers, scores[0])
     compare(rules, answers, options.at)

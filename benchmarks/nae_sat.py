@@ -1,6 +1,6 @@
 """Easy tokens first? L&O-NAE-SAT (arXiv 2502.06768, table 1): random order and margin, with models of several kinds.
 
-    python benchmarks/nae_sat.py
+    python benchmarks/nae_sat.py [--write]
 
 N latents are fair bits; each of P observations says whether three of them are not all equal (`exact.nae_sat`). A model
 fills all of a row (*from nothing*, as in the paper), or the latents of a row whose observations are given. What counts
@@ -14,8 +14,8 @@ temperature 1, the same number of tokens a step for every order, so passes are e
 - *trained*: a perceptron with two hidden layers of 512, 800 steps of the masked diffusion loss on fresh rows.
 
 Forward, uniform and one round are formulas, not learned. The paper's model has 19 million parameters. Everything comes
-from fixed seeds. Writes docs/data/nae_sat.jsonl and prints the tables of docs/choosing-a-policy.md. Needs torch. About
-two minutes on one core.
+from fixed seeds. Prints the tables of docs/choosing-a-policy.md, and with `--write` writes docs/data/nae_sat.jsonl.
+Needs torch. About two minutes on one core.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch  # noqa: TID251
-from common import command_line, print_head, print_row
+from common import add_write, command_line, print_head, print_row
 from torch import nn  # noqa: TID251
 from torch.nn import functional as F  # noqa: TID251
 
@@ -173,7 +173,9 @@ class Study:
 
 def main() -> None:
     """Command line."""
-    command_line(__doc__).parse_args()
+    parser = command_line(__doc__)
+    add_write(parser, "docs/data/nae_sat.jsonl")
+    options = parser.parse_args()
     start = time.process_time()
     laws()
     study, orders, blind = Study(), list(ORDERS), list(ORDERS)[:3]
@@ -199,7 +201,8 @@ def main() -> None:
         cells = [study.cell((n, p), models, order, 1, False) for order in orders]
         cells += [study.cell((n, p), models, order, 1, True) for order in blind]
         print_row((f"({n}, {p})", *cells))
-    DATA.write_text("".join(json.dumps(record) + "\n" for record in study.records), encoding="utf-8")
+    if options.write:
+        DATA.write_text("".join(json.dumps(record) + "\n" for record in study.records), encoding="utf-8")
     print(f"\n{time.process_time() - start:.0f} s of one core")
 
 

@@ -17,7 +17,7 @@ import random
 import re
 
 import numpy as np
-from common import bootstrap, command_line, emit
+from common import bootstrap, command_line, emit, progress
 from tokenizers import Tokenizer
 
 import mdsample
@@ -63,10 +63,12 @@ def main() -> None:
     assert all(arithmetic[problem.id].question == problem.texts["prompt"] for problem in asked)
     rows = [prepare(model, template, problem.id, problem.texts) for problem in asked]
     by_id = {problem.id: problem for problem in asked}
+    progress(f"{len(rows)} problems by med …")
     first = {row.id: row for row in fill(mdsample.Sampler(mdsample.parse("med")), model, template.slots, rows)}
     wrong = [name for name in by_id if not task.correct(first[name], by_id[name])]
     sampler = mdsample.Sampler(mdsample.parse(options.policy), seed=1)
     count = range(options.samples)
+    progress(f"{len(wrong)} are wrong: {options.samples} ordinary and {options.samples} posterior reasonings of each …")
     again = [prepare(model, template, f"{name}#{i}", by_id[name].texts) for name in wrong for i in count]
     ordinary: dict[object, list[bool]] = {name: [] for name in wrong}
     answered: dict[object, list[bool]] = {name: [] for name in wrong}
