@@ -24,6 +24,13 @@ def test_importing_loads_no_framework_and_no_terminal_library() -> None:
     assert not heavy & set(loaded)
 
 
+def test_a_record_names_the_frameworks_that_are_loaded_and_loads_none() -> None:
+    tell = "from mdsample._version import versions; print(*versions())"
+    assert fresh(tell).split() == ["mdsample", "numpy"]
+    stand_in = "import sys, types; sys.modules['torch'] = types.SimpleNamespace(__version__='9.9'); "
+    assert fresh(stand_in + tell + "; print(versions()['torch'])").split() == ["mdsample", "numpy", "torch", "9.9"]
+
+
 def test_importing_is_quick() -> None:
     code = (
         "import time\n"

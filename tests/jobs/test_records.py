@@ -172,7 +172,7 @@ def test_a_record_says_everything(job: Job) -> None:
     assert record["outcome"] == "filled" and record["sentence"] == "Every blank was filled."
     assert record["nfe"] == record["steps"] == 3 / record["tokens_per_forward"]
     assert set(record["slots"]) == {"answer"}
-    assert set(record["versions"]) == {"mdsample", "numpy"}
+    assert {"mdsample", "numpy"} <= set(record["versions"])
     assert record["backend"] == "reference"
     assert 0 == record["error_bound"] == record["tv_bound"] or record["nfe"] < 3
 
