@@ -97,7 +97,7 @@ def test_batches_change_the_time_only(model: Denoiser, scores: list[PolicyScore]
 def test_watch_and_limit(model: Denoiser) -> None:
     seen: list[tuple[Policy, int]] = []
     [score] = bench(model, TASK, POLICIES[:1], limit=3, watch=lambda *told: seen.append(told))
-    assert seen == [(POLICIES[0], 1), (POLICIES[0], 2), (POLICIES[0], 3)]
+    assert seen == [(POLICIES[0], 0), (POLICIES[0], 1), (POLICIES[0], 2), (POLICIES[0], 3)]
     assert score.limit == 3
 
 

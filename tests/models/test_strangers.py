@@ -41,7 +41,7 @@ def told(read: Callable[[], object], message: str) -> None:
         ("llada", {"rms_norm_eps": HUGE}, "rms_norm_eps must be a positive number"),
         ("llada", {"d_model": HUGE}, "d_model must be at most 1,099,511,627,776; found 1000"),
         ("llada", {"mask_token_id": -HUGE}, "mask_token_id must be one token id; found -1000"),
-        ("llada", {"max_sequence_length": 10**9}, "max_sequence_length must be at most 1,048,576"),
+        ("llada", {"max_sequence_length": 10**13}, "max_sequence_length must be at most 1,099,511,627,776"),
         ("llada", {"vocab_size": "448"}, "llada: vocab_size must be a positive whole number; found '448'"),
         ("llada", {"vocab_size": -1}, "vocab_size must be a positive whole number; found -1"),
         ("llada", {"vocab_size": 1e12}, "vocab_size must be a positive whole number; found 1000000000000.0"),
@@ -60,7 +60,11 @@ def told(read: Callable[[], object], message: str) -> None:
             "num_hidden_layers must be at most 1; found 3",
         ),
         ("llada2_moe", {"partial_rotary_factor": 1e29}, "rotary embeddings need an even width"),
-        ("llada2_moe", {"max_position_embeddings": 10**9}, "max_position_embeddings must be at most 1,048,576"),
+        (
+            "llada2_moe",
+            {"max_position_embeddings": 10**13},
+            "max_position_embeddings must be at most 1,099,511,627,776",
+        ),
     ],
 )
 def test_numbers_that_no_model_has(family: str, fields: dict[str, Any], message: str, tmp_path: Path) -> None:

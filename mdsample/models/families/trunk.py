@@ -11,7 +11,7 @@ import attrs
 from mdsample.errors import ModelError
 
 #: what no number of a model exceeds: any of them, a real one, layers, experts of all layers, tokens of a row
-LARGEST, HUGE, LAYERS, EXPERTS, LONGEST = 2**40, 1e30, 1000, 100_000, 2**20
+LARGEST, HUGE, LAYERS, EXPERTS = 2**40, 1e30, 1000, 100_000
 
 
 @attrs.frozen
@@ -232,7 +232,7 @@ class Fields:
 
     def length(self, name: str) -> int:
         """The longest row, tokens."""
-        return self.count(name, LONGEST)
+        return self.count(name)
 
     def layers(self, name: str, experts: int = 1) -> int:
         """Number of layers, of which each may have so many experts; refused before every tensor of each is named."""
