@@ -20,6 +20,8 @@ def draw(scores: Sequence[PolicyScore], policies: Sequence[str], path: Path) -> 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    from mdsample_cli.show.plot import save
+
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bench"})
     figure: Any = Figure(figsize=(9.0, 4.8), layout="constrained")
     axes: Any = figure.subplots()
@@ -58,4 +60,4 @@ def draw(scores: Sequence[PolicyScore], policies: Sequence[str], path: Path) -> 
     figure.suptitle(f"{scores[0].task}, {scores[0].limit} problems; bars are 95 % intervals", x=0.01, ha="left")
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    save(figure, path, dpi=160)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mdsample.core.files import write_whole
 from mdsample.exact.audit import Audit, Point, hull
-from mdsample_cli.errors import UsageError
 
 #: Okabe and Ito's colours without yellow. Seven colours and five dashes: 35 rules differ, and no two by colour alone
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,7 +42,11 @@ def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Seq
     axes.set(title=title, xlabel="expected forward passes", ylabel="KL(joint ‖ law), nats")
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right upper", frameon=False)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path, dpi: float | None = None) -> None:
+    """Writes a picture whole or not at all, in the format of its ending; without a date."""
+    drawn, kind = BytesIO(), path.suffix.lower().removeprefix(".")
+    figure.savefig(drawn, format=kind, dpi=dpi or "figure", metadata={"Date": None} if kind == "svg" else None)
+    write_whole(path, drawn.getvalue())
