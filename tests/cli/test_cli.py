@@ -562,7 +562,7 @@ def test_bench(mdsample: Command, model: Path) -> None:
     assert {"policy", "accuracy", "accuracy_low", "tokens_per_forward", "seconds", "limit", "model"} <= rows[0].keys()
     table = mdsample(*run)
     assert (table.code, table.err) == (0, "")
-    assert re.search(r"^whole\+steps\(5\) .* 5.0 ± 0.0 +0.80 +20.00$", table.out, re.MULTILINE)
+    assert re.search(r"^steps\(5\)\+whole .* 5.0 ± 0.0 +0.80 +20.00$", table.out, re.MULTILINE)
     longer = TEMPLATE.replace("96", "128")
     [one] = mdsample("bench", "--model", model, "--limit", 1, "-p", "steps(4)+whole", "-t", longer, "--json").rows
     assert (one["template"], one["tokens_per_forward"]) == (longer, 33)
