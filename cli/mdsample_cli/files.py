@@ -11,6 +11,9 @@ from pathlib import Path
 
 from mdsample_cli.errors import UsageError
 
+#: what options call standard input
+_STDIN = frozenset(("-", "@-", "/dev/stdin", "@/dev/stdin"))
+
 
 def read_bytes(path: str) -> bytes:
     """A file's bytes, or standard input's for `-`."""
@@ -22,8 +25,13 @@ def read_bytes(path: str) -> bytes:
         raise cannot_read(path, error) from error
 
 
-def is_piped() -> bool:
-    """Whether there is something on a standard input that is a pipe or a file; waits for its first byte or its end."""
+def is_piped(*others: str | None) -> bool:
+    """Whether there is something on a standard input that is a pipe or a file; waits for its first byte or its end.
+
+    `others`: values of options that read a file; if one of them is standard input, there is nothing left on it.
+    """
+    if _STDIN.intersection(others):
+        return False
     try:
         kind = os.fstat(sys.stdin.fileno()).st_mode
     except (AttributeError, OSError, ValueError):  # there is none

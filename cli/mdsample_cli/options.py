@@ -219,11 +219,10 @@ class PolicyOptions(OptionGroup):
         int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
     ] = None
 
-    @property
-    def text(self) -> str:
-        """The policy as it was typed, for people."""
+    def label(self, opened: Policy) -> str:
+        """The policy as it was typed, for people; `opened`: what it was read as."""
         if self.policy_file is not None:
-            return str(self.open()) or "the defaults"
+            return str(opened) or "the defaults"
         steps = "" if self.steps is None else f"steps({self.steps})"
         return "+".join(filter(None, (self.policy or "", steps))) or "the defaults"
 

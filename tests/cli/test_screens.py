@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -214,6 +216,26 @@ def test_an_interrupted_comparison_says_how_it_goes_on(
 def piped(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mdsample_cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("option", ["--policy-file", "--template"])
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_standard_input_that_an_option_reads_holds_no_prompts(option: str, name: str) -> None:
+    given = "policy = 'steps(1)'" if option == "--policy-file" else "{prompt}{answer:1}"
+    name = name if option == "--policy-file" else f"@{name}"
+    ran = piped("run", "--backend", "reference", option, name, "--json", input=given)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    [row] = map(json.loads, ran.stdout.splitlines())
+    assert row["prompt"].startswith("Ned has 12 apples")
+
+
+def test_a_policy_file_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "policy.toml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("policy = 'steps(1)'",), daemon=True)
+    writer.start()
+    ran = piped("run", "--backend", "reference", "--policy-file", pipe, "hi", timeout=60)
+    assert ran.returncode == 0 and "steps(1)" in ran.stdout
 
 
 def test_prompts_are_read_from_a_pipe() -> None:

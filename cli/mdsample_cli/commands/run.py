@@ -59,7 +59,7 @@ def run(
 
     Exit code 1 if a row of the input could not be answered; its record says why.
     """
-    if prompt is None and input is None and files.is_piped():
+    if prompt is None and input is None and files.is_piped(policy.policy_file, template.template):
         input = "-"
     if prompt is not None and input is not None:
         raise UsageError("a PROMPT and --input are two inputs; give one of them")
@@ -85,7 +85,7 @@ def run(
     else:
         requests = fill.read(input, layout, expected=expect_from)
     try:
-        label = default_text(layout) if chosen is None else policy.text
+        label = default_text(layout) if chosen is None else policy.label(chosen)
         screen = _run(job, label, requests, input is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None
