@@ -41,9 +41,7 @@ class MlxDenoiser(Denoiser):
         self.trunk, self.device = trunk, device
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
-        make = trunk.kv_cache
-        #: keys and values with the fixed text, and with masks in its place
-        self._kept = PerThread(lambda: (None, None) if cache is None else (make(cache), make(cache)))
+        self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
         """Of all that MLX holds."""

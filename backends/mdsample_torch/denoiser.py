@@ -72,9 +72,7 @@ class TorchDenoiser(Denoiser):
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
-        make = trunk.kv_cache
-        #: keys and values with the fixed text, and with masks in its place
-        self._kept = PerThread(lambda: (None, None) if cache is None else (make(cache), make(cache)))
+        self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
         """On CUDA; elsewhere nothing is counted."""

@@ -19,9 +19,10 @@ _T = TypeVar("_T")
 class PerThread(threading.local, Generic[_T]):
     """Keys and values of each thread for itself: two jobs on one model do not read one another's."""
 
-    def __init__(self, make: Callable[[], _T]) -> None:
-        """`make` is called once in every thread, when it first asks."""
-        self.caches = make()
+    def __init__(self, make: Callable[[Cache], _T], cache: Cache | None) -> None:
+        """What `make` gives for the cache, made once in every thread, when it first asks."""
+        #: those with the fixed text, and with masks in its place
+        self.caches = (None, None) if cache is None else (make(cache), make(cache))
 
 
 @attrs.frozen(eq=False)

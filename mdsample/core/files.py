@@ -92,14 +92,14 @@ class Growing:
         self._path, self._synced = path, time.monotonic()
         target = meant(path)
         with _told(path):
-            self._plain = target is not None and _is_plain(target)
-            self._lock = Lock(target, path) if self._plain and target is not None else None
+            plain = target if target is not None and _is_plain(target) else None
+            self._lock = None if plain is None else Lock(plain, path)
             try:
-                if self._plain and target is not None and target.exists():
-                    data = target.read_bytes()
+                if plain is not None and plain.exists():
+                    data = plain.read_bytes()
                     kept = read(data)
                     if kept != data:
-                        write_whole(target, kept)
+                        write_whole(plain, kept)
                 self._fd = _open(target, os.O_APPEND)
             except BaseException:
                 self._unlock()
@@ -134,7 +134,7 @@ class Growing:
             self._lock.release()
 
     def _sync(self) -> None:
-        if self._plain:
+        if self._lock is not None:  # a device or a pipe has nothing to make durable
             os.fsync(self._fd)
         self._synced = time.monotonic()
 

@@ -183,16 +183,16 @@ def fill(
     pass if the policy does not fit.
     """
     engine = Engine(denoiser, batch_size=batch_size, on_step=on_step)
-    size = next_size = max(1, chunk_size or batch_size * BATCHES)
-    if not isinstance(rows, Sequence):
-        size = chunk_size or batch_size
-    elif len({row.id for row in rows}) != len(rows):
+    if isinstance(rows, Sequence) and len({row.id for row in rows}) != len(rows):
         raise ValueError("row ids must differ: randomness is keyed by them")
+    usual = max(1, chunk_size or batch_size * BATCHES)
+    # rows that are made one by one: the first pass does not wait for a whole chunk of them
+    size = usual if isinstance(rows, Sequence) else chunk_size or batch_size
     waiting = iter(rows)
     while True:
         while engine.running < batch_size and (chunk := list(islice(waiting, size))):
             engine.add(chunk, sampler, slots)
-            size = next_size
+            size = usual
         more = engine.step()
         yield from (row for _, row in engine.finished())
         if not more:

@@ -20,6 +20,7 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """A copy of a checkpoint with its matrices quantised, as MLX does it; every backend reads it."""
+    from mdsample.models.checkpoint import size_text
     from mdsample.models.convert import convert as quantised_copy
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
@@ -46,7 +47,7 @@ def convert(
         return
     rows = [
         ("folder", str(copy.folder)),
-        ("stored", f"{render.size(copy.bytes)}, {copy.bits_per_weight:.2f} bits a weight"),
+        ("stored", f"{size_text(copy.bytes)}, {copy.bits_per_weight:.2f} bits a weight"),
         ("packed", f"{copy.packed:,} of {copy.parameters:,} weights, {copy.packing}"),
         ("run it", f"mdsample run --model {copy.folder}"),
     ]

@@ -23,6 +23,7 @@ def models(json: options.Json = False) -> None:
 
     from mdsample.backend.installed import installed_backends
     from mdsample.models import menu
+    from mdsample.models.checkpoint import size_text
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
@@ -38,7 +39,7 @@ def models(json: options.Json = False) -> None:
         render.listing(
             [
                 *(
-                    (entry.name, render.plain(f"{entry.description}\n{render.size(entry.bytes)} on disk"))
+                    (entry.name, render.plain(f"{entry.description}\n{size_text(entry.bytes)} on disk"))
                     for entry in embedded
                 ),
                 ("also", "a folder in a published layout, or a hub id: --model organisation/model"),
@@ -128,51 +129,51 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _storage(facts: Facts) -> list[tuple[str, str]]:
-    from mdsample_cli.show import render
+    from mdsample.models.checkpoint import size_text
 
     kinds = facts.stored
     types = next(iter(kinds)) if len(kinds) == 1 else ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items())
     first, last = facts.files[0].name, facts.files[-1].name
     files = first if len(facts.files) == 1 else f"{len(facts.files)} files, {first} to {last}"
-    memory = ", ".join(f"{render.size(needed)} in {dtype}" for dtype, needed in facts.memory.items())
+    memory = ", ".join(f"{size_text(needed)} in {dtype}" for dtype, needed in facts.memory.items())
     return [
-        ("stored", f"{types}, {render.size(facts.bytes)}: {files}"),
+        ("stored", f"{types}, {size_text(facts.bytes)}: {files}"),
         ("memory", f"{memory}: the weights alone; a forward pass takes more"),
     ]
 
 
 def _verdict(run: Run) -> str:
-    from mdsample_cli.show import render
+    from mdsample.models.checkpoint import size_text
 
     if run.choice is None or run.memory is None:
         return f"{run.backend}: {run.fault or 'installed; it does not say where it would run'}"
     device = run.choice.device
-    memory = render.size(run.memory)
-    memory += "" if device.available is None else f" of {render.size(device.available)} available"
+    memory = size_text(run.memory)
+    memory += "" if device.available is None else f" of {size_text(device.available)} available"
     return f"{run.backend}: {run.fault or 'fits'}; {run.choice.dtype} on {_named(device)}, {memory}"
 
 
 def _published(families: tuple[FamilyEntry, ...]) -> list[tuple[str, ...]]:
-    from mdsample_cli.show import render
+    from mdsample.models.checkpoint import size_text
 
     entries = sorted((entry for family in families for entry in family.published), key=lambda entry: entry.parameters)
     return [
         (
             entry.name,
             f"{entry.parameters / 1e9:.2f}e9",
-            *(render.size(memory) for memory in (entry.memory, entry.quantised(8), entry.quantised(4))),
+            *(size_text(memory) for memory in (entry.memory, entry.quantised(8), entry.quantised(4))),
         )
         for entry in entries
     ]
 
 
 def _devices(backend: Backend) -> str:
-    from mdsample_cli.show import render
+    from mdsample.models.checkpoint import size_text
 
     if backend.fault:
         return f"not usable: {backend.fault}"
     free = (
-        f"{_named(device)}{'' if device.available is None else f', {render.size(device.available)} available'}"
+        f"{_named(device)}{'' if device.available is None else f', {size_text(device.available)} available'}"
         for device in backend.devices
     )
     return "; ".join(free) or "usable; it does not list its devices"

@@ -20,9 +20,14 @@ def line(record: Mapping[str, Any]) -> str:
     return re.sub("[^ -~]", _escaped, json.dumps(record, ensure_ascii=False))
 
 
+def is_shown(character: str) -> bool:
+    """Whether it may go to a terminal: letters and signs, what joins them and what may part a word, no control."""
+    return character.isprintable() or character in "\u200c\u200d\u00ad"
+
+
 def _escaped(found: re.Match[str]) -> str:
     character = found[0]
-    return character if character.isprintable() or character in "\u200c\u200d\u00ad" else json.dumps(character)[1:-1]
+    return character if is_shown(character) else json.dumps(character)[1:-1]
 
 
 def _is_utf8(encoding: str | None) -> bool:

@@ -18,19 +18,16 @@ from rich.text import Text
 from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
-from mdsample.models.checkpoint import size_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
 from mdsample.scoring.watch import SlotReading
 from mdsample.tasks.catalog import task_of
+from mdsample_cli.show.json_line import is_shown
 
 WIDEST = 100
-#: a number of bytes
-size = size_text
-#: what joins letters or parts of emoji, or may part a word: no control of the terminal
-_JOINERS = "\u200c\u200d\u00ad"
+#: what joins the parts of an emoji
 _JOINER = "\u200d"
 
 
@@ -67,7 +64,7 @@ def show(out: Console, *things: RenderableType) -> None:
 
 def plain(text: str, style: str | Style = "") -> Text:
     """Text of a user or model; control characters are escaped."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" + _JOINERS else repr(c)[1:-1] for c in text), style)
+    return Text("".join(c if is_shown(c) or c in "\n\t" else repr(c)[1:-1] for c in text), style)
 
 
 def count(number: int, name: str, ending: str = "s") -> str:

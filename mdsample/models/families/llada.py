@@ -89,7 +89,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         mask_id=fields.token("mask_token_id"),
         end_id=fields.token("eos_token_id"),
         start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
-        max_length=fields.length("max_sequence_length"),
+        max_length=fields.count("max_sequence_length"),
         layouts=(
             {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
             *layouts(layers, Variant(), tied),

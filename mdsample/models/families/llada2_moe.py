@@ -100,7 +100,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         mask_id=mask_token(fields, special, "<|mask|>"),
         end_id=fields.token("pad_token_id") if ended else end_token(fields, special),
         start_id=None,
-        max_length=fields.length("max_position_embeddings"),
+        max_length=fields.count("max_position_embeddings"),
         layouts=tuple(
             _layout(layers, experts, tied, heads * head_dim, kv_heads * head_dim, converted=converted)
             for converted in (False, True)

@@ -78,7 +78,7 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         end_id=end_token(fields, special),
         # bos_token_id of these families is the end token or unused: their tokenizers put nothing before a text
         start_id=None,
-        max_length=fields.length("max_position_embeddings"),
+        max_length=fields.count("max_position_embeddings"),
         layouts=layouts(layers, variant, tied),
         optional_tensors=optional_head(tied, vocab_size, d_model),
     )

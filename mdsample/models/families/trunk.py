@@ -10,7 +10,7 @@ import attrs
 
 from mdsample.errors import ModelError
 
-#: what no number of a model exceeds: any of them, a real one, layers, experts of all layers, tokens of a row
+#: what no number of a model exceeds: any of them, a real one, layers, experts of all layers
 LARGEST, HUGE, LAYERS, EXPERTS = 2**40, 1e30, 1000, 100_000
 
 
@@ -229,10 +229,6 @@ class Fields:
     def count(self, name: str, most: int = LARGEST) -> int:
         """A positive whole number, at most `most`."""
         return self._count(name, self.config.get(name), most)
-
-    def length(self, name: str) -> int:
-        """The longest row, tokens."""
-        return self.count(name)
 
     def layers(self, name: str, experts: int = 1) -> int:
         """Number of layers, of which each may have so many experts; refused before every tensor of each is named."""
