@@ -2,16 +2,15 @@
 
 from typing import ClassVar, final
 
-import attrs
 import numpy as np
 
 import mdsample
 from mdsample.core.arrays import Ints
-from mdsample.policy.settings import real
+from mdsample.policy.settings import part, real
 
 
 @final
-@attrs.frozen
+@part
 class Half(mdsample.Selection):
     """A share of what is on offer, rounded up: a row takes log2 of its blanks passes at `share` 0.5, the default."""
 
