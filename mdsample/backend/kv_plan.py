@@ -21,8 +21,13 @@ class PerThread(threading.local, Generic[_T]):
 
     def __init__(self, make: Callable[[Cache], _T], cache: Cache | None) -> None:
         """What `make` gives for the cache, made once in every thread, when it first asks."""
+        self._make, self._cache = make, cache
         #: those with the fixed text, and with masks in its place
         self.caches = (None, None) if cache is None else (make(cache), make(cache))
+
+    def __reduce__(self) -> tuple[type[PerThread[_T]], tuple[Callable[[Cache], _T], Cache | None]]:
+        """A copy of a model, in this process or another, has kept nothing yet."""
+        return type(self), (self._make, self._cache)
 
 
 @attrs.frozen(eq=False)

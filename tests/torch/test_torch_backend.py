@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,12 @@ def test_default_dtypes(folder: Path) -> None:
     assert device.choose_dtype(None, torch.device("cuda"), "BF16") == torch.bfloat16
     with pytest.raises(ModelError, match="there is no dtype 'int8' here; there are: float32, bfloat16, float16"):
         open_model(folder, Setup(device="cpu", dtype="int8"))
+
+
+@pytest.mark.parametrize("cache", [None, "dual"])
+def test_a_model_may_be_copied_and_sent_to_another_process(folder: Path, cache: str | None) -> None:
+    model = mdsample.load(folder, "torch", device="cpu", cache=cache)
+    canvas = mdsample.Template.parse("Q {prompt} A{answer:6}").canvas(model.tokenizer, [{"prompt": "the cat"}])
+    expected = mdsample.Sampler("top(2)").run(model, canvas).rows[0].tokens
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(mdsample.Sampler("top(2)").run(other, canvas).rows[0].tokens, expected)
