@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import stat
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from mdsample_cli.errors import UsageError
 
+#: seconds that a silent pipe is given
+_PATIENCE = 1.0
 #: what options call standard input
 _STDIN = frozenset(("-", "@-", "/dev/stdin", "@/dev/stdin"))
 
@@ -26,8 +29,9 @@ def read_bytes(path: str) -> bytes:
 
 
 def is_piped(*others: str | None) -> bool:
-    """Whether there is something on a standard input that is a pipe or a file; waits for its first byte or its end.
+    """Whether there is something on a standard input that is a pipe or a file.
 
+    A pipe that is silent is given a second: many programs are started with one that is never written to.
     `others`: values of options that read a file; if one of them is standard input, there is nothing left on it.
     """
     if _STDIN.intersection(others):
@@ -38,7 +42,13 @@ def is_piped(*others: str | None) -> bool:
         return False
     bytes_in = sys.stdin.buffer
     carries = stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)
-    return carries and isinstance(bytes_in, io.BufferedReader) and bool(bytes_in.peek(1))
+    if not carries or not isinstance(bytes_in, io.BufferedReader):
+        return False
+    try:
+        speaks = bool(select.select([bytes_in], [], [], _PATIENCE)[0])
+    except OSError:  # Windows asks sockets only
+        speaks = True
+    return speaks and bool(bytes_in.peek(1))
 
 
 def read_text(path: str) -> str:

@@ -229,6 +229,16 @@ def test_a_standard_input_that_an_option_reads_holds_no_prompts(option: str, nam
     assert row["prompt"].startswith("Ned has 12 apples")
 
 
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for() -> None:
+    ours, theirs = os.pipe()
+    try:
+        ran = piped("run", "--backend", "reference", "-p", "steps(1)", "--json", stdin=ours, timeout=60)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert (ran.returncode, ran.stderr) == (0, "") and len(ran.stdout.splitlines()) == 1
+
+
 def test_a_policy_file_is_read_once(tmp_path: Path) -> None:
     pipe = tmp_path / "policy.toml"
     os.mkfifo(pipe)
