@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import typer
+
 from mdsample_cli.errors import UsageError
 
 #: seconds that a silent pipe is given
@@ -37,7 +39,8 @@ def is_piped(*others: str | None) -> bool:
     if _STDIN.intersection(others):
         return False
     try:
-        kind = os.fstat(sys.stdin.fileno()).st_mode
+        fd = sys.stdin.fileno()
+        kind = os.fstat(fd).st_mode
     except (AttributeError, OSError, ValueError):  # there is none
         return False
     bytes_in = sys.stdin.buffer
@@ -45,9 +48,11 @@ def is_piped(*others: str | None) -> bool:
     if not carries or not isinstance(bytes_in, io.BufferedReader):
         return False
     try:
-        speaks = bool(select.select([bytes_in], [], [], _PATIENCE)[0])
+        speaks = bool(select.select([fd], [], [], _PATIENCE)[0])
     except OSError:  # Windows asks sockets only
         speaks = True
+    if not speaks:
+        typer.echo("nothing came on standard input, so it is not read; --input - waits for it", err=True)
     return speaks and bool(bytes_in.peek(1))
 
 
