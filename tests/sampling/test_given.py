@@ -132,8 +132,8 @@ def test_without_an_end_token_it_must_fill_the_slot() -> None:
 SHORT = "Question: {prompt}\nReasoning:{reasoning:12}\nAnswer:{answer:4}"
 
 
-def records(capsys: pytest.CaptureFixture[str], *told: str) -> list[dict[str, Any]]:
-    assert main(["run", "--json", "-t", SHORT, *told]) == 0
+def records(capsys: pytest.CaptureFixture[str], *told: str, template: str = SHORT) -> list[dict[str, Any]]:
+    assert main(["run", "--json", "-t", template, *told]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -141,7 +141,8 @@ def records(capsys: pytest.CaptureFixture[str], *told: str) -> list[dict[str, An
 def test_fill_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = records(capsys, "Ann has 3 coins.", "--fill", "answer= 18")
     assert row["slots"]["answer"] == "18" and row["given"] == {"answer": " 18"} and row["outcome"] == "filled"
-    (row,) = records(capsys, "Ann", "--fill", "answer=<|endoftext|>{x}", "-t", "{prompt}{r:2}{answer:30}")
+    longer = "{prompt}{r:2}{answer:30}"
+    (row,) = records(capsys, "Ann", "--fill", "answer=<|endoftext|>{x}", template=longer)
     assert row["slots"]["answer"] == "<|endoftext|>{x}", "special tokens and braces are plain text"
 
 
