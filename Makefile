@@ -16,3 +16,4 @@ docs: ## tables and pictures that the documentation shows
 	python benchmarks/exact_study.py --write
 	python benchmarks/error_budget.py
 	python benchmarks/nae_sat.py --write
+	python benchmarks/pictures.py --write

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
-import matplotlib as mpl  # noqa: TID251
 import numpy as np
 from common import add_write, bootstrap, command_line, progress, resamples
+from matplotlib.axes import Axes  # noqa: TID251
 from matplotlib.figure import Figure  # noqa: TID251
+from mdsample_cli.show.plot import GROUPS
+from mdsample_cli.show.style import drawing, legend_below, look, save
 
 from mdsample import Confidence, Entropy, LeftToRight, Margin, Random, Temperature, Top, Whole
 from mdsample.exact import RULES, TOYS, Point, Toy, at_equal_nfe, coupled, frontier, hull, kl, law, settings, tv
@@ -43,20 +45,8 @@ SHOWN = ("markov", "mixture", "nae-sat")
 #: mean NFE at which rules with one setting for all joints are compared
 BUDGETS = (2.0, 3.0, 4.0)
 
-# rules in three panels; colours of Okabe and Ito, which the colour-blind can tell apart; dashes and marks too
-GROUPS = {
-    "entropy tests": ("MED", "AR-MED", "EB", "budget"),
-    "confidence tests": ("threshold", "factor", "Fréchet", "cumulative", "KLASS"),
-    "counts": ("top-k", "margin-k", "random-k", "lookahead-k"),
-}
-STYLES = (
-    ("#D55E00", "-", "o"),
-    ("#0072B2", "--", "s"),
-    ("#009E73", "-.", "^"),
-    ("#CC79A7", ":", "D"),
-    ("#000000", (0, (5, 1, 1, 1, 1, 1)), "X"),
-)
-LOOKS = {name: style for group in GROUPS.values() for name, style in zip(group, STYLES, strict=False)}
+#: how each rule is drawn, in the panel of its group
+LOOKS = {name: look(number) for group in GROUPS.values() for number, name in enumerate(group)}
 
 
 def joints() -> list[tuple[float, Toy]]:
@@ -279,9 +269,16 @@ def swapped(worlds: Sequence[Toy]) -> None:
     table(["test", "entropy: KL", *(order.name for order in orders[1:])], rows)
 
 
-def picture() -> None:
-    """Draws the corners that were written."""
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"})
+def picture(path: Path = PICTURE) -> None:
+    """Draws the corners that were written, as `path` with .png and .svg."""
+    with drawing("exact"):
+        figure = from_corners()
+        save(figure, path.with_suffix(".png"), dpi=110)
+        save(figure, path.with_suffix(".svg"))
+
+
+def from_corners() -> Figure:
+    """The picture."""
     corners: dict[str, dict[str, np.ndarray]] = {}
     for text in DATA.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
@@ -300,7 +297,7 @@ def picture() -> None:
     figure = Figure(figsize=(10.5, 14.0), layout="constrained")
     grid = figure.subplots(2 + len(SHOWN), len(GROUPS), sharey="row")
 
-    def panels(row: int, title: str, draw: Callable[[mpl.axes.Axes, str], None], x: str, y: str) -> None:
+    def panels(row: int, title: str, draw: Callable[[Axes, str], None], x: str, y: str) -> None:
         for axes, (group, names) in zip(grid[row], GROUPS.items(), strict=True):
             for name in names:
                 draw(axes, name)
@@ -308,18 +305,17 @@ def picture() -> None:
             axes.set_title(f"{group}: {title}" if row == 0 else title, loc="left")
         grid[row, 0].set_ylabel(y)
 
-    def line(axes: mpl.axes.Axes, name: str, x: np.ndarray, y: np.ndarray, marks: object = None) -> None:
-        colour, dash, marker = LOOKS[name]
-        axes.plot(x, y, color=colour, ls=dash, marker=marker, ms=4, lw=1.5, label=name, markevery=marks)
+    def line(axes: Axes, name: str, x: np.ndarray, y: np.ndarray, marks: object = None) -> None:
+        axes.plot(x, y, label=name, markevery=marks, **LOOKS[name])
 
     def best(row: int, x: np.ndarray, y: np.ndarray) -> None:
         for axes in grid[row]:
-            axes.plot(x, y, color="0.8", lw=5, label="the best of all rules", zorder=0)
+            axes.plot(x, y, color="0.8", lw=5, label="best of all", zorder=0)
 
-    def mean(axes: mpl.axes.Axes, name: str) -> None:
+    def mean(axes: Axes, name: str) -> None:
         line(axes, name, SHARES, curves[:, NAMES.index(name)].mean(0), 3)
 
-    def coupling(axes: mpl.axes.Axes, name: str) -> None:
+    def coupling(axes: Axes, name: str) -> None:
         line(axes, name, np.array(STRENGTHS), [excess[strengths == s, NAMES.index(name)].mean() for s in STRENGTHS])
 
     best(0, SHARES, curves.min(1).mean(0))
@@ -327,7 +323,7 @@ def picture() -> None:
     panels(0, f"{len(curves)} random joints", mean, share, "KL, nats")
     for axes in grid[0]:
         axes.set(yscale="log", ylim=(2e-4, 1))
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        legend_below(figure, axes=axes)
     panels(1, "the same, by coupling", coupling, "strength of the coupling", "KL above the best rule, mnat")
     grid[1, 0].set_ylim(0, 90)
     for row, toy in enumerate(SHOWN, 2):
@@ -335,7 +331,7 @@ def picture() -> None:
         wide = np.linspace(1, most, 300)
         best(row, wide, np.min([np.interp(wide, *hull(*found.T)) for found in corners[toy].values()], axis=0))
 
-        def chords(axes: mpl.axes.Axes, name: str, found: dict[str, np.ndarray] = corners[toy]) -> None:
+        def chords(axes: Axes, name: str, found: dict[str, np.ndarray] = corners[toy]) -> None:
             # between two settings one can toss a coin: a straight line, which a root scale shows as a curve
             if name in found:
                 x, y = hull(*found[name].T)
@@ -347,8 +343,7 @@ def picture() -> None:
             # a root scale: errors near 0 can be told apart, and 0 itself can be shown
             axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
             axes.set(xlim=(0.9, most + 0.1), ylim=(0, None))
-    figure.savefig(PICTURE.with_suffix(".png"), dpi=110)
-    figure.savefig(PICTURE.with_suffix(".svg"), metadata={"Date": None})
+    return figure
 
 
 if __name__ == "__main__":

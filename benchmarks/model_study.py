@@ -2,14 +2,12 @@
 
     python benchmarks/model_study.py tiny-gsm --limit 200 --answers runs/study.jsonl
     python benchmarks/model_study.py sudoku --limit 200 --answers runs/study.jsonl
-    python benchmarks/model_study.py sudoku --draw
 
 runs one `mdsample bench` (printed first; every answer is kept, so it goes on where it was cut off), then compares the
 rules: a rule's accuracy at a number of passes is read off the line between its two settings around it (a run that takes
 either by a coin reaches it), with 95 % intervals and differences from MED by a bootstrap over problems; so are the
 fewest passes at which it is within two points of the first policy, one at a time. With `--write` it also writes
-docs/data/study_TASK.jsonl (a score for every setting) and docs/pictures/study_TASK.svg; with `--draw` the picture
-alone, from the scores that were written.
+docs/data/study_TASK.jsonl (a score for every setting) and docs/pictures/study_TASK.svg.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl  # noqa: TID251
 import numpy as np
 from common import add_write, command_line
 from common import resamples as drawn
 from matplotlib.figure import Figure  # noqa: TID251
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
+from mdsample_cli.show.style import Label, drawing, label_points, legend_below, look, save
 
 import mdsample
 from mdsample.policy.complete import in_full
@@ -82,22 +80,15 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--limit", type=int, default=200)
-    parser.add_argument("--answers", type=Path, help="file that keeps every answer; needed without --draw")
+    parser.add_argument("--answers", type=Path, required=True, help="file that keeps every answer")
     parser.add_argument("--model", help="a folder; default: the task's own model")
     parser.add_argument(
         "--at", type=float, nargs="*", default=(20, 25, 30, 40, 50), help="forward passes to compare at"
     )
-    parser.add_argument("--draw", action="store_true", help="the picture alone, from the scores that were written")
     add_write(parser, "docs/data/study_TASK.jsonl and the picture")
     options = parser.parse_args()
-    kept, drawing = DOCS / "data" / f"study_{options.task}.jsonl", DOCS / "pictures" / f"study_{options.task}.svg"
     one = [f"{order}+top(1)" for order in ONE[TASKS[options.task]]]
     rules = RULES[TASKS[options.task]]
-    if options.draw:
-        draw(one, rules, [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()], drawing)
-        return
-    if options.answers is None:
-        parser.error("--answers FILE is needed: it keeps every answer, so that a run can be gone on with")
     policies = [*one, *dict.fromkeys(text for texts in rules.values() for text in texts)]
     options.answers.parent.mkdir(parents=True, exist_ok=True)
     words = ["bench", "--task", options.task, "--limit", str(options.limit)]
@@ -112,8 +103,9 @@ def main() -> None:
     scores = [json.loads(line) for line in done.stdout.splitlines()]
     told = [{"text": text, **score} for text, score in zip(policies, scores, strict=True)]
     if options.write:
+        kept = DOCS / "data" / f"study_{options.task}.jsonl"
         kept.write_text("".join(json.dumps(score, ensure_ascii=False) + "\n" for score in told))
-        draw(one, rules, told, drawing)
+        redraw(options.task, DOCS / "pictures" / f"study_{options.task}.svg")
     show(policies, scores)
     answers = Answers(options.answers, scores[0])
     compare(rules, answers, options.at)
@@ -128,39 +120,36 @@ def panels(rules: dict[str, list[str]]) -> dict[str, list[str]]:
     return some | ({"left to right": ["MED", *onward]} if onward else {})
 
 
+def redraw(task: str, path: Path) -> None:
+    """The picture from the scores that were written."""
+    lines = (DOCS / "data" / f"study_{task}.jsonl").read_text(encoding="utf-8").splitlines()
+    one = [f"{order}+top(1)" for order in ONE[TASKS[task]]]
+    draw(one, RULES[TASKS[task]], [json.loads(line) for line in lines], path)
+
+
 def draw(one: list[str], rules: dict[str, list[str]], told: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against forward passes: a curve for each rule, stars for one at a time."""
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "study"})
     score = {line["text"]: (line["nfe"], 100 * line["accuracy"]) for line in told}
     some = panels(rules)
-    figure: Any = Figure(figsize=(9.0, 4.2 * len(some)), layout="constrained")
-    for axes, (title, names) in zip(
-        np.ravel(figure.subplots(len(some), sharex=True, sharey=True)), some.items(), strict=True
-    ):
-        for number, rule in enumerate(names):
-            x, y = np.array(sorted(score[text] for text in rules[rule])).T
-            mark = "osD^v<>P*X"[number % 10]
-            axes.plot(
-                x, y, marker=mark, ms=5, lw=1.4, ls="-" if number < 10 else "--", color=f"C{number % 10}", label=rule
-            )
-        height = np.inf
-        apart = 0.04 * np.ptp([y for _, y in score.values()])
-        for text in sorted(one, key=lambda text: -score[text][1]):
-            x, y = score[text]
-            height = min(y, height - apart)
-            axes.plot(x, y, "*", color="0.35", ms=8)
-            axes.annotate(
-                text, (x, height), xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=7
-            )
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(LogLocator(2, (1.0, 1.5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(title=title, xlabel="forward passes a row", ylabel="accuracy, %")
-        axes.grid(alpha=0.25)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.suptitle(f"{told[0]['task']}, {told[0]['limit']} problems", x=0.01, ha="left")
-    figure.savefig(path, metadata={"Date": None})
+    with drawing("study"):
+        figure: Any = Figure(figsize=(9.0, 4.6 * len(some)), layout="constrained")
+        grid = np.ravel(figure.subplots(len(some), sharex=True, sharey=True))
+        for axes, (title, names) in zip(grid, some.items(), strict=True):
+            for number, rule in enumerate(names):
+                axes.plot(*np.array(sorted(score[text] for text in rules[rule])).T, label=rule, **look(number))
+            for text in one:
+                axes.plot(*([value] for value in score[text]), "*", color="0.35", ms=8)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_locator(LogLocator(2, (1.0, 1.5)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set(title=title, xlabel="forward passes a row", ylabel="accuracy, %")
+            legend_below(figure, axes=axes)
+        figure.suptitle(f"{told[0]['task']}, {told[0]['limit']} problems", x=0.01, ha="left")
+        for axes in grid:
+            some = sorted(one, key=lambda text: -score[text][1])
+            label_points(axes, [Label(*score[text], text, "0.25") for text in some])
+        save(figure, path)
 
 
 def show(policies: list[str], scores: list[dict[str, Any]]) -> None:

@@ -1,52 +1,81 @@
-"""The picture of `audit`: KL against expected forward passes; matplotlib is an extra, and only partly typed."""
-# pyright: reportUnknownMemberType=false
+"""The picture of `audit`: KL against expected forward passes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mdsample.core.files import write_whole
+from mdsample.core.arrays import Doubles
 from mdsample.exact.audit import Audit, Point, hull
+from mdsample_cli.show.style import COLOURS, MARKS, drawing, legend_below, look, save
 
-#: Okabe and Ito's colours without yellow. Seven colours and five dashes: 35 rules differ, and no two by colour alone
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-_MARKERS = "os^Dv*PX"
+#: rules that are drawn together: thirteen curves that nearly coincide cannot be told apart in one panel
+GROUPS = {
+    "entropy tests": ("MED", "AR-MED", "EB", "budget"),
+    "confidence tests": ("threshold", "factor", "Fréchet", "cumulative", "KLASS"),
+    "counts": ("top-k", "margin-k", "random-k", "lookahead-k"),
+}
 
 
 def draw(path: Path, title: str, blanks: int, rows: Sequence[Audit], points: Sequence[Point]) -> None:
-    """KL over expected forward passes: policies as dots, what each rule can reach as a line; 1 to `blanks` passes."""
-    figure = Figure(figsize=(9 if points else 7, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    """KL over expected forward passes: policies as marks, what each rule can reach as a line; 1 to `blanks` passes."""
     rules: dict[str, list[Point]] = {}
     for point in points:
         rules.setdefault(point.rule, []).append(point)
-    for number, (rule, curve) in enumerate(rules.items()):
-        x, y = hull([point.expected_nfe for point in curve], [point.kl for point in curve])
-        colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
-        # rules often reach the same numbers: widths differ so that both are seen
-        axes.plot(x, y, color=colour, linestyle=dash, label=rule, linewidth=max(1.2, 4 - 0.3 * number))
+    groups = {group: [name for name in names if name in rules] for group, names in GROUPS.items()}
+    groups["others"] = [name for name in rules if not any(name in names for names in GROUPS.values())]
+    groups = {group: names for group, names in groups.items() if names}
+    with drawing("audit"):
+        figure: Any = Figure(figsize=(max(7.0, 3.7 * len(groups)), 5.2 if groups else 4.8), layout="constrained")
+        panels = np.ravel(figure.subplots(1, max(1, len(groups)), sharex=True, sharey=True))
+        for axes, (group, names) in zip(panels, groups.items(), strict=False):
+            _best(axes, rules)
+            for number, rule in enumerate(names):
+                axes.plot(*_curve(rules[rule]), label=rule, **look(number))
+            axes.set_title(group, loc="left")
+            legend_below(figure, axes=axes)
+        legend_below(figure, {row.policy: mark for axes in panels for row, mark in _marks(axes, rows)})
+        if points:  # a rule that counts several passes a step goes far beyond what one at a time costs
+            most = max([blanks, *(row.expected_nfe for row in rows)])
+            panels[0].set_xlim(1 - 0.04 * most, 1.04 * most)
+        for axes in panels:
+            axes.set_xlabel("expected forward passes")
+        panels[0].set_ylabel("KL(joint ‖ law), nats")
+        figure.suptitle(title, x=0.01, ha="left")
+        save(figure, path)
+
+
+def _curve(points: Sequence[Point]) -> tuple[Doubles, Doubles]:
+    return hull([point.expected_nfe for point in points], [point.kl for point in points])
+
+
+def _best(axes: Any, rules: dict[str, list[Point]]) -> None:
+    """What the best of all rules reaches, a broad grey line behind the others."""
+    axes.plot(
+        *_curve([point for curve in rules.values() for point in curve]),
+        color="0.85",
+        lw=5,
+        zorder=0,
+        label="best of all",
+    )
+
+
+def _marks(axes: Any, rows: Sequence[Audit]) -> Iterator[tuple[Audit, Any]]:
+    """The policies; those that reach the same numbers are seen through one another's size."""
     for number, row in enumerate(rows):
         if math.isfinite(row.kl):
-            marker, size = _MARKERS[number % len(_MARKERS)], max(4, 13 - 2.5 * number)
-            colour = _COLOURS[number % len(_COLOURS)]
-            axes.plot(row.expected_nfe, row.kl, marker, label=row.policy, markersize=size, color=colour)
-    if points:  # a rule that counts several passes a step goes far beyond what one at a time costs
-        most = max([blanks, *(row.expected_nfe for row in rows)])
-        axes.set_xlim(1 - 0.04 * most, 1.04 * most)
-    axes.set(title=title, xlabel="expected forward passes", ylabel="KL(joint ‖ law), nats")
-    axes.grid(alpha=0.3)
-    figure.legend(fontsize="small", loc="outside right upper", frameon=False)
-    save(figure, path)
-
-
-def save(figure: Figure, path: Path, dpi: float | None = None) -> None:
-    """Writes a picture whole or not at all, in the format of its ending; without a date."""
-    drawn, kind = BytesIO(), path.suffix.lower().removeprefix(".")
-    figure.savefig(drawn, format=kind, dpi=dpi or "figure", metadata={"Date": None} if kind == "svg" else None)
-    write_whole(path, drawn.getvalue())
+            size, colour = max(4, 11 - 2 * number), COLOURS[number % len(COLOURS)]
+            [mark] = axes.plot(
+                *([row.expected_nfe], [row.kl]),
+                MARKS[number % len(MARKS)],
+                color="none",
+                markersize=size,
+                markeredgecolor=colour,
+                markeredgewidth=1.4,
+            )
+            yield row, mark
