@@ -11,12 +11,28 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from mdsample.core.arrays import Doubles
 from mdsample.evaluation.intervals import Interval
+
+
+class Later:
+    """A module that is imported when it is first used, so that `--help` does not wait for it."""
+
+    def __init__(self, name: str) -> None:
+        """Its full name."""
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        """What the module has by this name."""
+        return getattr(import_module(self._name), name)
+
+
+torch: Any = Later("torch")
 
 
 def command_line(doc: str | None) -> argparse.ArgumentParser:
@@ -61,15 +77,11 @@ def timed(
 
 def waiter(device: Any) -> Callable[[], object]:
     """What `timed` waits with on a torch device."""
-    import torch  # noqa: TID251
-
     return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
 
 
 def device_name(device: Any) -> str:
     """The GPU's own name, or `cpu`."""
-    import torch  # noqa: TID251
-
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

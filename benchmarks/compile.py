@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import torch  # noqa: TID251
-from common import add_torch_options, bootstrap, command_line, emit, print_head, seconds, timed, waiter
+from common import add_torch_options, bootstrap, command_line, emit, print_head, seconds, timed, torch, waiter
 from look import model
-from mdsample_torch.trunk import TorchTrunk
 
 
 def measure(batch: int, length: int, options: argparse.Namespace) -> dict[str, object]:
     """One row of the table."""
+    from mdsample_torch.trunk import TorchTrunk
+
     size, d, layers = (2000, 64, 2) if options.tiny else (8192, 512, 8)
     device = torch.device(options.device)
     plain = model(size, d, layers, device, getattr(torch, options.dtype)).trunk

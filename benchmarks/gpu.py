@@ -13,15 +13,12 @@ over step. The *sampler's share* is what a step takes beyond trunk and head on t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch  # noqa: TID251
-from common import add_torch_options, command_line, device_name, emit, print_head, timed, waiter
+from common import add_torch_options, command_line, device_name, emit, print_head, timed, torch, waiter
 from llada import least, published
 from look import llada_step
-from mdsample_torch.denoiser import TorchDenoiser
-from mdsample_torch.trunk import TorchTrunk
-from mdsample_torch.weights import _empty
 
 import mdsample
 from mdsample.core.canvas import Canvas
@@ -29,12 +26,18 @@ from mdsample.models.cache import Cache, Dual
 from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
+if TYPE_CHECKING:
+    from mdsample_torch.trunk import TorchTrunk
+
 BLOCK = 32
 SHAPES = ((1, 512), (8, 512), (32, 1024))
 
 
 def trunk(spec: Trunk, device: torch.device, dtype: torch.dtype, compile: bool) -> TorchTrunk:
     """Random weights, made where they stay."""
+    from mdsample_torch.trunk import TorchTrunk
+    from mdsample_torch.weights import _empty
+
     weights, _ = _empty(spec, device, dtype)
     torch.manual_seed(0)
     for tensor in weights.values():
@@ -66,6 +69,8 @@ def rates(device: torch.device, dtype: torch.dtype, tiny: bool) -> tuple[float, 
 def measure(model: TorchTrunk, batch: int, length: int, cache: Cache | None, repeats: int) -> dict[str, float]:
     """Seconds of ours, of trunk and head alone, and of the published step."""
     spec, device = model.spec, model.device
+    from mdsample_torch.denoiser import TorchDenoiser
+
     denoiser = TorchDenoiser("random", model, Symbols(spec.vocab_size - 2), "", cache)
     blanks = length // 2
     rng = np.random.default_rng(1)

@@ -13,25 +13,30 @@ that alternate the sides.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch  # noqa: TID251
-from common import add_torch_options, bootstrap, command_line, emit, print_head, timed, waiter
-from mdsample_torch.denoiser import TorchDenoiser
-from mdsample_torch.prediction import CHUNK_BYTES
-from mdsample_torch.trunk import TorchTrunk
-from mdsample_torch.weights import from_arrays
-from torch import Tensor  # noqa: TID251
+from common import add_torch_options, bootstrap, command_line, emit, print_head, timed, torch, waiter
 
 import mdsample
 from mdsample.core.canvas import Canvas
 from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
+if TYPE_CHECKING:
+    from mdsample_torch.denoiser import TorchDenoiser
+    from mdsample_torch.trunk import TorchTrunk
+    from torch import Tensor  # noqa: TID251
+
 BLANKS, BLOCK = 128, 32
 
 
 def model(size: int, d: int, layers: int, device: torch.device, dtype: torch.dtype) -> TorchDenoiser:
     """A dense trunk with random weights."""
+    from mdsample_torch.denoiser import TorchDenoiser
+    from mdsample_torch.trunk import TorchTrunk
+    from mdsample_torch.weights import from_arrays
+
     spec = Trunk(
         **{
             "family": "random",
@@ -105,6 +110,8 @@ def measure(
     denoiser: TorchDenoiser, name: str, batch: int, length: int, temperature: float, window: int | None, repeats: int
 ) -> dict[str, object]:
     """One row of the table."""
+    from mdsample_torch.prediction import CHUNK_BYTES
+
     trunk, device, mask = denoiser.trunk, denoiser.trunk.device, denoiser.tokenizer.mask_id
     blanks = min(BLANKS, length // 2)
     first = length - blanks

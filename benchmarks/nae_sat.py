@@ -27,10 +27,7 @@ from pathlib import Path
 
 import attrs
 import numpy as np
-import torch  # noqa: TID251
-from common import add_write, command_line, print_head, print_row
-from torch import nn  # noqa: TID251
-from torch.nn import functional as F  # noqa: TID251
+from common import add_write, command_line, print_head, print_row, torch
 
 from mdsample import LeftToRight, Margin, Order, Random, Sampler, Temperature, Top, Whole
 from mdsample.backend.reference.prediction import NumpyPrediction
@@ -117,16 +114,22 @@ def trained(n: int, triples: Ints) -> Ones:
     dice = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     length = n + len(triples)
-    layers = (nn.Linear(3 * length, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, length))
-    net = nn.Sequential(*layers)
+    layers = (
+        torch.nn.Linear(3 * length, WIDTH),
+        torch.nn.GELU(),
+        torch.nn.Linear(WIDTH, WIDTH),
+        torch.nn.GELU(),
+        torch.nn.Linear(WIDTH, length),
+    )
+    net = torch.nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS, pct_start=0.1)
     for _ in range(STEPS):
         latent = torch.randint(0, 2, (BATCH, n), generator=dice)
         row = torch.cat([latent, torch.from_numpy(not_all_equal(latent.numpy(), triples))], 1)
         hidden = torch.rand(row.shape, generator=dice) < torch.rand((BATCH, 1), generator=dice)
-        logits = net(F.one_hot(row.masked_fill(hidden, MASK), 3).float().flatten(1))
-        loss = F.binary_cross_entropy_with_logits(logits[hidden], row[hidden].float())
+        logits = net(torch.nn.functional.one_hot(row.masked_fill(hidden, MASK), 3).float().flatten(1))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[hidden], row[hidden].float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -134,7 +137,7 @@ def trained(n: int, triples: Ints) -> Ones:
 
     def ones(tokens: Ints) -> Doubles:
         with torch.no_grad():
-            logits = net(F.one_hot(torch.from_numpy(tokens).long(), 3).float().flatten(1))
+            logits = net(torch.nn.functional.one_hot(torch.from_numpy(tokens).long(), 3).float().flatten(1))
         return logits.double().sigmoid().numpy()
 
     return ones

@@ -6,7 +6,7 @@ The benchmarks draw with it, too. matplotlib is an extra, and only partly typed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -33,12 +33,13 @@ _FAR = 9
 
 
 @contextmanager
-def drawing(salt: str) -> Iterator[None]:
+def drawing(salt: str) -> Generator[None, None, None]:
     """In it figures are made and saved; `salt` makes an SVG the same in every run."""
     import matplotlib as mpl
 
-    looks = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-    with mpl.rc_context({**looks, "grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": salt}):
+    looks: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    looks |= {"grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": salt}
+    with mpl.rc_context(looks):  # pyright: ignore[reportUnknownMemberType]
         yield
 
 
