@@ -176,6 +176,7 @@ def test_it_learns_what_it_is_shown(folder: Path, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     assert told["last_loss"] == report.last_loss
     assert told["examples"] == 2
+    assert {"mdsample", "numpy", "torch", "transformers"} <= told["versions"].keys()
 
 
 @pytest.mark.slow
