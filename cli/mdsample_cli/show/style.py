@@ -57,7 +57,7 @@ def look(number: int) -> dict[str, Any]:
 
 
 def save(figure: Any, path: Path, dpi: int = 160) -> None:
-    """Writes the picture whole or not at all, in the format of its ending; an SVG without the date, the same in every run."""
+    """Writes the picture whole or not at all, in the format of its ending; an SVG is the same in every run."""
     drawn, kind = BytesIO(), path.suffix.lower().removeprefix(".")
     figure.savefig(drawn, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     write_whole(path, drawn.getvalue())
