@@ -19,6 +19,7 @@ from mdsample_cli.command import Command, Group
 from mdsample_cli.commands.audit import audit
 from mdsample_cli.commands.bench import bench
 from mdsample_cli.commands.calibrate import calibrate
+from mdsample_cli.commands.chat import chat
 from mdsample_cli.commands.convert import convert
 from mdsample_cli.commands.finetune import finetune
 from mdsample_cli.commands.judge import judge
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in (
-    ("Texts", (run, replay, score, judge, traces)),
+    ("Texts", (run, chat, replay, score, judge, traces)),
     ("Policies", (policies, explain, audit, bench, calibrate)),
     ("Models and data", (models, inspect, convert, finetune, rows)),
 ):

@@ -185,17 +185,38 @@ def _cached(denoiser: Denoiser) -> str:
 
 def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
     """What a slot holds up to its end token: tokens coloured by step, what was given plain, blanks shaded."""
+    return _stripped(_written(row, [place for place, of in enumerate(row.slot.tolist()) if of == number], tokenizer))
+
+
+def reply(row: Row, tokenizer: Tokenizer) -> Text:
+    """What the model wrote, from the first slot on, coloured as in `slot`, with the fixed text between slots."""
+    text, slots = Text(), row.slot.tolist()
+    begins = next((place for place, number in enumerate(slots) if number >= 0), len(slots))
+    for number, run in groupby(range(begins, len(slots)), slots.__getitem__):
+        places = list(run)
+        fixed = "" if number >= 0 else tokenizer.decode([int(row.tokens[place]) for place in places])
+        text.append_text(plain(fixed) if number < 0 else _written(row, places, tokenizer))
+    text.rstrip()
+    return _stripped(text)
+
+
+def _stripped(text: Text) -> Text:
+    """Without spaces at the beginning."""
+    return text[len(text.plain) - len(text.plain.lstrip()) :]
+
+
+def _written(row: Row, places: Sequence[int], tokenizer: Tokenizer) -> Text:
+    """The text of positions of a slot, up to its end token."""
     step = {commit.position: commit.step for commit in row.commits}
-    places = [place for place, of in enumerate(row.slot.tolist()) if of == number]
-    ends = [place for place in places if row.tokens[place] == tokenizer.end_id]
+    ends = [number for number, place in enumerate(places) if row.tokens[place] == tokenizer.end_id]
     text = Text()
     blanks = {place for place in places if place not in step and row.tokens[place] == tokenizer.mask_id}
-    for blank, run in groupby(places[: places.index(ends[0])] if ends else places, blanks.__contains__):
+    for blank, run in groupby(places[: ends[0]] if ends else places, blanks.__contains__):
         positions = list(run)
         shown = [BLANK] * len(positions) if blank else pieces(tokenizer, [int(row.tokens[p]) for p in positions])
         for place, piece in zip(positions, shown, strict=True):
             colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if place in step else "dim" if blank else ""
-            text.append_text(plain(piece if text else piece.lstrip(), colour))
+            text.append_text(plain(piece, colour))
     return text
 
 
@@ -228,9 +249,12 @@ def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
 
 def progress_line(state: State, row: int) -> str:
     """How far a row is."""
-    total, left = int(state.canvas.blank[row].sum()), int(state.blank[row].sum())
-    passes = count(int(state.nfe[row]), "forward pass", "es")
-    return f"{passes}, {total - left} of {count(total, 'blank')} filled"
+    return progress(int(state.nfe[row]), int(state.canvas.blank[row].sum()), int(state.blank[row].sum()))
+
+
+def progress(nfe: int, blanks: int, left: int) -> str:
+    """How far a row of so many blanks is."""
+    return f"{count(nfe, 'forward pass', 'es')}, {blanks - left} of {count(blanks, 'blank')} filled"
 
 
 def folded(text: Text, width: int) -> list[Text]:
@@ -251,10 +275,15 @@ def folded(text: Text, width: int) -> list[Text]:
 
 def frame(state: State, row: int, tokenizer: Tokenizer, width: int, height: int | None = None) -> RenderableType:
     """The canvas of a row, its end if not all fits into `height` lines, and how far it is."""
-    lines = folded(canvas(state, row, tokenizer), width)
+    return window(canvas(state, row, tokenizer), progress_line(state, row), width, height)
+
+
+def window(text: Text, below: str, width: int, height: int | None = None) -> RenderableType:
+    """A text, its end if not all fits into `height` lines, and a line below it."""
+    lines = folded(text, width)
     if height is not None and len(lines) > height - 2:
         lines = [Text("…", "dim"), *lines[len(lines) - max(1, height - 3) :]]
-    return Group(*lines, Text(progress_line(state, row), "cyan", no_wrap=True))
+    return Group(*lines, Text(below, "cyan", no_wrap=True))
 
 
 def table(out: Console, headings: Sequence[str], rows: Iterable[Sequence[str]], first: str = "policy") -> Group:
