@@ -1,8 +1,8 @@
 """Records: requests read from a file, answers written to one.
 
-Requests come as JSON lines (the template's fields by name, and an `id` if there is one; other keys are left alone, so a
-data set's gold answers may stay), or as plain text, one prompt a line. A request that cannot be read becomes a record
-with `error`; the others are answered.
+Requests come as JSON lines (the template's fields by name, and an `id` if there is one; other keys, a data set's gold
+answers say, are carried into the record under `input`), or as plain text, one prompt a line. A request that cannot be
+read becomes a record with `error`; the others are answered.
 
 Records are JSON lines. Each carries what made it (model, policy with every setting, template, seed), so a file of
 records needs no header and no second file beside it: running a job again with the same file reads what is there,
@@ -22,7 +22,7 @@ import attrs
 from mdsample.core.files import Growing
 from mdsample.core.template import Template
 from mdsample.errors import RecordError
-from mdsample.jobs.lines import OPENING, line, parsed
+from mdsample.jobs.lines import OPENING, finite, line, parsed
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import in_full
@@ -31,6 +31,9 @@ from mdsample.sampling.sampler import Sampler
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
 FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
+
+#: how deep a value of a row may be nested to be carried into its record
+_DEEPEST = 100
 
 
 def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revision: str | None) -> Record:
@@ -59,15 +62,18 @@ class Request:
     expected: str | None = None
     #: why the row cannot be answered; empty if it can
     error: str = ""
+    #: what else the row said, which its record repeats
+    others: Mapping[str, object] = attrs.field(factory=dict[str, object], kw_only=True)
 
 
 def asked(request: Request) -> Record:
-    """What a record says of its request: `prompt`, any other fields by name, and the slots that were given."""
+    """What a record says of its request: `prompt`, any other fields by name, slots that were given, keys of its own."""
     others = {name: text for name, text in request.texts.items() if name != "prompt"}
     return {
         "prompt": request.texts.get("prompt", ""),
         **({"fields": others} if others else {}),
         **({"given": dict(request.given)} if request.given else {}),
+        **({"input": dict(request.others)} if request.others else {}),
     }
 
 
@@ -164,7 +170,23 @@ def _request(
         if not all(isinstance(one, str) for one in texts_there):
             return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {found!r:.60}")
         listed = tuple(map(str, texts_there))
-    return Request(name, texts, answer, given=brought, choices=listed)
+    used = {"id", *template.fields, *given.values(), expected, choices}
+    try:
+        others = {key: _kept(value) for key, value in fields.items() if key not in used}
+    except RecursionError:
+        return Request(name, error=f"a value in it is nested more than {_DEEPEST} deep")
+    return Request(name, texts, answer, given=brought, choices=listed, others=others)
+
+
+def _kept(value: object, depth: int = 0) -> object:
+    """A value for the record: NaN and infinity, which JSON does not have, are null."""
+    if depth > _DEEPEST:
+        raise RecursionError
+    if isinstance(value, dict):
+        return {key: _kept(inner, depth + 1) for key, inner in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_kept(inner, depth + 1) for inner in cast("list[object]", value)]
+    return finite(value) if isinstance(value, float) else value
 
 
 def _kind(value: object) -> str:

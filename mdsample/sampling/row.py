@@ -72,11 +72,31 @@ class Row:
         """The commit of each position that the run wrote and did not mask again, by position."""
         return {commit.position: commit for commit in self.commits if not self.blank[commit.position]}
 
+    @property
+    def text_with_blanks(self) -> str:
+        """`text`, with ░ for each blank that a stop rule left."""
+        return "".join(piece for _, piece in self.shown()).strip()
+
+    def shown(self) -> Iterator[tuple[int, str]]:
+        """Each position from the first slot on, up to its slot's end token, with the text it adds; ░ for a blank."""
+        slots, tokens, blank = self.slot.tolist(), self.tokens.tolist(), self.blank.tolist()
+        begins = next((place for place, number in enumerate(slots) if number >= 0), len(slots))
+        for number, run in groupby(range(begins, len(slots)), slots.__getitem__):
+            places = list(run)
+            if number >= 0:
+                ends = (n for n, p in enumerate(places) if tokens[p] == self.tokenizer.end_id and not blank[p])
+                places = places[: next(ends, len(places))]
+            for empty, stretch in groupby(places, blank.__getitem__):
+                positions = list(stretch)
+                known = [] if empty else pieces(self.tokenizer, [tokens[place] for place in positions])
+                yield from zip(positions, known or [html.BLANK] * len(positions), strict=True)
+
     def to_dict(self) -> dict[str, Any]:
-        """The row as a flat JSON object; an infinite bound is `None`."""
+        """The row as a flat JSON object; an infinite bound is `None`; `text_with_blanks` only if some are left."""
         return {
             "id": self.id,
             "text": self.text,
+            **({"text_with_blanks": self.text_with_blanks} if self.unfilled else {}),
             "slots": self.slots,
             "nfe": self.nfe,
             "steps": self.steps,

@@ -655,8 +655,8 @@ PROBLEMS = [
 INPUT = "".join(json.dumps(problem) + "\n" for problem in PROBLEMS)
 #: exit code of a command that cannot mean anything
 WRONG = 2
-#: what no two runs have in common
-LEFT_OUT = ("versions", "seconds")
+#: what no two runs have in common, and what records did not say when the set was made
+LEFT_OUT = ("versions", "seconds", "input", "text_with_blanks")
 
 
 def ask(*calls: Call, files: dict[str, str] | None = None, keep: Sequence[str] = ()) -> list[Json]:

@@ -70,11 +70,36 @@ def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # requests
 
+DEEP = b"[" * 200 + b"]" * 200
+
 
 def test_json_lines(job: Job) -> None:
     data = b'\xef\xbb\xbf{"prompt": "a", "answer": 3}\r\n\n  \n{"prompt": "b", "id": "x"}\n{"id": 7, "prompt": ""}'
-    expected = [Request(0, {"prompt": "a"}), Request("x", {"prompt": "b"}), Request(7, {"prompt": ""})]
+    expected = [
+        Request(0, {"prompt": "a"}, others={"answer": 3}),
+        Request("x", {"prompt": "b"}),
+        Request(7, {"prompt": ""}),
+    ]
     assert read_requests(data, TEMPLATE) == expected
+
+
+def test_keys_of_its_own_are_carried_into_the_record(job: Job) -> None:
+    row = {"id": 7, "prompt": "a", "seed": 9, "nested": {"é": [1, None, 2.5]}, "gold": "b", "given": " x"}
+    data = json.dumps(row).encode() + b'\n{"prompt": "a", "n": [NaN, 1e999]}\n{"prompt": "a", "x": %s}\n' % DEEP
+    first, second, third = read_requests(data, TEMPLATE, given={"answer": "given"}, expected="gold")
+    assert (first.others, first.given, first.expected) == (
+        {"seed": 9, "nested": {"é": [1, None, 2.5]}},
+        {"answer": " x"},
+        "b",
+    )
+    assert second.error.startswith("line 2: the row lacks 'given'")
+    assert third.error
+    numbers, deep = read_requests(data.split(b"\n", 1)[1], TEMPLATE)
+    assert numbers.others == {"n": [None, None]}
+    assert deep.error == "line 2: a value in it is nested more than 100 deep"
+    record = next(job.record(answer) for answer in job.answers([numbers]))
+    assert record["input"] == {"n": [None, None]} and record["prompt"] == "a"
+    assert "input" not in next(job.record(answer) for answer in job.answers([Request(0, {"prompt": "a"})]))
 
 
 def test_plain_text() -> None:

@@ -15,6 +15,7 @@ import mdsample
 from mdsample import testing
 from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
+from mdsample.core.html import BLANK
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
@@ -33,6 +34,9 @@ POLICIES = testing.policies(("answer",), vocab=LETTERS, texts=TEXTS)
 def test_every_policy_keeps_its_promises(policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int) -> None:
     for row in testing.keeps_its_promises(policy, model, canvas, seed).rows:
         assert row.unfilled == 0 or row.outcome.name == "early-exit"
+        assert row.text_with_blanks.replace(BLANK, "").strip() == row.text
+        left = [row.blank[place] for place, _ in row.shown()]
+        assert row.text_with_blanks.count(BLANK) == sum(left) <= row.unfilled
 
 
 @pytest.mark.slow

@@ -184,7 +184,7 @@ class _Talk:
 
         from mdsample_cli.show import render
 
-        tokenizer, err, row = self._talk.model.tokenizer, render.console(stderr=True), None
+        err, row = render.console(stderr=True), None
         with ExitStack() as stack:
             moving = None
             if err.is_terminal and self._typed:
@@ -192,7 +192,7 @@ class _Talk:
             for row in self._talk.say(message):
                 if moving is not None:
                     line = render.progress(row.nfe, row.filled + row.unfilled, row.unfilled)
-                    shown = render.window(render.reply(row, tokenizer), line, err.width, err.height)
+                    shown = render.window(render.reply(row), line, err.width, err.height)
                     moving.update(shown, refresh=True)
         if row is not None:
             self._show(row)
@@ -201,7 +201,7 @@ class _Talk:
     def _show(self, row: Row) -> None:
         from mdsample_cli.show import render
 
-        shown = render.reply(row, self._talk.model.tokenizer)
+        shown = render.reply(row)
         if self._out.color_system is None:
             shown = render.plain(shown.plain)
         render.show(self._out, shown)

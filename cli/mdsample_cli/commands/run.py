@@ -32,7 +32,10 @@ def run(
     input: Annotated[
         str | None,
         Option(
-            "--input", "-i", metavar="FILE", help="JSON lines (fields by name, id) or one prompt a line; - is stdin."
+            *("--input", "-i"),
+            metavar="FILE",
+            help="JSON lines (fields by name, id; other keys are carried into the record) or one prompt a line; - is "
+            "stdin.",
         ),
     ] = None,
     output: options.Records = None,

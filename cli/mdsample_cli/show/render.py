@@ -15,6 +15,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from mdsample.core import html
 from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
@@ -119,7 +120,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
     if row is None:
         return listing([*rows, ("error", plain(request.error, "red")), ("", "")])
     rows += [(name, plain(text.strip())) for name, text in request.texts.items()]
-    slots = {name: slot(row, number, job.denoiser.tokenizer) for number, name in enumerate(job.template.slots)}
+    slots = {name: reply(row, number) for number, name in enumerate(job.template.slots)}
     if request.expected is not None and "answer" in slots:
         slots["answer"] += plain(f"   (expected: {request.expected})", "dim")
     task = task_of(str(job.template))
@@ -183,40 +184,16 @@ def _cached(denoiser: Denoiser) -> str:
     return "" if kept is None else f", cache {kept}, approximate" if kept.approximate else f", cache {kept}"
 
 
-def slot(row: Row, number: int, tokenizer: Tokenizer) -> Text:
-    """What a slot holds up to its end token: tokens coloured by step, what was given plain, blanks shaded."""
-    return _stripped(_written(row, [place for place, of in enumerate(row.slot.tolist()) if of == number], tokenizer))
-
-
-def reply(row: Row, tokenizer: Tokenizer) -> Text:
-    """What the model wrote, from the first slot on, coloured as in `slot`, with the fixed text between slots."""
-    text, slots = Text(), row.slot.tolist()
-    begins = next((place for place, number in enumerate(slots) if number >= 0), len(slots))
-    for number, run in groupby(range(begins, len(slots)), slots.__getitem__):
-        places = list(run)
-        fixed = "" if number >= 0 else tokenizer.decode([int(row.tokens[place]) for place in places])
-        text.append_text(plain(fixed) if number < 0 else _written(row, places, tokenizer))
-    text.rstrip()
-    return _stripped(text)
-
-
-def _stripped(text: Text) -> Text:
-    """Without spaces at the beginning."""
-    return text[len(text.plain) - len(text.plain.lstrip()) :]
-
-
-def _written(row: Row, places: Sequence[int], tokenizer: Tokenizer) -> Text:
-    """The text of positions of a slot, up to its end token."""
+def reply(row: Row, slot: int | None = None) -> Text:
+    """What the model wrote, of one slot or from the first on: tokens coloured by step, blanks shaded."""
     step = {commit.position: commit.step for commit in row.commits}
-    ends = [number for number, place in enumerate(places) if row.tokens[place] == tokenizer.end_id]
     text = Text()
-    blanks = {place for place in places if place not in step and row.tokens[place] == tokenizer.mask_id}
-    for blank, run in groupby(places[: ends[0]] if ends else places, blanks.__contains__):
-        positions = list(run)
-        shown = [BLANK] * len(positions) if blank else pieces(tokenizer, [int(row.tokens[p]) for p in positions])
-        for place, piece in zip(positions, shown, strict=True):
-            colour = RAMP[step[place] * len(RAMP) // max(1, row.steps)] if place in step else "dim" if blank else ""
-            text.append_text(plain(piece, colour))
+    for place, piece in row.shown():
+        if slot is None or row.slot[place] == slot:
+            written = not row.blank[place] and place in step
+            colour = RAMP[html.colour(step[place], row.steps)] if written else "dim" if row.blank[place] else ""
+            text.append_text(plain(piece if text else piece.lstrip(), colour))
+    text.rstrip()
     return text
 
 
