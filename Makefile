@@ -17,3 +17,4 @@ docs: ## tables and pictures that the documentation shows
 	python benchmarks/error_budget.py
 	python benchmarks/nae_sat.py --write
 	python benchmarks/pictures.py --write
+	python benchmarks/canvas.py --write

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import mdsample
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -54,3 +57,17 @@ def test_help_comes_before_any_work(script: Path, run: Run, capsys: pytest.Captu
     told = capsys.readouterr()
     assert "error:" in told.err and not told.out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_shows_a_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = runpy.run_path(str(FOLDER / "canvas.py"))
+    row = mdsample.sample(mdsample.load("tiny-gsm", backend="reference"), names["PROMPT"], policy="med")
+    kept = names["PICTURE"].read_text()
+    assert names["picture"](row) == kept
+    # all letters in the order of reading, and a cover over each that was written
+    letters = "".join(re.findall(r">([^<])</text>", kept)).replace("&", "")
+    assert letters == row.canvas_text().replace("·", "").replace(" ", "").replace("\n", "")
+    written = {place for place, _ in row.shown()} & set(row.written)
+    assert kept.count('<rect class="c c') == sum(place in written for _, place in names["letters"](row))
+    assert f"in {row.nfe} forward passes" in (ROOT / "README.md").read_text()
