@@ -25,6 +25,7 @@ from mdsample.policy.base import SEATS, Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.parsing import parse
 from mdsample.policy.settings import Domain, domains
+from mdsample.sampling.state import State
 
 #: what stands in policy text for the setting to be found
 HOLE = "?"
@@ -111,17 +112,19 @@ def calibrate(
     tried: Sequence[tuple[float, Policy]],
     loss: Loss,
     watch: Callable[[Policy, int], None] | None = None,
+    on_step: Callable[[State], None] | None = None,
 ) -> Iterator[Trial]:
     """Runs the reference, then each setting in order, up to and including the first that does not keep the loss.
 
-    The last one yielded with `kept` is the answer. Every policy is checked before the first forward pass.
+    The last one yielded with `kept` is the answer. Every policy is checked before the first forward pass. `watch` and
+    `on_step` as in `bench`.
     """
     begun = [(policy, *runs.begin(policy)) for policy in (reference, *(policy for _, policy in tried))]
 
     def found() -> Iterator[Trial]:
-        base = runs.run(*begun[0], watch)
+        base = runs.run(*begun[0], watch, on_step)
         for (value, policy), job in zip(tried, begun[1:], strict=True):
-            mine = runs.run(*job, watch)
+            mine = runs.run(*job, watch, on_step)
             measured, limit = _loss(loss, mine, base)
             kept = limit <= loss.at_most
             yield Trial(value, policy, mean([answered.nfe for answered in mine]), measured, limit, kept)

@@ -164,14 +164,18 @@ def frontier(
     rules: Sequence[Rule] = RULES,
     values: int = 24,
     limit: int = 5_000_000,
+    watch: Callable[[str], None] | None = None,
 ) -> list[Point]:
     """Points (expected NFE, KL, TV) of each rule at about `values` settings (every one, for a rule that counts).
 
-    A family of m rules gets `values` · √m in all: a search in more directions needs more points.
+    A family of m rules gets `values` · √m in all: a search in more directions needs more points. `watch` is told the
+    name of each rule before its turn.
     """
     points: list[Point] = []
     family = Counter(rule.name for rule in rules)
     for rule in rules:
+        if watch is not None:
+            watch(rule.name)
         share = max(2, round(values / math.sqrt(family[rule.name])))
         for setting in settings(rule, toy, canvas, values=share, limit=limit):
             policy = rule.policy(setting)

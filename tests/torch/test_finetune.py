@@ -25,6 +25,7 @@ pytest.importorskip("accelerate")
 from mdsample_cli.main import main
 from mdsample_torch.trainable import TrainableTrunk
 from mdsample_torch.training import trainer as training
+from mdsample_torch.training.job import until
 from mdsample_torch.training.objective import LEAST, corrupt
 from mdsample_torch.training.settings import Settings
 from mdsample_torch.training.trainer import finetune
@@ -241,3 +242,10 @@ def test_the_objective_needs_nothing_but_torch() -> None:
     code = "import sys, mdsample_torch.training.objective; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"transformers", "accelerate", "peft"} & {name.split(".")[0] for name in loaded}
+
+
+def test_a_log_goes_on_after_the_last_checkpoint() -> None:
+    log = b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo'
+    assert until(2, log) == log[: log.rindex(b'{"step": 3')]
+    assert until(1, log) == log[: log.index(b"\n") + 1]
+    assert until(0, log) == until(0, b"") == b""

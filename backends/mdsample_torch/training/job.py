@@ -67,10 +67,10 @@ def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settin
         raise FinetuneError(f"{out} cannot be written: {fault.strerror or fault}") from fault
 
 
-def forget_after(path: Path, step: int) -> None:
-    """Takes lines of steps after `step` out of the log: they are done again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    write_whole(path, "".join(line for line in lines if json.loads(line)["step"] <= step).encode())
+def until(step: int, log: bytes) -> bytes:
+    """The lines of a log up to a step; those of later steps, and one that was cut off, are done again."""
+    lines = log.splitlines(keepends=True)
+    return b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step)
 
 
 def write_model(out: Path, source: Path, checkpoint: Checkpoint, model: TrainableTrunk) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers.utils import logging as transformers_logging
 
+from mdsample.core.files import Growing
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint, Packed, open_checkpoint
@@ -30,9 +32,9 @@ from mdsample_torch.training.job import (
     CHECKPOINTS,
     LOSSES,
     begin,
-    forget_after,
     lock,
     source_folder,
+    until,
     write_model,
     write_report,
 )
@@ -145,17 +147,16 @@ class _Trainer(Trainer):
 
 
 class _LossLog(TrainerCallback):
-    """Writes the loss to a file and passes it to `watch`."""
+    """Writes the loss to a file, which the first process has, and passes it to `watch`."""
 
-    def __init__(self, path: Path, watch: Callable[[int, int, float], None] | None) -> None:
-        self._path, self._watch = path, watch
+    def __init__(self, file: Growing | None, watch: Callable[[int, int, float], None] | None) -> None:
+        self._file, self._watch = file, watch
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+        if logs is None or "loss" not in logs or self._file is None:
             return
         record = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs.get("learning_rate", 0.0)}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._file.append(json.dumps(record).encode() + b"\n")
         if self._watch is not None:
             self._watch(state.global_step, state.max_steps, logs["loss"])
 
@@ -202,16 +203,16 @@ def _train(
         args=arguments,
         train_dataset=_Rows(examples),
         data_collator=collate,
-        callbacks=[_LossLog(out / LOSSES, watch)],
     )
     trainer.remove_callback(PrinterCallback)
     began = time.perf_counter()
     last = cast("str | None", get_last_checkpoint(str(out / CHECKPOINTS)) if (out / CHECKPOINTS).is_dir() else None)
     # the order of rows comes from the seed alone, masks from here: other ones on every device
     torch.manual_seed(settings.seed + arguments.process_index)  # pyright: ignore[reportUnknownMemberType]
-    if last is not None and first_process():
-        forget_after(out / LOSSES, int(last.rpartition("-")[2]))
-    trainer.train(resume_from_checkpoint=last)  # pyright: ignore[reportUnknownMemberType]
+    done = 0 if last is None else int(last.rpartition("-")[2])
+    with Growing(out / LOSSES, partial(until, done)) if first_process() else nullcontext() as file:
+        trainer.add_callback(_LossLog(file, watch))
+        trainer.train(resume_from_checkpoint=last)  # pyright: ignore[reportUnknownMemberType]
     trainer.accelerator.wait_for_everyone()
     losses = [json.loads(line)["loss"] for line in (out / LOSSES).read_text(encoding="utf-8").splitlines()]
     tenth = -(-len(losses) // 10)

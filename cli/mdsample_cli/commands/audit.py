@@ -39,11 +39,13 @@ def audit(
     A policy without a draw gets temperature(1), because the question is about sampling.
     """
     from mdsample.exact import TOYS, LawTooLarge
+    from mdsample.exact.audit import RULES
     from mdsample.exact.audit import audit as audited
     from mdsample.exact.audit import frontier as all_rules
     from mdsample.policy.draw import Temperature
     from mdsample.policy.parsing import parse
     from mdsample_cli.show.json_line import line
+    from mdsample_cli.show.screens import bar
 
     if toy == "list":
         typer.echo("\n".join(line({"toy": name}) if json else name for name in TOYS))
@@ -57,9 +59,16 @@ def audit(
     policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
     rows: list[Audit] = []
     try:
-        for candidate in policies:
-            rows += audited([candidate], world)
-        points = all_rules(world) if frontier else []
+        with bar() as progress:
+            task = progress.add_task("", total=len(policies) + len(RULES) * frontier)
+
+            def watch(name: str) -> None:
+                progress.update(task, advance=1, description=name)
+
+            for name, candidate in zip(names, policies, strict=True):
+                watch(name)
+                rows += audited([candidate], world)
+            points = all_rules(world, watch=watch) if frontier else []
     except LawTooLarge as error:
         if rows and not json:  # show what is already computed
             _show(toy, world, names, rows, [])

@@ -17,7 +17,6 @@ from mdsample_cli.task_option import TaskOptions, default_model
 
 if TYPE_CHECKING:
     from mdsample.evaluation.calibrate import Kind, Loss, Trial
-    from mdsample.policy.base import Policy
 
 _HEADINGS = {"accuracy": "accuracy lost, %", "agreement": "other answers, %", "error-bound": "error bound, nats"}
 
@@ -75,7 +74,7 @@ def calibrate(
     from mdsample.evaluation.calibrate import settings
     from mdsample.policy.parsing import parse
     from mdsample_cli.show.json_line import line
-    from mdsample_cli.show.screens import bar
+    from mdsample_cli.show.screens import Bars, bar
 
     loss = _loss(accuracy_loss, disagreement, error_bound, confidence)
     candidates = settings(policy, None if values is None else _numbers(values))
@@ -91,12 +90,9 @@ def calibrate(
         answers = None if output is None else stack.enter_context(Answers(output))
         runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision)
         progress = stack.enter_context(bar())
-        track = progress.add_task(reference, total=len(runs.problems))
-
-        def watch(policy: Policy, done: int) -> None:
-            progress.update(track, completed=done, description=str(policy))
-
-        for trial in trials(runs, base, candidates, loss, watch):
+        names = [reference, *(policy.replace("?", f"{value:g}") for value, _ in candidates)]
+        bars = Bars(progress, [base, *(candidate for _, candidate in candidates)], names, len(runs.problems))
+        for trial in trials(runs, base, candidates, loss, bars.count, bars.see):
             tried.append(trial)
             if json:
                 print(line(_record(trial)), flush=True)
