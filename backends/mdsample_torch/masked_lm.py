@@ -158,8 +158,8 @@ def _named(folder: Path, fields: Mapping[str, object], vocab_size: int, position
     special = read_special(folder)
 
     def token(role: str, *texts: str) -> int | None:
-        said = fields.get(f"{role}_token_id")
-        return said if type(said) is int else special.id_of(f"{role}_token", *texts)
+        value = fields.get(f"{role}_token_id")
+        return value if type(value) is int else special.id_of(f"{role}_token", *texts)
 
     mask = token("mask", "[MASK]", "<mask>")
     if mask is None:
@@ -243,9 +243,9 @@ def _fitted(kind: str, encoder: Encoder, device: torch.device, vocab_size: int, 
     finally:
         if hook is not None:
             hook.remove()
-    spread = alone.max() - alone.min()
+    extent = alone.max() - alone.min()
     tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1
-    if not bool((beside[0, :short] - alone[0]).abs().max() <= tolerance * spread):
+    if not bool((beside[0, :short] - alone[0]).abs().max() <= tolerance * extent):
         raise ModelError(
             f"what this {kind} says of a row depends on the padding, so rows would depend on their neighbours; "
             "such models are not run"

@@ -54,10 +54,10 @@ def audit(
     rows: list[Audit] = []
     for given in policies:
         policy = parse(given) if isinstance(given, str) else Policy() + given
-        found = law(policy, toy, canvas, limit=limit)
+        exact_law = law(policy, toy, canvas, limit=limit)
         text = given if isinstance(given, str) else str(policy)
-        bounds = found.kl_bound, found.tv_bound
-        rows.append(Audit(text, kl(toy, found), tv(toy, found), found.expected_nfe, *bounds))
+        bounds = exact_law.kl_bound, exact_law.tv_bound
+        rows.append(Audit(text, kl(toy, exact_law), tv(toy, exact_law), exact_law.expected_nfe, *bounds))
     return rows
 
 
@@ -175,8 +175,8 @@ def frontier(
         share = max(2, round(values / math.sqrt(family[rule.name])))
         for setting in settings(rule, toy, canvas, values=share, limit=limit):
             policy = rule.policy(setting)
-            found = law(policy, toy, canvas, limit=limit)
-            points.append(Point(rule.name, str(policy), found.expected_nfe, kl(toy, found), tv(toy, found)))
+            exact_law = law(policy, toy, canvas, limit=limit)
+            points.append(Point(rule.name, str(policy), exact_law.expected_nfe, kl(toy, exact_law), tv(toy, exact_law)))
     return points
 
 

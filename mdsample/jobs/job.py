@@ -68,8 +68,8 @@ class Job:
     @cached_property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        made = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
-        return made | ({} if self.watch_slot is None else {"watch": self.watch_slot})
+        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        return facts | ({} if self.watch_slot is None else {"watch": self.watch_slot})
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
         """The request of a prompt, for the template's one field; without one, the first problem of the model's task.

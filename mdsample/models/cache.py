@@ -64,14 +64,14 @@ Cache = Exact | Prefix | Dual
 
 def read_cache(text: str) -> Cache | None:
     """The cache of this name: `none`, `exact`, `prefix`, `dual`, the last two with `(refresh)`; `CacheError`."""
-    found = re.fullmatch(r"(none|exact|prefix|dual)(?:\((\d{1,9})\))?", text.strip())
-    if found is None or (found[2] is not None and found[1] in ("none", "exact")):
+    matched = re.fullmatch(r"(none|exact|prefix|dual)(?:\((\d{1,9})\))?", text.strip())
+    if matched is None or (matched[2] is not None and matched[1] in ("none", "exact")):
         raise CacheError(
             f"there is no cache {text!r}; write none, exact (block-causal models), or, both approximate, prefix or "
             "dual, with the passes after which everything is recomputed: dual(8)"
         )
-    refresh = None if found[2] is None else int(found[2])
-    match found[1]:
+    refresh = None if matched[2] is None else int(matched[2])
+    match matched[1]:
         case "exact":
             return Exact()
         case "prefix":

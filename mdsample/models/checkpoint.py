@@ -200,9 +200,9 @@ def refuse_too_large(folder: Path, parameters: int, stored: int, needed: int, av
 def available_memory() -> int | None:
     """Bytes of memory that can be had without swapping, as the system estimates it; None where it does not say."""
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        if match:
+            return int(match[1]) * 1024
     except OSError:
         pass
     # elsewhere the whole memory is the best that Python's own library tells
@@ -316,8 +316,8 @@ def _nothing(files: Files) -> str:
             "they are not read: convert them to safetensors"
         )
     others = [name for name in names if name.endswith(".safetensors")]
-    found = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
-    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{found}"
+    hint = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
+    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{hint}"
 
 
 def _complain(what: str, faults: list[str]) -> None:

@@ -211,10 +211,10 @@ class Fixed(Order):
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """Every row must have as many blanks as the permutation has members."""
-        found = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
-        if found:
+        counts = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
+        if counts:
             raise ValueError(
-                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {found[0]} blanks"
+                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {counts[0]} blanks"
             )
 
     def rank(self, view: View) -> Doubles:

@@ -52,8 +52,8 @@ class Sampler:
     ) -> Result:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
-        made = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
-        return Result(state, about.tokenizer, *made)
+        facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
+        return Result(state, about.tokenizer, *facts)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -249,14 +249,14 @@ def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int
     fill = np.full(batch.tokens.shape, -1, np.int32)
     over: dict[int, Outcome] = {}
     ahead = [stop.before_pass(batch) for stop in policy.stops]
-    for said in ahead:
-        fill = np.where((fill < 0) & batch.blank, said.fill, fill)
+    for before in ahead:
+        fill = np.where((fill < 0) & batch.blank, before.fill, fill)
     if (fill >= 0).any():
         # what one stop rule writes may be what another one waits for
         batch = batch.filled(fill)
         ahead = [stop.before_pass(batch) for stop in policy.stops]
-    for stop, said in zip(policy.stops, ahead, strict=True):
-        for row in np.flatnonzero(said.finished).tolist():
-            over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
+    for stop, before in zip(policy.stops, ahead, strict=True):
+        for row in np.flatnonzero(before.finished).tolist():
+            over.setdefault(row, Outcome(stop.name, before.why or stop.sentence))
     over.update({row: FILLED for row in np.flatnonzero(~any_in_row(batch.blank)).tolist()})
     return fill, over

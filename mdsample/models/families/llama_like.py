@@ -142,9 +142,9 @@ def rope(fields: Fields) -> tuple[float, float]:
 
     transformers 5 writes `rope_parameters` in place of `rope_theta`, `rope_scaling` and `partial_rotary_factor`.
     """
-    said = fields.config.get("rope_parameters")
-    found = cast("dict[str, object]", said) if isinstance(said, dict) else {}
-    given = {**found, **{k: v for k, v in fields.config.items() if v is not None}}
+    value = fields.config.get("rope_parameters")
+    parameters = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    given = {**parameters, **{k: v for k, v in fields.config.items() if v is not None}}
     for name in ("rope_scaling", "rope_parameters"):
         scaling = fields.config.get(name)
         entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
@@ -161,28 +161,28 @@ def mask_token(fields: Fields, special: Special, *texts: str) -> int:
     """The mask token: of config.json, else of the tokenizer's files, else the one spelled like one of `texts`."""
     if fields.config.get("mask_token_id") is not None:
         return fields.token("mask_token_id")
-    found = special.id_of("mask_token", *texts)
-    if found is None:
+    mask = special.id_of("mask_token", *texts)
+    if mask is None:
         spelled = f", nor is there a token {' or '.join(map(repr, texts))}" if texts else ""
         raise ModelError(
             f"{fields.family}: which token is the mask is said neither in config.json (mask_token_id) nor in "
             f"tokenizer_config.json (mask_token){spelled}; add mask_token_id to config.json"
         )
-    return found
+    return mask
 
 
 def end_token(fields: Fields, special: Special) -> int | None:
     """The end token: the one in config.json; of several there, the tokenizer's."""
-    said = fields.config.get("eos_token_id")
-    if said is not None and not isinstance(said, list):
+    eos = fields.config.get("eos_token_id")
+    if eos is not None and not isinstance(eos, list):
         return fields.token("eos_token_id")
-    found = special.id_of("eos_token")
-    if isinstance(said, list) and found not in cast("list[object]", said):
+    end = special.id_of("eos_token")
+    if isinstance(eos, list) and end not in cast("list[object]", eos):
         raise ModelError(
-            f"{fields.family}: eos_token_id = {said!r:.80} names several tokens, and eos_token in "
+            f"{fields.family}: eos_token_id = {eos!r:.80} names several tokens, and eos_token in "
             "tokenizer_config.json is none of them; name one"
         )
-    return found
+    return end
 
 
 def optional_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:

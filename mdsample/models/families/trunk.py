@@ -220,11 +220,11 @@ class Fields:
 
     def only(self, name: str, *implemented: object) -> None:
         """The field must have one of the implemented values; the first stands for an absent field."""
-        found = self.config.get(name, implemented[0])
+        given = self.config.get(name, implemented[0])
         # 1 == True in Python, and 'block_group_size: true' is not what anyone means
-        if not any(found == value and type(found) is type(value) for value in implemented):
+        if not any(given == value and type(given) is type(value) for value in implemented):
             wanted = " or ".join(repr(value) for value in implemented)
-            raise ModelError(f"{self.family}: {name} = {found!r:.80} is not implemented; {wanted} is")
+            raise ModelError(f"{self.family}: {name} = {given!r:.80} is not implemented; {wanted} is")
 
     def count(self, name: str, most: int = LARGEST) -> int:
         """A positive whole number, at most `most`."""
