@@ -99,11 +99,11 @@ class MlxTrunk:
         every = at.every
         before = None if stores is None else stores[:-1]
         x, cos, sin, after = self._pass(
-            at.tokens, at.positions, at.shape, at.spread, (every.pad_index, every.unpad_index, every.mask), before
+            at.tokens, at.positions, at.shape, at.cells, (every.pad_index, every.unpad_index, every.mask), before
         )
         last = None if stores is None else stores[-1]
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
-        x, kept = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.spread, at.last, last)
+        x, kept = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.cells, at.last, last)
         if stores is not None:
             stores[:] = [*after, kept]
         return self._rms_norm(x, self._norm)
@@ -154,7 +154,7 @@ class MlxTrunk:
             return projected
 
         keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
-        keys, values = kept = spread(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
+        keys, values = kept = placed(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
         if asking.select is not None:
             x, h, cos, sin = x[asking.select], h[asking.select], cos[asking.select], sin[asking.select]
         queries = pad_queries(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
@@ -198,7 +198,7 @@ def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     return mx.concatenate([*turned, rest] if rest.shape[-1] else turned, -1)
 
 
-def spread(
+def placed(
     k: mx.array,
     v: mx.array,
     shape: tuple[int, int],

@@ -90,7 +90,7 @@ def record_cuda(work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], No
 
 def _inputs(at: PackedBatch[Tensor]) -> tuple[Tensor, ...]:
     """What differs from pass to pass."""
-    return tuple(x for x in (at.tokens, at.positions, at.spread, at.every.mask) if x is not None)
+    return tuple(x for x in (at.tokens, at.positions, at.cells, at.every.mask) if x is not None)
 
 
 def _copied(at: PackedBatch[Tensor]) -> PackedBatch[Tensor]:
@@ -99,6 +99,6 @@ def _copied(at: PackedBatch[Tensor]) -> PackedBatch[Tensor]:
         at,
         tokens=at.tokens.clone(),
         positions=at.positions.clone(),
-        spread=None if at.spread is None else at.spread.clone(),
+        cells=None if at.cells is None else at.cells.clone(),
         every=attrs.evolve(at.every, mask=mask),
     )

@@ -21,7 +21,7 @@ from mdsample.policy.revise import RandomRevise
 from mdsample.policy.selection import RandomSelection, Selection
 from mdsample.policy.view import Ranked, View
 from mdsample.sampling.observe import restrict
-from mdsample.sampling.sampler import draw_rounds, in_order, prefix, rank, ranked, revisable
+from mdsample.sampling.sampler import draw_rounds, in_rank_order, prefix, rank, ranked, revisable
 
 
 @runtime_checkable
@@ -208,7 +208,7 @@ def probabilities(
 
 def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: Doubles) -> Drawn:
     """Every token that may be drawn for every set of places. `model` and `law` as `tables` gives them."""
-    row, position = in_order(placed.ranking, placed.chosen)
+    row, position = in_rank_order(placed.ranking, placed.chosen)
     wave = np.zeros(len(row), np.int32)
     begun = start.take(placed.state)
     if walk.plan.dynamic:

@@ -26,7 +26,7 @@ from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
 from mdsample.sampling.observe import Kept, Observation
-from mdsample.sampling.sampler import Sampler, apply_stops, in_order, remask
+from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order, remask
 from mdsample.sampling.state import Commits, Event, Outcome, State
 
 #: states that are looked at in one forward pass
@@ -183,7 +183,7 @@ class _Tally:
             again = remasked[parent]
         commit = drawn.commit[which]
         outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]
-        row, position = in_order(placed.ranking[commit], placed.chosen[commit])
+        row, position = in_rank_order(placed.ranking[commit], placed.chosen[commit])
         again_row, again_position = np.nonzero(again)
         leaves: list[int] = placed.leaves[commit].tolist()
         event = Event.of(

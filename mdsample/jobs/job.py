@@ -162,7 +162,7 @@ class Job:
         return Trace.of(self.sampler.result(self.denoiser, state))
 
 
-def in_order(answers: Iterable[Answer]) -> Iterator[Answer]:
+def in_request_order(answers: Iterable[Answer]) -> Iterator[Answer]:
     """The same answers in the order of their requests; on an interrupt, first whatever is finished."""
     waiting: dict[int, Answer] = {}
     due = 0

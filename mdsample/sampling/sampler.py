@@ -101,7 +101,7 @@ def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]
     view = seen.view
     ranking = rank(plan.policy, view)
     chosen, leaving, outcomes = choose(plan.policy, view, ranking)
-    row, position = in_order(ranking, chosen)
+    row, position = in_rank_order(ranking, chosen)
     token, probability = draw(plan, seen.prediction, view, rows, row, position)
     commits = Commits(rows[row], position, token, probability, view.marginals.entropy[row, position])
     again, where = remask(plan, view, state.remasked[rows])
@@ -168,7 +168,7 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
     return chosen, np.array(list(leaving), np.int32), tuple(leaving.values())
 
 
-def in_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
+def in_rank_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     """Rows and positions of the chosen places, each row's in rank order."""
     row, column = np.nonzero(chosen[arange64(len(chosen))[:, None], ranking])
     return row.astype(np.int32), ranking[row, column]

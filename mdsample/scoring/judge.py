@@ -30,7 +30,7 @@ WAYS: tuple[By, ...] = ("sentence", "step", "token")
 
 
 @attrs.frozen
-class Part:
+class ReasoningPart:
     """A part of a reasoning."""
 
     text: str
@@ -48,10 +48,10 @@ class Judged:
     answer: str
     #: log p(answer) before anything is written, nats
     before: float
-    parts: tuple[Part, ...]
+    parts: tuple[ReasoningPart, ...]
 
     @property
-    def worst(self) -> Part | None:
+    def worst(self) -> ReasoningPart | None:
         """The part after which the answer is less probable by the most; `None` if there is none."""
         fallen = [part for part in self.parts if part.change < 0]
         return min(fallen, key=lambda part: part.change, default=None)
@@ -86,7 +86,7 @@ def judge(
             scores = _scores(denoiser, last, row, number, answer, parts, batch_size)
             texts = [_text(tokenizer, last, row, part) for part in parts]
             reasoning = [
-                Part(text, after, after - before)
+                ReasoningPart(text, after, after - before)
                 for text, before, after in zip(texts, scores, scores[1:], strict=False)
             ]
             yield Judged(name, tokenizer.decode(until_end(answer, tokenizer)).strip(), scores[0], tuple(reasoning))

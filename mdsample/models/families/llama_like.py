@@ -9,7 +9,7 @@ import attrs
 
 from mdsample.errors import ModelError
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Source, Stack, Trunk, Whole
+from mdsample.models.families.trunk import Experts, Fields, Single, Source, Stack, Trunk
 
 _ATTENTION = {
     "attention_norm": "input_layernorm.weight",
@@ -88,21 +88,21 @@ def layouts(layers: int, variant: Variant, tied: bool = False) -> tuple[Mapping[
     """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
     shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
     attention = _ATTENTION | (_BIAS if variant.qkv_bias else {}) | (_HEAD_NORM if variant.head_norm else {})
-    published: dict[str, Source] = {ours: Whole(name) for ours, name in shared.items()}
+    published: dict[str, Source] = {ours: Single(name) for ours, name in shared.items()}
     converted = dict(published)
     experts = variant.experts
     for i in range(layers):
         prefix, ours = f"model.layers.{i}", f"layers.{i}"
-        both: dict[str, Source] = {f"{ours}.{part}": Whole(f"{prefix}.{name}") for part, name in attention.items()}
+        both: dict[str, Source] = {f"{ours}.{part}": Single(f"{prefix}.{name}") for part, name in attention.items()}
         if experts is None or i < experts.first:
-            both |= {f"{ours}.{part}": Whole(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
+            both |= {f"{ours}.{part}": Single(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
         else:
-            both[f"{ours}.router"] = Whole(f"{prefix}.mlp.gate.weight")
+            both[f"{ours}.router"] = Single(f"{prefix}.mlp.gate.weight")
             published |= {
                 f"{ours}.experts.{part}": Stack(expert_names(prefix, part, range(experts.count))) for part in _MIDDLE
             }
             converted |= {
-                f"{ours}.experts.{part}": Whole(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
+                f"{ours}.experts.{part}": Single(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
             }
         published |= both
         converted |= both

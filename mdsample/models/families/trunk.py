@@ -15,14 +15,14 @@ LARGEST, HUGE, LAYERS, EXPERTS = 2**40, 1e30, 1000, 100_000
 
 
 @attrs.frozen
-class Whole:
+class Single:
     """A tensor that is stored as it is."""
 
     name: str
 
 
 @attrs.frozen
-class Rows:
+class Slice:
     """Rows `start` to `stop` of a stored tensor that holds several of ours (a fused query-key-value)."""
 
     name: str
@@ -38,7 +38,7 @@ class Stack:
 
 
 #: where a tensor of ours is found in a checkpoint
-Source = Whole | Rows | Stack
+Source = Single | Slice | Stack
 
 
 @attrs.frozen(kw_only=True)
