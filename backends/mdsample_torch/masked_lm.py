@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from mdsample.backend.setup import Setup
 from mdsample.core.template import Field, Slot, Template, Text
+from mdsample.core.tokens import Named
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
@@ -35,19 +35,10 @@ from mdsample_torch.module import from_module
 
 #: blanks of the default template; these models were trained on few blanks at a time
 BLANKS = 16
+#: what stands in a folder is not run, and nothing is fetched
+_SAFELY = {"trust_remote_code": False, "local_files_only": True}
 #: rows that a model is tried on when it is opened: one of this length beside one of that, tokens
 SHORT, LONG = 5, 24
-
-
-@attrs.frozen
-class Named:
-    """What `mdsample.models.tokenizer.Named` asks of a configuration."""
-
-    vocab_size: int
-    mask_id: int
-    end_id: int | None
-    start_id: int | None
-    max_length: int
 
 
 @final
@@ -144,7 +135,7 @@ def _config(folder: Path, fields: Mapping[str, object]) -> Any:
     try:
         with _quiet():
             opener: Any = AutoConfig
-            config: Any = opener.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config: Any = opener.from_pretrained(folder, **_SAFELY)
     except Exception as error:  # whatever the library raises, a person gets one sentence
         raise ModelError(f"transformers cannot read {path}: {_line(error)}") from error
     for field in ("is_decoder", "is_encoder_decoder"):
@@ -167,7 +158,8 @@ def _named(folder: Path, fields: Mapping[str, object], vocab_size: int, position
             f"{folder} names no mask token: config.json lacks mask_token_id, tokenizer_config.json mask_token, and "
             "tokenizer.json has neither [MASK] nor <mask>"
         )
-    return Named(vocab_size, mask, token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>"), positions)
+    end, start = token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>")
+    return Named(vocab_size=vocab_size, mask_id=mask, end_id=end, start_id=start, max_length=positions)
 
 
 def _template(tokenizer: FileTokenizer) -> str:
@@ -193,10 +185,9 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
                 folder,
                 config=config,
                 dtype=dtype,
-                trust_remote_code=False,
                 use_safetensors=True,
-                local_files_only=True,
                 output_loading_info=True,
+                **_SAFELY,
                 ignore_mismatched_sizes=True,  # so that they are told below, by name
             )
     except Exception as error:  # as above

@@ -6,7 +6,6 @@ Three kinds of lines are read: a row with a text for every field and slot of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
+from mdsample.tasks.datasets import row_object
 
 
 @attrs.frozen
@@ -82,13 +82,7 @@ def read_examples(
 
 def _texts(raw: bytes, template: Template) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
     """Texts of fields and of slots, for each example of a line."""
-    try:
-        row: object = json.loads(raw)
-    except (ValueError, RecursionError) as fault:
-        raise RecordError(f"this is not JSON: {fault}") from fault
-    if not isinstance(row, dict):
-        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
-    line = cast("dict[str, Any]", row)
+    line = row_object(raw)
     if line.keys() == {"id", "error"}:
         raise RecordError(f"the record is of a row that failed: {line['error']}")
     fields = _named(line | _object(line.get("fields")), template.fields, "the row")

@@ -6,12 +6,13 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, final
+from typing import Any, cast, final
 
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from mdsample.core.tokens import Named
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.chat_template import read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER
@@ -21,35 +22,6 @@ from mdsample.models.files import read_text
 _GROWTH = 64
 #: added tokens times characters of chat templates, which are searched for them
 _SEARCHED = 1 << 32
-
-
-class Named(Protocol):
-    """What a configuration says of its tokens: a `Trunk`, for one."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        ...
-
-    @property
-    def mask_id(self) -> int:
-        """The mask token."""
-        ...
-
-    @property
-    def end_id(self) -> int | None:
-        """The token that ends and pads a text, if there is one."""
-        ...
-
-    @property
-    def start_id(self) -> int | None:
-        """The token that stands before every text, if there is one."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """The longest row, tokens."""
-        ...
 
 
 @final

@@ -124,12 +124,21 @@ def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
     for number, (i, line) in enumerate(filled):
         where = _Where(path, i, number)
         try:
-            row: object = json.loads(line)
-        except (ValueError, RecursionError) as fault:
-            raise RecordError(f"{where}: this is not JSON: {fault}") from fault
-        if not isinstance(row, dict):
-            raise RecordError(f"{where}: a row must be a JSON object; got {row!r:.40}")
-        yield where, cast("dict[str, Any]", row)
+            row = row_object(line)
+        except RecordError as fault:
+            raise RecordError(f"{where}: {fault}") from fault
+        yield where, row
+
+
+def row_object(line: str | bytes) -> dict[str, Any]:
+    """The JSON object that a line of data is; `RecordError` if it is none."""
+    try:
+        row: object = json.loads(line)
+    except (ValueError, RecursionError) as fault:
+        raise RecordError(f"this is not JSON: {fault}") from fault
+    if not isinstance(row, dict):
+        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
+    return cast("dict[str, Any]", row)
 
 
 def _text(row: dict[str, Any], name: str, where: _Where) -> str:

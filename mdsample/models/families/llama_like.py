@@ -66,13 +66,13 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         mlp_size=fields.count_or("intermediate_size", experts.size)
         if experts is not None and experts.first == 0
         else fields.count("intermediate_size"),
+        experts=experts,
         rope_theta=rope_theta,
         norm_eps=fields.real("rms_norm_eps"),
         qkv_bias=variant.qkv_bias,
         head_norm=variant.head_norm,
         block=variant.block,
         shifted=variant.shifted,
-        experts=experts,
         tied=tied,
         mask_id=mask_token(fields, special, *mask),
         end_id=end_token(fields, special),
