@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from mdsample.backend.setup import Setup
 from mdsample.core.template import Field, Slot, Template, Text
-from mdsample.core.tokens import Named
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
@@ -28,7 +27,7 @@ from mdsample.models.families.special import read_special
 from mdsample.models.families.trunk import Fields
 from mdsample.models.files import FolderFiles
 from mdsample.models.headers import Stored
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.tokenizer import FileTokenizer, Named
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_dtype, free_memory
 from mdsample_torch.module import from_module

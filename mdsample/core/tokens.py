@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import attrs
-
 
 class Tokenizer(Protocol):
     """Text to token ids and back, with the special tokens that sampling needs."""
@@ -47,21 +45,6 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out."""
         ...
-
-
-@attrs.frozen(kw_only=True)
-class Named:
-    """What a configuration says of its tokens."""
-
-    #: rows of the embedding and number of logits, tokens
-    vocab_size: int
-    mask_id: int
-    #: the token that ends and pads a text
-    end_id: int | None
-    #: the token that stands before every text
-    start_id: int | None
-    #: the longest row, tokens
-    max_length: int
 
 
 def token_id(token: int | str, tokenizer: Tokenizer, vocab_size: int, part: str) -> int:

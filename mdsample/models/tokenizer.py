@@ -8,20 +8,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, final
 
+import attrs
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mdsample.core.tokens import Named
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.chat_template import read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER
+from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_text
 
 #: characters that rules of a tokenizer may put in the place of one; published ones put one to three
 _GROWTH = 64
 #: added tokens times characters of chat templates, which are searched for them
 _SEARCHED = 1 << 32
+
+
+@attrs.frozen(kw_only=True)
+class Named:
+    """What a configuration says of its tokens, where there is no `Trunk` that says it."""
+
+    #: number of logits
+    vocab_size: int
+    mask_id: int
+    #: the token that ends and pads a text
+    end_id: int | None
+    #: the token that stands before every text
+    start_id: int | None
+    #: the longest row, tokens
+    max_length: int
 
 
 @final
@@ -86,7 +102,7 @@ class FileTokenizer:
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
 
     @classmethod
-    def read(cls, folder: Path, named: Named) -> FileTokenizer:
+    def read(cls, folder: Path, named: Trunk | Named) -> FileTokenizer:
         """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit `named`."""
         path = folder / "tokenizer.json"
         text = read_text(path, LONGEST_TOKENIZER)

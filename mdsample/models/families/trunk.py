@@ -8,7 +8,6 @@ from typing import Literal
 
 import attrs
 
-from mdsample.core.tokens import Named
 from mdsample.errors import ModelError
 
 #: what no number of a model exceeds: any of them, a real one, layers, experts of all layers
@@ -86,7 +85,7 @@ class Experts:
 
 
 @attrs.frozen(kw_only=True)
-class Trunk(Named):
+class Trunk:
     """A transformer as published masked diffusion models have it, dense or with experts.
 
     RMSNorm before attention and middle, rotary half-split, grouped queries, SwiGLU; no bias but where a field says so.
@@ -94,6 +93,8 @@ class Trunk(Named):
 
     #: `model_type`
     family: str
+    #: rows of the embedding and number of logits, tokens
+    vocab_size: int
     #: width of the hidden state
     d_model: int
     layers: int
@@ -122,6 +123,13 @@ class Trunk(Named):
     experts: Experts | None = None
     #: the head is the embedding, and has no tensor of its own
     tied: bool
+    mask_id: int
+    #: the token that ends and pads a text
+    end_id: int | None
+    #: the token that stands before every text
+    start_id: int | None
+    #: the longest row, tokens
+    max_length: int
     #: where every tensor of `shapes` is found: the published layout, then those of known converters
     layouts: tuple[Mapping[str, Source], ...] = attrs.field(repr=False)
     #: published tensors that may be there and are not used (a head beside tied weights), with their shapes
