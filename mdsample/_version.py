@@ -15,5 +15,5 @@ _FRAMEWORKS = {"torch": "torch", "transformers": "transformers", "mlx": "mlx.cor
 def versions() -> dict[str, str]:
     """What makes a record: the versions of mdsample, NumPy and each framework that is loaded; none is loaded here."""
     loaded = {name: sys.modules.get(module) for name, module in _FRAMEWORKS.items()}
-    found = {name: str(getattr(module, "__version__", "")) for name, module in loaded.items() if module is not None}
-    return {"mdsample": __version__, "numpy": np.__version__, **{name: text for name, text in found.items() if text}}
+    texts = {name: str(getattr(module, "__version__", "")) for name, module in loaded.items() if module is not None}
+    return {"mdsample": __version__, "numpy": np.__version__, **{name: text for name, text in texts.items() if text}}

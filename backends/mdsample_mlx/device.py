@@ -57,8 +57,8 @@ def wire(device: mx.Device) -> None:
 
 def upload(array: NDArray[Any]) -> mx.array:
     """An array on the device, in its own type."""
-    made: Any = array
-    return mx.array(made)
+    untyped: Any = array
+    return mx.array(untyped)
 
 
 def upload_indices(array: NDArray[Any]) -> mx.array:
@@ -81,5 +81,5 @@ def refuse_uncompilable(device: mx.Device) -> None:
         with mx.stream(device):
             evaluate(mx.compile(two)(mx.ones(3)))
     except RuntimeError as error:
-        told = str(error).splitlines()[0]
-        raise ModelError(f"compile=True does not work here: {told}; install a C++ compiler, or leave it out") from error
+        why = str(error).splitlines()[0]
+        raise ModelError(f"compile=True does not work here: {why}; install a C++ compiler, or leave it out") from error

@@ -18,15 +18,15 @@ def inverse_cdf(below: mx.array, uniforms: mx.array, how: Temperature) -> mx.arr
     `below [n, W]`: how far each score is below the highest, as `reduce` gives it; `uniforms [2, n]` int64 as `split`
     gives them.
     """
-    here = mx.arange(len(below))
+    place = mx.arange(len(below))
     scaled = below / float32_temperature(how.t)
     blocks = mx.unflatten(_amounts(scaled, how), 1, (-1, BLOCK))
     sums = blocks.sum(2)
     cdf = mx.cumsum(sums, axis=1)
     goal = share_of(uniforms, cdf[:, -1])
     block = first(cdf > goal[:, None])
-    goal = goal - (cdf[here, block] - sums[here, block])
-    return block * BLOCK + first(mx.cumsum(blocks[here, block], axis=1) > goal[:, None])
+    goal = goal - (cdf[place, block] - sums[place, block])
+    return block * BLOCK + first(mx.cumsum(blocks[place, block], axis=1) > goal[:, None])
 
 
 def _amounts(scaled: mx.array, how: Temperature) -> mx.array:

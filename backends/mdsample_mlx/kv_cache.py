@@ -53,7 +53,7 @@ class KVCache:
 
         return [(arranged(keys), arranged(values)) for keys, values in before]
 
-    def commit(self, plan: CachePlan, made: Buffers) -> None:
+    def commit(self, plan: CachePlan, layers: Buffers) -> None:
         """The pass was run, and these are its keys and values."""
-        self._layers = made
+        self._layers = layers
         self._planner.commit(plan)

@@ -41,8 +41,8 @@ class Dense:
         if not is_gpu(mx.default_device()):
             # the kernel for CPUs knows no other type
             weight = weight.astype(mx.float32)
-        made = mx.gather_mm(x.astype(weight.dtype), weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=True)
-        return made.astype(x.dtype)
+        mixed = mx.gather_mm(x.astype(weight.dtype), weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=True)
+        return mixed.astype(x.dtype)
 
     def take(self, rows: mx.array) -> mx.array:
         """Rows as they are, `[n, in]`."""

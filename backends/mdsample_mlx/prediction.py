@@ -119,5 +119,5 @@ def _fetch(parts: list[mx.array], count: int) -> NDArray[np.int32]:
     """`parts` `[count, n]` int32, side by side on the host: where the device is waited for."""
     if not parts:
         return np.zeros((count, 0), np.int32)
-    found: Any = mx.concatenate(parts, 1)
-    return np.array(found, np.int32)
+    joined: Any = mx.concatenate(parts, 1)
+    return np.array(joined, np.int32)

@@ -99,13 +99,13 @@ class MlxTrunk:
         every = at.every
         before = None if stores is None else stores[:-1]
         x, cos, sin, after = self._pass(
-            at.tokens, at.positions, at.shape, at.spread, (every.pad_index, every.unpad_index, every.mask), before
+            at.tokens, at.positions, at.shape, at.cells, (every.pad_index, every.unpad_index, every.mask), before
         )
         last = None if stores is None else stores[-1]
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
-        x, made = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.spread, at.last, last)
+        x, kept = self._layer(self.spec.layers - 1, x, cos, sin, at.shape, at.cells, at.last, last)
         if stores is not None:
-            stores[:] = [*after, made]
+            stores[:] = [*after, kept]
         return self._rms_norm(x, self._norm)
 
     def _backbone(
@@ -122,12 +122,12 @@ class MlxTrunk:
         asking = QueryLayout(pad_index, unpad_index, None, shape[0], mask)
         x = self._embed.take(tokens).astype(self.dtype)
         cos, sin = self._cos[positions], self._sin[positions]
-        made: Buffers = []
+        after: Buffers = []
         for number in range(self.spec.layers - 1):
             store = None if stores is None else stores[number]
             x, kept = self._layer(number, x, cos, sin, shape, where, asking, store)
-            made += [] if stores is None else [kept]
-        return x, cos, sin, made
+            after += [] if stores is None else [kept]
+        return x, cos, sin, after
 
     def _layer(
         self,
@@ -145,16 +145,16 @@ class MlxTrunk:
         h = self._rms_norm(x, vectors["attention_norm"])
 
         def heads(part: str, h: mx.array, count: int) -> mx.array:
-            made = matrices[part](h)
+            projected = matrices[part](h)
             if self.spec.qkv_bias:
-                made = made + vectors[f"{part}_bias"]
-            made = mx.unflatten(made, 1, (count, self.spec.head_dim))
+                projected = projected + vectors[f"{part}_bias"]
+            projected = mx.unflatten(projected, 1, (count, self.spec.head_dim))
             if self.spec.head_norm and part != "v":
-                made = self._rms_norm(made, vectors[f"{part}_norm"])
-            return made
+                projected = self._rms_norm(projected, vectors[f"{part}_norm"])
+            return projected
 
         keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
-        keys, values = kept = spread(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
+        keys, values = kept = placed(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
         if asking.select is not None:
             x, h, cos, sin = x[asking.select], h[asking.select], cos[asking.select], sin[asking.select]
         queries = pad_queries(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
@@ -198,7 +198,7 @@ def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     return mx.concatenate([*turned, rest] if rest.shape[-1] else turned, -1)
 
 
-def spread(
+def placed(
     k: mx.array,
     v: mx.array,
     shape: tuple[int, int],

@@ -52,24 +52,24 @@ def read_weights(checkpoint: Checkpoint, device: mx.Device, dtype: str) -> Weigh
             pieces = checkpoint.pieces[name]
             try:
                 parts = [[read(part) for part in piece.stored] for piece in pieces]
-                made = _matrix(name, parts, pieces, dtype)
-                _check(made, parts, f"{pieces[0].stored[0].name} in {pieces[0].stored[0].file.name}", dtype)
+                tensor = _matrix(name, parts, pieces, dtype)
+                _check(tensor, parts, f"{pieces[0].stored[0].name} in {pieces[0].stored[0].file.name}", dtype)
             except RuntimeError as error:
                 raise ModelError(f"{pieces[0].stored[0].file} is damaged: {error}; fetch it again") from error
             if len(shape) == 1:
-                vectors[name] = mx.reshape(made.arrays[0], shape)
+                vectors[name] = mx.reshape(tensor.arrays[0], shape)
             else:
-                matrices[name] = made
+                matrices[name] = tensor
     return Weights(matrices, vectors)
 
 
 def from_arrays(trunk: Trunk, arrays: Mapping[str, NDArray[Any]], dtype: str) -> Weights:
     """The same from arrays by the names and shapes of `trunk.shapes`, for tests and benchmarks."""
-    made = {name: Dense(upload(arrays[name]).astype(_dtype(name, dtype))) for name in trunk.shapes}
+    tensors = {name: Dense(upload(arrays[name]).astype(_dtype(name, dtype))) for name in trunk.shapes}
     sizes = {name: len(shape) for name, shape in trunk.shapes.items()}
     return Weights(
-        {name: _vocabulary(name, matrix) for name, matrix in made.items() if sizes[name] > 1},
-        {name: matrix.weight for name, matrix in made.items() if sizes[name] == 1},
+        {name: _vocabulary(name, matrix) for name, matrix in tensors.items() if sizes[name] > 1},
+        {name: matrix.weight for name, matrix in tensors.items() if sizes[name] == 1},
     )
 
 
@@ -80,14 +80,14 @@ def _matrix(name: str, parts: list[list[mx.array]], pieces: tuple[Piece | Packed
     first = pieces[0]
     if len(kinds) == 1 and isinstance(first, Packed) and not _is_router(name):
         words, scales, biases = map(_stacked, zip(*parts, strict=True))
-        made: Matrix = Affine(words, scales.astype(to), biases.astype(to), first.packing)
+        matrix: Matrix = Affine(words, scales.astype(to), biases.astype(to), first.packing)
     else:
         # a router is small and chooses, and experts that are packed in different ways cannot share one product
         plain = [_unpacked(part, piece, to) for part, piece in zip(parts, pieces, strict=True)]
-        made = Dense(_stacked(plain))
-    made = _vocabulary(name, made)
-    evaluate(*made.arrays)
-    return made
+        matrix = Dense(_stacked(plain))
+    matrix = _vocabulary(name, matrix)
+    evaluate(*matrix.arrays)
+    return matrix
 
 
 def _stacked(arrays: Sequence[mx.array]) -> mx.array:

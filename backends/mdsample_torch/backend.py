@@ -38,11 +38,11 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
 
 def devices() -> tuple[Device, ...]:
     """The devices that torch has here, the default one first; see `mdsample.backend.installed`."""
-    found = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    found += [torch.device("mps")] * torch.backends.mps.is_available()
-    found.append(torch.device("cpu"))
+    available = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    available += [torch.device("mps")] * torch.backends.mps.is_available()
+    available.append(torch.device("cpu"))
     first = choose_device(None)
-    return tuple(_device(device) for device in sorted(found, key=lambda device: device != first))
+    return tuple(_device(device) for device in sorted(available, key=lambda device: device != first))
 
 
 def choose(stored: str, setup: Setup) -> Choice:

@@ -26,10 +26,10 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("mps" if mps else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise ModelError(f"there is no device {name!r}; write cpu, cuda, cuda:1 (the second one) or mps")
-    there = {"cpu": True, "cuda": cuda, "mps": mps}[name.partition(":")[0]]
-    if not there:
-        found = ", ".join(kind for kind, yes in (("cpu", True), ("cuda", cuda), ("mps", mps)) if yes)
-        raise ModelError(f"device {name!r} is not available to torch {torch.__version__} here; available: {found}")
+    usable = {"cpu": True, "cuda": cuda, "mps": mps}[name.partition(":")[0]]
+    if not usable:
+        available = ", ".join(kind for kind, yes in (("cpu", True), ("cuda", cuda), ("mps", mps)) if yes)
+        raise ModelError(f"device {name!r} is not available to torch {torch.__version__} here; available: {available}")
     if not name.startswith("cuda"):
         return torch.device(name)
     number = int(name.partition(":")[2] or torch.cuda.current_device())
@@ -59,5 +59,5 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """A small array on the device."""
     # CUDA takes its own copy of ordinary memory before it returns, so the host need not wait for what is under way;
     # elsewhere the array might be gone by then
-    made: Tensor = torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
-    return made.to(device, non_blocking=device.type == "cuda")
+    tensor: Tensor = torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -22,15 +22,15 @@ def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
     `below [n, W]`: how far each score is below the highest, as `reduce_` leaves it; `uniforms [2, n]` as `split` gives
     them.
     """
-    here = torch.arange(len(below), device=below.device)
+    place = torch.arange(len(below), device=below.device)
     scaled = below / float32_temperature(how.t)
     blocks = _amounts(scaled, how).view(len(below), -1, BLOCK)
     sums = blocks.sum(2)
     cdf = sums.cumsum(1)
     goal = share_of(uniforms, cdf[:, -1])
     block = first(cdf > goal[:, None])
-    goal = goal - (cdf[here, block] - sums[here, block])
-    return block * BLOCK + first(blocks[here, block].cumsum(1) > goal[:, None])
+    goal = goal - (cdf[place, block] - sums[place, block])
+    return block * BLOCK + first(blocks[place, block].cumsum(1) > goal[:, None])
 
 
 def _amounts(scaled: Tensor, how: Temperature) -> Tensor:

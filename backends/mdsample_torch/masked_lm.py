@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -28,26 +27,17 @@ from mdsample.models.families.special import read_special
 from mdsample.models.families.trunk import Fields
 from mdsample.models.files import FolderFiles
 from mdsample.models.headers import Stored
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.tokenizer import FileTokenizer, Named
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_dtype, free_memory
 from mdsample_torch.module import from_module
 
 #: blanks of the default template; these models were trained on few blanks at a time
 BLANKS = 16
+#: what stands in a folder is not run, and nothing is fetched
+_SAFELY = {"trust_remote_code": False, "local_files_only": True}
 #: rows that a model is tried on when it is opened: one of this length beside one of that, tokens
 SHORT, LONG = 5, 24
-
-
-@attrs.frozen
-class Named:
-    """What `mdsample.models.tokenizer.Named` asks of a configuration."""
-
-    vocab_size: int
-    mask_id: int
-    end_id: int | None
-    start_id: int | None
-    max_length: int
 
 
 @final
@@ -144,7 +134,7 @@ def _config(folder: Path, fields: Mapping[str, object]) -> Any:
     try:
         with _quiet():
             opener: Any = AutoConfig
-            config: Any = opener.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config: Any = opener.from_pretrained(folder, **_SAFELY)
     except Exception as error:  # whatever the library raises, a person gets one sentence
         raise ModelError(f"transformers cannot read {path}: {_line(error)}") from error
     for field in ("is_decoder", "is_encoder_decoder"):
@@ -158,8 +148,8 @@ def _named(folder: Path, fields: Mapping[str, object], vocab_size: int, position
     special = read_special(folder)
 
     def token(role: str, *texts: str) -> int | None:
-        said = fields.get(f"{role}_token_id")
-        return said if type(said) is int else special.id_of(f"{role}_token", *texts)
+        value = fields.get(f"{role}_token_id")
+        return value if type(value) is int else special.id_of(f"{role}_token", *texts)
 
     mask = token("mask", "[MASK]", "<mask>")
     if mask is None:
@@ -167,7 +157,8 @@ def _named(folder: Path, fields: Mapping[str, object], vocab_size: int, position
             f"{folder} names no mask token: config.json lacks mask_token_id, tokenizer_config.json mask_token, and "
             "tokenizer.json has neither [MASK] nor <mask>"
         )
-    return Named(vocab_size, mask, token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>"), positions)
+    end, start = token("sep", "[SEP]", "</s>"), token("cls", "[CLS]", "<s>")
+    return Named(vocab_size=vocab_size, mask_id=mask, end_id=end, start_id=start, max_length=positions)
 
 
 def _template(tokenizer: FileTokenizer) -> str:
@@ -193,10 +184,9 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> Any:
                 folder,
                 config=config,
                 dtype=dtype,
-                trust_remote_code=False,
                 use_safetensors=True,
-                local_files_only=True,
                 output_loading_info=True,
+                **_SAFELY,
                 ignore_mismatched_sizes=True,  # so that they are told below, by name
             )
     except Exception as error:  # as above
@@ -243,9 +233,9 @@ def _fitted(kind: str, encoder: Encoder, device: torch.device, vocab_size: int, 
     finally:
         if hook is not None:
             hook.remove()
-    spread = alone.max() - alone.min()
+    extent = alone.max() - alone.min()
     tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1
-    if not bool((beside[0, :short] - alone[0]).abs().max() <= tolerance * spread):
+    if not bool((beside[0, :short] - alone[0]).abs().max() <= tolerance * extent):
         raise ModelError(
             f"what this {kind} says of a row depends on the padding, so rows would depend on their neighbours; "
             "such models are not run"

@@ -78,29 +78,29 @@ class ModuleBody:
             raise ModelError(
                 "the module is in training mode, where dropout changes what it says; call its eval() first"
             )
-        there = np.flatnonzero(wanted.any(1))
-        if not len(there):
+        asked = np.flatnonzero(wanted.any(1))
+        if not len(asked):
             return torch.zeros((0, 0), device=self.device)
         row_bytes = 4 * tokens.shape[1] * self.spec.vocab_size
-        size = max(1, LOGITS_BYTES // row_bytes) if self.head is None else len(there)
-        groups = np.split(there, range(size, len(there), size))
-        return torch.cat([self._states(tokens[some], valid[some], wanted[some]) for some in groups])
+        size = max(1, LOGITS_BYTES // row_bytes) if self.head is None else len(asked)
+        groups = np.split(asked, range(size, len(asked), size))
+        return torch.cat([self._states(tokens[group], valid[group], wanted[group]) for group in groups])
 
     def _states(self, tokens: Ints, valid: Bools, wanted: Bools) -> Tensor:
         length = int(np.flatnonzero(valid.any(0))[-1]) + 1
         tokens, valid, wanted = tokens[:, :length], valid[:, :length], wanted[:, :length]
         # token 0 in padding: what stood there has no effect, even on a module that does not look at `valid`
         given = upload(np.where(valid, tokens, 0).astype(np.int64), self.device)
-        made = self.module(given, upload(valid, self.device))
+        outputs = self.module(given, upload(valid, self.device))
         last = self.spec.vocab_size if self.head is None else None
-        _refuse_shape(made, (*tokens.shape, last), "module")
-        return made[upload(wanted, self.device)]
+        _refuse_shape(outputs, (*tokens.shape, last), "module")
+        return outputs[upload(wanted, self.device)]
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; `ModelError` for another shape."""
-        made = hidden if self.head is None else self.head(hidden)
-        _refuse_shape(made, (len(hidden), self.spec.vocab_size), "head")
-        out[:, : self.spec.vocab_size] = made
+        scores = hidden if self.head is None else self.head(hidden)
+        _refuse_shape(scores, (len(hidden), self.spec.vocab_size), "head")
+        out[:, : self.spec.vocab_size] = scores
 
 
 def from_module(
@@ -124,10 +124,10 @@ def from_module(
     return TorchDenoiser(name, ModuleBody(module, head, sizes), tokenizer, template)
 
 
-def _refuse_shape(made: object, wanted: tuple[int | None, ...], who: str) -> None:
+def _refuse_shape(output: object, wanted: tuple[int | None, ...], who: str) -> None:
     """`ModelError` if this is not a tensor of the wanted shape; `None` stands for any size."""
-    found = tuple(made.shape) if isinstance(made, Tensor) else ()
-    if len(found) != len(wanted) or any(want not in (None, size) for size, want in zip(found, wanted, strict=True)):
-        said = ", ".join("d" if size is None else str(size) for size in wanted)
-        what = list(found) if isinstance(made, Tensor) else type(made).__name__
-        raise ModelError(f"the {who} must give a tensor [{said}]; it gave {what}")
+    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+    if len(shape) != len(wanted) or any(want not in (None, size) for size, want in zip(shape, wanted, strict=True)):
+        expected = ", ".join("d" if size is None else str(size) for size in wanted)
+        what = list(shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(f"the {who} must give a tensor [{expected}]; it gave {what}")

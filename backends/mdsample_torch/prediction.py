@@ -116,16 +116,16 @@ class TorchPrediction(DevicePrediction):
         out = torch.empty((min(size, len(rows)), self._width), dtype=torch.float32, device=self._device)
         scratch = torch.empty((min(at_once, len(rows)), self._width), dtype=torch.float32, device=self._device)
         for first in range(0, len(rows), size):
-            here = slice(first, first + size)
-            chunk = out[: len(rows[here])]
+            span = slice(first, first + size)
+            chunk = out[: len(rows[span])]
             if self._kept is None:
-                self._logits(number[here], chunk)
+                self._logits(number[span], chunk)
                 chunk[:, self._size :] = -torch.inf
-                restrict_(chunk[:, : self._size], self._restriction, rows[here], positions[here])
+                restrict_(chunk[:, : self._size], self._restriction, rows[span], positions[span])
             else:
-                torch.index_select(self._kept, 0, number[here], out=chunk)
+                torch.index_select(self._kept, 0, number[span], out=chunk)
             if restriction is not None:
-                restrict_(chunk[:, : self._size], restriction, rows[here], positions[here])
+                restrict_(chunk[:, : self._size], restriction, rows[span], positions[span])
             yield from ((part, scratch) for part in torch.split(chunk, at_once))
         if keep and len(rows) <= size:
             self._kept = out

@@ -57,21 +57,21 @@ class Recorder:
         if kept not in self._latest[:1]:
             self._latest = [kept, *(other for other in self._latest if other != kept)][:2]
             # a recording holds its stores: drop those that will not be used again
-            self._made = {of: made for of, made in self._made.items() if of[1] is None or of[1] in self._latest}
+            self._made = {of: entry for of, entry in self._made.items() if of[1] is None or of[1] in self._latest}
         if key not in self._made:
             # stores that change in every pass would be recorded in vain
             self._made[key] = None
             if len(self._made) > RECORDINGS:
                 del self._made[next(iter(self._made))]
             return self._run(at, stores)
-        made = self._made[key]
-        if made is None:
+        recording = self._made[key]
+        if recording is None:
             own = _copied(at)
-            made = self._made[key] = _Recording(own, stores, *self._record(lambda: self._run(own, stores)))
-        for to, new in zip(_inputs(made.at), _inputs(at), strict=True):
+            recording = self._made[key] = _Recording(own, stores, *self._record(lambda: self._run(own, stores)))
+        for to, new in zip(_inputs(recording.at), _inputs(at), strict=True):
             to.copy_(new)
-        made.replay()
-        return made.results
+        recording.replay()
+        return recording.results
 
 
 def record_cuda(work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
@@ -90,7 +90,7 @@ def record_cuda(work: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], No
 
 def _inputs(at: PackedBatch[Tensor]) -> tuple[Tensor, ...]:
     """What differs from pass to pass."""
-    return tuple(x for x in (at.tokens, at.positions, at.spread, at.every.mask) if x is not None)
+    return tuple(x for x in (at.tokens, at.positions, at.cells, at.every.mask) if x is not None)
 
 
 def _copied(at: PackedBatch[Tensor]) -> PackedBatch[Tensor]:
@@ -99,6 +99,6 @@ def _copied(at: PackedBatch[Tensor]) -> PackedBatch[Tensor]:
         at,
         tokens=at.tokens.clone(),
         positions=at.positions.clone(),
-        spread=None if at.spread is None else at.spread.clone(),
+        cells=None if at.cells is None else at.cells.clone(),
         every=attrs.evolve(at.every, mask=mask),
     )

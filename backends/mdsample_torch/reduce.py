@@ -51,28 +51,28 @@ def reduce_(scores: Tensor, scratch: Tensor) -> Reduced:
     at least as large as `scores`, is overwritten: on a CPU fresh memory costs more than what is computed in it. What is
     left in `scores` may be reduced again, also with more tokens forbidden.
     """
-    here = torch.arange(len(scores), device=scores.device)
+    place = torch.arange(len(scores), device=scores.device)
     blocks = scores.view(len(scores), -1, BLOCK)
     highest = blocks.amax(2)
     peak = highest.amax(1)
     block = first(highest == peak[:, None])
-    inside = first(blocks[here, block] == peak[:, None])
+    inside = first(blocks[place, block] == peak[:, None])
     top = block * BLOCK + inside
     scores.sub_(peak[:, None]).clamp_(min=FLOOR)
-    scores[here, top] = FLOOR
+    scores[place, top] = FLOOR
     highest = (highest - peak[:, None]).clamp_(min=FLOOR)
-    highest[here, block] = blocks[here, block].amax(1)
+    highest[place, block] = blocks[place, block].amax(1)
     second = highest.amax(1)
     weight = torch.exp(scores, out=scratch[: len(scores)])
     rest = weight.sum(1)
     log_total = rest.log1p()
     mean = weight.mul_(scores).sum(1) / (1 + rest)
-    scores[here, top] = 0
-    highest[here, block] = 0
+    scores[place, top] = 0
+    highest[place, block] = 0
     # tokens whose scores differ may round to one log-probability, and equals are equals: hence once more
     best = -log_total[:, None]
     block = first(highest + best == best)
-    token = block * BLOCK + first(blocks[here, block] + best == best)
+    token = block * BLOCK + first(blocks[place, block] + best == best)
     usable = peak.isfinite() & (peak > FLOOR)
     return Reduced(
         token,

@@ -90,11 +90,11 @@ def _whole(
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     part = tl.arange(0, LANES)
-    found, there = parts + row * 4 * count + part, part < count
-    highest = tl.load(found, there, float("-inf"))
-    second = tl.load(found + count, there, float("-inf"))
-    rest = tl.load(found + 2 * count, there, 0.0)
-    mean = tl.load(found + 3 * count, there, 0.0)
+    pointers, within = parts + row * 4 * count + part, part < count
+    highest = tl.load(pointers, within, float("-inf"))
+    second = tl.load(pointers + count, within, float("-inf"))
+    rest = tl.load(pointers + 2 * count, within, 0.0)
+    mean = tl.load(pointers + 3 * count, within, 0.0)
     broken = tl.max((highest != highest).to(tl.int32), 0) > 0
     peak = tl.where(broken, float("nan"), tl.max(highest, 0))
     # the most probable token is left out of its own part's sums only; elsewhere the highest is one of the rest

@@ -155,7 +155,7 @@ class TorchTrunk:
             k, v = F.linear(h, layer["qkv"][inner:], kv_bias).view(len(x), -1, spec.head_dim).chunk(2, 1)
             q = F.linear(h[asking.select], layer["qkv"][:inner], q_bias).view(-1, spec.heads, spec.head_dim)
             x, q_cos, q_sin = x[asking.select], cos[asking.select], sin[asking.select]
-        keys, values = spread(self._turn(layer, "k", k, cos, sin), v, at, store)
+        keys, values = placed(self._turn(layer, "k", k, cos, sin), v, at, store)
         mixed = attend(pad_queries(self._turn(layer, "q", q, q_cos, q_sin), asking), keys, values, asking.mask)
         mixed = mixed.flatten(0, 1)
         x = x + F.linear(mixed if asking.unpad_index is None else mixed[asking.unpad_index], layer["o"])
@@ -195,17 +195,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
 
-def spread(k: Tensor, v: Tensor, at: PackedBatch[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+def placed(k: Tensor, v: Tensor, at: PackedBatch[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
-    if store is None and at.spread is None:
+    if store is None and at.cells is None:
         return k.view(*at.shape, *k.shape[1:]), v.view(*at.shape, *v.shape[1:])
     if store is None:
         store = k.new_zeros(*at.shape, *k.shape[1:]), v.new_zeros(*at.shape, *v.shape[1:])
     for whole, part in zip(store, (k, v), strict=True):
-        if at.spread is None:
+        if at.cells is None:
             whole.copy_(part.view_as(whole))
         else:
-            whole.flatten(0, 1).index_copy_(0, at.spread, part)
+            whole.flatten(0, 1).index_copy_(0, at.cells, part)
     return store
 
 

@@ -64,10 +64,10 @@ def _read_all(
             for number, piece in enumerate(pieces):
                 # several pieces are stacked on a new first axis
                 place = parts[name] if piece.shape == tuple(parts[name].shape) else parts[name][number]
-                found, *scales = map(read, piece.stored)
+                tensor, *scales = map(read, piece.stored)
                 if isinstance(piece, Packed):
-                    found = _unpacked(piece.packing, found, *scales)
-                _copy(found, place, f"{piece.stored[0].name} in {piece.stored[0].file.name}")
+                    tensor = _unpacked(piece.packing, tensor, *scales)
+                _copy(tensor, place, f"{piece.stored[0].name} in {piece.stored[0].file.name}")
     return whole, parts
 
 
@@ -95,13 +95,13 @@ def _empty(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> tuple[dict
         full = [*shape[:axis], sum(rows), *shape[axis + 1 :]]
         if name in ("embed", "head"):
             full[0] = -(-full[0] // BLOCK) * BLOCK
-        made = torch.empty(full, dtype=torch.float32 if part in _FLOAT32 else dtype, device=device)
+        tensor = torch.empty(full, dtype=torch.float32 if part in _FLOAT32 else dtype, device=device)
         if full[axis] > sum(rows):
-            made[sum(rows) :] = 0
-        whole[prefix + dot + joined] = made
+            tensor[sum(rows) :] = 0
+        whole[prefix + dot + joined] = tensor
         start = 0
         for member, count in zip(members, rows, strict=True):
-            parts[prefix + dot + member] = made.narrow(axis, start, count)
+            parts[prefix + dot + member] = tensor.narrow(axis, start, count)
             start += count
     return whole, parts
 
@@ -117,8 +117,8 @@ def _unpacked(packing: Packing, words: Tensor, scales: Tensor, biases: Tensor) -
     """A quantised matrix in float32."""
     # torch has hardly any operation on unsigned words
     bits = words.view(torch.int32).numpy().view(np.uint32)
-    found = dequantise(bits, scales.float().numpy(), biases.float().numpy(), packing)
-    return upload(found, torch.device("cpu"))
+    matrix = dequantise(bits, scales.float().numpy(), biases.float().numpy(), packing)
+    return upload(matrix, torch.device("cpu"))
 
 
 def _copy(stored: Tensor, place: Tensor, name: str) -> None:

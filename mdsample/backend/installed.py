@@ -82,12 +82,12 @@ class Run:
 
 def installed_backends() -> tuple[Backend, ...]:
     """Every installed backend, sorted by name; imports their frameworks."""
-    found: list[Backend] = []
+    backends: list[Backend] = []
     for name, entry in sorted(entries().items()):
         fault = missing(entry)
         lister: Lister | None = None if fault else _beside(entry, "devices")
-        found.append(Backend(name, fault, () if lister is None else lister()))
-    return tuple(found)
+        backends.append(Backend(name, fault, () if lister is None else lister()))
+    return tuple(backends)
 
 
 def runs(
@@ -101,16 +101,16 @@ def runs(
     setup = Setup(device=device, dtype=dtype)
     first = choose_backend(name, backend, setup)
     imported(first)
-    found = [_run(facts, first, setup)]
+    outcomes = [_run(facts, first, setup)]
     if backend == "auto":
         for other, entry in sorted(entries().items()):
             if other == first.name:
                 continue
             try:
-                found.append(_run(facts, entry, setup))
+                outcomes.append(_run(facts, entry, setup))
             except ModelError as error:
-                found.append(Run(other, str(error)))
-    return tuple(found)
+                outcomes.append(Run(other, str(error)))
+    return tuple(outcomes)
 
 
 def _run(facts: Facts, entry: EntryPoint, setup: Setup) -> Run:

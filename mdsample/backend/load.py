@@ -62,27 +62,27 @@ def load(
     kept = read_cache(cache) if isinstance(cache, str) else cache
     setup = Setup(device=device, dtype=dtype, cache=kept, compile=compile)
     opener: Opener = imported(choose_backend(name, backend, setup))
-    found = find(name, revision)
-    if isinstance(found, str):
+    source = find(name, revision)
+    if isinstance(source, str):
         # imported here: it takes longer to import than an embedded model takes to load
         from mdsample.models.hub import FACTS, WEIGHTS, download
 
-        found = download(found, revision, (*FACTS, *WEIGHTS))
-    return opener(found, setup)
+        source = download(source, revision, (*FACTS, *WEIGHTS))
+    return opener(source, setup)
 
 
 def choose_backend(name: str | Path, backend: str = "auto", setup: Setup = DEFAULT) -> EntryPoint:
     """The backend that `load` opens a model on; `ModelError` if there is none of this name."""
-    found = entries()
+    known = entries()
     if backend == "auto" and setup == DEFAULT and name_text(name) in embedded_models():
         backend = "reference"  # as fast on so small a model, and it starts a second sooner
     elif backend == "auto":
         apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")
-        backend = next((name for name in PREFERENCE[apple] if name in found and not missing(found[name])), backend)
-    if backend not in found:
-        works = [name for name, entry in sorted(found.items()) if not missing(entry)]
+        backend = next((name for name in PREFERENCE[apple] if name in known and not missing(known[name])), backend)
+    if backend not in known:
+        works = [name for name, entry in sorted(known.items()) if not missing(entry)]
         raise ModelError(f"there is no backend {backend!r}; installed: {', '.join(works)}, or 'auto' to choose")
-    return found[backend]
+    return known[backend]
 
 
 def backends() -> list[str]:

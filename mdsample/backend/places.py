@@ -54,7 +54,7 @@ class PackedBatch(Generic[A]):
     #: B and L: keys and values are a grid of these
     shape: tuple[int, int]
     #: where the T are in that grid, flat, int64; `None`: they are the grid
-    spread: A | None
+    cells: A | None
     every: QueryLayout[A]
     last: QueryLayout[A]
 
@@ -64,7 +64,7 @@ class PackedBatch(Generic[A]):
             to(self.tokens),
             to(self.positions),
             self.shape,
-            None if self.spread is None else to(self.spread),
+            None if self.cells is None else to(self.cells),
             self.every.map(to),
             self.last.map(to),
         )

@@ -188,8 +188,8 @@ class Lock:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    there = os.read(fd, 100)
-                    if there and not _HOLDER.fullmatch(there):
+                    content = os.read(fd, 100)
+                    if content and not _HOLDER.fullmatch(content):
                         raise WriteError(
                             f"cannot write {called}: {self._path} is in the way and is not a lock; move it or take "
                             "another name"

@@ -20,6 +20,6 @@ class Rows:
     #: looks that each had before, `[B]`
     steps: Ints
 
-    def only(self, some: Bools) -> Rows:
-        """Those where `some [B]` is true."""
-        return Rows([key for key, yes in zip(self.keys, some.tolist(), strict=True) if yes], self.steps[some])
+    def only(self, which: Bools) -> Rows:
+        """Those where `which [B]` is true."""
+        return Rows([key for key, yes in zip(self.keys, which.tolist(), strict=True) if yes], self.steps[which])

@@ -55,7 +55,7 @@ def token_id(token: int | str, tokenizer: Tokenizer, vocab_size: int, part: str)
         return token
     if token in tokenizer.special:
         return tokenizer.special_id(token)
-    found = tokenizer.encode(token)
-    if len(found) != 1:
-        raise ValueError(f"{part}: {token!r} is {len(found)} tokens ({found}); give the text of one token, or its id")
-    return found[0]
+    ids = tokenizer.encode(token)
+    if len(ids) != 1:
+        raise ValueError(f"{part}: {token!r} is {len(ids)} tokens ({ids}); give the text of one token, or its id")
+    return ids[0]

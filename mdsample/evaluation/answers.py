@@ -64,20 +64,20 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     other problems.
     """
     try:
-        found = _read(path, path.read_bytes())
+        runs = _read(path, path.read_bytes())
     except OSError as fault:
         raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
-    if len(found) != 1:
-        differ = [name for name, values in zip(KEY, zip(*found, strict=True), strict=False) if len(set(values)) > 1]
-        several = f"answers of {len(found)} comparisons, which differ in {', '.join(differ)}" if found else "no answers"
+    if len(runs) != 1:
+        differ = [name for name, values in zip(KEY, zip(*runs, strict=True), strict=False) if len(set(values)) > 1]
+        several = f"answers of {len(runs)} comparisons, which differ in {', '.join(differ)}" if runs else "no answers"
         raise RecordError(
             f"{path} holds {several}; which problems were solved is asked of one: give a file that `bench --output` "
             "wrote for it alone"
         )
-    there = _to(path, next(iter(found.values())), expected)
-    if not there:
+    answers = _to(path, next(iter(runs.values())), expected)
+    if not answers:
         raise RecordError(f"{path} answers none of these {len(expected)} problems; give a file of answers to them")
-    return {name: answered.solved for name, answered in there.items()}
+    return {name: answered.solved for name, answered in answers.items()}
 
 
 class Answers(Growing):
@@ -98,15 +98,15 @@ class Answers(Growing):
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
-        told = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
-        record = {**told, **{name: key[name] for name in KEY}, **more}
+        fields = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
+        record = {**fields, **{name: key[name] for name in KEY}, **more}
         self.append(line(record).encode() + b"\n")
 
 
 def _read(path: str | Path, data: bytes) -> dict[_Key, dict[int | str, Answered]]:
     """Answers by what decides them and by id; a last line that a kill cut off is left out."""
     *lines, last = data.split(b"\n")
-    found: dict[_Key, dict[int | str, Answered]] = {}
+    answers: dict[_Key, dict[int | str, Answered]] = {}
     for number, raw in enumerate(lines, 1):
         record = _parsed(raw)
         if record is None:
@@ -115,25 +115,25 @@ def _read(path: str | Path, data: bytes) -> dict[_Key, dict[int | str, Answered]
         answered = Answered(**{name: record[name] for name in _FIELDS})
         if record["error_bound"] is None:
             answered = attrs.evolve(answered, error_bound=math.inf)
-        found.setdefault(key, {})[answered.id] = answered
+        answers.setdefault(key, {})[answered.id] = answered
     if last and not (last.startswith(OPENING) or OPENING.startswith(last)):
         raise RecordError(f"{path} is not a file of answers, and is left alone; give another file")
-    return found
+    return answers
 
 
 def _to(
-    path: str | Path, there: Mapping[int | str, Answered], expected: Mapping[int | str, str]
+    path: str | Path, answers: Mapping[int | str, Answered], expected: Mapping[int | str, str]
 ) -> dict[int | str, Answered]:
     """The answers to these problems; `RecordError` if one was judged by another right answer."""
-    for name, answered in there.items():
+    for name, answered in answers.items():
         if name in expected and answered.expected != expected[name]:
             raise RecordError(
                 f"{path} answers problem {name!r} of other data: {answered.expected!r} is right there, "
                 f"{expected[name]!r} here; give another file"
             )
-    return {name: answered for name, answered in there.items() if name in expected}
+    return {name: answered for name, answered in answers.items() if name in expected}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    found = parsed(raw) or {}
-    return found if all(name in found and type(found[name]) in kinds for name, kinds in _TYPES.items()) else None
+    record = parsed(raw) or {}
+    return record if all(name in record and type(record[name]) in kinds for name, kinds in _TYPES.items()) else None

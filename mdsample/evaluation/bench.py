@@ -102,9 +102,9 @@ def bench(
     def scores() -> Iterator[PolicyScore]:
         first: list[Answered] = []
         for policy, key, done in jobs:
-            mine = runs.run(policy, key, done, watch, on_step)
-            first = first or mine
-            yield _score(key, mine, first)
+            rows = runs.run(policy, key, done, watch, on_step)
+            first = first or rows
+            yield _score(key, rows, first)
 
     return scores()
 
@@ -212,17 +212,17 @@ def _answered(task: Task, row: Row, problem: Problem, seconds: float) -> Answere
     )
 
 
-def _score(key: Mapping[str, Any], mine: Sequence[Answered], first: Sequence[Answered]) -> PolicyScore:
-    solved, base = ([answered.solved for answered in some] for some in (mine, first))
+def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Answered]) -> PolicyScore:
+    solved, base = ([answered.solved for answered in answers] for answers in (rows, first))
     return PolicyScore(
         **key,
-        limit=len(mine),
+        limit=len(rows),
         accuracy=share(sum(solved), len(solved)),
-        difference=paired_difference(solved, base) if mine is not first else Interval(0.0, 0.0, 0.0),
-        nfe=mean([answered.nfe for answered in mine]),
-        nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in mine)),
-        tokens_per_forward=sum(a.filled for a in mine) / max(1, sum(a.nfe for a in mine)),
-        error_bound=sum(answered.error_bound for answered in mine) / len(mine),
-        tv_bound=sum(answered.tv_bound for answered in mine) / len(mine),
-        seconds=sum(answered.seconds for answered in mine),
+        difference=paired_difference(solved, base) if rows is not first else Interval(0.0, 0.0, 0.0),
+        nfe=mean([answered.nfe for answered in rows]),
+        nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in rows)),
+        tokens_per_forward=sum(a.filled for a in rows) / max(1, sum(a.nfe for a in rows)),
+        error_bound=sum(answered.error_bound for answered in rows) / len(rows),
+        tv_bound=sum(answered.tv_bound for answered in rows) / len(rows),
+        seconds=sum(answered.seconds for answered in rows),
     )

@@ -82,9 +82,9 @@ def _values(text: str) -> tuple[float, ...]:
         parse(text.replace(HOLE, "1"))  # says what is wrong with the rest of the text
     changed = [
         domain
-        for one, other in (zip(pairs[0], pairs[-1], strict=True) if pairs else ())
-        for name, domain in domains(type(one)).items()
-        if getattr(one, name) != getattr(other, name)
+        for left, right in (zip(pairs[0], pairs[-1], strict=True) if pairs else ())
+        for name, domain in domains(type(left)).items()
+        if getattr(left, name) != getattr(right, name)
     ]
     match changed:
         case [Domain(values=values)] if values:
@@ -121,31 +121,31 @@ def calibrate(
     """
     begun = [(policy, *runs.begin(policy)) for policy in (reference, *(policy for _, policy in tried))]
 
-    def found() -> Iterator[Trial]:
+    def trials() -> Iterator[Trial]:
         base = runs.run(*begun[0], watch, on_step)
         for (value, policy), job in zip(tried, begun[1:], strict=True):
-            mine = runs.run(*job, watch, on_step)
-            measured, limit = _loss(loss, mine, base)
+            rows = runs.run(*job, watch, on_step)
+            measured, limit = _loss(loss, rows, base)
             kept = limit <= loss.at_most
-            yield Trial(value, policy, mean([answered.nfe for answered in mine]), measured, limit, kept)
+            yield Trial(value, policy, mean([answered.nfe for answered in rows]), measured, limit, kept)
             if not kept:
                 return
 
-    return found()
+    return trials()
 
 
-def _loss(loss: Loss, mine: Sequence[Answered], base: Sequence[Answered]) -> tuple[float, float]:
+def _loss(loss: Loss, rows: Sequence[Answered], base: Sequence[Answered]) -> tuple[float, float]:
     """As measured, and its one-sided upper limit."""
-    pairs = list(zip(mine, base, strict=True))
+    pairs = list(zip(rows, base, strict=True))
     if loss.kind == "agreement":
-        differing = sum(one.answer != other.answer for one, other in pairs)
+        differing = sum(row.answer != reference.answer for row, reference in pairs)
         return differing / len(pairs), exact_limit(differing, len(pairs), loss.confidence)
     if loss.kind == "error-bound":
-        bounds = np.array([one.error_bound for one in mine])
-        spread = float(bounds.std(ddof=1)) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
-        return float(bounds.mean()), float(bounds.mean()) + NormalDist().inv_cdf(loss.confidence) * spread
-    lost = sum(other.solved and not one.solved for one, other in pairs)
-    gained = sum(one.solved and not other.solved for one, other in pairs)
+        bounds = np.array([row.error_bound for row in rows])
+        standard_error = float(bounds.std(ddof=1)) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
+        return float(bounds.mean()), float(bounds.mean()) + NormalDist().inv_cdf(loss.confidence) * standard_error
+    lost = sum(reference.solved and not row.solved for row, reference in pairs)
+    gained = sum(row.solved and not reference.solved for row, reference in pairs)
     # two exact limits, each at half the risk, so that both hold
     half = (1 + loss.confidence) / 2
     most_lost, least_gained = (

@@ -36,16 +36,16 @@ def mean(values: Sequence[float]) -> Interval:
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 
-def paired_difference(mine: Sequence[bool], other: Sequence[bool]) -> Interval:
-    """Share of `mine` minus share of `other`, item by item the same problems, with Newcombe's interval (method 10)."""
-    a, b = np.asarray(mine, np.bool_), np.asarray(other, np.bool_)
+def paired_difference(solved: Sequence[bool], base: Sequence[bool]) -> Interval:
+    """Share of `solved` minus share of `base`, item by item the same problems, with Newcombe's interval (method 10)."""
+    a, b = np.asarray(solved, np.bool_), np.asarray(base, np.bool_)
     n = len(a)
     both, only_a, only_b, neither = (int(x.sum()) for x in (a & b, a & ~b, ~a & b, ~a & ~b))
     p, q = share(both + only_a, n), share(both + only_b, n)
-    spread = math.sqrt((both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither))
+    denominator = math.sqrt((both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither))
     odds = both * neither - only_a * only_b
     # the correlation of the two answers, corrected for continuity where it is positive
-    phi = (max(0.0, odds - n / 2) if odds > 0 else odds) / spread if spread else 0.0
+    phi = (max(0.0, odds - n / 2) if odds > 0 else odds) / denominator if denominator else 0.0
 
     def reach(left: float, right: float) -> float:
         return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))

@@ -8,7 +8,7 @@ For example:
 """
 
 from mdsample.errors import LawTooLarge
-from mdsample.exact.audit import RULES, Audit, Point, Rule, at_equal_nfe, audit, frontier, hull, settings
+from mdsample.exact.audit import RULES, Audit, Point, StudyRule, at_equal_nfe, audit, frontier, hull, settings
 from mdsample.exact.chains import HiddenMarkov, MarkovChain
 from mdsample.exact.divergence import kl, tv
 from mdsample.exact.joint import Joint, Listed
@@ -38,7 +38,7 @@ __all__ = [
     "Listed",
     "MarkovChain",
     "Point",
-    "Rule",
+    "StudyRule",
     "Toy",
     "at_equal_nfe",
     "audit",

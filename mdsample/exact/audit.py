@@ -54,10 +54,10 @@ def audit(
     rows: list[Audit] = []
     for given in policies:
         policy = parse(given) if isinstance(given, str) else Policy() + given
-        found = law(policy, toy, canvas, limit=limit)
+        exact_law = law(policy, toy, canvas, limit=limit)
         text = given if isinstance(given, str) else str(policy)
-        bounds = found.kl_bound, found.tv_bound
-        rows.append(Audit(text, kl(toy, found), tv(toy, found), found.expected_nfe, *bounds))
+        bounds = exact_law.kl_bound, exact_law.tv_bound
+        rows.append(Audit(text, kl(toy, exact_law), tv(toy, exact_law), exact_law.expected_nfe, *bounds))
     return rows
 
 
@@ -66,7 +66,7 @@ Test = Callable[[View, Ranked], Doubles]
 
 
 @attrs.frozen
-class Rule:
+class StudyRule:
     """An order and a selection with one setting. Rules of one name are one family that has further settings."""
 
     name: str
@@ -126,24 +126,26 @@ _SHIFTS = (0.01, 0.1, 10.0)
 
 #: every rule with a setting, in the order that it was published with, and plain counts. MED, EB, threshold, factor,
 #: Fréchet and KLASS are those that reviewers of MED (arXiv 2510.19990) asked to see side by side
-RULES: tuple[Rule, ...] = (
-    Rule("MED", Entropy(), selection.BelowEntropy, _largest_entropy),
-    Rule("AR-MED", LeftToRight(), selection.BelowEntropy, _largest_entropy),
-    Rule("EB", Entropy(), selection.EntropyBound, _bound, (0.0, math.inf)),
-    Rule("budget", Entropy(), selection.ErrorBudget, _total, (0.0, math.inf)),
-    Rule("threshold", Confidence(), selection.AboveConfidence, _least_confidence, (1e-9, 1.0)),
-    Rule("factor", Confidence(), selection.Factor, _factor),
-    Rule("Fréchet", Confidence(), selection.Frechet, _profile, (-math.inf, math.inf)),
-    Rule("cumulative", Confidence(), selection.CumulativeConfidence, _together, (1e-9, 1.0)),
+RULES: tuple[StudyRule, ...] = (
+    StudyRule("MED", Entropy(), selection.BelowEntropy, _largest_entropy),
+    StudyRule("AR-MED", LeftToRight(), selection.BelowEntropy, _largest_entropy),
+    StudyRule("EB", Entropy(), selection.EntropyBound, _bound, (0.0, math.inf)),
+    StudyRule("budget", Entropy(), selection.ErrorBudget, _total, (0.0, math.inf)),
+    StudyRule("threshold", Confidence(), selection.AboveConfidence, _least_confidence, (1e-9, 1.0)),
+    StudyRule("factor", Confidence(), selection.Factor, _factor),
+    StudyRule("Fréchet", Confidence(), selection.Frechet, _profile, (-math.inf, math.inf)),
+    StudyRule("cumulative", Confidence(), selection.CumulativeConfidence, _together, (1e-9, 1.0)),
     *(
-        Rule("KLASS", Confidence(), partial(selection.Stable, shift=shift, looks=looks), _least_confidence, (1e-9, 1.0))
+        StudyRule(
+            "KLASS", Confidence(), partial(selection.Stable, shift=shift, looks=looks), _least_confidence, (1e-9, 1.0)
+        )
         for looks in (1, 2)
         for shift in _SHIFTS
     ),
-    Rule("top-k", Entropy(), _first),
-    Rule("margin-k", Margin(), _first),
-    Rule("random-k", Random(), _first),
-    *(Rule("lookahead-k", Lookahead(tries), _first) for tries in (2, 4)),
+    StudyRule("top-k", Entropy(), _first),
+    StudyRule("margin-k", Margin(), _first),
+    StudyRule("random-k", Random(), _first),
+    *(StudyRule("lookahead-k", Lookahead(tries), _first) for tries in (2, 4)),
 )
 
 
@@ -161,7 +163,7 @@ def frontier(
     toy: Toy,
     canvas: Canvas | None = None,
     *,
-    rules: Sequence[Rule] = RULES,
+    rules: Sequence[StudyRule] = RULES,
     values: int = 24,
     limit: int = 5_000_000,
     watch: Callable[[str], None] | None = None,
@@ -179,13 +181,13 @@ def frontier(
         share = max(2, round(values / math.sqrt(family[rule.name])))
         for setting in settings(rule, toy, canvas, values=share, limit=limit):
             policy = rule.policy(setting)
-            found = law(policy, toy, canvas, limit=limit)
-            points.append(Point(rule.name, str(policy), found.expected_nfe, kl(toy, found), tv(toy, found)))
+            exact_law = law(policy, toy, canvas, limit=limit)
+            points.append(Point(rule.name, str(policy), exact_law.expected_nfe, kl(toy, exact_law), tv(toy, exact_law)))
     return points
 
 
 def settings(
-    rule: Rule, toy: Toy, canvas: Canvas | None = None, *, values: int = 24, limit: int = 5_000_000
+    rule: StudyRule, toy: Toy, canvas: Canvas | None = None, *, values: int = 24, limit: int = 5_000_000
 ) -> list[float]:
     """Settings from one end of a rule to the other, spread evenly over where they matter.
 

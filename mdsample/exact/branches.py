@@ -21,7 +21,7 @@ from mdsample.policy.revise import RandomRevise
 from mdsample.policy.selection import RandomSelection, Selection
 from mdsample.policy.view import Ranked, View
 from mdsample.sampling.observe import restrict
-from mdsample.sampling.sampler import draw_rounds, in_order, prefix, rank, ranked, revisable
+from mdsample.sampling.sampler import draw_rounds, in_rank_order, prefix, rank, ranked, revisable
 
 
 @runtime_checkable
@@ -159,7 +159,7 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
     state = np.arange(len(logits))
     turn = np.full(logits.shape, beyond, np.int32)  # of each position in the prefix so far
     probability = np.ones(len(logits))
-    found: list[PlacementChoices] = []
+    choices: list[PlacementChoices] = []
     for length in range(1, stops.shape[1]):
         left: Bools = turn == beyond
         early = left & first[state]
@@ -171,15 +171,15 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
         state, turn, probability = state[which], turn[which], probability[which] * share[which, position]
         turn[np.arange(len(which)), position] = length
         if merge:
-            one, same = distinct([state[:, None], turn < beyond])
-            state, turn, probability = state[one], turn[one], pooled(probability, same)
-        here = stops[state, length]
+            unique, same = distinct([state[:, None], turn < beyond])
+            state, turn, probability = state[unique], turn[unique], pooled(probability, same)
+        stopping = stops[state, length]
         ranking = np.argsort(turn, 1, kind="stable").astype(np.int32)
-        ready = PlacementChoices(state, ranking, np.full(len(state), length, np.int32), probability * here)
-        found.append(at(ready, np.flatnonzero(here > 0)))
+        ready = PlacementChoices(state, ranking, np.full(len(state), length, np.int32), probability * stopping)
+        choices.append(at(ready, np.flatnonzero(stopping > 0)))
         more = stops[state, length + 1 :].any(1)
         state, turn, probability = state[more], turn[more], probability[more]
-    return joined(found)
+    return joined(choices)
 
 
 def tables(walk: Walk, prediction: Prediction, needed: Bools) -> tuple[Doubles, Doubles]:
@@ -206,11 +206,11 @@ def probabilities(
     return prediction.probabilities(rows, positions, how, restriction)
 
 
-def draws(walk: Walk, start: Branches, made: Placements, model: Doubles, law: Doubles) -> Drawn:
+def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: Doubles) -> Drawn:
     """Every token that may be drawn for every set of places. `model` and `law` as `tables` gives them."""
-    row, position = in_order(made.ranking, made.chosen)
+    row, position = in_rank_order(placed.ranking, placed.chosen)
     wave = np.zeros(len(row), np.int32)
-    begun = start.take(made.state)
+    begun = start.take(placed.state)
     if walk.plan.dynamic:
         wave = draw_rounds(walk.plan, walk.batch(begun), np.zeros(len(begun), np.int32), row, position)
     tokens, blank = begun.state.tokens, begun.state.blank
@@ -220,20 +220,20 @@ def draws(walk: Walk, start: Branches, made: Placements, model: Doubles, law: Do
         now = wave == turn
         places = _columns(row[now], position[now], len(tokens))
         if not walk.plan.dynamic:
-            state = made.state[:, None]
+            state = placed.state[:, None]
             drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
             continue
         # like the loop: the prediction before the draws, the restriction after those of the earlier rounds
         prediction = walk.see(begun.take(drawn.commit)).prediction
         slot = walk.canvas.slot.repeat(len(drawn.commit), 0)
         rule = restrict(walk.plan, np.zeros(len(drawn.commit), np.int32), drawn.tokens, drawn.blank, slot)
-        here = places[drawn.commit]
-        i, k = (index.astype(np.int32) for index in np.nonzero(here >= 0))
+        targets = places[drawn.commit]
+        i, k = (index.astype(np.int32) for index in np.nonzero(targets >= 0))
         both: list[Doubles] = []
         for how in (Temperature(), walk.plan.policy.draw):
-            both.append(np.zeros((*here.shape, walk.plan.denoiser.vocab_size)))
-            both[-1][i, k] = probabilities(prediction, i, here[i, k], how, rule)
-        drawn = _expanded(walk, drawn, here, *both)
+            both.append(np.zeros((*targets.shape, walk.plan.denoiser.vocab_size)))
+            both[-1][i, k] = probabilities(prediction, i, targets[i, k], how, rule)
+        drawn = _expanded(walk, drawn, targets, *both)
     return drawn
 
 
@@ -281,14 +281,14 @@ def _expanded(walk: Walk, drawn: Drawn, places: Ints, model: Doubles, law: Doubl
     """One branch per combination of tokens at `places [K, P]`; `model` and `law` `[K, P, V]` belong to them."""
     origin = np.arange(len(drawn.tokens))
     for turn in range(places.shape[1]):
-        there = places[origin, turn] >= 0
+        has_place = places[origin, turn] >= 0
         share: Any = law[origin, turn]
-        share[~there] = np.eye(share.shape[1])[0]  # nothing to draw: one branch, as it was
+        share[~has_place] = np.eye(share.shape[1])[0]  # nothing to draw: one branch, as it was
         which, token = np.nonzero(share)
         walk.spend(len(which))
-        drawn, origin, there = at(drawn, which), origin[which], there[which]
+        drawn, origin, has_place = at(drawn, which), origin[which], has_place[which]
         drawn = attrs.evolve(drawn, weight=drawn.weight * share[which, token])
-        place = (np.flatnonzero(there), places[origin[there], turn])
-        drawn.tokens[place], drawn.blank[place] = token[there], False
-        drawn.probability[place] = model[origin[there], turn, token[there]]
+        place = (np.flatnonzero(has_place), places[origin[has_place], turn])
+        drawn.tokens[place], drawn.blank[place] = token[has_place], False
+        drawn.probability[place] = model[origin[has_place], turn, token[has_place]]
     return drawn

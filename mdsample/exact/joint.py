@@ -81,8 +81,8 @@ class Listed(Toy):
 
     def weights(self, tokens: Ints) -> Doubles:
         """How much weight the rows have that agree with what is known and hold a token at a place; `[B, L, V]`."""
-        found = [self._agreeing(part) @ self._hot for part in self._parts(tokens)]
-        return np.concatenate(found).reshape(len(tokens), self.length, self.size)
+        sums = [self._agreeing(part) @ self._hot for part in self._parts(tokens)]
+        return np.concatenate(sums).reshape(len(tokens), self.length, self.size)
 
     def log_prob(self, tokens: Ints) -> Doubles:
         """The logarithm of the weight of the rows that agree with what is known, `[B]` nats."""

@@ -26,7 +26,7 @@ from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
 from mdsample.sampling.observe import Kept, Observation
-from mdsample.sampling.sampler import Sampler, apply_stops, in_order, remask
+from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order, remask
 from mdsample.sampling.state import Commits, Event, Outcome, State
 
 #: states that are looked at in one forward pass
@@ -78,15 +78,15 @@ class Law:
             if where not in self.canvas.names:
                 raise ValueError(f"there is no slot {where!r}; slots here: {', '.join(self.canvas.names)}")
             where = np.flatnonzero(self.canvas.slot[0] == self.canvas.names.index(where)).tolist()
-        here = np.array(where, np.int64)
-        if not self._known(here).all():
+        positions = np.array(where, np.int64)
+        if not self._known(positions).all():
             raise ValueError(
                 "some outcomes leave blanks there; ask for law.marginal(positions) of law.filled, or read law.outcomes"
             )
-        if self.size ** len(here) > LARGEST_TABLE:
-            raise ValueError(f"a table of {self.size}^{len(here)} numbers is too large; read law.outcomes")
-        out = np.zeros((self.size,) * len(here))
-        np.add.at(out, tuple(self.tokens[:, here].T), self.probability)
+        if self.size ** len(positions) > LARGEST_TABLE:
+            raise ValueError(f"a table of {self.size}^{len(positions)} numbers is too large; read law.outcomes")
+        out = np.zeros((self.size,) * len(positions))
+        np.add.at(out, tuple(self.tokens[:, positions].T), self.probability)
         return out
 
     def _known(self, where: Longs) -> Bools:
@@ -151,28 +151,28 @@ class _Tally:
         while len(now):
             after, kept = list[Branches](), list[Kept]()
             for part in np.array_split(np.arange(len(now)), -(-len(now) // _CHUNK)):
-                some = now.take(part)
-                seen = walk.see(some)
-                yield some.weight, seen.view
-                number = np.full(len(some), -1, np.int64)
+                chunk = now.take(part)
+                seen = walk.see(chunk)
+                yield chunk.weight, seen.view
+                number = np.full(len(chunk), -1, np.int64)
                 if any(seen.kept):
-                    number = len(kept) + np.arange(len(some))
+                    number = len(kept) + np.arange(len(chunk))
                     kept += seen.kept
-                after.append(self.step(some, seen, number).merged(walk.remembers))
+                after.append(self.step(chunk, seen, number).merged(walk.remembers))
             walk.kept = kept
             now = Branches.joined(after).merged(walk.remembers)
 
     def step(self, now: Branches, seen: Observation, number: Longs) -> Branches:
         """One step from all states; those from which the run goes on. `number [N]`: of what was kept of each."""
         walk, plan, view = self.walk, self.walk.plan, seen.view
-        made = placements(walk, view)
+        placed = placements(walk, view)
         needed = np.zeros_like(now.state.blank)
-        np.logical_or.at(needed, made.state, made.chosen)
+        np.logical_or.at(needed, placed.state, placed.chosen)
         model, law = tables(walk, seen.prediction, needed)
-        self._count(now, made, model, seen.passes)
-        drawn = draws(walk, now, made, model, law)
+        self._count(now, placed, model, seen.passes)
+        drawn = draws(walk, now, placed, model, law)
         which, share = np.arange(len(drawn.commit)), drawn.weight
-        parent = made.state[drawn.commit]
+        parent = placed.state[drawn.commit]
         if isinstance(plan.policy.revise, RandomRevise):
             which, again, coins = revisions(walk, view, now.state.remasked, parent)
             share, parent = share[which] * coins, parent[which]
@@ -183,9 +183,9 @@ class _Tally:
             again = remasked[parent]
         commit = drawn.commit[which]
         outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]
-        row, position = in_order(made.ranking[commit], made.chosen[commit])
+        row, position = in_rank_order(placed.ranking[commit], placed.chosen[commit])
         again_row, again_position = np.nonzero(again)
-        leaves: list[int] = made.leaves[commit].tolist()
+        leaves: list[int] = placed.leaves[commit].tolist()
         event = Event.of(
             np.arange(len(commit), dtype=np.int32),
             seen.passes[parent],
@@ -200,7 +200,7 @@ class _Tally:
             np.flatnonzero(np.array(leaves) >= 0).astype(np.int32),
             tuple(outcomes[stop] for stop in leaves if stop >= 0),
         )
-        come = made.probability[commit]
+        come = placed.probability[commit]
         before = Branches(
             now.state.take(parent),
             now.weight[parent] * come * share,
@@ -221,19 +221,19 @@ class _Tally:
         self.weights.append(pooled(before.weight[event.left], which))
         return attrs.evolve(before, state=state).take(np.flatnonzero(state.active))
 
-    def _count(self, states: Branches, made: Placements, model: Doubles, passes: Ints) -> None:
+    def _count(self, states: Branches, placed: Placements, model: Doubles, passes: Ints) -> None:
         """Adds a step to the expectations: its passes, b over the joint's visits, √(b/2) over the sampler's."""
         self.nfe += float((states.weight * passes).sum())
         logarithm = np.log(model, out=np.zeros_like(model), where=model > 0)
-        entropy = -(model * logarithm).sum(2)[made.state] * made.chosen
+        entropy = -(model * logarithm).sum(2)[placed.state] * placed.chosen
         b = np.maximum(entropy.sum(1) - entropy.max(1), 0)
-        self.tv += float((states.weight[made.state] * made.probability * np.sqrt(b / 2)).sum())
+        self.tv += float((states.weight[placed.state] * placed.probability * np.sqrt(b / 2)).sum())
         toy = self.walk.plan.denoiser
         if isinstance(toy, Toy):
             # how likely the joint itself deals the tokens of a state, given the fixed text
             rows, given = toy.padded(states.state.tokens), toy.padded(self.walk.canvas.tokens)
             dealt = np.exp(toy.log_prob(rows) - toy.log_prob(given))
-            self.kl += float(((dealt * states.policy_probability)[made.state] * made.probability * b).sum())
+            self.kl += float(((dealt * states.policy_probability)[placed.state] * placed.probability * b).sum())
 
     def law(self) -> Law:
         """The sum of it all."""

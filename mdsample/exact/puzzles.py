@@ -116,8 +116,8 @@ def reasoning(length: int = 4, size: int = 3, answer: str = "largest", seed: int
     weight = np.full(len(digits), 1 / size)
     for before, after in itertools.pairwise(digits.T):
         weight = weight * step[before, after]
-    found = digits.max(1) if answer == "largest" else digits.sum(1, dtype=np.int32) % size
-    rows = np.concatenate([digits, found[:, None]], 1)
+    answers = digits.max(1) if answer == "largest" else digits.sum(1, dtype=np.int32) % size
+    rows = np.concatenate([digits, answers[:, None]], 1)
     return Listed(rows, size, weight, name=f"reasoning-{answer}", slots={"reasoning": length, "answer": 1})
 
 

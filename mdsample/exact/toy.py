@@ -167,16 +167,16 @@ class Toy(Denoiser):
 
     def _scores(self, query: Query, tokens: Ints) -> Doubles:
         known = self.padded(np.where(query.valid, tokens, np.int32(self.size)))
-        found = self.conditionals(known)[:, : tokens.shape[1]]
+        probability = self.conditionals(known)[:, : tokens.shape[1]]
         row, position = np.nonzero(query.wanted & query.valid & (tokens != self.size))
         if len(row):
-            hidden, here = known[row], np.arange(len(row))
-            hidden[here, position] = self.size
-            found[row, position] = self.conditionals(hidden)[here, position]
-        found = found[query.wanted]
-        scores = np.full((len(found), self.size + 1), -np.inf)
+            hidden, line = known[row], np.arange(len(row))
+            hidden[line, position] = self.size
+            probability[row, position] = self.conditionals(hidden)[line, position]
+        probability = probability[query.wanted]
+        scores = np.full((len(probability), self.size + 1), -np.inf)
         with np.errstate(divide="ignore"):
-            scores[:, : self.size] = np.log(found)
+            scores[:, : self.size] = np.log(probability)
         return scores
 
 

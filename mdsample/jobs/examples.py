@@ -6,7 +6,6 @@ Three kinds of lines are read: a row with a text for every field and slot of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
+from mdsample.tasks.datasets import row_object
 
 
 @attrs.frozen
@@ -49,12 +49,12 @@ def read_examples(
     `{}` being the text, as in `{"answer": " {}"}`; by default as they are. What does not fit is left out and told as a
     fault. Raises `RecordError` if nothing is left.
     """
-    told = written or {}
-    for slot, form in told.items():
+    forms = written or {}
+    for slot, form in forms.items():
         template.check_given({slot: form})
         if form.count("{}") != 1:
             raise TemplateError(f"slot {slot!r} is written as {form!r}; write {{}} once, where its text goes")
-    found, faults = list[Example](), list[str]()
+    examples, faults = list[Example](), list[str]()
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not raw.strip():
             continue
@@ -66,29 +66,23 @@ def read_examples(
             continue
         for fields, slots in texts:
             try:
-                given = {slot: told.get(slot, "{}").replace("{}", slots[slot]) for slot in template.slots}
+                given = {slot: forms.get(slot, "{}").replace("{}", slots[slot]) for slot in template.slots}
                 row = template.row(tokenizer, fields, given)
                 if max_length is not None and len(row.tokens) > max_length:
                     raise TemplateError(f"it has {len(row.tokens)} tokens; the model takes at most {max_length}")
             except TemplateError as fault:
                 faults.append(f"line {number}: {fault}")
                 continue
-            found.append(Example(row.tokens, row.slot))
-    if not found:
+            examples.append(Example(row.tokens, row.slot))
+    if not examples:
         why = faults[0] if faults else "it is empty"
         raise RecordError(f"{name or 'the data'} holds no example that can be used: {why}")
-    return Examples(found, faults)
+    return Examples(examples, faults)
 
 
 def _texts(raw: bytes, template: Template) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
     """Texts of fields and of slots, for each example of a line."""
-    try:
-        row: object = json.loads(raw)
-    except (ValueError, RecursionError) as fault:
-        raise RecordError(f"this is not JSON: {fault}") from fault
-    if not isinstance(row, dict):
-        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
-    line = cast("dict[str, Any]", row)
+    line = row_object(raw)
     if line.keys() == {"id", "error"}:
         raise RecordError(f"the record is of a row that failed: {line['error']}")
     fields = _named(line | _object(line.get("fields")), template.fields, "the row")

@@ -68,8 +68,8 @@ class Job:
     @cached_property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        made = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
-        return made | ({} if self.watch_slot is None else {"watch": self.watch_slot})
+        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        return facts | ({} if self.watch_slot is None else {"watch": self.watch_slot})
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
         """The request of a prompt, for the template's one field; without one, the first problem of the model's task.
@@ -162,7 +162,7 @@ class Job:
         return Trace.of(self.sampler.result(self.denoiser, state))
 
 
-def in_order(answers: Iterable[Answer]) -> Iterator[Answer]:
+def in_request_order(answers: Iterable[Answer]) -> Iterator[Answer]:
     """The same answers in the order of their requests; on an interrupt, first whatever is finished."""
     waiting: dict[int, Answer] = {}
     due = 0

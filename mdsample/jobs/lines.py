@@ -24,7 +24,7 @@ def finite(number: float) -> float | None:
 def parsed(raw: bytes) -> dict[str, Any] | None:
     """The JSON object that a line holds, an empty one for other JSON; `None` for what is no JSON."""
     try:
-        found: object = json.loads(raw)
+        value: object = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

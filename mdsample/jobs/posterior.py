@@ -108,8 +108,8 @@ class Tracer:
     @property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        made = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
-        return {**made, "n": self.n, "keep": attrs.asdict(self.keep)}
+        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        return {**facts, "n": self.n, "keep": attrs.asdict(self.keep)}
 
     def prepare(self, request: Request) -> list[Prepared]:
         """The request's rows; raises `TemplateError` if it does not bring an answer that fits."""
@@ -131,12 +131,12 @@ class Tracer:
         owner: dict[int | str, tuple[Request, int]] = {}
         for request in requests:
             try:
-                some = self.prepare(request)
+                prepared = self.prepare(request)
             except TemplateError as fault:
                 yield {"id": request.id, "error": str(fault)}
                 continue
-            owner |= {row.id: (request, number) for number, row in enumerate(some)}
-            rows += some
+            owner |= {row.id: (request, number) for number, row in enumerate(prepared)}
+            rows += prepared
         waiting: dict[int | str, dict[int, Row]] = {}
         slots = self.template.slots
         for row in fill(self.sampler, self.denoiser, slots, rows, batch_size=self.batch_size, on_step=on_step):
@@ -151,7 +151,7 @@ class Tracer:
         unique = {tuple(row.tokens.tolist()): number for number, row in reversed(list(enumerate(rows)))}
         numbers = sorted(unique.values())
         scores = self.scores([rows[number] for number in numbers])
-        traces = [PosteriorTrace(n, rows[n], told) for n, told in zip(numbers, scores, strict=True)]
+        traces = [PosteriorTrace(n, rows[n], by_stage) for n, by_stage in zip(numbers, scores, strict=True)]
         return {
             "id": request.id,
             **asked(request),
@@ -193,5 +193,5 @@ class Tracer:
         whole = [row.tokens.tolist() for row in rows for _ in STAGES]
         full = Canvas.of_rows(whole, slots, self.template.slots, mask_id, blank=[[False] * len(row) for row in whole])
         hidden = canvas.slot == number
-        found = marginal_scores(self.denoiser, canvas, hidden, full.tokens, self.batch_size)
-        return [tuple(told.tolist()) for told in np.maximum(found, _LEAST).reshape(len(rows), len(STAGES))]
+        scores = marginal_scores(self.denoiser, canvas, hidden, full.tokens, self.batch_size)
+        return [tuple(by_stage.tolist()) for by_stage in np.maximum(scores, _LEAST).reshape(len(rows), len(STAGES))]

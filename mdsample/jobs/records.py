@@ -165,10 +165,10 @@ def _request(
     answer = brought.pop("", None)
     listed: tuple[str, ...] = ()
     if choices is not None:
-        found = fields.get(choices)
-        texts_there = cast("list[object]", found) if isinstance(found, list) else [None]
-        if not all(isinstance(one, str) for one in texts_there):
-            return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {found!r:.60}")
+        value = fields.get(choices)
+        texts_there = cast("list[object]", value) if isinstance(value, list) else [None]
+        if not all(isinstance(entry, str) for entry in texts_there):
+            return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {value!r:.60}")
         listed = tuple(map(str, texts_there))
     used = {"id", *template.fields, *given.values(), expected, choices}
     try:
@@ -245,20 +245,20 @@ class Output(Growing):
         return b"".join(raw + b"\n" for raw in kept)
 
     def _check(self, record: Record, fingerprint: Record) -> None:
-        said = [
+        differences = [
             f"\n  {name} there: {record.get(name)!r}\n  {name} now:   {fingerprint.get(name)!r}"
             for name in FINGERPRINT
             if record.get(name) != fingerprint.get(name)
         ]
-        if said:
+        if differences:
             raise RecordError(
                 f"{self._path} was written by another job; give another --output, or the settings it was made with"
-                + "".join(said)
+                + "".join(differences)
             )
 
 
 def _parsed(raw: bytes) -> Record | None:
     """The record that a line holds, an error or an answer with what made it; `None` if it holds none."""
-    found = parsed(raw) or {}
-    complete = found.keys() == {"id", "error"} or found.keys() >= {"model", "policy", "template", "seed"}
-    return found if complete and type(found.get("id")) in (int, str) else None
+    record = parsed(raw) or {}
+    complete = record.keys() == {"id", "error"} or record.keys() >= {"model", "policy", "template", "seed"}
+    return record if complete and type(record.get("id")) in (int, str) else None

@@ -34,29 +34,31 @@ class Exact:
 
 
 @attrs.frozen
-class Prefix:
-    """For full attention, approximate: what stands before the first blank looked at, or written since, is kept."""
+class Approximate:
+    """For full attention: what is kept grows old, and everything is recomputed now and then."""
 
     approximate: ClassVar[bool] = True
+    name: ClassVar[str]
     #: looks from one computation of everything to the next, at most; `None`: as long as the window stays
     refresh: int | None = attrs.field(default=None, validator=_refresh)
 
     def __str__(self) -> str:
         """As `read_cache` reads it."""
-        return "prefix" if self.refresh is None else f"prefix({self.refresh})"
+        return self.name if self.refresh is None else f"{self.name}({self.refresh})"
 
 
 @attrs.frozen
-class Dual:
-    """For full attention, approximate: all is kept but the blanks looked at and what was written since."""
+class Prefix(Approximate):
+    """What stands before the first blank looked at, or written since, is kept."""
 
-    approximate: ClassVar[bool] = True
-    #: as `Prefix`
-    refresh: int | None = attrs.field(default=None, validator=_refresh)
+    name: ClassVar[str] = "prefix"
 
-    def __str__(self) -> str:
-        """As `read_cache` reads it."""
-        return "dual" if self.refresh is None else f"dual({self.refresh})"
+
+@attrs.frozen
+class Dual(Approximate):
+    """All is kept but the blanks looked at and what was written since."""
+
+    name: ClassVar[str] = "dual"
 
 
 Cache = Exact | Prefix | Dual
@@ -64,14 +66,14 @@ Cache = Exact | Prefix | Dual
 
 def read_cache(text: str) -> Cache | None:
     """The cache of this name: `none`, `exact`, `prefix`, `dual`, the last two with `(refresh)`; `CacheError`."""
-    found = re.fullmatch(r"(none|exact|prefix|dual)(?:\((\d{1,9})\))?", text.strip())
-    if found is None or (found[2] is not None and found[1] in ("none", "exact")):
+    matched = re.fullmatch(r"(none|exact|prefix|dual)(?:\((\d{1,9})\))?", text.strip())
+    if matched is None or (matched[2] is not None and matched[1] in ("none", "exact")):
         raise CacheError(
             f"there is no cache {text!r}; write none, exact (block-causal models), or, both approximate, prefix or "
             "dual, with the passes after which everything is recomputed: dual(8)"
         )
-    refresh = None if found[2] is None else int(found[2])
-    match found[1]:
+    refresh = None if matched[2] is None else int(matched[2])
+    match matched[1]:
         case "exact":
             return Exact()
         case "prefix":

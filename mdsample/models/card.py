@@ -41,16 +41,16 @@ def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     path = folder / CARD
     text = read_text(path, _LONGEST) or ""
     try:
-        said: dict[str, object] = tomllib.loads(text)
+        entries: dict[str, object] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid TOML: {error}") from error
     known = ("template", "description")
-    for key, value in said.items():
+    for key, value in entries.items():
         if key not in known:
             raise ModelError(f"{path}: unknown key {key!r:.80}; known keys: {', '.join(known)}")
         if not isinstance(value, str):
             raise ModelError(f"{path}: {key} must be a text; got {value!r:.80}")
-    texts = cast("dict[str, str]", said)
+    texts = cast("dict[str, str]", entries)
     plain = texts.get("template", template)
     suits = _checked(path, plain) if "template" in texts else _in_chat(folder, plain)
     return Card(_name(folder), suits, texts.get("description", ""), plain)

@@ -158,16 +158,16 @@ def read_sources(folder: Path) -> dict[str, str]:
     source = read_text(folder / FILE)
     if source is not None:
         return {"default": source}
-    said = read_object(folder / CONFIG).get("chat_template")
-    match said:
+    declared = read_object(folder / CONFIG).get("chat_template")
+    match declared:
         case None:
             return {}
         case str():
-            return {"default": said}
+            return {"default": declared}
         case list():
-            return dict(_named(entry, folder / CONFIG) for entry in cast("list[object]", said))
+            return dict(_named(entry, folder / CONFIG) for entry in cast("list[object]", declared))
         case _:
-            raise _malformed(folder / CONFIG, said)
+            raise _malformed(folder / CONFIG, declared)
 
 
 def _named(entry: object, path: Path) -> tuple[str, str]:
@@ -178,7 +178,7 @@ def _named(entry: object, path: Path) -> tuple[str, str]:
             raise _malformed(path, entry)
 
 
-def _malformed(path: Path, found: object) -> ModelError:
+def _malformed(path: Path, value: object) -> ModelError:
     return ModelError(
-        f"{path}: chat_template must be a text, or a list of objects with name and template; got {found!r:.80}"
+        f"{path}: chat_template must be a text, or a list of objects with name and template; got {value!r:.80}"
     )

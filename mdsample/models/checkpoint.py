@@ -16,7 +16,7 @@ from typing import cast
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.families.trunk import Rows, Source, Stack, Trunk, Whole
+from mdsample.models.families.trunk import Single, Slice, Source, Stack, Trunk
 from mdsample.models.files import Files, FolderFiles, read_bytes
 from mdsample.models.headers import SIZES, Stored, is_name, parse_object, read_header
 from mdsample.models.quantised import Packing, packings, parts
@@ -200,9 +200,9 @@ def refuse_too_large(folder: Path, parameters: int, stored: int, needed: int, av
 def available_memory() -> int | None:
     """Bytes of memory that can be had without swapping, as the system estimates it; None where it does not say."""
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        if match:
+            return int(match[1]) * 1024
     except OSError:
         pass
     # elsewhere the whole memory is the best that Python's own library tells
@@ -217,11 +217,11 @@ def _expected(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int
     shapes, expected = trunk.shapes, dict[str, tuple[int, ...]]()
     for ours, source in layout.items():
         match source:
-            case Whole(name):
+            case Single(name):
                 expected[name] = shapes[ours]
             case Stack(names):
                 expected |= dict.fromkeys(names, shapes[ours][1:])
-            case Rows(name, _, stop):
+            case Slice(name, _, stop):
                 rows = max(stop, expected[name][0] if name in expected else 0)
                 expected[name] = (rows, *shapes[ours][1:])
     return expected
@@ -229,11 +229,11 @@ def _expected(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int
 
 def _pieces(source: Source, stored: Mapping[str, Stored], packed: Mapping[str, Packing]) -> tuple[Piece | Packed, ...]:
     match source:
-        case Whole(name):
+        case Single(name):
             names, rows = (name,), None
         case Stack(names):
             rows = None
-        case Rows(name, start, stop):
+        case Slice(name, start, stop):
             names, rows = (name,), (start, stop)
 
     def piece(name: str) -> Piece:
@@ -316,8 +316,8 @@ def _nothing(files: Files) -> str:
             "they are not read: convert them to safetensors"
         )
     others = [name for name in names if name.endswith(".safetensors")]
-    found = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
-    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{found}"
+    hint = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
+    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{hint}"
 
 
 def _complain(what: str, faults: list[str]) -> None:

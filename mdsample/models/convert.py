@@ -108,29 +108,29 @@ def convert(
 
 
 def _folder(name: str | Path, revision: str | None) -> Path:
-    found = find(name, revision)
-    if isinstance(found, Path):
-        return found
+    source = find(name, revision)
+    if isinstance(source, Path):
+        return source
     # imported here, as in `load`
     from mdsample.models.hub import FACTS, WEIGHTS, download
 
-    return download(found, revision, (*FACTS, *WEIGHTS))
+    return download(source, revision, (*FACTS, *WEIGHTS))
 
 
 def _tensors(checkpoint: Checkpoint, packing: Packing) -> list[_Tensor]:
     """Every published tensor once, whole, in the order of the layout."""
-    found: dict[str, _Tensor] = {}
+    tensors: dict[str, _Tensor] = {}
     for ours, pieces in checkpoint.pieces.items():
         for piece in pieces:
             if isinstance(piece, Packed):
                 raise ModelError(
                     f"{checkpoint.folder.name} is quantised already ({piece.packing}); take the model it was made from"
                 )
-            whole = piece if piece.rows is None else _joined(found.get(piece.name), piece)
+            whole = piece if piece.rows is None else _joined(tensors.get(piece.name), piece)
             *rows, width = piece.shape
             matrix = bool(rows) and piece.name.endswith(".weight") and not ours.endswith(".router")
-            found[piece.name] = _Tensor(whole, matrix and width % packing.group_size == 0)
-    return list(found.values())
+            tensors[piece.name] = _Tensor(whole, matrix and width % packing.group_size == 0)
+    return list(tensors.values())
 
 
 def _joined(before: _Tensor | None, piece: Piece) -> Piece:
@@ -148,7 +148,7 @@ def _write_weights(
 ) -> None:
     files: list[list[_Tensor]] = [[]]
     for tensor in tensors:
-        size = sum(one.bytes(packing) for one in files[-1])
+        size = sum(earlier.bytes(packing) for earlier in files[-1])
         if files[-1] and size + tensor.bytes(packing) > FILE_BYTES:
             files.append([])
         files[-1].append(tensor)
@@ -186,10 +186,10 @@ def _data(tensor: _Tensor, packing: Packing) -> Iterator[bytes]:
         yield _rounded(matrix, piece.dtype).tobytes()
         return
     rows = matrix.reshape(-1, matrix.shape[-1])
-    made = [quantise(rows[first : first + _ROWS], packing) for first in range(0, len(rows), _ROWS)]
-    yield from (words.tobytes() for words, _, _ in made)
-    yield from (_rounded(scales, piece.dtype).tobytes() for _, scales, _ in made)
-    yield from (_rounded(biases, piece.dtype).tobytes() for _, _, biases in made)
+    parts = [quantise(rows[first : first + _ROWS], packing) for first in range(0, len(rows), _ROWS)]
+    yield from (words.tobytes() for words, _, _ in parts)
+    yield from (_rounded(scales, piece.dtype).tobytes() for _, scales, _ in parts)
+    yield from (_rounded(biases, piece.dtype).tobytes() for _, _, biases in parts)
 
 
 def _rounded(values: Floats, dtype: str) -> NDArray[np.generic]:

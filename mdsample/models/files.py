@@ -79,32 +79,32 @@ def read_bytes(path: Path, most: int = MOST) -> bytes | None:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelError(f"{path} must be an ordinary file, but is {_kind(path)}; put the model's file there")
         with path.open("rb") as opened:
-            found = opened.read(most + 1)
+            data = opened.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:  # a circle of links, a name that is too long, no permission
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    if len(found) > most:
+    if len(data) > most:
         raise ModelError(f"{path} has more than {most:,} bytes, so it is not what its name says; fetch it again")
-    return found
+    return data
 
 
 def read_text(path: Path, most: int = MOST) -> str | None:
     """The text of a file as `read_bytes` reads it; `ModelError` if it is not UTF-8."""
-    found = read_bytes(path, most)
+    data = read_bytes(path, most)
     try:
-        return None if found is None else found.decode("utf-8")
+        return None if data is None else data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 (byte {error.start})") from error
 
 
 def read_json(path: Path, most: int = MOST) -> object:
     """What a file of JSON says, `None` if there is none; `ModelError` if it is not JSON, or nested without sense."""
-    found = read_bytes(path, most)
-    if found is None:
+    data = read_bytes(path, most)
+    if data is None:
         return None
     try:
-        return parse_json(found)
+        return parse_json(data)
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
 
@@ -112,20 +112,20 @@ def read_json(path: Path, most: int = MOST) -> object:
 def parse_json(text: bytes, once: bool = False) -> object:
     """What JSON says; `ValueError` if it is none, is nested too deeply, or, with `once`, if a key is there twice."""
     try:
-        said: object = json.loads(text.decode("utf-8"), object_pairs_hook=_once if once else None)
-        _require_shallow(said, _DEEPEST)
+        value: object = json.loads(text.decode("utf-8"), object_pairs_hook=_once if once else None)
+        _require_shallow(value, _DEEPEST)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    return said
+    return value
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         seen = set[str]()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ValueError(f"the key {twice[:80]!r} is there twice")
-    return found
+    return entries
 
 
 def _require_shallow(value: object, levels: int) -> None:

@@ -43,12 +43,12 @@ def find(name: str | Path, revision: str | None) -> Path | str:
 
 def facts_folder(name: str | Path, revision: str | None) -> Path:
     """Where the files are that say what a model is; from the hub these alone are fetched. Raises `ModelError`."""
-    found = find(name, revision)
-    if isinstance(found, Path):
-        return found
+    source = find(name, revision)
+    if isinstance(source, Path):
+        return source
     from mdsample.models.hub import FACTS, download
 
-    return download(found, revision, FACTS)
+    return download(source, revision, FACTS)
 
 
 def embedded_models() -> list[str]:

@@ -57,34 +57,34 @@ def read_header(files: Files, name: str) -> dict[str, Stored]:
     file = files.folder / name
     length, text = _header_text(files, name)
     try:
-        said = parse_object(text)
+        header = parse_object(text)
     except ValueError as error:
         raise _damaged(file, f"its header is not valid JSON ({error})") from error
-    said.pop("__metadata__", None)
-    if strange := next((key for key in said if not is_name(key)), None):
+    header.pop("__metadata__", None)
+    if strange := next((key for key in header if not is_name(key)), None):
         raise _damaged(file, f"{strange[:80]!r} cannot be the name of a tensor")
     start = 8 + len(text)
-    end, found = start, dict[str, Stored]()
-    for begin, stop, tensor, dtype, shape in sorted(_entry(file, key, entry) for key, entry in said.items()):
+    end, tensors = start, dict[str, Stored]()
+    for begin, stop, tensor, dtype, shape in sorted(_entry(file, key, entry) for key, entry in header.items()):
         if start + begin != end:
             kind = "overlaps another tensor" if start + begin < end else f"leaves {start + begin - end} bytes unused"
             raise _damaged(file, f"{tensor} {kind}")
         size = math.prod(shape) * SIZES.get(dtype, 0)
         if dtype in SIZES and stop - begin != size:
             raise _damaged(file, f"{tensor} {list(shape)} of {dtype} takes {size} bytes, but {stop - begin} are given")
-        found[tensor] = Stored(file, dtype, shape, end)
+        tensors[tensor] = Stored(file, dtype, shape, end)
         end = start + stop
     if end != length:
         raise _damaged(file, f"its tensors end at byte {end}, but the file at byte {length}")
-    return found
+    return tensors
 
 
 def parse_object(text: bytes) -> dict[str, object]:
     """A JSON object; `ValueError` if the text is none, or if a key in it is there twice."""
-    said = parse_json(text, once=True)
-    if not isinstance(said, dict):
-        raise ValueError(f"expected an object; found {type(said).__name__}")
-    return cast("dict[str, object]", said)
+    value = parse_json(text, once=True)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object; found {type(value).__name__}")
+    return cast("dict[str, object]", value)
 
 
 def is_name(name: str) -> bool:

@@ -100,7 +100,7 @@ def _asked(name: str, revision: str | None) -> Generator[None]:
             errors.LocalEntryNotFoundError: f"{lost}, and the model is not in the cache",
         }
         fallback = " ".join(str(error).split()) or type(error).__name__
-        reason = next((said for kind, said in known.items() if isinstance(error, kind)), fallback)
+        reason = next((sentence for kind, sentence in known.items() if isinstance(error, kind)), fallback)
         which = name if revision is None else f"{name} at revision {revision}"
         raise ModelError(
             f"{which} is not a folder here and could not be had from the Hugging Face hub: {reason}"

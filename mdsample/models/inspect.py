@@ -116,9 +116,9 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
 
 
 def _files(name: str | Path, revision: str | None) -> Files:
-    found = find(name, revision)
-    if isinstance(found, Path):
-        return FolderFiles(found)
+    source = find(name, revision)
+    if isinstance(source, Path):
+        return FolderFiles(source)
     from mdsample.models.hub import hub_files
 
-    return hub_files(found, revision)
+    return hub_files(source, revision)

@@ -19,17 +19,17 @@ def read_piece(piece: Piece) -> Floats:
         # bfloat16 is the upper half of a float32
         values = stored.astype(np.uint32)
         values <<= 16
-        found: Floats = values.view(np.float32)
+        weights: Floats = values.view(np.float32)
     else:
-        found = np.asarray(stored).astype(np.float32, copy=False)
-        found = np.require(found, requirements="A")  # a file need not align its tensors
+        weights = np.asarray(stored).astype(np.float32, copy=False)
+        weights = np.require(weights, requirements="A")  # a file need not align its tensors
     # the sum of finite numbers is finite unless it overflows; only then is every number looked at
     with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(found.sum())
-    if suspicious and not np.isfinite(found).all():
-        place = np.argwhere(~np.isfinite(found))[0]
+        suspicious = not np.isfinite(weights.sum())
+    if suspicious and not np.isfinite(weights).all():
+        place = np.argwhere(~np.isfinite(weights))[0]
         raise ModelError(
-            f"the weights in {piece.file.parent} are damaged: {piece.name} is {found[tuple(place)]} at "
+            f"the weights in {piece.file.parent} are damaged: {piece.name} is {weights[tuple(place)]} at "
             f"{place.tolist()}; fetch them again"
         )
-    return found
+    return weights

@@ -136,8 +136,8 @@ def _json(
 def _line(error: Exception) -> str:
     where = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
     kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-    said = error.message if isinstance(error, TemplateError) else str(error)
-    return f"{where}{kind}{' '.join((said or '').split())[:200]}"
+    message = error.message if isinstance(error, TemplateError) else str(error)
+    return f"{where}{kind}{' '.join((message or '').split())[:200]}"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, final
+from typing import Any, cast, final
 
+import attrs
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -15,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.chat_template import read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER
+from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_text
 
 #: characters that rules of a tokenizer may put in the place of one; published ones put one to three
@@ -23,33 +25,19 @@ _GROWTH = 64
 _SEARCHED = 1 << 32
 
 
-class Named(Protocol):
-    """What a configuration says of its tokens: a `Trunk`, for one."""
+@attrs.frozen(kw_only=True)
+class Named:
+    """What a configuration says of its tokens, where there is no `Trunk` that says it."""
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits."""
-        ...
-
-    @property
-    def mask_id(self) -> int:
-        """The mask token."""
-        ...
-
-    @property
-    def end_id(self) -> int | None:
-        """The token that ends and pads a text, if there is one."""
-        ...
-
-    @property
-    def start_id(self) -> int | None:
-        """The token that stands before every text, if there is one."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """The longest row, tokens."""
-        ...
+    #: number of logits
+    vocab_size: int
+    mask_id: int
+    #: the token that ends and pads a text
+    end_id: int | None
+    #: the token that stands before every text
+    start_id: int | None
+    #: the longest row, tokens
+    max_length: int
 
 
 @final
@@ -114,7 +102,7 @@ class FileTokenizer:
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
 
     @classmethod
-    def read(cls, folder: Path, named: Named) -> FileTokenizer:
+    def read(cls, folder: Path, named: Trunk | Named) -> FileTokenizer:
         """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit `named`."""
         path = folder / "tokenizer.json"
         text = read_text(path, LONGEST_TOKENIZER)

@@ -70,8 +70,8 @@ class Policy:
 
     def __attrs_post_init__(self) -> None:
         """Refuses two parts for one single seat."""
-        for one, other in zip(self.parts, self.parts[1:], strict=False):
-            if fault := clash(one, other):
+        for part, other in zip(self.parts, self.parts[1:], strict=False):
+            if fault := clash(part, other):
                 raise PolicyError(f"{fault}; keep one, or swap them with policy.replace")
 
     @staticmethod
@@ -122,11 +122,11 @@ class Policy:
         return html.picture(html.chips((part.seat, part_text(part)) for part in self.parts) or "the default policy")
 
 
-def clash(one: Part, other: Part) -> str:
+def clash(part: Part, other: Part) -> str:
     """That two different parts want one single seat; empty if they do not."""
-    if one == other or one.seat != other.seat or one.seat in MANY:
+    if part == other or part.seat != other.seat or part.seat in MANY:
         return ""
-    return f"two parts want the {one.seat} seat: {part_text(one)} and {part_text(other)}"
+    return f"two parts want the {part.seat} seat: {part_text(part)} and {part_text(other)}"
 
 
 def policy_text(policy: Policy, full: bool = False) -> str:

@@ -61,9 +61,9 @@ class _Static:
 
     def restrict(self, tokens: Ints, blank: Bools, slot: Ints) -> Restriction:
         """Set 1 in the slot, everything elsewhere."""
-        here = slot >= 0 if self.number < 0 else slot == self.number
+        inside = slot >= 0 if self.number < 0 else slot == self.number
         sets = np.concatenate([_everything(len(self.allowed)), self.allowed[None]])
-        return Restriction(sets, here.astype(np.int32), np.full(slot.shape, -1, np.int32))
+        return Restriction(sets, inside.astype(np.int32), np.full(slot.shape, -1, np.int32))
 
 
 @final
@@ -161,8 +161,8 @@ class Choices(Constraint):
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, static: Restriction) -> Rule:
         """Encodes the texts and drops those that other constraints forbid."""
         number = _slot_number(self.name, self.slot, canvas)
-        here = canvas.slot == number
-        lengths = here.sum(1)[any_in_row(here)]
+        inside = canvas.slot == number
+        lengths = inside.sum(1)[any_in_row(inside)]
         # rows need not have the slot in one length
         shortest, longest = int(lengths.min(initial=_NO_LIMIT)), int(lengths.max(initial=0))
         encoded: list[list[int]] = []
@@ -183,14 +183,14 @@ class Choices(Constraint):
         texts = np.full((len(encoded), longest), tokenizer.end_id or 0, np.int32)
         for text_, tokens in zip(texts, encoded, strict=True):
             text_[: len(tokens)] = tokens
-        row, position = np.nonzero(here & canvas.blank)
-        place = (np.cumsum(here, 1) - 1)[row, position]
+        row, position = np.nonzero(inside & canvas.blank)
+        place = (np.cumsum(inside, 1) - 1)[row, position]
         possible = static.sets[static.index[row, position], texts[:, place]].all(1)
         if not possible.any():
             raise ValueError(f"choices: the other constraints forbid every text for slot {self.slot!r}; loosen one")
         rule = _Choice(texts[possible], number, static.sets.shape[1])
         for line in np.unique(row).tolist():
-            where = np.flatnonzero(here[line])
+            where = np.flatnonzero(inside[line])
             if not rule.agreeing(canvas.tokens[line, where], canvas.blank[line, where]).any():
                 raise ValueError(
                     f"choices: what stands in slot {self.slot!r} of row {canvas.ids[line]!r} already agrees with none "

@@ -70,9 +70,9 @@ class Divergence(Evidence):
             out[line, 1 : 1 + len(known), :width] = known
             lines.setdefault(last.prediction, []).append(line)
             before[line] = last.line
-        for prediction, here in lines.items():
-            which, position = np.nonzero(both[here])
-            row = np.array(here, np.int32)[which]
+        for prediction, group in lines.items():
+            which, position = np.nonzero(both[group])
+            row = np.array(group, np.int32)[which]
             out[row, 0, position] = seen.prediction.divergence(row, position.astype(np.int32), prediction, before[row])
         return out
 

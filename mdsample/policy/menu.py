@@ -60,8 +60,8 @@ class Entry:
     @property
     def signature(self) -> str:
         """As one would write it: `below-entropy(0.2, k=none)`; settings that must be given as `…`."""
-        said = [f"{s.name}={s.default or '…'}" if s.named else s.default or "…" for s in self.settings]
-        return f"{self.name}({', '.join(said)})" if said else self.name
+        settings = [f"{s.name}={s.default or '…'}" if s.named else s.default or "…" for s in self.settings]
+        return f"{self.name}({', '.join(settings)})" if settings else self.name
 
 
 @attrs.frozen

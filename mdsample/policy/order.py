@@ -37,9 +37,21 @@ class Order(Part):
         """`[B, L]` float64, lower goes first; only eligible positions are read. Without noise."""
 
 
+@part
+class NoisyOrder(Order):
+    """An order by a statistic of the look, from which Gumbel noise is taken."""
+
+    noise: float = real(default=0.0, at_least=0, kw_only=True)
+
+    @property
+    def noise_scale(self) -> float:
+        """`noise`."""
+        return self.noise
+
+
 @final
 @part
-class Confidence(Order):
+class Confidence(NoisyOrder):
     """Highest top probability first (LLaDA's low-confidence remasking; Top-K of arXiv 2502.06768, section 4).
 
     The confidence is that of the most probable token, not of a drawn one, so the order does not peek.
@@ -47,12 +59,6 @@ class Confidence(Order):
     """
 
     name: ClassVar[str] = "confidence"
-    noise: float = real(default=0.0, at_least=0, kw_only=True)
-
-    @property
-    def noise_scale(self) -> float:
-        """`noise`."""
-        return self.noise
 
     def rank(self, view: View) -> Doubles:
         """Minus the probability; without noise minus its logarithm, which does not saturate near 1."""
@@ -62,19 +68,13 @@ class Confidence(Order):
 
 @final
 @part
-class Margin(Order):
+class Margin(NoisyOrder):
     """Largest gap between the two highest probabilities first (arXiv 2502.06768, section 4: Top-K margin).
 
     `noise`: coefficient of Gumbel noise added to the margin (appendix D.1.2; the puzzles there use 0.5); 0 for none.
     """
 
     name: ClassVar[str] = "margin"
-    noise: float = real(default=0.0, at_least=0, kw_only=True)
-
-    @property
-    def noise_scale(self) -> float:
-        """`noise`."""
-        return self.noise
 
     def rank(self, view: View) -> Doubles:
         """Minus the margin."""
@@ -83,19 +83,13 @@ class Margin(Order):
 
 @final
 @part
-class Entropy(Order):
+class Entropy(NoisyOrder):
     """Lowest entropy first (entropy decoding; the order of MED, arXiv 2510.19990, and EB, 2505.24857). Nats.
 
     `noise`: coefficient of Gumbel noise taken off the entropy; 0 for none.
     """
 
     name: ClassVar[str] = "entropy"
-    noise: float = real(default=0.0, at_least=0, kw_only=True)
-
-    @property
-    def noise_scale(self) -> float:
-        """`noise`."""
-        return self.noise
 
     def rank(self, view: View) -> Doubles:
         """The entropy."""
@@ -211,10 +205,10 @@ class Fixed(Order):
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """Every row must have as many blanks as the permutation has members."""
-        found = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
-        if found:
+        counts = sorted({int(n) for n in canvas.blank.sum(1)} - {len(self.permutation)})
+        if counts:
             raise ValueError(
-                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {found[0]} blanks"
+                f"fixed(permutation=…) has {len(self.permutation)} members, but there are rows with {counts[0]} blanks"
             )
 
     def rank(self, view: View) -> Doubles:

@@ -100,9 +100,26 @@ class RemdmRemask(RandomRevise):
         return sigma[:, None] * weight / np.maximum(weight.sum(1, keepdims=True), np.finfo(np.float64).tiny)
 
 
+class Rereading(Revise):
+    """A revision by how likely this look finds what stands; it may mask `limit` positions of a row."""
+
+    __slots__ = ()
+    limit: int
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The log-probability of what is written."""
+        return (WrittenLogProb(),)
+
+    @property
+    def budget(self) -> int:
+        """`limit`."""
+        return self.limit
+
+
 @final
 @part
-class BelowConfidence(Revise):
+class BelowConfidence(Rereading):
     """Masks again what has become unlikely: tokens whose probability in this look is below `probability`.
 
     The least likely go first, and of one step at least one fewer than the step before filled: so a row takes no more
@@ -118,16 +135,6 @@ class BelowConfidence(Revise):
     probability: float = real(default=0.9, above=0, at_most=1)
     limit: int = integer(default=512, at_least=1, kw_only=True)
 
-    @property
-    def needs(self) -> tuple[Evidence, ...]:
-        """The log-probability of what is written."""
-        return (WrittenLogProb(),)
-
-    @property
-    def budget(self) -> int:
-        """`limit`."""
-        return self.limit
-
     def remask(self, view: View) -> Bools:
         """The least likely of those below."""
         batch = view.batch
@@ -141,7 +148,7 @@ class BelowConfidence(Revise):
 
 @final
 @part
-class P2Remask(Revise):
+class P2Remask(Rereading):
     """P2's path planning by the model itself: masks what is not among the best that are to stand (arXiv 2502.03540).
 
     For use with `confidence` and `p2-reveal` of the same settings, as the preset `p2` has them. Blanks score the
@@ -155,16 +162,6 @@ class P2Remask(Revise):
     eta: float = real(default=1.0, at_least=0)
     steps: int = integer(default=512, at_least=1, kw_only=True)
     limit: int = integer(default=4096, at_least=1, kw_only=True)
-
-    @property
-    def needs(self) -> tuple[Evidence, ...]:
-        """The log-probability of what is written."""
-        return (WrittenLogProb(),)
-
-    @property
-    def budget(self) -> int:
-        """`limit`."""
-        return self.limit
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """Only with its other half: what another selection writes against the plan would be masked again at once."""

@@ -90,8 +90,8 @@ class EarlyExit(Stop):
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The slot must exist."""
         if self.slot not in canvas.names:
-            there = ", ".join(canvas.names) or "none"
-            raise ValueError(f"early-exit(slot={self.slot!r}): there is no such slot; slots here: {there}")
+            names = ", ".join(canvas.names) or "none"
+            raise ValueError(f"early-exit(slot={self.slot!r}): there is no such slot; slots here: {names}")
 
     @property
     def sentence(self) -> str:
@@ -188,8 +188,8 @@ class Ended(Stop):
         ending = (batch.tokens == self.ending(batch.tokenizer)) & ~batch.blank
         closed = np.zeros_like(batch.blank)
         for number in range(len(batch.names)):
-            here = batch.slot == number
-            closed |= here & (np.cumsum(ending & here, 1) > 0)
+            inside = batch.slot == number
+            closed |= inside & (np.cumsum(ending & inside, 1) > 0)
         fill = self.ending(batch.tokenizer) if batch.tokenizer.end_id is None else batch.tokenizer.end_id
         return BeforePass(_nowhere(batch), _no_row(batch), np.where(closed & batch.blank, np.int32(fill), np.int32(-1)))
 

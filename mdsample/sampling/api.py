@@ -103,8 +103,8 @@ def sample(
     if job.single:
         return ordered[0]
     seconds = time.perf_counter() - began
-    made = job.sampler.policy, job.sampler.seed, model.name, model.backend, cache_text(model.cache)
-    return Samples(ordered, *made, seconds, model.peak_memory)
+    facts = job.sampler.policy, job.sampler.seed, model.name, model.backend, cache_text(model.cache)
+    return Samples(ordered, *facts, seconds, model.peak_memory)
 
 
 def stream(

@@ -96,8 +96,8 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
     """The query that predicts the blanks left in each trial."""
     line, position = trials.row, trials.position
     tokens, blank, slot = batch.tokens[line], batch.blank[line], batch.slot[line]
-    here = arange64(len(line))
-    tokens[here, position], blank[here, position] = trials.token, False
+    trial = arange64(len(line))
+    tokens[trial, position], blank[trial, position] = trials.token, False
     valid = batch.valid[line]
     restriction = restrict(plan, rows[line], tokens, blank, slot)
     # names of their own: a cache must not take them for their row, nor for one another

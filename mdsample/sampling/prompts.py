@@ -88,7 +88,7 @@ def _is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, str]]]:
     if not isinstance(value, list | tuple) or not value:
         return False
     messages = cast("Sequence[object]", value)
-    return all(isinstance(one, Mapping) and set(cast("Any", one)) == {"role", "content"} for one in messages)
+    return all(isinstance(turn, Mapping) and set(cast("Any", turn)) == {"role", "content"} for turn in messages)
 
 
 def _is_ids(value: object) -> TypeGuard[Sequence[int]]:
@@ -98,5 +98,5 @@ def _is_ids(value: object) -> TypeGuard[Sequence[int]]:
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(
-        isinstance(one, int | np.integer) and not isinstance(one, bool) for one in cast("Sequence[object]", value)
+        isinstance(token, int | np.integer) and not isinstance(token, bool) for token in cast("Sequence[object]", value)
     )

@@ -52,8 +52,8 @@ class Sampler:
     ) -> Result:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
-        made = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
-        return Result(state, about.tokenizer, *made)
+        facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
+        return Result(state, about.tokenizer, *facts)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -101,7 +101,7 @@ def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]
     view = seen.view
     ranking = rank(plan.policy, view)
     chosen, leaving, outcomes = choose(plan.policy, view, ranking)
-    row, position = in_order(ranking, chosen)
+    row, position = in_rank_order(ranking, chosen)
     token, probability = draw(plan, seen.prediction, view, rows, row, position)
     commits = Commits(rows[row], position, token, probability, view.marginals.entropy[row, position])
     again, where = remask(plan, view, state.remasked[rows])
@@ -168,7 +168,7 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
     return chosen, np.array(list(leaving), np.int32), tuple(leaving.values())
 
 
-def in_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
+def in_rank_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     """Rows and positions of the chosen places, each row's in rank order."""
     row, column = np.nonzero(chosen[arange64(len(chosen))[:, None], ranking])
     return row.astype(np.int32), ranking[row, column]
@@ -249,14 +249,14 @@ def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int
     fill = np.full(batch.tokens.shape, -1, np.int32)
     over: dict[int, Outcome] = {}
     ahead = [stop.before_pass(batch) for stop in policy.stops]
-    for said in ahead:
-        fill = np.where((fill < 0) & batch.blank, said.fill, fill)
+    for before in ahead:
+        fill = np.where((fill < 0) & batch.blank, before.fill, fill)
     if (fill >= 0).any():
         # what one stop rule writes may be what another one waits for
         batch = batch.filled(fill)
         ahead = [stop.before_pass(batch) for stop in policy.stops]
-    for stop, said in zip(policy.stops, ahead, strict=True):
-        for row in np.flatnonzero(said.finished).tolist():
-            over.setdefault(row, Outcome(stop.name, said.why or stop.sentence))
+    for stop, before in zip(policy.stops, ahead, strict=True):
+        for row in np.flatnonzero(before.finished).tolist():
+            over.setdefault(row, Outcome(stop.name, before.why or stop.sentence))
     over.update({row: FILLED for row in np.flatnonzero(~any_in_row(batch.blank)).tolist()})
     return fill, over

@@ -102,8 +102,8 @@ class _Part(Prediction):
     @property
     def marginals(self) -> Marginals:
         """Statistics of its rows."""
-        here = (slice(self.first, self.first + self.rows), slice(self.width))
-        return Marginals(*(getattr(self.whole.marginals, field.name)[here] for field in attrs.fields(Marginals)))
+        region = (slice(self.first, self.first + self.rows), slice(self.width))
+        return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
 
     def draw(
         self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None

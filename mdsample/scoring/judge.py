@@ -30,7 +30,7 @@ WAYS: tuple[By, ...] = ("sentence", "step", "token")
 
 
 @attrs.frozen
-class Part:
+class ReasoningPart:
     """A part of a reasoning."""
 
     text: str
@@ -48,10 +48,10 @@ class Judged:
     answer: str
     #: log p(answer) before anything is written, nats
     before: float
-    parts: tuple[Part, ...]
+    parts: tuple[ReasoningPart, ...]
 
     @property
-    def worst(self) -> Part | None:
+    def worst(self) -> ReasoningPart | None:
         """The part after which the answer is less probable by the most; `None` if there is none."""
         fallen = [part for part in self.parts if part.change < 0]
         return min(fallen, key=lambda part: part.change, default=None)
@@ -85,11 +85,11 @@ def judge(
         for (row, name), answer, parts in zip(_rows(trace), wanted, groups, strict=True):
             scores = _scores(denoiser, last, row, number, answer, parts, batch_size)
             texts = [_text(tokenizer, last, row, part) for part in parts]
-            made = [
-                Part(text, after, after - before)
+            reasoning = [
+                ReasoningPart(text, after, after - before)
                 for text, before, after in zip(texts, scores, scores[1:], strict=False)
             ]
-            yield Judged(name, tokenizer.decode(until_end(answer, tokenizer)).strip(), scores[0], tuple(made))
+            yield Judged(name, tokenizer.decode(until_end(answer, tokenizer)).strip(), scores[0], tuple(reasoning))
 
     return judged()
 
@@ -114,17 +114,17 @@ def _wanted(tokenizer: Tokenizer, last: State, row: int, number: int, text: str 
 def _groups(tokenizer: Tokenizer, last: State, row: int, number: int, by: By) -> list[list[int]]:
     """Positions of the row's own text outside of the slot, part by part."""
     canvas = last.canvas
-    mine = np.flatnonzero(canvas.blank[row] & ~last.blank[row] & (canvas.slot[row] != number)).tolist()
+    positions = np.flatnonzero(canvas.blank[row] & ~last.blank[row] & (canvas.slot[row] != number)).tolist()
     if by == "step":
-        steps = last.written[row, mine].tolist()
-        return [[p for p, s in zip(mine, steps, strict=True) if s == step] for step in sorted(set(steps))]
+        steps = last.written[row, positions].tolist()
+        return [[p for p, s in zip(positions, steps, strict=True) if s == step] for step in sorted(set(steps))]
     if by == "token":
-        return [[position] for position in mine]
+        return [[position] for position in positions]
     slots = canvas.slot[row].tolist()
-    said = pieces(tokenizer, last.tokens[row, mine].tolist())
+    texts = pieces(tokenizer, last.tokens[row, positions].tolist())
     groups: list[list[int]] = []
-    for i, position in enumerate(mine):
-        begins = i == 0 or slots[mine[i - 1]] != slots[position] or _ends(said[i - 1], said[i])
+    for i, position in enumerate(positions):
+        begins = i == 0 or slots[positions[i - 1]] != slots[position] or _ends(texts[i - 1], texts[i])
         # end tokens belong to what they end
         if begins and not (groups and last.tokens[row, position] == tokenizer.end_id):
             groups.append([])
@@ -156,8 +156,8 @@ def _scores(
         hidden[part] = False
         tokens.append(np.where(hidden, mask_id, last.tokens[row, :length]).tolist())
         blanks.append(hidden.tolist())
-    made = Canvas.of_rows(tokens, [slot.tolist()] * len(tokens), canvas.names, mask_id, blank=blanks)
+    shown = Canvas.of_rows(tokens, [slot.tolist()] * len(tokens), canvas.names, mask_id, blank=blanks)
     right = last.tokens[row, :length].copy()
     right[asked] = answer
-    where, there = np.repeat(asked[None], len(tokens), 0), np.repeat(right[None], len(tokens), 0)
-    return marginal_scores(denoiser, made, where, there, batch_size).tolist()
+    places, answers = np.repeat(asked[None], len(tokens), 0), np.repeat(right[None], len(tokens), 0)
+    return marginal_scores(denoiser, shown, places, answers, batch_size).tolist()

@@ -171,12 +171,12 @@ def score(
             samples, nfe = scorer.product()
         case MonteCarloBound() as bound:
             samples, nfe = scorer.bound(bound)
-    found: list[list[Candidate]] = [[] for _ in rows]
+    scored: list[list[Candidate]] = [[] for _ in rows]
     for number, (row, text) in enumerate(pairs):
-        found[row].append(_candidate(text, full.tokens[number, scorer.place(number)], samples[number]))
+        scored[row].append(_candidate(text, full.tokens[number, scorer.place(number)], samples[number]))
     return tuple(
         Scores(name, slot, tuple(texts), int(nfe[of == row].sum()))
-        for row, (name, texts) in enumerate(zip(names, found, strict=True))
+        for row, (name, texts) in enumerate(zip(names, scored, strict=True))
     )
 
 
@@ -257,8 +257,8 @@ class _Scorer:
                 kept.update(zip(rows.tolist(), seen.kept, strict=True))
                 position = rank(plan.policy, seen.view)[:, 0]
                 token = self.full.tokens[pairs[rows], position]
-                here = np.arange(len(rows), dtype=np.int32)
-                logged = prediction.log_probabilities(here, position, token)
+                line = np.arange(len(rows), dtype=np.int32)
+                logged = prediction.log_probabilities(line, position, token)
                 total[pairs[rows], 0] += logged
                 passes[pairs[rows]] += 1
                 state = state.apply(_writing(rows, position, token), self.denoiser.tokenizer.mask_id)
@@ -335,10 +335,10 @@ def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
     batch = state.batch(rows, 1, denoiser.tokenizer)
     restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
-    told = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
+    row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
     wanted = wanted[:, : batch.tokens.shape[1]]
     fixed = batch.valid & ~batch.initially_blank
-    return denoiser.predict(Query(batch.tokens, batch.valid, wanted, fixed, restriction, NoGuide(), told))
+    return denoiser.predict(Query(batch.tokens, batch.valid, wanted, fixed, restriction, NoGuide(), row_keys))
 
 
 def _writing(rows: Ints, position: Ints, token: Ints) -> Event:

@@ -93,12 +93,12 @@ class SlotWatcher(Denoiser):
 
     def _written(self, text: str) -> list[list[int]]:
         """The token strings that read as this text; as it stands it must fit the slot."""
-        found = [self._template.content(self._slot, text, self.tokenizer)]
+        variants = [self._template.content(self._slot, text, self.tokenizer)]
         if text and not text[0].isspace():
             # a tokenizer need not know the space, and the slot need not have room for it
             with suppress(ValueError):
-                found.append(self._template.content(self._slot, f" {text}", self.tokenizer))
-        return found
+                variants.append(self._template.content(self._slot, f" {text}", self.tokenizer))
+        return variants
 
     def readings(self, row: int | str) -> tuple[SlotReading, ...]:
         """What was taken down of a row, in the order of its steps; it is then forgotten."""
@@ -108,7 +108,7 @@ class SlotWatcher(Denoiser):
     def predict(self, query: Query) -> Prediction:
         """The look of the denoiser inside, at the slot's blanks as well."""
         mask = self.tokenizer.mask_id
-        wanted, there = query.wanted.copy(), list[tuple[int, _Watched, Longs]]()
+        wanted, looks = query.wanted.copy(), list[tuple[int, _Watched, Longs]]()
         for line, key in enumerate(query.rows.keys):
             watched = self._rows.get(key)
             if watched is None:
@@ -117,30 +117,30 @@ class SlotWatcher(Denoiser):
             blanks = watched.slot[query.tokens[line, watched.slot] == mask]
             if len(blanks):
                 wanted[line, blanks] = True
-                there.append((line, watched, blanks))
+                looks.append((line, watched, blanks))
         prediction = self._inner.predict(attrs.evolve(query, wanted=wanted))
-        for (line, watched, blanks), logged in zip(there, _expected(prediction, query, there), strict=True):
+        for (line, watched, blanks), logged in zip(looks, _expected(prediction, query, looks), strict=True):
             tokens = query.tokens[line].copy()
             tokens[blanks] = prediction.marginals.token[line, blanks]
-            said: list[int] = tokens[watched.slot].tolist()
+            ids: list[int] = tokens[watched.slot].tolist()
             watched.readings.append(
                 SlotReading(
                     int(query.rows.steps[line]),
                     int((query.tokens[line, watched.outside] == mask).sum()),
                     len(watched.outside),
                     float(prediction.marginals.entropy[line, blanks].sum(dtype=np.float64)),
-                    self.tokenizer.decode(until_end(said, self.tokenizer)).strip(),
+                    self.tokenizer.decode(until_end(ids, self.tokenizer)).strip(),
                     logged,
                 )
             )
         return prediction
 
 
-def _expected(prediction: Prediction, query: Query, there: Sequence[tuple[int, _Watched, Longs]]) -> list[float | None]:
+def _expected(prediction: Prediction, query: Query, looks: Sequence[tuple[int, _Watched, Longs]]) -> list[float | None]:
     """log p of what is expected in the slot of each row, `None` where nothing is; one question for all of them."""
     lines, positions, tokens, of = list[int](), list[int](), list[int](), list[tuple[int, int]]()
-    sums = [np.zeros(len(watched.expected)) for _, watched, _ in there]
-    for number, (line, watched, blanks) in enumerate(there):
+    sums = [np.zeros(len(watched.expected)) for _, watched, _ in looks]
+    for number, (line, watched, blanks) in enumerate(looks):
         open_ = np.isin(watched.slot, blanks)
         for way, wanted in enumerate(watched.expected):
             # what is committed decides by itself

@@ -98,14 +98,14 @@ def _reader(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[Pro
 
     def read() -> tuple[Problem, ...]:
         if not kept:
-            found = tuple(problems())
-            names = [problem.id for problem in found]
+            loaded = tuple(problems())
+            names = [problem.id for problem in loaded]
             for name in names:
                 if isinstance(name, bool) or not isinstance(name, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]
                     raise RecordError(f"an id must be text or a whole number; got {name!r:.40}")
             if twice := [name for name in names if names.count(name) > 1]:
                 raise RecordError(f"two problems have the id {twice[0]!r}")
-            kept.append(found)
+            kept.append(loaded)
         return kept[0]
 
     return read
@@ -124,32 +124,41 @@ def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
     for number, (i, line) in enumerate(filled):
         where = _Where(path, i, number)
         try:
-            row: object = json.loads(line)
-        except (ValueError, RecursionError) as fault:
-            raise RecordError(f"{where}: this is not JSON: {fault}") from fault
-        if not isinstance(row, dict):
-            raise RecordError(f"{where}: a row must be a JSON object; got {row!r:.40}")
-        yield where, cast("dict[str, Any]", row)
+            row = row_object(line)
+        except RecordError as fault:
+            raise RecordError(f"{where}: {fault}") from fault
+        yield where, row
+
+
+def row_object(line: str | bytes) -> dict[str, Any]:
+    """The JSON object that a line of data is; `RecordError` if it is none."""
+    try:
+        row: object = json.loads(line)
+    except (ValueError, RecursionError) as fault:
+        raise RecordError(f"this is not JSON: {fault}") from fault
+    if not isinstance(row, dict):
+        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
+    return cast("dict[str, Any]", row)
 
 
 def _text(row: dict[str, Any], name: str, where: _Where) -> str:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        there = f"is {value!r:.40}" if name in row else f"is not there; there are: {', '.join(row) or 'no keys'}"
-        raise RecordError(f"{where}: {name!r} must be text or a whole number; it {there}")
+        fault = f"is {value!r:.40}" if name in row else f"is not there; there are: {', '.join(row) or 'no keys'}"
+        raise RecordError(f"{where}: {name!r} must be text or a whole number; it {fault}")
     return str(value)
 
 
 def _number(row: Row) -> str:
     """The number that a row answers with, as it stands there; empty if there is none."""
     if "answer" in row.slots:
-        found = _NUMBER.findall(row.slots["answer"])
-        return found[0] if found else ""
+        numbers = _NUMBER.findall(row.slots["answer"])
+        return numbers[0] if numbers else ""
     marked = row.text.rpartition("####")
     boxed = _boxed(row.text)
     for text, which in ((marked[2] if marked[1] else "", 0), (boxed, 0), (row.text, -1)):
-        if found := _NUMBER.findall(text):
-            return found[which]
+        if numbers := _NUMBER.findall(text):
+            return numbers[which]
     return ""
 
 
@@ -167,8 +176,8 @@ def _same_number(answer: str, right: str) -> bool:
 
 def _boxed(text: str) -> str:
     """What the last `\\boxed{}` holds; empty if there is none."""
-    _, found, rest = text.rpartition("\\boxed{")
-    return _until_closed(rest) if found else ""
+    _, opening, rest = text.rpartition("\\boxed{")
+    return _until_closed(rest) if opening else ""
 
 
 def _until_closed(text: str) -> str:

@@ -144,15 +144,15 @@ def _draws(prediction: Prediction, query: Query, table: Doubles) -> None:
         for uniforms in (rng.random(len(rows)), np.zeros(len(rows)), np.full(len(rows), 1 - 2.0**-53)):
             tokens, probability = prediction.draw(rows, positions, uniforms, how, None)
             assert tokens.dtype == np.int32 and probability.dtype == np.float32
-            here = np.arange(len(rows))
-            assert (table[here, tokens] > -np.inf).all(), f"{how}: a token of probability zero was drawn"
-            assert_allclose(probability, np.exp(table[here, tokens]), rtol=1e-3, atol=1e-6)
+            place = np.arange(len(rows))
+            assert (table[place, tokens] > -np.inf).all(), f"{how}: a token of probability zero was drawn"
+            assert_allclose(probability, np.exp(table[place, tokens]), rtol=1e-3, atol=1e-6)
             if isinstance(how, Greedy):
-                best = table.max(1) - table[here, tokens]
+                best = table.max(1) - table[place, tokens]
                 assert (best < 1e-4).all(), "greedy drew a token that is not the most probable"
                 continue
-            upper = high[here, tokens]
-            outside = np.maximum(upper - law[here, tokens] - uniforms, uniforms - upper)
+            upper = high[place, tokens]
+            outside = np.maximum(upper - law[place, tokens] - uniforms, uniforms - upper)
             assert (outside < 1e-4).all(), f"{how}: a uniform lies outside its token's interval of the CDF"
 
 
@@ -167,9 +167,9 @@ def _refused(call: Callable[[], object], kind: type[Exception], *words: str) -> 
 
 
 def _refusals(prediction: Prediction, query: Query, vocab: int) -> None:
-    rows, positions = (some[:1] for some in _places(query))
+    rows, positions = (array[:1] for array in _places(query))
     half, where = np.full(1, 0.5), f"row {rows[0]}, position {positions[0]}"
-    row, position = (some.astype(np.int32) for some in np.argwhere(~query.wanted & query.valid)[:1].T)
+    row, position = (array.astype(np.int32) for array in np.argwhere(~query.wanted & query.valid)[:1].T)
     unseen = f"row {row[0]}, position {position[0]}"
     nothing = Restriction(np.zeros((1, vocab), np.bool_), 0 * query.restriction.index, query.restriction.group)
     token = np.zeros(1, np.int32)
@@ -191,19 +191,19 @@ def _narrowed_later(denoiser: Denoiser, free: Query, narrow: Query) -> None:
     late = denoiser.predict(free).draw(rows, positions, uniforms, how, narrow.restriction)
     own = _own(free, _table(denoiser.predict(free), free, denoiser.vocab_size))
     law = own.probabilities(rows, positions, how, narrow.restriction)
-    upper, here = np.cumsum(law, 1), np.arange(len(rows))
-    assert (law[here, late[0]] > 0).all(), "a token was drawn that the draw's restriction forbids"
-    outside = np.maximum(upper[here, late[0]] - law[here, late[0]] - uniforms, uniforms - upper[here, late[0]])
+    upper, place = np.cumsum(law, 1), np.arange(len(rows))
+    assert (law[place, late[0]] > 0).all(), "a token was drawn that the draw's restriction forbids"
+    outside = np.maximum(upper[place, late[0]] - law[place, late[0]] - uniforms, uniforms - upper[place, late[0]])
     assert (outside < 1e-4).all(), "under the draw's restriction a uniform lies outside its token's interval"
-    assert_allclose(late[1], law[here, late[0]], rtol=1e-3)
+    assert_allclose(late[1], law[place, late[0]], rtol=1e-3)
 
 
 def _compared(denoiser: Denoiser, free: Query, narrow: Query) -> None:
     """Divergences between predictions are those of their log-probabilities; +inf for what was forbidden before."""
     rows, positions = _places(free)
-    one, other = denoiser.predict(free), denoiser.predict(narrow)
-    tables = [_own(query, _table(p, query, denoiser.vocab_size)) for p, query in ((one, free), (other, narrow))]
-    for (now, before), own in (((one, other), tables), ((other, one), tables[::-1])):
+    wide, tight = denoiser.predict(free), denoiser.predict(narrow)
+    tables = [_own(query, _table(p, query, denoiser.vocab_size)) for p, query in ((wide, free), (tight, narrow))]
+    for (now, before), own in (((wide, tight), tables), ((tight, wide), tables[::-1])):
         kl = now.divergence(rows, positions, before, rows)
         assert kl.dtype == np.float32 and (kl >= 0).all()
         expected = own[0].divergence(rows, positions, own[1], rows)
@@ -221,7 +221,7 @@ def _guidance(denoiser: Denoiser, query: Query, tolerance: float) -> None:
     expected = _own(query, guided([c, u], Cfg(0.5)).astype(np.float64)).marginals
     marginals = denoiser.predict(both).marginals
     for name in ("log_probability", "entropy"):
-        ours, theirs = (getattr(found, name)[query.wanted] for found in (marginals, expected))
+        ours, theirs = (getattr(source, name)[query.wanted] for source in (marginals, expected))
         assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under cfg(0.5)")
 
 
@@ -238,8 +238,8 @@ def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:
     _near(backwards.log_probability, whole.log_probability[order], tolerance, "in another order")
 
 
-def _near(one: Floats, other: Floats, tolerance: float, how: str) -> None:
-    assert_allclose(one, other, rtol=tolerance, atol=tolerance, err_msg=f"a row says something else {how}")
+def _near(alone: Floats, other: Floats, tolerance: float, how: str) -> None:
+    assert_allclose(alone, other, rtol=tolerance, atol=tolerance, err_msg=f"a row says something else {how}")
 
 
 def _taken(query: Query, rows: list[int], length: int) -> Query:

@@ -114,14 +114,14 @@ def every_setting_matters(part: type[Part], made: SearchStrategy[Part] | None = 
         def matters(
             case: tuple[Part, Part, Policy, ScriptedDenoiser], name: str = field.name, alias: str = field.alias
         ) -> bool:
-            one, other, policy, toy = case
-            if getattr(one, name) == getattr(other, name):
+            value, other, policy, toy = case
+            if getattr(value, name) == getattr(other, name):
                 return False
             try:
-                changed = attrs.evolve(one, **{alias: getattr(other, name)})
+                changed = attrs.evolve(value, **{alias: getattr(other, name)})
             except ValueError:
                 return False  # the two settings do not go together
-            return commits(one, policy, toy) != commits(changed, policy, toy)
+            return commits(value, policy, toy) != commits(changed, policy, toy)
 
         try:
             find(

@@ -72,19 +72,19 @@ def policies(
     position some token, so bans never meet the others.
     """
     classes = [*PARTS.values(), *parts]
-    made = {part: fitting(part, slots, vocab, blanks, texts, end) for part in classes}
+    strategies = {part: fitting(part, slots, vocab, blanks, texts, end) for part in classes}
 
-    def seated(some: Iterable[type[Part]]) -> SearchStrategy[Part]:
-        return st.one_of([made[part] for part in some])
+    def seated(chosen: Iterable[type[Part]]) -> SearchStrategy[Part]:
+        return st.one_of([strategies[part] for part in chosen])
 
     held: dict[str, SearchStrategy[list[Part]]] = {}
     for seat in SEATS:
-        mine = [part for part in classes if part.seat == seat]
-        held[seat] = st.lists(seated(mine), max_size=2 if seat in MANY else 1)
+        members = [part for part in classes if part.seat == seat]
+        held[seat] = st.lists(seated(members), max_size=2 if seat in MANY else 1)
         if seat == "constraint":
-            slotted = [part for part in mine if _slot_field(part)]
+            slotted = [part for part in members if _slot_field(part)]
             held[seat] = st.one_of(
-                st.lists(seated(part for part in mine if part not in slotted), max_size=2),
+                st.lists(seated(part for part in members if part not in slotted), max_size=2),
                 # two sets of texts or characters for one slot may have nothing in common
                 st.lists(seated(slotted), max_size=2, unique_by=_slot),
             )

@@ -24,7 +24,7 @@ from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.models.families.llada import read
-from mdsample.models.families.trunk import Trunk, Whole
+from mdsample.models.families.trunk import Single, Trunk
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.guide import Cfg, Guide, NoGuide
 
@@ -40,7 +40,7 @@ def trunk_of(seed: int = 0, **config: object) -> tuple[NumpyTrunk, dict[str, NDA
 
 def named(spec: Trunk, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Weights by our own names."""
-    return {ours: weights[source.name] for ours, source in spec.layouts[0].items() if isinstance(source, Whole)}
+    return {ours: weights[source.name] for ours, source in spec.layouts[0].items() if isinstance(source, Single)}
 
 
 TRUNK, WEIGHTS, _ = trunk_of()

@@ -21,10 +21,9 @@ from looks import (
     looks,
     off_edges,
     places,
+    questions,
     reference,
     restrict,
-    sets,
-    tables,
 )
 
 from mdsample.errors import ModelError
@@ -35,9 +34,7 @@ from mdsample.policy.draw import Draw, Greedy, Temperature
 @given(st.data())
 @looks
 def test_statistics_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    allowed = data.draw(sets(scores))
+    scores, allowed = data.draw(questions())
     found, expected = look_at(scores, allowed).marginals, reference(scores, allowed).marginals
     for name in ("log_probability", "second", "entropy"):
         ours, theirs = getattr(found, name), getattr(expected, name)
@@ -128,9 +125,7 @@ def test_nothing_looked_at(look_at: LookAt) -> None:
 @given(st.data())
 @looks
 def test_draws_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    allowed, how = data.draw(sets(scores)), data.draw(DRAWS)
+    (scores, allowed), how = data.draw(questions()), data.draw(DRAWS)
     at, n = data.draw(st.integers(0, len(scores) - 1)), 40
     ours, theirs = look_at(scores, allowed), reference(scores, allowed)
     law = theirs.probabilities(*places(1, at), how)
@@ -153,9 +148,7 @@ def test_draws_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None
 @given(st.data())
 @looks
 def test_greedy_and_narrower_restrictions_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    narrow = data.draw(sets(scores))
+    scores, narrow = data.draw(questions())
     restriction = None if narrow is None else restrict((1, len(scores)), scores.shape[1], narrow)
     n, u = len(scores), np.full(len(scores), 0.7)
     for how in (Greedy(), Temperature(0.8)):
@@ -263,9 +256,8 @@ def test_what_was_impossible_stays_so_under_a_narrower_restriction(look_at: Look
 @few
 @given(st.data())
 def test_stated_tokens_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    allowed, n = data.draw(sets(scores)), len(scores)
+    scores, allowed = data.draw(questions())
+    n = len(scores)
     tokens = np.random.default_rng(data.draw(st.integers(0, 9))).integers(0, scores.shape[1], n).astype(np.int32)
     found = look_at(scores, allowed).log_probabilities(*places(n), tokens)
     expected = reference(scores, allowed).log_probabilities(*places(n), tokens)
@@ -293,9 +285,7 @@ def test_stated_tokens_are_refused_where_nothing_is_known(look_at: LookAt) -> No
 @given(st.data())
 @looks
 def test_divergences_equal_the_reference(look_at: LookAt, data: st.DataObject) -> None:
-    scores = data.draw(tables())
-    assume(np.isfinite(scores).all(0).any())
-    allowed = data.draw(sets(scores))
+    scores, allowed = data.draw(questions())
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     moved = scores + rng.normal(size=scores.shape).astype(np.float32) * data.draw(st.sampled_from([0.0, 0.01, 1.0]))
     (rows, positions), before = places(len(scores)), np.zeros(len(scores), np.int32)

@@ -13,44 +13,49 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdsample import exact
-from mdsample.core.template import Template
-from mdsample.exact.law import visits
-from mdsample.policy.base import Policy
-from mdsample.policy.complete import complete
-from mdsample.policy.constraint import Ban, Choices
-from mdsample.policy.draw import Greedy, Temperature
-from mdsample.policy.guide import Cfg
-from mdsample.policy.order import (
-    Confidence,
-    Entropy,
-    Fixed,
-    LeftToRight,
-    Lookahead,
-    Margin,
-    PositionBiased,
-    Random,
-    RightToLeft,
-)
-from mdsample.policy.parsing import parse
-from mdsample.policy.revise import Revise
-from mdsample.policy.selection import (
+from mdsample import (
     AboveConfidence,
+    Ban,
     BelowEntropy,
+    Blocks,
+    Budget,
+    Cfg,
+    Choices,
+    Confidence,
     CumulativeConfidence,
+    Dilated,
+    EarlyExit,
+    Ended,
+    Entropy,
     EntropyBound,
     ErrorBudget,
     Factor,
+    Fixed,
     Frechet,
+    Greedy,
+    LeftToRight,
     LinearTime,
+    Lookahead,
+    Margin,
+    Policy,
+    PositionBiased,
+    Random,
+    Ranked,
+    Revise,
+    RightToLeft,
     Selection,
     Stable,
     Steps,
+    Temperature,
     Top,
+    View,
+    Whole,
+    exact,
+    parse,
 )
-from mdsample.policy.stop import Budget, EarlyExit, Ended
-from mdsample.policy.view import Ranked, View
-from mdsample.policy.window import Blocks, Dilated, Whole
+from mdsample.core.template import Template
+from mdsample.exact.law import visits
+from mdsample.policy.complete import complete
 from mdsample.sampling.sampler import Sampler, choose, rank, ranked
 
 ONE = Temperature(1.0)

@@ -379,13 +379,12 @@ def write_family(
     weights: Mapping[str, NDArray[Any]] | None = None,
     dtype: str = "F32",
     shards: int = 1,
-    seed: int = 0,
 ) -> Path:
     """A model folder of a family; `config` overrides fields of its tiny configuration."""
     fields, mask = FAMILIES[family]
     full = {**fields, **(config or {})}
     write_checkpoint(
-        folder, weights=family_weights(family, full, seed) if weights is None else weights, dtype=dtype, shards=shards
+        folder, weights=family_weights(family, full) if weights is None else weights, dtype=dtype, shards=shards
     )
     (folder / "config.json").write_text(json.dumps(full))
     (folder / "tokenizer.json").write_text(tokenizer_json().replace(MASK, mask))

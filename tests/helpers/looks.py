@@ -103,6 +103,13 @@ def sets(draw: st.DrawFn, scores: Any) -> Any:
     return allowed
 
 
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[Any, Any]:
+    """A table, and a restriction for it."""
+    scores = draw(tables())
+    return scores, draw(sets(scores))
+
+
 DRAWS = st.builds(
     Temperature,
     st.sampled_from([0.3, 1.0, 2.5]),

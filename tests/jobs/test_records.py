@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import PolicyError, RecordError, TemplateError, WriteError
-from mdsample.jobs.job import Answer, Job, in_order
+from mdsample.jobs.job import Answer, Job, in_request_order
 from mdsample.jobs.lines import line
 from mdsample.jobs.records import Output, Record, Request, read_requests
 from mdsample.policy.parsing import parse
@@ -212,14 +212,14 @@ def test_other_fields_are_recorded_by_name(job: Job) -> None:
 
 def test_a_row_that_is_too_long_is_an_error_among_answers(job: Job) -> None:
     rows = [Request(0, {"prompt": "the cat"}), Request(1, {"prompt": "x " * 5000}), Request(2, {"prompt": "\udc80"})]
-    found = [job.record(answer) for answer in in_order(job.answers(rows))]
+    found = [job.record(answer) for answer in in_request_order(job.answers(rows))]
     assert "has more tokens than a row may have, 128; shorten it" in found[1]["error"]
     assert "not valid unicode" in found[2]["error"]
     assert "error" not in found[0]
 
 
 @given(st.permutations(range(8)), st.integers(0, 8))
-def test_in_order(places: list[int], interrupted: int) -> None:
+def test_in_request_order(places: list[int], interrupted: int) -> None:
     def answers() -> Iterator[Answer]:
         for place in places[:interrupted]:
             yield Answer(place, Request(place), None)
@@ -228,7 +228,7 @@ def test_in_order(places: list[int], interrupted: int) -> None:
 
     seen: list[int] = []
     try:
-        for answer in in_order(answers()):
+        for answer in in_request_order(answers()):
             seen.append(answer.place)
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import FAMILIES as READERS
 from mdsample.models.families import read_config
 from mdsample.models.families.special import Special, read_special
-from mdsample.models.families.trunk import Experts, Rows, Stack, Trunk, Whole
+from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
 
 
 def trunk(name: str, **changes: Any) -> Trunk:
@@ -60,13 +60,13 @@ def test_what_is_read_beside_the_shapes() -> None:
 def test_where_weights_are() -> None:
     published, ported = trunk("LLaDA2.0-mini").layouts
     fused = "model.layers.0.attention.query_key_value.weight"
-    assert published["layers.0.q"] == Rows(fused, 0, 2048)
-    assert (published["layers.0.k"], published["layers.0.v"]) == (Rows(fused, 2048, 2560), Rows(fused, 2560, 3072))
-    assert published["layers.0.gate"] == Whole("model.layers.0.mlp.gate_proj.weight")
+    assert published["layers.0.q"] == Slice(fused, 0, 2048)
+    assert (published["layers.0.k"], published["layers.0.v"]) == (Slice(fused, 2048, 2560), Slice(fused, 2560, 3072))
+    assert published["layers.0.gate"] == Single("model.layers.0.mlp.gate_proj.weight")
     stack = published["layers.1.experts.up"]
     assert isinstance(stack, Stack) and stack.names[255] == "model.layers.1.mlp.experts.255.up_proj.weight"
-    assert ported["layers.1.experts.up"] == Whole("model.layers.1.mlp.switch_mlp.up_proj.weight")
-    assert ported["layers.1.router"] == Whole("model.layers.1.mlp.gate.gate_proj.weight")
+    assert ported["layers.1.experts.up"] == Single("model.layers.1.mlp.switch_mlp.up_proj.weight")
+    assert ported["layers.1.router"] == Single("model.layers.1.mlp.gate.gate_proj.weight")
 
 
 def test_every_name_in_the_published_index_of_sdar_is_known() -> None:
@@ -76,7 +76,7 @@ def test_every_name_in_the_published_index_of_sdar_is_known() -> None:
     expected = {f"model.layers.0.{name}.weight" for name in layer.split()}
     expected |= {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"}
     (layout,) = trunk("SDAR-4B", num_hidden_layers=1).layouts
-    assert {source.name for source in layout.values() if isinstance(source, Whole)} == expected
+    assert {source.name for source in layout.values() if isinstance(source, Single)} == expected
 
 
 def test_every_family_file_is_in_the_catalogue() -> None:

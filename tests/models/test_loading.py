@@ -30,7 +30,7 @@ from mdsample.models.cache import Dual
 from mdsample.models.card import TEMPLATE, read_card
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.families import llada, read_config
-from mdsample.models.families.trunk import Whole
+from mdsample.models.families.trunk import Single
 from mdsample.models.find import embedded_models
 from mdsample.models.tokenizer import FileTokenizer
 
@@ -57,9 +57,9 @@ class TestFamilies:
         assert (SPEC.head_dim, SPEC.mlp_size, SPEC.rope_theta, SPEC.norm_eps) == (4, 24, 10000.0, 1e-5)
         assert (SPEC.mask_id, SPEC.end_id, SPEC.start_id, SPEC.max_length, SPEC.tied) == (2, 1, 0, 48, False)
         published, converted = SPEC.layouts
-        assert published["layers.1.gate"] == Whole("model.transformer.blocks.1.ff_proj.weight")
-        assert published["head"] == Whole("model.transformer.ff_out.weight")
-        assert converted["layers.1.gate"] == Whole("model.layers.1.mlp.gate_proj.weight")
+        assert published["layers.1.gate"] == Single("model.transformer.blocks.1.ff_proj.weight")
+        assert published["head"] == Single("model.transformer.ff_out.weight")
+        assert converted["layers.1.gate"] == Single("model.layers.1.mlp.gate_proj.weight")
         assert SPEC.shapes["layers.0.k"] == (8, 16)
 
     def test_published_llada_8b(self) -> None:

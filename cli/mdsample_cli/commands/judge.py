@@ -16,7 +16,7 @@ from mdsample_cli.groups import Without, grouped
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mdsample.scoring.judge import Judged, Part
+    from mdsample.scoring.judge import Judged, ReasoningPart
 
 #: a change of fewer nats is shown without colour
 _SLIGHT = 0.1
@@ -91,5 +91,5 @@ def _shown(judged: Judged) -> list[RenderableType]:
     return [grid, render.plain(f"\nfalls the most ({worst.change:.2f}) at: {worst.text.strip()}"), ""]
 
 
-def _colour(part: Part) -> str:
+def _colour(part: ReasoningPart) -> str:
     return "" if abs(part.change) < _SLIGHT else "green" if part.change > 0 else "red"

@@ -141,7 +141,7 @@ def _answer(
     screen: Screen,
 ) -> None:
     """Answers, shows, writes."""
-    from mdsample.jobs.job import in_order
+    from mdsample.jobs.job import in_request_order
     from mdsample_cli.show.json_line import line
 
     latest: list[State] = []
@@ -152,7 +152,7 @@ def _answer(
 
     answers = job.answers(requests, one_chunk=trace is not None, on_step=watch)
     try:
-        for answer in in_order(answers) if file is None else answers:
+        for answer in in_request_order(answers) if file is None else answers:
             screen.count(answer)
             record = job.record(answer)
             if file is not None:

@@ -68,9 +68,9 @@ def choose(stored: str, setup: Setup) -> Choice:
 
 
 def _refuse(setup: Setup) -> None:
-    for told, wrong in (
+    for limit, wrong in (
         (f"runs on the cpu only, not on {setup.device!r}", setup.device not in (None, "cpu")),
         (f"computes in float32 only, not in {setup.dtype!r}", setup.dtype not in (None, "float32")),
     ):
         if wrong:
-            raise ModelError(f"the reference backend {told}; use the torch backend for it")
+            raise ModelError(f"the reference backend {limit}; use the torch backend for it")

@@ -54,12 +54,12 @@ def reduce(scores: Scores, rows: Ints, positions: Ints) -> Reduced:
     entropy of 1e-11 are told from 0 even in float32. `rows` and `positions` `[N]` name the places in errors: raises
     `ModelError` where a score is NaN or +inf, and where no allowed token has a finite score.
     """
-    here = np.arange(len(scores))
+    place = np.arange(len(scores))
     top = scores.argmax(1)
-    peak = scores[here, top]  # NaN if any score is
+    peak = scores[place, top]  # NaN if any score is
     refuse_unusable(peak, rows, positions)
     below = scores - peak[:, None]
-    below[here, top] = -np.inf
+    below[place, top] = -np.inf
     weight = np.exp(below)
     rest = weight.sum(1)
     log_total = np.log1p(rest)
@@ -67,7 +67,7 @@ def reduce(scores: Scores, rows: Ints, positions: Ints) -> Reduced:
     mean = (weight * np.maximum(below, np.finfo(below.dtype).min)).sum(1) / (1 + rest)
     second = below.max(1) - log_total
     below -= log_total[:, None]
-    below[here, top] = -log_total
+    below[place, top] = -log_total
     # tokens whose scores differ may round to one log-probability, and equals are equals: hence argmax once more
     return Reduced(below, below.argmax(1).astype(np.int32), -log_total, second, log_total - mean)
 

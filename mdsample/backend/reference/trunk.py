@@ -137,8 +137,8 @@ class NumpyTrunk:
 
 def _read_layer(spec: Trunk, tensors: Mapping[str, Floats], number: int) -> _Layer:
     def at(*parts: str) -> Floats:
-        found = [tensors[f"layers.{number}.{part}"] for part in parts]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        arrays = [tensors[f"layers.{number}.{part}"] for part in parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def gated(prefix: str) -> Gated:
         return Gated(at(f"{prefix}gate", f"{prefix}up"), at(f"{prefix}down"))

@@ -73,12 +73,12 @@ def read_fields(folder: Path) -> dict[str, object]:
     return fields
 
 
-def _foreign(said: object) -> str:
+def _foreign(value: object) -> str:
     """What tells that weights are not quantised as `mdsample.models.quantised` reads them; empty if they are."""
     # bits and group size follow from the tensors themselves
-    settings = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    settings = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if type(settings.get("bits")) is not int:
-        return f"{said!r:.60}" if not settings else f"quant_method {settings.get('quant_method')!r:.40} and no bits"
+        return f"{value!r:.60}" if not settings else f"quant_method {settings.get('quant_method')!r:.40} and no bits"
     for name, plain in (("mode", "affine"), ("quant_method", None)):
         if settings.get(name, plain) not in (plain, None):
             return f"{name} {settings[name]!r:.40}"
@@ -97,8 +97,8 @@ def family_of(fields: Mapping[str, object]) -> str | None:
 def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
     """The error that says which models there are instead."""
     kind = fields.get("model_type")
-    found = "no model_type" if kind is None else f"model_type {kind!r:.80}"
+    named = "no model_type" if kind is None else f"model_type {kind!r:.80}"
     return ModelError(
-        f"{folder / 'config.json'} has {found}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
+        f"{folder / 'config.json'} has {named}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
         "what AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from mdsample.errors import ModelError
 from mdsample.models.families.llama_like import Variant, layouts
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Trunk, Whole
+from mdsample.models.families.trunk import Fields, Single, Trunk
 
 #: by hub id: the fields of a published config.json that are read
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -91,7 +91,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
         max_length=fields.count("max_sequence_length"),
         layouts=(
-            {ours: Whole(f"model.transformer.{published}.weight") for ours, published in names.items()},
+            {ours: Single(f"model.transformer.{published}.weight") for ours, published in names.items()},
             *layouts(layers, Variant(), tied),
         ),
     )

@@ -24,7 +24,7 @@ from mdsample.models.families.llama_like import (
     rope,
 )
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Rows, Source, Stack, Trunk, Whole
+from mdsample.models.families.trunk import Experts, Fields, Single, Slice, Source, Stack, Trunk
 
 #: by hub id: the fields of a published config.json that are read, and the mask token of the published code
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -85,12 +85,12 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         family="llada2_moe",
         vocab_size=vocab_size,
         d_model=d_model,
+        mlp_size=fields.count("intermediate_size"),
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         rotary_dim=int(head_dim * rotated),
-        mlp_size=fields.count("intermediate_size"),
         rope_theta=rope_theta,
         norm_eps=fields.real("rms_norm_eps"),
         head_norm=True,
@@ -113,34 +113,34 @@ def _layout(
     layers: int, experts: Experts, tied: bool, queries: int, keys: int, *, converted: bool
 ) -> Mapping[str, Source]:
     """Where everything is; `queries` and `keys` are rows of the fused matrix."""
-    layout: dict[str, Source] = {"embed": Whole("model.word_embeddings.weight"), "norm": Whole("model.norm.weight")}
+    layout: dict[str, Source] = {"embed": Single("model.word_embeddings.weight"), "norm": Single("model.norm.weight")}
     if not tied:
-        layout["head"] = Whole("lm_head.weight")
+        layout["head"] = Single("lm_head.weight")
     for i in range(layers):
         prefix = f"model.layers.{i}"
         fused, start = f"{prefix}.attention.query_key_value.weight", queries + keys
         layer: dict[str, Source] = {
-            "attention_norm": Whole(f"{prefix}.input_layernorm.weight"),
-            "q": Rows(fused, 0, queries),
-            "k": Rows(fused, queries, start),
-            "v": Rows(fused, start, start + keys),
-            "q_norm": Whole(f"{prefix}.attention.query_layernorm.weight"),
-            "k_norm": Whole(f"{prefix}.attention.key_layernorm.weight"),
-            "o": Whole(f"{prefix}.attention.dense.weight"),
-            "mlp_norm": Whole(f"{prefix}.post_attention_layernorm.weight"),
+            "attention_norm": Single(f"{prefix}.input_layernorm.weight"),
+            "q": Slice(fused, 0, queries),
+            "k": Slice(fused, queries, start),
+            "v": Slice(fused, start, start + keys),
+            "q_norm": Single(f"{prefix}.attention.query_layernorm.weight"),
+            "k_norm": Single(f"{prefix}.attention.key_layernorm.weight"),
+            "o": Single(f"{prefix}.attention.dense.weight"),
+            "mlp_norm": Single(f"{prefix}.post_attention_layernorm.weight"),
         }
         if i < experts.first:
-            layer |= {part: Whole(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
+            layer |= {part: Single(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
         else:
-            layer["router"] = Whole(f"{prefix}.mlp.gate.gate_proj.weight" if converted else f"{prefix}.mlp.gate.weight")
-            layer["router_correction"] = Whole(f"{prefix}.mlp.gate.expert_bias")
+            layer["router"] = Single(f"{prefix}.mlp.gate{'.gate_proj' if converted else ''}.weight")
+            layer["router_correction"] = Single(f"{prefix}.mlp.gate.expert_bias")
             for part in _MIDDLE:
                 layer[f"experts.{part}"] = (
-                    Whole(f"{prefix}.mlp.switch_mlp.{part}_proj.weight")
+                    Single(f"{prefix}.mlp.switch_mlp.{part}_proj.weight")
                     if converted
                     else Stack(expert_names(prefix, part, range(experts.count)))
                 )
                 if experts.shared_size:
-                    layer[f"shared.{part}"] = Whole(f"{prefix}.mlp.shared_experts.{part}_proj.weight")
+                    layer[f"shared.{part}"] = Single(f"{prefix}.mlp.shared_experts.{part}_proj.weight")
         layout |= {f"layers.{i}.{part}": source for part, source in layer.items()}
     return layout

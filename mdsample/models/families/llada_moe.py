@@ -54,12 +54,12 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
 def _dense_layers(fields: Fields) -> int:
     """How many layers come before those with experts; `moe_layer_freq` has 0 for a dense layer, 1 for the others."""
     layers = fields.layers("num_hidden_layers")
-    said = fields.config.get("moe_layer_freq")
-    kinds = cast("list[object]", said) if isinstance(said, list) else [said if said is not None else 1] * layers
+    freq = fields.config.get("moe_layer_freq")
+    kinds = cast("list[object]", freq) if isinstance(freq, list) else [freq if freq is not None else 1] * layers
     first = kinds.count(0)
     if kinds != [0] * first + [1] * (layers - first):
         raise ModelError(
-            f"llada_moe: moe_layer_freq = {said!r:.80} is not implemented; {layers} entries are, dense layers (0) "
+            f"llada_moe: moe_layer_freq = {freq!r:.80} is not implemented; {layers} entries are, dense layers (0) "
             "before those with experts (1)"
         )
     return first

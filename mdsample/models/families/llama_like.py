@@ -9,7 +9,7 @@ import attrs
 
 from mdsample.errors import ModelError
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Source, Stack, Trunk, Whole
+from mdsample.models.families.trunk import Experts, Fields, Single, Source, Stack, Trunk
 
 _ATTENTION = {
     "attention_norm": "input_layernorm.weight",
@@ -66,13 +66,13 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         mlp_size=fields.count_or("intermediate_size", experts.size)
         if experts is not None and experts.first == 0
         else fields.count("intermediate_size"),
+        experts=experts,
         rope_theta=rope_theta,
         norm_eps=fields.real("rms_norm_eps"),
         qkv_bias=variant.qkv_bias,
         head_norm=variant.head_norm,
         block=variant.block,
         shifted=variant.shifted,
-        experts=experts,
         tied=tied,
         mask_id=mask_token(fields, special, *mask),
         end_id=end_token(fields, special),
@@ -88,21 +88,21 @@ def layouts(layers: int, variant: Variant, tied: bool = False) -> tuple[Mapping[
     """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
     shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
     attention = _ATTENTION | (_BIAS if variant.qkv_bias else {}) | (_HEAD_NORM if variant.head_norm else {})
-    published: dict[str, Source] = {ours: Whole(name) for ours, name in shared.items()}
+    published: dict[str, Source] = {ours: Single(name) for ours, name in shared.items()}
     converted = dict(published)
     experts = variant.experts
     for i in range(layers):
         prefix, ours = f"model.layers.{i}", f"layers.{i}"
-        both: dict[str, Source] = {f"{ours}.{part}": Whole(f"{prefix}.{name}") for part, name in attention.items()}
+        both: dict[str, Source] = {f"{ours}.{part}": Single(f"{prefix}.{name}") for part, name in attention.items()}
         if experts is None or i < experts.first:
-            both |= {f"{ours}.{part}": Whole(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
+            both |= {f"{ours}.{part}": Single(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
         else:
-            both[f"{ours}.router"] = Whole(f"{prefix}.mlp.gate.weight")
+            both[f"{ours}.router"] = Single(f"{prefix}.mlp.gate.weight")
             published |= {
                 f"{ours}.experts.{part}": Stack(expert_names(prefix, part, range(experts.count))) for part in _MIDDLE
             }
             converted |= {
-                f"{ours}.experts.{part}": Whole(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
+                f"{ours}.experts.{part}": Single(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
             }
         published |= both
         converted |= both
@@ -142,9 +142,9 @@ def rope(fields: Fields) -> tuple[float, float]:
 
     transformers 5 writes `rope_parameters` in place of `rope_theta`, `rope_scaling` and `partial_rotary_factor`.
     """
-    said = fields.config.get("rope_parameters")
-    found = cast("dict[str, object]", said) if isinstance(said, dict) else {}
-    given = {**found, **{k: v for k, v in fields.config.items() if v is not None}}
+    value = fields.config.get("rope_parameters")
+    parameters = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    given = {**parameters, **{k: v for k, v in fields.config.items() if v is not None}}
     for name in ("rope_scaling", "rope_parameters"):
         scaling = fields.config.get(name)
         entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
@@ -161,28 +161,28 @@ def mask_token(fields: Fields, special: Special, *texts: str) -> int:
     """The mask token: of config.json, else of the tokenizer's files, else the one spelled like one of `texts`."""
     if fields.config.get("mask_token_id") is not None:
         return fields.token("mask_token_id")
-    found = special.id_of("mask_token", *texts)
-    if found is None:
+    mask = special.id_of("mask_token", *texts)
+    if mask is None:
         spelled = f", nor is there a token {' or '.join(map(repr, texts))}" if texts else ""
         raise ModelError(
             f"{fields.family}: which token is the mask is said neither in config.json (mask_token_id) nor in "
             f"tokenizer_config.json (mask_token){spelled}; add mask_token_id to config.json"
         )
-    return found
+    return mask
 
 
 def end_token(fields: Fields, special: Special) -> int | None:
     """The end token: the one in config.json; of several there, the tokenizer's."""
-    said = fields.config.get("eos_token_id")
-    if said is not None and not isinstance(said, list):
+    eos = fields.config.get("eos_token_id")
+    if eos is not None and not isinstance(eos, list):
         return fields.token("eos_token_id")
-    found = special.id_of("eos_token")
-    if isinstance(said, list) and found not in cast("list[object]", said):
+    end = special.id_of("eos_token")
+    if isinstance(eos, list) and end not in cast("list[object]", eos):
         raise ModelError(
-            f"{fields.family}: eos_token_id = {said!r:.80} names several tokens, and eos_token in "
+            f"{fields.family}: eos_token_id = {eos!r:.80} names several tokens, and eos_token in "
             "tokenizer_config.json is none of them; name one"
         )
-    return found
+    return end
 
 
 def optional_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:

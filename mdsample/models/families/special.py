@@ -37,7 +37,7 @@ def read_special(folder: Path) -> Special:
     `tokenizer.json` gives the ids; the roles come from `tokenizer_config.json`, else from `special_tokens_map.json`.
     Raises `ModelError` if one of them is not valid JSON.
     """
-    said = read_object(folder / "tokenizer_config.json")
+    config = read_object(folder / "tokenizer_config.json")
     ids: dict[str, int] = {}
     listed = read_object(folder / "tokenizer.json", LONGEST_TOKENIZER).get("added_tokens")
     for entry in cast("list[object]", listed) if isinstance(listed, list) else []:
@@ -46,7 +46,7 @@ def read_special(folder: Path) -> Special:
         if isinstance(text, str) and type(number) is int:
             ids[text] = number
     # older files keep the added tokens here
-    decoder = said.get("added_tokens_decoder")
+    decoder = config.get("added_tokens_decoder")
     for number, entry in cast("dict[str, object]", decoder).items() if isinstance(decoder, dict) else ():
         text = _text(entry)
         if text is not None and number.isdecimal() and len(number) < 20:
@@ -69,5 +69,5 @@ def _text(value: object) -> str | None:
 
 def read_object(path: Path, most: int = MOST) -> dict[str, object]:
     """The JSON object in a file, empty if there is no such file or no object in it; `ModelError` if it is not JSON."""
-    found = read_json(path, most)
-    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    value = read_json(path, most)
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}

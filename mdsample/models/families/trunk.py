@@ -15,14 +15,14 @@ LARGEST, HUGE, LAYERS, EXPERTS = 2**40, 1e30, 1000, 100_000
 
 
 @attrs.frozen
-class Whole:
+class Single:
     """A tensor that is stored as it is."""
 
     name: str
 
 
 @attrs.frozen
-class Rows:
+class Slice:
     """Rows `start` to `stop` of a stored tensor that holds several of ours (a fused query-key-value)."""
 
     name: str
@@ -38,7 +38,7 @@ class Stack:
 
 
 #: where a tensor of ours is found in a checkpoint
-Source = Whole | Rows | Stack
+Source = Single | Slice | Stack
 
 
 @attrs.frozen(kw_only=True)
@@ -220,11 +220,11 @@ class Fields:
 
     def only(self, name: str, *implemented: object) -> None:
         """The field must have one of the implemented values; the first stands for an absent field."""
-        found = self.config.get(name, implemented[0])
+        given = self.config.get(name, implemented[0])
         # 1 == True in Python, and 'block_group_size: true' is not what anyone means
-        if not any(found == value and type(found) is type(value) for value in implemented):
+        if not any(given == value and type(given) is type(value) for value in implemented):
             wanted = " or ".join(repr(value) for value in implemented)
-            raise ModelError(f"{self.family}: {name} = {found!r:.80} is not implemented; {wanted} is")
+            raise ModelError(f"{self.family}: {name} = {given!r:.80} is not implemented; {wanted} is")
 
     def count(self, name: str, most: int = LARGEST) -> int:
         """A positive whole number, at most `most`."""
