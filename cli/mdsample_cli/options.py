@@ -33,6 +33,14 @@ Dtype = Annotated[
     str | None, Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.")
 ]
 Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]
+Rows = Annotated[
+    str | None,
+    Option(
+        *("--input", "-i"),
+        metavar="FILE",
+        help="JSON lines (fields by name, id; other keys go into the record) or a prompt a line; - is stdin.",
+    ),
+]
 Records = Annotated[
     Path | None,
     Option("--output", "-o", metavar="FILE", help="Append one JSON line per row as it finishes; run again to resume."),
@@ -47,7 +55,7 @@ Seed = Annotated[int, Option(metavar="N", help="Seed; with the ids of the rows i
 BatchSize = Annotated[
     int, Option(metavar="N", min=1, help="Rows in one forward pass; changes the time, never the results.")
 ]
-Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout.")]
+Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout, in the input's order.")]
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ from typer import Option
 from mdsample_cli.errors import UsageError
 from mdsample_cli.files import text_or_file
 from mdsample_cli.groups import OptionGroup
-from mdsample_cli.options import MODEL
+from mdsample_cli.options import MODEL, ModelOptions
 
 if TYPE_CHECKING:
     from mdsample.tasks.catalog import Task
@@ -24,6 +24,16 @@ MODELS = {
     "sudoku": "tiny-sudoku",
     "sudoku-hard": "tiny-sudoku",
 }
+#: one model for a task
+TaskModel = Annotated[
+    str | None,
+    Option(
+        *("--model", "-m"),
+        metavar="NAME",
+        help=f"Default: the task's own, or {MODEL}.",
+        rich_help_panel=ModelOptions.panel,
+    ),
+]
 
 
 def default_model(task: Task) -> str:

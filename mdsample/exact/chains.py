@@ -83,10 +83,9 @@ def MarkovChain(
     transition: ArrayLike,
     length: int,
     *,
-    name: str = "markov",
     slots: Mapping[str, int] | None = None,
     given: Mapping[int, int] | None = None,
 ) -> HiddenMarkov:
     """A Markov chain over tokens: a hidden Markov model whose states show. `initial [V]`, `transition [V, V]`."""
-    tokens = distribution(initial, f"{name}: initial", 1)
-    return HiddenMarkov(tokens, transition, np.eye(len(tokens)), length, name=name, slots=slots, given=given)
+    tokens = distribution(initial, "markov: initial", 1)
+    return HiddenMarkov(tokens, transition, np.eye(len(tokens)), length, name="markov", slots=slots, given=given)

@@ -110,7 +110,10 @@ def test_a_model_without_a_chat_template_answers_each_message_by_itself(talk: An
     ("options", "told"),
     [
         (["--system", "Be brief."], "tiny-gsm has no chat template, so no place for a system message; leave it out"),
-        (["-t", "{a}{b}{answer:2}"], "a message fills the one field of a template, but this one has: a, b; give "),
+        (
+            ["-t", "{a}{b}{answer:2}"],
+            "a message fills the one field of a template, but this one has: a, b; give --template '{prompt}",
+        ),
         (["-o", "-"], "--output keeps a transcript, and stdout shows the conversation; give a file"),
         (["-p", "med+"], "expected"),
         (["-o", "/absent/x"], "--output: cannot write /absent/x: there is no such folder"),

@@ -13,7 +13,7 @@ from mdsample_cli import options
 from mdsample_cli.errors import UsageError
 from mdsample_cli.files import require_distinct
 from mdsample_cli.groups import Without, grouped
-from mdsample_cli.task_option import TaskOptions, default_model
+from mdsample_cli.task_option import TaskModel, TaskOptions, default_model
 
 if TYPE_CHECKING:
     from mdsample.evaluation.calibrate import Kind, Loss, Trial
@@ -26,16 +26,7 @@ def calibrate(
     *,
     task: TaskOptions,
     template: options.TemplateOptions,
-    model: Annotated[
-        str | None,
-        Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="Default: the task's own, or tiny-gsm.",
-            rich_help_panel=options.ModelOptions.panel,
-        ),
-    ] = None,
+    model: TaskModel = None,
     runtime: Annotated[options.ModelOptions, Without("model")],
     policy: Annotated[
         str, Argument(metavar="POLICY", help="Its text with ? for the number to be found, as in 'med(?)'.")

@@ -44,11 +44,10 @@ def convert(
             "bits_per_weight": round(copy.bits_per_weight, 3),
         }
         typer.echo(line(record))
-        return
-    rows = [
-        ("folder", str(copy.folder)),
-        ("stored", f"{size_text(copy.bytes)}, {copy.bits_per_weight:.2f} bits a weight"),
-        ("packed", f"{copy.packed:,} of {copy.parameters:,} weights, {copy.packing}"),
-        ("run it", f"mdsample run --model {copy.folder}"),
-    ]
-    render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
+    else:
+        render.report(
+            ("folder", str(copy.folder)),
+            ("stored", f"{size_text(copy.bytes)}, {copy.bits_per_weight:.2f} bits a weight"),
+            ("packed", f"{copy.packed:,} of {copy.parameters:,} weights, {copy.packing}"),
+            ("run it", f"mdsample run --model {copy.folder}"),
+        )

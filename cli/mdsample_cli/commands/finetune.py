@@ -104,14 +104,13 @@ def finetune(
         counts = {"examples": len(data_read.examples), "left_out": len(data_read.faults)}
         typer.echo(line({**counts, **trained.record()}))
         return
-    rows = [
+    render.report(
         ("folder", str(trained.folder)),
         ("examples", f"{len(data_read.examples)}, {trained.steps} steps, {trained.seconds:.0f} s"),
         ("trained", f"{trained.trained:,} of {trained.parameters:,} weights"),
         ("loss", f"{trained.first_loss:.4f} in the first tenth, {trained.last_loss:.4f} in the last, nats a token"),
         ("run it", f"mdsample run --model {trained.folder}"),
-    ]
-    render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
+    )
 
 
 def _forms(pairs: Sequence[str]) -> dict[str, str]:

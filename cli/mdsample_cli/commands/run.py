@@ -29,25 +29,15 @@ def run(
     fill: options.FillOptions,
     model: options.ModelOptions,
     prompt: options.Prompt = None,
-    input: Annotated[
-        str | None,
-        Option(
-            *("--input", "-i"),
-            metavar="FILE",
-            help="JSON lines (fields by name, id; other keys are carried into the record) or one prompt a line; - is "
-            "stdin.",
-        ),
-    ] = None,
+    input: options.Rows = None,
     output: options.Records = None,
-    json: Annotated[
-        bool, Option("--json", metavar="", help="One JSON object a line on stdout, in the input's order.")
-    ] = False,
-    live: Annotated[
-        bool, Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
-    ] = False,
+    json: options.Json = False,
     trace: Annotated[
         Path | None, Option(metavar="FILE", help="Record every commit, for `mdsample replay` and `judge`.")
     ] = None,
+    live: Annotated[
+        bool, Option("--live", metavar="", help="Watch the canvas fill (one prompt, on a terminal).")
+    ] = False,
     watch: Annotated[
         str | None, Option(metavar="SLOT", help="Log a slot's entropy and best text after every forward pass.")
     ] = None,

@@ -31,7 +31,7 @@ def score(
     fill: options.FillOptions,
     model: Annotated[options.ModelOptions, Without("compile")],
     prompt: options.Prompt = None,
-    input: Annotated[str | None, Option("--input", "-i", metavar="FILE", help="Rows, as for run; - is stdin.")] = None,
+    input: options.Rows = None,
     choices: Annotated[
         str | None, Option(metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too.")
     ] = None,

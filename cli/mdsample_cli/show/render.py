@@ -96,6 +96,11 @@ def listing(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     return grid
 
 
+def report(*rows: tuple[str, str]) -> None:
+    """Prints what became of a job, labels on the left."""
+    show(console(), listing((label, plain(text)) for label, text in rows))
+
+
 def entries(menu: Iterable[Entry]) -> Table:
     """Lines of the menu: how each is written, and what it does."""
     grid = Table.grid(padding=(0, 2), expand=True)
