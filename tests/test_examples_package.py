@@ -110,6 +110,6 @@ def test_built_in_names_read_no_entry_points(monkeypatch: pytest.MonkeyPatch) ->
     def scanned(**_: Any) -> Any:
         raise AssertionError("entry points were read")
 
-    monkeypatch.setattr("mdsample.policy.installed.entry_points", scanned)
+    monkeypatch.setattr("importlib.metadata.entry_points", scanned)
     mdsample.parse("med(0.3)+early-exit")
     from_toml("policy = 'med'")

@@ -33,14 +33,6 @@ Dtype = Annotated[
     str | None, Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.")
 ]
 Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]
-Rows = Annotated[
-    str | None,
-    Option(
-        *("--input", "-i"),
-        metavar="FILE",
-        help="JSON lines (fields by name, id; other keys go into the record) or a prompt a line; - is stdin.",
-    ),
-]
 Records = Annotated[
     Path | None,
     Option("--output", "-o", metavar="FILE", help="Append one JSON line per row as it finishes; run again to resume."),
@@ -161,11 +153,20 @@ class TemplateOptions(OptionGroup):
 
 
 @attrs.frozen(kw_only=True)
-class FillOptions(OptionGroup):
-    """Texts of slots that are given rather than sampled."""
+class InputOptions(OptionGroup):
+    """Rows, and texts of slots that are given rather than sampled."""
 
-    panel: ClassVar = "Template"
+    panel: ClassVar = "Input"
 
+    input: Annotated[
+        str | None,
+        Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="JSON lines (fields by name, id; other keys go into the record) or a prompt a line; - is stdin.",
+        ),
+    ] = None
     fill: Annotated[
         list[str] | None,
         Option(
@@ -188,20 +189,20 @@ class FillOptions(OptionGroup):
         """Slot to key of a row."""
         return _by_slot(self.fill_from, "--fill-from")
 
-    def check(self, input: str | None) -> None:
+    def check(self) -> None:
         """Refuses options that contradict each other, or need rows where there are none."""
-        if self.from_rows and input is None:
+        if self.from_rows and self.input is None:
             raise UsageError("--fill-from takes keys of the rows of --input; give one, or say --fill SLOT=TEXT")
         if both := sorted(self.in_every_row.keys() & self.from_rows.keys()):
             raise UsageError(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
 
-    def read(
-        self, input: str, template: Template, choices: str | None = None, expected: str | None = None
-    ) -> list[Request]:
-        """The rows of a file, or of standard input for `-`; the keywords as for `read_requests`."""
+    def read(self, template: Template, choices: str | None = None, expected: str | None = None) -> list[Request] | None:
+        """The rows of --input, `None` without; the keywords as for `read_requests`."""
         from mdsample.jobs.records import read_requests
 
-        requests = read_requests(read_bytes(input), template, input, self.from_rows, choices, expected)
+        if self.input is None:
+            return None
+        requests = read_requests(read_bytes(self.input), template, self.input, self.from_rows, choices, expected)
         if not self.fill:
             return requests
         return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]

@@ -6,9 +6,8 @@ and `choose`, a `Chooser`. Of a backend without them it is known only that it wo
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -16,6 +15,9 @@ from mdsample.backend.load import choose_backend, entries, imported, missing
 from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
 from mdsample.models.inspect import Facts
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @attrs.frozen
@@ -129,6 +131,6 @@ def _run(facts: Facts, entry: EntryPoint, setup: Setup) -> Run:
 def _beside(entry: EntryPoint, function: str) -> Any:
     """A function of the module that a backend's entry point names; `None` if it has none of this name."""
     try:
-        return EntryPoint(entry.name, f"{entry.module}:{function}", entry.group).load()
+        return type(entry)(entry.name, f"{entry.module}:{function}", entry.group).load()
     except AttributeError:
         return None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mdsample.backend.setup import DEFAULT, Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.find import embedded_models, find, name_text
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: entry points `name = "module:function"`; the function is an `Opener`
 GROUP = "mdsample.backends"
@@ -92,6 +94,9 @@ def backends() -> list[str]:
 
 def entries() -> dict[str, EntryPoint]:
     """Entry points of the installed backends by name."""
+    # imported here: it takes as long to import as half of the library
+    from importlib.metadata import EntryPoint, entry_points
+
     # the reference backend is there even when the package runs from a source tree that was never installed
     own = EntryPoint("reference", "mdsample.backend.reference.backend:open_model", GROUP)
     return {own.name: own} | {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -11,13 +11,15 @@ Entry points are read where a name is not built in, and for the menu; importing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from mdsample.errors import SpecError
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.presets import PRESETS
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "mdsample.parts"
 #: what a name in policy text stands for: a part's class, or a preset, a function that returns a `Policy`
@@ -43,6 +45,9 @@ def by_name(parts: Parts) -> dict[str, Maker]:
 
 def installed() -> dict[str, EntryPoint]:
     """Entry points of installed packages by name, not loaded; `SpecError` for a name that is taken."""
+    # imported here: it takes as long to import as half of the library
+    from importlib.metadata import entry_points
+
     named: dict[str, EntryPoint] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if entry.name in PARTS or entry.name in PRESETS:

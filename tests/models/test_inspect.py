@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +284,7 @@ def test_offline_the_cache_is_looked_at_and_nothing_is_asked(server: Hub, monkey
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     found = tuple(EntryPoint(name, value, GROUP) for name, value in entries.items())
-    monkeypatch.setattr(loading, "entry_points", lambda *, group: found)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: found)  # pyright: ignore[reportUnknownLambdaType]
 
 
 def silent(folder: Path, *, device: str | None, dtype: str | None) -> Denoiser:
@@ -316,7 +316,7 @@ def test_backends(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    [entry] = (entry for entry in loading.entry_points(group=GROUP) if entry.name == "torch")
+    [entry] = (entry for entry in entry_points(group=GROUP) if entry.name == "torch")
     assert entry.dist is not None
 
     def load(self: EntryPoint) -> Callable[..., Denoiser]:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import processors
 
-from mdsample.backend import load as loading
 from mdsample.backend.load import GROUP, backends, choose_backend, load
 from mdsample.backend.reference.backend import ReferenceDenoiser, open_model
 from mdsample.backend.setup import Setup
@@ -253,7 +252,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
         assert group == "mdsample.backends"
         return found
 
-    monkeypatch.setattr(loading, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
 
 
 def open_elsewhere(folder: Path, setup: Setup) -> Denoiser:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 from typer import Option
 
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 def run(
     policy: options.PolicyOptions,
     template: options.TemplateOptions,
-    fill: options.FillOptions,
+    rows: options.InputOptions,
     model: options.ModelOptions,
     prompt: options.Prompt = None,
-    input: options.Rows = None,
     output: options.Records = None,
     json: options.Json = False,
     trace: Annotated[
@@ -52,16 +52,16 @@ def run(
 
     Exit code 1 if a row of the input could not be answered; its record says why.
     """
-    if prompt is None and input is None and files.is_piped(policy.policy_file, template.template):
-        input = "-"
-    if prompt is not None and input is not None:
+    if prompt is None and rows.input is None and files.is_piped(policy.policy_file, template.template):
+        rows = attrs.evolve(rows, input="-")
+    if prompt is not None and rows.input is not None:
         raise UsageError("a PROMPT and --input are two inputs; give one of them")
-    if live and input is not None:
+    if live and rows.input is not None:
         raise UsageError("--live shows one prompt; leave out --input, or --live")
-    fill.check(input)
-    if expect_from is not None and input is None:
+    rows.check()
+    if expect_from is not None and rows.input is None:
         raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
-    require_distinct(input=input, output=output, trace=trace)
+    require_distinct(input=rows.input, output=output, trace=trace)
     if trace is not None:
         _require_new_trace(trace)
     from mdsample.jobs.job import Job
@@ -72,17 +72,15 @@ def run(
     layout, denoiser = template.open_with(model)
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch)
-    layout.check_given(fill.in_every_row | fill.from_rows)
-    if input is None:
-        requests = [job.request(prompt, fill.in_every_row)]
-    else:
-        requests = fill.read(input, layout, expected=expect_from)
+    layout.check_given(rows.in_every_row | rows.from_rows)
+    many = rows.read(layout, expected=expect_from)
+    requests = [job.request(prompt, rows.in_every_row)] if many is None else many
     try:
         label = default_text(layout) if chosen is None else policy.label(chosen)
-        screen = _run(job, label, requests, input is not None, output, json, live, trace)
+        screen = _run(job, label, requests, many is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None
-    if input is not None:
+    if many is not None:
         typer.echo(screen.summary(), err=True)
     return 1 if screen.failed else 0
 

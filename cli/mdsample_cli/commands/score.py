@@ -28,10 +28,9 @@ _BAR = 24
 @grouped
 def score(
     template: options.TemplateOptions,
-    fill: options.FillOptions,
+    rows: options.InputOptions,
     model: Annotated[options.ModelOptions, Without("compile")],
     prompt: options.Prompt = None,
-    input: options.Rows = None,
     choices: Annotated[
         str | None, Option(metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too.")
     ] = None,
@@ -65,31 +64,31 @@ def score(
         raise UsageError(f"--order is that of the chain rule; with --method {method} leave it out")
     if method != "bound" and samples != SAMPLES:
         raise UsageError(f"--samples are those of the bound; with --method {method} leave it out")
-    if (prompt is None) == (input is None):
+    if (prompt is None) == (rows.input is None):
         raise UsageError("give a PROMPT, or --input with rows; one of them")
     if (choices is None) == (choices_from is None):
         raise UsageError("give --choices, or --choices-from with a key of the rows; one of them")
-    if choices_from is not None and input is None:
+    if choices_from is not None and rows.input is None:
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
-    fill.check(input)
+    rows.check()
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
     layout, denoiser = template.open_with(model)
-    layout.check_given({slot: ""} | fill.in_every_row | fill.from_rows)
-    requests = _requests(layout, fill, prompt, input, choices, choices_from)
+    layout.check_given({slot: ""} | rows.in_every_row | rows.from_rows)
+    requests = _requests(layout, rows, prompt, choices, choices_from)
     out, failed = render.console(), False
     for request, scores in _scored(denoiser, layout, requests, slot, how, batch_size):
         if isinstance(scores, str):
-            if input is None:
+            if rows.input is None:
                 raise UsageError(scores)
             failed = True
             typer.echo(line({"id": request.id, "error": scores}) if json else f"{request.id}: {scores}", err=not json)
         elif json:
             print(line(_record(denoiser, layout, request, scores, str(how), seed)), flush=True)
         else:
-            title = "" if input is None else f"{request.id}\n"
+            title = "" if rows.input is None else f"{request.id}\n"
             render.show(
                 out,
                 title
@@ -101,19 +100,17 @@ def score(
 
 def _requests(
     layout: Template,
-    fill: options.FillOptions,
+    rows: options.InputOptions,
     prompt: str | None,
-    input: str | None,
     choices: str | None,
     choices_from: str | None,
 ) -> list[Request]:
     """The prompt, or the rows of the input, with the texts to score."""
     from mdsample.jobs.job import request_of
 
-    if input is not None:
-        requests = fill.read(input, layout, choices=choices_from)
-    else:
-        requests = [attrs.evolve(request_of(layout, prompt or ""), given=fill.in_every_row)]
+    requests = rows.read(layout, choices=choices_from)
+    if requests is None:
+        requests = [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
     if choices is None:
         return requests
     return [attrs.evolve(request, choices=tuple(choices.split(","))) for request in requests]
