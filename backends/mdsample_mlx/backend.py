@@ -7,9 +7,8 @@ from typing import final
 
 import mlx.core as mx
 
-from mdsample.backend.installed import Choice, Device
 from mdsample.backend.kv_plan import PerThread
-from mdsample.backend.setup import DEFAULT, Setup
+from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.models.denoiser import About, Denoiser, Query
@@ -98,13 +97,13 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
 
 
 def devices() -> tuple[Device, ...]:
-    """The devices that MLX has here, the default one first; see `mdsample.backend.installed`."""
+    """The devices that MLX has here, the default one first; see `mdsample.backend.setup`."""
     first = choose_device(None)
     return (_device(first), _device(mx.Device(mx.cpu))) if is_gpu(first) else (_device(first),)
 
 
 def choose(stored: str, setup: Setup) -> Choice:
-    """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
+    """Device and dtype as `open_model` takes them; see `mdsample.backend.setup`."""
     where = choose_device(setup.device)
     return Choice(_device(where), choose_dtype(setup.dtype, where, stored), packed=True)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from mdsample.backend.installed import Choice, Device
-from mdsample.backend.setup import DEFAULT, Setup
+from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.models.describe import describe
 from mdsample.models.families import family_of, read_fields
+from mdsample.models.files import Files
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_device, choose_dtype, free_memory
 from mdsample_torch.trunk import TorchTrunk
@@ -37,7 +37,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
 
 
 def devices() -> tuple[Device, ...]:
-    """The devices that torch has here, the default one first; see `mdsample.backend.installed`."""
+    """The devices that torch has here, the default one first; see `mdsample.backend.setup`."""
     available = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     available += [torch.device("mps")] * torch.backends.mps.is_available()
     available.append(torch.device("cpu"))
@@ -46,9 +46,16 @@ def devices() -> tuple[Device, ...]:
 
 
 def choose(stored: str, setup: Setup) -> Choice:
-    """Device and dtype as `open_model` takes them; see `mdsample.backend.installed`."""
+    """Device and dtype as `open_model` takes them; see `mdsample.backend.setup`."""
     where = choose_device(setup.device)
     return Choice(_device(where), str(choose_dtype(setup.dtype, where, stored)).removeprefix("torch."))
+
+
+def check_other(files: Files) -> None:
+    """Refuses what is no masked language model of transformers; see `mdsample.backend.setup`."""
+    from mdsample_torch.masked_lm import check
+
+    check(files)
 
 
 def _device(device: torch.device) -> Device:

@@ -25,7 +25,7 @@ from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_t
 from mdsample.models.families import read_fields, unsupported
 from mdsample.models.families.special import read_special
 from mdsample.models.families.trunk import Fields
-from mdsample.models.files import FolderFiles
+from mdsample.models.files import Files, FolderFiles
 from mdsample.models.headers import Stored
 from mdsample.models.tokenizer import FileTokenizer, Named
 from mdsample_torch.denoiser import TorchDenoiser
@@ -87,19 +87,14 @@ def open_masked_lm(folder: Path, device: torch.device, setup: Setup) -> TorchDen
             f"the cache {str(setup.cache)!r} is for the families of mdsample; a model that runs through transformers "
             "keeps nothing from look to look, so leave the cache out"
         )
-    kind = str(fields["model_type"])
-    sizes = Fields(kind, {name: getattr(config, name, None) for name in ("vocab_size", "max_position_embeddings")})
-    vocab_size, positions = sizes.count("vocab_size"), sizes.count("max_position_embeddings")
-    tokenizer = FileTokenizer.read(folder, _named(folder, fields, vocab_size, positions))
+    files = FolderFiles(folder)
+    tokenizer, sizes, dtype = _described(files, config)
     card = read_card(folder, _template(tokenizer))
-    stored = read_stored(FolderFiles(folder))
-    refuse_other_types(folder, stored)
-    largest = max(stored.values(), key=lambda tensor: tensor.bytes)
-    chosen = choose_dtype(setup.dtype, device, largest.dtype)
-    _check_memory(folder, stored, chosen, device)
+    chosen, vocab_size = choose_dtype(setup.dtype, device, dtype), sizes.count("vocab_size")
+    _check_memory(folder, read_stored(files), chosen, device)
     encoder = Encoder(_model(folder, config, chosen)).to(device).eval()
-    max_length = positions - (encoder.first or 0)
-    head = _fitted(kind, encoder, device, vocab_size, min(LONG, max_length))
+    max_length = sizes.count("max_position_embeddings") - (encoder.first or 0)
+    head = _fitted(str(fields["model_type"]), encoder, device, vocab_size, min(LONG, max_length))
     return from_module(
         encoder,
         tokenizer,
@@ -109,6 +104,22 @@ def open_masked_lm(folder: Path, device: torch.device, setup: Setup) -> TorchDen
         name=card.name,
         template=card.template,
     )
+
+
+def check(files: Files) -> None:
+    """`ModelError` for a model that `open_masked_lm` refuses for what is known of it before its weights are here."""
+    _described(files, _config(files.folder, read_fields(files.folder)))
+
+
+def _described(files: Files, config: Any) -> tuple[FileTokenizer, Fields, str]:
+    """The tokenizer, the sizes of the model, and the type that most of it is stored in."""
+    folder, fields = files.folder, read_fields(files.folder)
+    names = ("vocab_size", "max_position_embeddings")
+    sizes = Fields(str(fields["model_type"]), {name: getattr(config, name, None) for name in names})
+    tokenizer = FileTokenizer.read(folder, _named(folder, fields, *map(sizes.count, names)))
+    stored = read_stored(files)
+    refuse_other_types(folder, stored)
+    return tokenizer, sizes, max(stored.values(), key=lambda tensor: tensor.bytes).dtype
 
 
 def _config(folder: Path, fields: Mapping[str, object]) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mdsample.backend.setup import DEFAULT, Setup
+from mdsample.backend.setup import DEFAULT, Choice, Chooser, Setup
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
-from mdsample.models.find import embedded_models, find, name_text
+from mdsample.models.fetch import fetch
+from mdsample.models.find import embedded_models, name_text
+from mdsample.models.inspect import Facts
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -58,19 +60,20 @@ def load(
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.models.cache`);
     by default nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which
     takes some seconds for every new shape; results may round otherwise.
-    The hub is asked for JSON, safetensors, `mdsample.toml` and `chat_template.jinja` files only; with
-    `HF_HUB_OFFLINE=1` nothing is asked and its cache alone is used. Raises `ModelError`.
+    Of a model on the hub the facts come first (`mdsample.models.fetch`): what cannot be opened here is refused before a
+    weight is fetched. With `HF_HUB_OFFLINE=1` nothing is asked and the hub's cache alone is used. Raises `ModelError`.
     """
     kept = read_cache(cache) if isinstance(cache, str) else cache
     setup = Setup(device=device, dtype=dtype, cache=kept, compile=compile)
-    opener: Opener = imported(choose_backend(name, backend, setup))
-    source = find(name, revision)
-    if isinstance(source, str):
-        # imported here: it takes longer to import than an embedded model takes to load
-        from mdsample.models.hub import FACTS, WEIGHTS, download
+    entry = choose_backend(name, backend, setup)
+    opener = imported(entry)
 
-        source = download(source, revision, (*FACTS, *WEIGHTS))
-    return opener(source, setup)
+    def check(facts: Facts) -> None:
+        placed = place(facts, entry, setup)
+        if placed is not None and (fault := shortage(*placed)):
+            raise ModelError(f"{facts.name}: {fault}")
+
+    return opener(fetch(name, revision, check, beside(entry, "check_other")), setup)
 
 
 def choose_backend(name: str | Path, backend: str = "auto", setup: Setup = DEFAULT) -> EntryPoint:
@@ -124,3 +127,31 @@ def _remedy(entry: EntryPoint) -> str:
     package = entry.dist
     extra = package is not None and entry.name in (package.metadata.get_all("Provides-Extra") or ())
     return f"pip install '{package.name}[{entry.name}]'" if package and extra else "install what it needs"
+
+
+def place(facts: Facts, entry: EntryPoint, setup: Setup) -> tuple[Choice, int] | None:
+    """Where a backend would put a model, and bytes that the weights take there; `None` if it does not say.
+
+    Raises the `ModelError` of its opener for a device or a dtype that it does not have.
+    """
+    choose: Chooser | None = beside(entry, "choose")
+    if choose is None:
+        return None
+    choice = choose(facts.dtype, setup)
+    return choice, (facts.memory_packed if choice.packed else facts.memory)[choice.dtype]
+
+
+def shortage(choice: Choice, needed: int) -> str:
+    """Why so many bytes of weights do not fit there, and what to do; empty if they do."""
+    available = choice.device.available
+    if available is None or needed <= available:
+        return ""
+    return "too little memory; take a smaller dtype, another device or a smaller model"
+
+
+def beside(entry: EntryPoint, function: str) -> Any:
+    """A function of the module that a backend's entry point names; `None` if it has none of this name."""
+    try:
+        return type(entry)(entry.name, f"{entry.module}:{function}", entry.group).load()
+    except AttributeError:
+        return None

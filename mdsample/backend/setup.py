@@ -1,10 +1,17 @@
-"""Setup: how a model is to run, as `load` and the backends take it."""
+"""Setup: how a model is to run, as `load` and the backends take it, and what a backend says of devices and sizes.
+
+A backend may have three functions beside its opener, in the module that its entry point names: `devices`, a `Lister`,
+`choose`, a `Chooser`, and `check_other`, a `Checker`. Of a backend without them it is known only that it works.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import attrs
 
 from mdsample.models.cache import Cache
+from mdsample.models.files import Files
 
 
 @attrs.frozen(kw_only=True)
@@ -28,3 +35,50 @@ class Setup:
 
 #: all by itself
 DEFAULT = Setup()
+
+
+@attrs.frozen
+class Device:
+    """Something that a backend runs models on."""
+
+    #: as `device=` takes it
+    name: str
+    #: bytes of its memory that can be had now; `None` where nothing tells
+    available: int | None
+    #: what it is, for people
+    about: str = ""
+
+
+@attrs.frozen
+class Choice:
+    """Where a backend would put a model."""
+
+    device: Device
+    #: float32, bfloat16 or float16
+    dtype: str
+    #: whether quantised matrices stay packed in memory
+    packed: bool = False
+
+
+class Lister(Protocol):
+    """A backend's `devices`."""
+
+    def __call__(self) -> tuple[Device, ...]:
+        """The devices there are, the one that is taken by default first."""
+        ...
+
+
+class Chooser(Protocol):
+    """A backend's `choose`."""
+
+    def __call__(self, stored: str, setup: Setup) -> Choice:
+        """What the opener would take for weights `stored` as F32, F16 or BF16; the same `ModelError` as there."""
+        ...
+
+
+class Checker(Protocol):
+    """A backend's `check_other`."""
+
+    def __call__(self, files: Files) -> None:
+        """`ModelError` for a model of none of our families that the opener would refuse; weights are elsewhere yet."""
+        ...

@@ -18,7 +18,7 @@ from mdsample.errors import ModelError
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint, size_text
 from mdsample.models.families import read_config, read_fields
-from mdsample.models.find import find
+from mdsample.models.fetch import fetch
 from mdsample.models.headers import SIZES
 from mdsample.models.pieces import read_piece
 from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
@@ -91,7 +91,7 @@ def convert(
         )
     packing, target = Packing(bits, group_size), Path(out).expanduser()
     require_new(target)
-    folder = _folder(name, revision)
+    folder = fetch(name, revision)
     checkpoint = open_checkpoint(folder, read_config(folder))
     tensors = _tensors(checkpoint, packing)
     if not any(tensor.packed for tensor in tensors):
@@ -105,16 +105,6 @@ def convert(
         _write_rest(folder, part, name, revision, packing)
     packed = sum(int(np.prod(tensor.piece.shape)) for tensor in tensors if tensor.packed)
     return Converted(folder=target, packing=packing, bytes=needed, parameters=checkpoint.parameters, packed=packed)
-
-
-def _folder(name: str | Path, revision: str | None) -> Path:
-    source = find(name, revision)
-    if isinstance(source, Path):
-        return source
-    # imported here, as in `load`
-    from mdsample.models.hub import FACTS, WEIGHTS, download
-
-    return download(source, revision, (*FACTS, *WEIGHTS))
 
 
 def _tensors(checkpoint: Checkpoint, packing: Packing) -> list[_Tensor]:

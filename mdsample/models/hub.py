@@ -15,7 +15,6 @@ from mdsample.models.files import CARD, Files, FolderFiles
 
 #: what says what a model is
 FACTS = ("*.json", CARD, "chat_template.jinja")
-WEIGHTS = ("*.safetensors",)
 
 _HEAD = 1 << 17  # bytes fetched at first; most headers are shorter
 _PATIENCE = 30  # seconds without an answer

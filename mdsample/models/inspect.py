@@ -81,7 +81,11 @@ def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
     are; with `HF_HUB_OFFLINE=1` the cache alone is used. Raises `ModelError` as `load` does, but for weights that are
     not finite and for too little memory.
     """
-    files = _files(name, revision)
+    return facts_of(_files(name, revision))
+
+
+def facts_of(files: Files) -> Facts:
+    """The facts of a model by its files."""
     trunk, card = read_config(files.folder), read_card(files.folder)
     # imported here: it takes longer to import than all the rest of the library
     from mdsample.models.tokenizer import FileTokenizer

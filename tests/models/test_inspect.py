@@ -6,11 +6,13 @@ import json
 import math
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -24,12 +26,12 @@ from hypothesis import strategies as st
 from published import PUBLISHED
 
 import mdsample
-from mdsample.backend import installed
 from mdsample.backend import load as loading
-from mdsample.backend.installed import Backend, Choice, Device, Run, installed_backends, runs
+from mdsample.backend.installed import Backend, Run, installed_backends, runs
 from mdsample.backend.load import GROUP
+from mdsample.backend.reference import backend as reference
 from mdsample.backend.reference.backend import open_model
-from mdsample.backend.setup import Setup
+from mdsample.backend.setup import Choice, Device, Setup
 from mdsample.errors import ModelError
 from mdsample.models import find, hub
 from mdsample.models.denoiser import Denoiser
@@ -165,8 +167,10 @@ class Hub:
     """A hub on this machine: what it serves, and what was asked of it."""
 
     folder: Path
-    #: bytes of weights that were sent
+    #: bytes of weights that were sent in parts
     sent: int = 0
+    #: files of weights that were asked for whole
+    whole: set[str] = attrs.field(factory=set[str])
     #: whether parts of files can be had
     ranges: bool = True
     commit: str = "0123456789abcdef0123456789abcdef01234567"
@@ -184,9 +188,9 @@ class Hub:
             return 404, b"", {"X-Error-Code": "RepoNotFound"}
         file = self.folder / path.rsplit("/", 1)[1]
         headers = {"X-Repo-Commit": self.commit, "ETag": f'"{file.name}"'}
-        if file.suffix != ".safetensors":
+        if part is None:
+            self.whole |= {file.name} if file.suffix == ".safetensors" else set()
             return 200, file.read_bytes(), headers
-        assert part is not None, "weights are asked for in parts only"
         first, last = map(int, part.removeprefix("bytes=").split("-"))
         with file.open("rb") as opened:
             opened.seek(first)
@@ -267,6 +271,66 @@ def test_damage_on_the_hub_and_other_failures_are_one_line(server: Hub, monkeypa
         mdsample.inspect("org/tiny")
 
 
+def test_of_a_model_on_the_hub_only_what_it_needs_is_fetched(server: Hub, tmp_path: Path) -> None:
+    folder = write_family(server.folder, "llada2_moe", shards=3)
+    for name in ("consolidated.safetensors", "modeling.py", "pytorch_model.bin", "a.md"):
+        (folder / name).write_bytes(b"?")
+    model = mdsample.load("org/tiny", backend="reference")
+    assert server.whole == {file.name for file in mdsample.inspect(folder).files}
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*") if not path.is_dir()}
+    assert not fetched & {"consolidated.safetensors", "modeling.py", "pytorch_model.bin", "a.md"}
+    same = {"policy": "med", "template": "{prompt}{answer:4}"}
+    here = mdsample.sample(mdsample.load(folder, backend="reference"), "Ann", **same)
+    assert mdsample.sample(model, "Ann", **same).tokens.tolist() == here.tokens.tolist()
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: change_config(folder, model_type="wedlm"), "has model_type 'wedlm'; supported: "),
+        (lambda folder: change_config(folder, n_layers=3), "the weights in .* do not fit config.json"),
+        (lambda folder: change_config(folder, mask_token_id=310), "the mask token is 310 by config.json"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "holds no tokenizer.json"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% if"), "the chat template in "),
+        (lambda folder: (folder / SINGLE).rename(folder / "pytorch_model.bin"), "holds pickled weights only"),
+        (lambda folder: (folder / "mdsample.toml").write_text("x = 1"), "unknown key 'x'"),
+    ],
+)  # fmt: skip
+def test_nothing_but_facts_is_asked_for_before_a_refusal(
+    damage: Callable[[Path], object], told: str, backend: str, server: Hub, tmp_path: Path
+) -> None:
+    if backend == "torch":
+        pytest.importorskip("torch")
+    damage(write_checkpoint(server.folder))
+    with pytest.raises(ModelError, match=told):
+        mdsample.load("org/tiny", backend=backend)
+    assert not server.whole and not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_what_does_not_fit_is_refused_before_a_weight_is_fetched(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(server.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "available_memory", lambda: 1000)
+        with pytest.raises(ModelError, match=r"^org/tiny: too little memory; take a smaller dtype"):
+            mdsample.load("org/tiny", backend="reference")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
+        with pytest.raises(
+            ModelError, match=r"would take [\d.]+ KiB more, but 0.0 KiB are free there; free some, or set"
+        ):
+            mdsample.load("org/tiny", backend="reference")
+    assert not server.whole
+    mdsample.load("org/tiny", backend="reference")
+    assert server.whole == {SINGLE}
+
+
 def test_offline_the_cache_is_looked_at_and_nothing_is_asked(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     write_checkpoint(server.folder)
     facts = mdsample.inspect("org/tiny")
@@ -334,7 +398,7 @@ def test_memory_decides(monkeypatch: pytest.MonkeyPatch, tiny: Facts) -> None:
     def beside(*_: object) -> object:
         return choose
 
-    monkeypatch.setattr(installed, "_beside", beside)
+    monkeypatch.setattr(loading, "beside", beside)
     available: int | None
     for available, fits in ((tiny.memory["bfloat16"], True), (tiny.memory["bfloat16"] - 1, False), (None, True)):
         [run] = runs(tiny, "tiny", "reference", device="cuda")

@@ -348,34 +348,6 @@ class TestLoad:
         with pytest.raises(ModelError, match="the reference backend computes in float32 only, not in 'bfloat16'"):
             load(folder, "reference", dtype="bfloat16")
 
-    def test_the_hub_is_asked_for_data_only(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked: list[tuple[Any, ...]] = []
-
-        def snapshot_download(*args: Any, **kwargs: Any) -> str:
-            asked.append((args, kwargs))
-            return str(folder)
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        assert load("some-org/some.model", revision="v2").vocab_size == 320
-        ((args, kwargs),) = asked
-        assert args == ("some-org/some.model",) and kwargs["revision"] == "v2"
-        wanted = list(
-            huggingface_hub.utils.filter_repo_objects(
-                [
-                    "config.json",
-                    "model-1.safetensors",
-                    "mdsample.toml",
-                    "x.py",
-                    "model.bin",
-                    "onnx/config.json",
-                    "a.md",
-                ],
-                allow_patterns=kwargs["allow_patterns"],
-                ignore_patterns=kwargs["ignore_patterns"],
-            )
-        )
-        assert wanted == ["config.json", "model-1.safetensors", "mdsample.toml"]
-
     @pytest.mark.parametrize(
         ("error", "reason"),
         [

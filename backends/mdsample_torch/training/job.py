@@ -19,24 +19,12 @@ from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint, Packed
 from mdsample.models.convert import copy_rest
-from mdsample.models.find import find
 from mdsample_torch.trainable import TrainableTrunk
 from mdsample_torch.training.settings import Report, Settings
 
 CHECKPOINTS, LOSSES = "checkpoints", "loss.jsonl"
 _JOB, _REPORT = "job.json", "report.json"
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-
-
-def source_folder(name: str | Path, revision: str | None) -> Path:
-    """The model's folder; of a model on the hub, once it is downloaded."""
-    source = find(name, revision)
-    if isinstance(source, Path):
-        return source
-    # imported here, as in `load`
-    from mdsample.models.hub import FACTS, WEIGHTS, download
-
-    return download(source, revision, (*FACTS, *WEIGHTS))
 
 
 def lock(out: Path) -> Lock:

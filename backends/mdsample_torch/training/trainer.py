@@ -26,6 +26,7 @@ from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint, Packed, open_checkpoint
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.fetch import fetch
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
 from mdsample_torch.training.job import (
@@ -33,7 +34,6 @@ from mdsample_torch.training.job import (
     LOSSES,
     begin,
     lock,
-    source_folder,
     until,
     write_model,
     write_report,
@@ -70,7 +70,7 @@ def finetune(
     settings = settings or Settings()
     if not examples:
         raise FinetuneError("there are no examples to train on")
-    source = source_folder(name, revision)
+    source = fetch(name, revision)
     checkpoint = open_checkpoint(source, read_config(source))
     if any(isinstance(piece, Packed) for pieces in checkpoint.pieces.values() for piece in pieces):
         raise FinetuneError(f"{source.name} is quantised, which cannot be trained; take the model it was made from")

@@ -7,11 +7,10 @@ from typing import final
 
 import numpy as np
 
-from mdsample.backend.installed import Choice, Device
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
-from mdsample.backend.setup import DEFAULT, Setup
+from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import available_memory
@@ -57,12 +56,12 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
 
 
 def devices() -> tuple[Device, ...]:
-    """The one device there is; see `mdsample.backend.installed`."""
+    """The one device there is; see `mdsample.backend.setup`."""
     return (Device("cpu", available_memory()),)
 
 
 def choose(stored: str, setup: Setup) -> Choice:
-    """The one device and the one dtype there is; see `mdsample.backend.installed`."""
+    """The one device and the one dtype there is; see `mdsample.backend.setup`."""
     _refuse(setup)
     return Choice(devices()[0], "float32")
 
