@@ -29,7 +29,7 @@ from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
 from mdsample_cli.commands.traces import traces
-from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.errors import Interrupted, UsageError, told
 
 _INTERRUPTED = 130
 
@@ -111,5 +111,5 @@ def _pipe_closed() -> int:
 def _failed(message: str, code: int) -> int:
     # https://no-color.org; rich heeds it by itself
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
-    typer.echo(message, err=True)
+    typer.echo(told(message), err=True)
     return code

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from mdsample.core.files import Growing
+from mdsample.core.files import Growing, read_whole
 from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, finite, line, parsed
 
@@ -64,7 +64,7 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     other problems.
     """
     try:
-        found = _read(path, path.read_bytes())
+        found = _read(path, read_whole(path))
     except OSError as fault:
         raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
     if len(found) != 1:
