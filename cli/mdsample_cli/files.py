@@ -26,6 +26,8 @@ def read_bytes(path: str) -> bytes:
     """A file's bytes, or standard input's for `-`."""
     if not path:
         raise UsageError("the name of a file is empty; give one, or - for standard input")
+    if path == "-" and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UsageError("there is no standard input to read; give the name of a file")
     from mdsample.core.files import read_whole
 
     try:
