@@ -18,10 +18,25 @@
     └── LawTooLarge         an exact law with more branches than the limit
 
 Each message says what was wrong, what was found and what to do. Something that cannot be meant at all (a float where an
-array of bools belongs) is a `TypeError`.
+array of bools belongs) is a `TypeError`; a setting or an argument out of its range is a plain `ValueError`.
 """
 
 from __future__ import annotations
+
+
+def pointed(message: str, line: str, column: int) -> str:
+    """A message, and under it the line that it is about, with a caret at a column."""
+    # one column per character, so that the caret stands where it should
+    seen = "".join(c if c.isprintable() else " " for c in line)
+    return f"{message}\n  {seen}\n  {' ' * column}^"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """How a value looks, for a message; some cannot be looked at, or are nested too deeply."""
+    try:
+        return f"{value!r:.{most}}"
+    except Exception:
+        return f"a value of type {type(value).__name__}"
 
 
 class MdsampleError(ValueError):
@@ -44,11 +59,7 @@ class SpecError(MdsampleError):
 
     def __str__(self) -> str:
         """The message, the text, the caret."""
-        if self.column is None:
-            return self.message
-        # one column per character, so that the caret stands where it should
-        shown = "".join(c if c.isprintable() else " " for c in self.text)
-        return f"{self.message}\n  {shown}\n  {' ' * self.column}^"
+        return self.message if self.column is None else pointed(self.message, self.text, self.column)
 
 
 class PolicyError(MdsampleError):

@@ -16,6 +16,8 @@ from mdsample_cli.errors import UsageError
 
 #: seconds that a silent pipe is given
 _PATIENCE = 1.0
+#: what a picture begins with
+_PICTURES = (b"\x89PNG", b"<?xml", b"<svg", b"%PDF")
 #: what options call standard input
 _STDIN = frozenset(("-", "@-", "/dev/stdin", "@/dev/stdin"))
 
@@ -24,8 +26,12 @@ def read_bytes(path: str) -> bytes:
     """A file's bytes, or standard input's for `-`."""
     if not path:
         raise UsageError("the name of a file is empty; give one, or - for standard input")
+    if path == "-" and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UsageError("there is no standard input to read; give the name of a file")
+    from mdsample.core.files import read_whole
+
     try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return sys.stdin.buffer.read() if path == "-" else read_whole(path)
     except OSError as error:
         raise cannot_read(path, error) from error
 
@@ -94,17 +100,21 @@ def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None
     if path.suffix.lower() not in endings:
         raise UsageError(f"--plot {rule}; got {path}")
     require_writable(path, "--plot")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if not file.read(5).startswith(_PICTURES):
+                raise UsageError(f"--plot: {path} is there and is no picture; give another name, or remove it")
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'mdsample[plot]'")
 
 
 def require_distinct(**files: str | Path | None) -> None:
     """Refuses one file for two purposes; the keywords are the options' names."""
-    options: dict[Path, str] = {}
+    options: dict[str, str] = {}
     for option, file in files.items():
         if file is None or str(file) == "-":
             continue
-        path = Path(file).resolve()
+        path = os.path.realpath(file)
         if path in options:
             raise UsageError(f"--{options[path]} and --{option} are the same file, {file}; one would destroy the other")
         options[path] = option

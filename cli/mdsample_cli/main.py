@@ -30,7 +30,7 @@ from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
 from mdsample_cli.commands.traces import traces
-from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.errors import Interrupted, UsageError, told
 
 _INTERRUPTED = 130
 
@@ -70,6 +70,9 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    for name in ("stdout", "stderr"):  # a shell may have closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal cannot show are escaped
             stream.reconfigure(errors="backslashreplace")
@@ -112,5 +115,5 @@ def _pipe_closed() -> int:
 def _failed(message: str, code: int) -> int:
     # https://no-color.org; rich heeds it by itself
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
-    typer.echo(message, err=True)
+    typer.echo(told(message), err=True)
     return code

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import attrs
 
+from mdsample.errors import shown
 from mdsample.models.cache import Cache
 from mdsample.models.files import Files
 
@@ -27,10 +28,14 @@ class Setup:
     compile: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """`TypeError` for what is not text."""
+        """`TypeError` for what is of another type."""
         for name, value in (("device", self.device), ("dtype", self.dtype)):
             if not isinstance(value, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"{name} is text, such as 'cpu' or 'float32'; got {value!r:.80}")
+                raise TypeError(f"{name} is text, such as 'cpu' or 'float32'; got {shown(value)}")
+        if not isinstance(self.cache, Cache | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"cache is text, such as 'dual(8)'; got {shown(self.cache)}")
+        if not isinstance(self.compile, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"compile is True or False; got {shown(self.compile)}")
 
 
 #: all by itself

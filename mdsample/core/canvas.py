@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdsample.core import html
 from mdsample.core.arrays import Bools, Indices, Ints
+from mdsample.errors import shown
 
 
 def identities(ids: Sequence[object]) -> tuple[int | str, ...]:
@@ -20,9 +21,11 @@ def identities(ids: Sequence[object]) -> tuple[int | str, ...]:
     # randomness hangs on the type too, so a NumPy integer must become the number that it is
     if isinstance(ids, str):
         raise TypeError(f"row ids are a list of texts and whole numbers; got the text {ids!r:.80}")
+    if not hasattr(ids, "__iter__"):
+        raise TypeError(f"row ids are a list of texts and whole numbers; got {shown(ids)}")
     for name in ids:
         if not isinstance(name, str) and not hasattr(name, "__index__"):
-            raise TypeError(f"a row id is text or a whole number; got {name!r:.80}")
+            raise TypeError(f"a row id is text or a whole number; got {shown(name)}")
     out = tuple(str(name) if isinstance(name, str) else operator.index(cast("SupportsIndex", name)) for name in ids)
     for name in out:
         if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
@@ -126,10 +129,16 @@ class Canvas:
 
     def slot_length(self, name: str) -> int:
         """Positions of a slot, the fewest over rows; 0 without rows."""
+        if name not in self.names:
+            raise ValueError(f"there is no slot {shown(name)}; slots here: {', '.join(self.names) or 'none'}")
         return min((self.slot == self.names.index(name)).sum(1).tolist(), default=0)
 
     def take(self, rows: Sequence[int]) -> Canvas:
         """Some of the rows, without padding that none of them needs."""
+        if not hasattr(rows, "__iter__") or not all(hasattr(row, "__index__") for row in rows):
+            raise TypeError(f"take needs a list of numbers of rows, as in canvas.take([0]); got {shown(rows)}")
+        if strange := [row for row in rows if not -len(self) <= row < len(self)]:
+            raise ValueError(f"there is no row {strange[0]}; the canvas has {len(self)}, counted from 0")
         index = np.array(rows, dtype=np.int64)
         width = int(self.valid[index].sum(1).max(initial=1))
         return Canvas(
@@ -156,6 +165,8 @@ class Canvas:
         blank: Sequence[Sequence[bool]] | None = None,
     ) -> Canvas:
         """Rows of unequal length, padded at the end. Unless `blank` says otherwise, slot positions are blank."""
+        if not all(isinstance(many, Sequence | np.ndarray) for many in (rows, slots)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"rows and slots of a canvas are lists of lists of numbers; got {shown((rows, slots))}")
         length = max((len(row) for row in rows), default=0)
         shape = (len(rows), length)
         tokens = np.full(shape, mask_id, np.int32)
@@ -163,9 +174,15 @@ class Canvas:
         valid = np.zeros(shape, np.bool_)
         empty = np.zeros(shape, np.bool_)
         for i, (row, where) in enumerate(zip(rows, slots, strict=True)):
-            tokens[i, : len(row)] = row
-            slot[i, : len(row)] = where
-            valid[i, : len(row)] = True
-            empty[i, : len(row)] = np.asarray(where) >= 0 if blank is None else blank[i]
+            try:
+                tokens[i, : len(row)] = row
+                slot[i, : len(row)] = where
+                valid[i, : len(row)] = True
+                empty[i, : len(row)] = np.asarray(where) >= 0 if blank is None else blank[i]
+            except (ValueError, OverflowError) as fault:
+                raise ValueError(
+                    f"row {i} of a canvas needs token ids, and for each the number of its slot; got {shown(row)} with "
+                    f"{shown(where)}"
+                ) from fault
         tokens[empty] = mask_id
         return Canvas(tokens, empty, slot, valid, names, range(len(rows)) if ids is None else ids)

@@ -8,6 +8,7 @@ pipe) is written straight into, and `-` is standard output. A file that grows (`
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -31,6 +32,15 @@ except ImportError:  # Windows: two writers are not told from one
 _HOLDER = re.compile(rb"mdsample: process (\d+), since ([\d :-]+)\n")
 #: in a folder that is being filled, so that a later run knows what it may remove
 _UNFINISHED = ".mdsample-unfinished"
+
+
+def read_whole(path: str | Path) -> bytes:
+    """All of a file; `OSError` also for a device that has no end."""
+    with open(path, "rb") as file:
+        about = os.fstat(file.fileno())
+        if stat.S_ISCHR(about.st_mode) and not file.isatty() and about.st_rdev != os.stat(os.devnull).st_rdev:
+            raise OSError(errno.EINVAL, "it is a device, not a file", str(path))
+        return file.read()
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

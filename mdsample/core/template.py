@@ -23,7 +23,7 @@ import attrs
 
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
-from mdsample.errors import TemplateError
+from mdsample.errors import TemplateError, pointed, shown
 
 
 @attrs.frozen
@@ -63,6 +63,8 @@ class Encoded:
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 #: digits of a slot's length
 _DIGITS = 8
+#: blanks of a row; no model takes as many, and more would fill the memory before one can say so
+_MOST = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -76,7 +78,7 @@ class Template:
     def parse(text: str) -> Template:
         """Reads a template; raises `TemplateError` that points at the fault."""
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a template is read from text, such as '{{prompt}}{{answer:4}}'; got {text!r:.80}")
+            raise TypeError(f"a template is read from text, such as '{{prompt}}{{answer:4}}'; got {shown(text)}")
         pieces: list[Text | Field | Slot] = []
         literal = ""
         last = 0
@@ -99,6 +101,8 @@ class Template:
 
     def __attrs_post_init__(self) -> None:
         """Checks names."""
+        if not isinstance(self.pieces, tuple) or not all(isinstance(x, Text | Field | Slot) for x in self.pieces):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a template is made of Text, Field and Slot; got {shown(self.pieces)}; parse reads text")
         slots = [piece.name for piece in self.pieces if isinstance(piece, Slot)]
         fields = {piece.name for piece in self.pieces if isinstance(piece, Field)}
         if not slots:
@@ -128,7 +132,15 @@ class Template:
 
         Raises `TemplateError` if they are not the template's, or what is given does not fit its slot.
         """
+        if not hasattr(tokenizer, "encode"):
+            raise TypeError(f"a row is written by a model's tokenizer; got {type(tokenizer).__name__}")
         given = given or {}
+        if not (isinstance(texts, Mapping) and isinstance(given, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            wrong = given if isinstance(texts, Mapping) else texts  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"what a row brings is a mapping of names to texts; got {shown(wrong)}")
+        blanks = sum(piece.length for piece in self.pieces if isinstance(piece, Slot))
+        if blanks > _MOST:
+            raise TemplateError(f"the slots have {blanks:,} positions together; no model takes as many: shorten them")
         for name in self.fields:
             if name not in texts:
                 raise TemplateError(f"the template asks for {name!r}, which the row lacks; it has: {_names(texts)}")
@@ -171,6 +183,8 @@ class Template:
 
     def check_given(self, given: Mapping[str, object]) -> None:
         """Raises `TemplateError` unless these are texts of slots that there are."""
+        if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"what is given is a mapping of slots to texts; got {shown(given)}")
         for name, value in given.items():
             if name not in self.slots:
                 kind = "a field" if name in self.fields else "no slot of the template"
@@ -214,8 +228,8 @@ class Template:
 
         `given`: for every row the texts of slots that it brings, by name; none by default.
         """
-        if isinstance(given, str | Mapping):
-            raise TypeError(f"given is a list with a mapping of slots to texts for every row; got {given!r:.80}")
+        if given is not None and (isinstance(given, str | Mapping) or not isinstance(given, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"given is a list with a mapping of slots to texts for every row; got {shown(given)}")
         if given is not None and len(given) != len(rows):
             raise TemplateError(f"{len(rows)} rows need as many mappings of what is given; got {len(given)}")
         self._check_rows(tokenizer, rows)
@@ -243,7 +257,7 @@ class Template:
 
 
 def _short(value: object) -> str:
-    return f"the {type(value).__name__} {value!r:.60}"
+    return f"the {type(value).__name__} {shown(value, 60)}"
 
 
 def _written(piece: Text | Field | Slot) -> str:
@@ -278,11 +292,10 @@ def _around(text: str, special: Sequence[str]) -> Iterator[str]:
 
 
 def _names(names: Mapping[str, str] | Sequence[str]) -> str:
-    return ", ".join(names) or "none"
+    return ", ".join(map(str, names)) or "none"
 
 
 def _fault(message: str, text: str, column: int) -> TemplateError:
     start = text.rfind("\n", 0, column) + 1
     end = text.find("\n", column)
-    line = text[start : len(text) if end < 0 else end]
-    return TemplateError(f"{message}\n  {line}\n  {' ' * (column - start)}^")
+    return TemplateError(pointed(message, text[start : len(text) if end < 0 else end], column - start))

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from mdsample.core.files import Growing
+from mdsample.core.files import Growing, read_whole
 from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, finite, line, parsed
 
@@ -64,7 +64,7 @@ def solved(path: Path, expected: Mapping[int | str, str]) -> dict[int | str, boo
     other problems.
     """
     try:
-        runs = _read(path, path.read_bytes())
+        runs = _read(path, read_whole(path))
     except OSError as fault:
         raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
     if len(runs) != 1:

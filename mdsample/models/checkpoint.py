@@ -302,7 +302,7 @@ def _read_index(files: Files) -> dict[str, str]:
     lost = [file for file in sorted({str(file) for file in named.values()}) if files.size(file) is None]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise ModelError(f"{index} names the shard {lost[0]!r}{more}, which is not in the folder; fetch it again")
+        raise ModelError(f"{index} names the shard {lost[0][:80]!r}{more}, which is not in the folder; fetch it again")
     return {name: str(file) for name, file in named.items()}
 
 

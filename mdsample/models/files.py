@@ -52,8 +52,11 @@ class FolderFiles:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; `None` if there is none of this name, or a folder."""
-        path = self.folder / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            about = (self.folder / name).stat()
+        except OSError:  # also for a name that is too long, or a circle of links
+            return None
+        return about.st_size if stat.S_ISREG(about.st_mode) else None
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """The bytes of a file from `start` up to `stop`, or up to its end."""

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from mdsample.errors import ModelError
+from mdsample.errors import ModelError, shown
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -14,7 +14,7 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 def name_text(name: str | Path) -> str:
     """What a model is called; `TypeError` for what is neither text nor a path."""
     if not isinstance(name, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a model is named by text or a path, such as 'tiny-gsm'; got {name!r:.80}")
+        raise TypeError(f"a model is named by text or a path, such as 'tiny-gsm'; got {shown(name)}")
     return os.fspath(name)
 
 
@@ -24,8 +24,8 @@ def find(name: str | Path, revision: str | None) -> Path | str:
     Raises `ModelError` for a name that is none of these, and for a revision of a folder.
     """
     text = name_text(name)
-    folder = embedded_folder(text) if text in embedded_models() else Path(text).expanduser()
-    if text and folder.is_dir():
+    folder = embedded_folder(text) if text in embedded_models() else Path(os.path.expanduser(text))
+    if text and os.path.isdir(folder):  # False too for a name that is too long, or none that a file may have
         if revision is not None:
             raise ModelError(
                 f"revision={revision!r} is for models on the hub, but {text!r} is a folder here; leave it out"

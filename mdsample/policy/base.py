@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, cast, final
 
 import attrs
 
 from mdsample.core import html
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
-from mdsample.errors import PolicyError
+from mdsample.errors import PolicyError, shown
 from mdsample.policy.view import Evidence
 from mdsample.policy.writing import value_text
 
@@ -53,6 +53,10 @@ class Part(abc.ABC):
 
 
 def _by_seat(parts: Iterable[Part]) -> tuple[Part, ...]:
+    listed: tuple[object, ...] = tuple(parts) if hasattr(parts, "__iter__") else (parts,)
+    if strange := [part for part in listed if not isinstance(part, Part)]:
+        raise TypeError(f"a policy is a sum of parts, such as Top(1); got {shown(strange[0])}; parse reads text")
+    parts = cast("tuple[Part, ...]", listed)
     return tuple(sorted(dict.fromkeys(parts), key=lambda part: SEATS.index(part.seat)))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from mdsample.errors import SpecError
+from mdsample.errors import SpecError, shown
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.presets import PRESETS
@@ -30,10 +30,12 @@ Parts = Mapping[str, Maker] | Iterable[type[Part]]
 
 def by_name(parts: Parts) -> dict[str, Maker]:
     """The given parts by their names in policy text; `SpecError` for a name that is another's."""
+    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
+        raise TypeError(f"parts is a list of classes of parts, or a mapping of names to them; got {shown(parts)}")
     pairs: Iterable[tuple[str, Maker]] = (
         cast("Mapping[str, Maker]", parts).items()
         if isinstance(parts, Mapping)
-        else [(part.name, part) for part in parts]
+        else [(getattr(part, "name", ""), part) for part in parts]
     )
     named: dict[str, Maker] = {}
     for name, maker in pairs:
@@ -78,7 +80,7 @@ def _check(name: str, maker: object, where: str) -> None:
             raise SpecError(f"{where}: the part {maker.name!r} is given as {name!r}; use its own name")
     elif isinstance(maker, type) or not callable(maker):
         raise SpecError(
-            f"{where}: {name!r} must be a class of parts or a function that returns a policy; got {maker!r}"
+            f"{where}: {name!r} must be a class of parts or a function that returns a policy; got {shown(maker)}"
         )
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Protocol
 
-from mdsample.errors import SpecError
+from mdsample.errors import SpecError, shown
 from mdsample.policy.base import Part, Policy, clash
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.installed import Maker, Parts, by_name, installed, loaded
@@ -136,7 +136,7 @@ def parse(text: str, *, parts: Parts = ()) -> Policy:
     functions that return a `Policy`, too. Those of installed packages are known without (`mdsample.policy.installed`).
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"parse reads the text of a policy, such as 'med'; got {text!r:.80}")
+        raise TypeError(f"parse reads the text of a policy, such as 'med'; got {shown(text)}")
     own = by_name(parts)
     scan = _Scanner(text)
     policy = Policy()

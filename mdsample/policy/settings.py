@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar, dataclass_transform, final
 
 import attrs
 
+from mdsample.errors import shown
+
 _T = TypeVar("_T")
 _LARGEST = 2**31 - 1  # counts meet int32 arrays
 #: key of a setting's `Domain` in the metadata of its attrs field
@@ -93,7 +95,10 @@ def integer(
     def convert(value: Any) -> Any:
         # numpy integers are welcome; 2.0 is not, it is more likely a slip than a count
         index = getattr(value, "__index__", None)
-        return value if isinstance(value, bool) or index is None else index()
+        try:
+            return value if isinstance(value, bool) or index is None else index()
+        except TypeError:  # an array
+            return value
 
     words = "a whole number" + _limits(None, at_least, at_most, None)
     domain = Domain("whole number", words, None, at_least, at_most, None, optional, values=tuple(values))
@@ -168,7 +173,9 @@ def _field(
         if not fits(value):
             spare = ", or none" if domain.optional else ""
             most = f", at most {_LARGEST}" if type(value) is int and value > _LARGEST else ""
-            raise ValueError(f"{part.name}({attribute.name}=…) must be {domain.words}{most}{spare}; got {value!r}")
+            raise ValueError(
+                f"{part.name}({attribute.name}=…) must be {domain.words}{most}{spare}; got {shown(value, 200)}"
+            )
 
     return attrs.field(
         default=default,

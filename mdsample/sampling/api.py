@@ -10,7 +10,7 @@ import attrs
 
 from mdsample.core.canvas import Canvas, identities
 from mdsample.core.template import Template
-from mdsample.errors import TemplateError
+from mdsample.errors import TemplateError, shown
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
@@ -186,6 +186,8 @@ def _job(
     names = range(len(listed)) if ids is None else identities(ids)
     nothing: Mapping[str, str] = {}
     brought = [given or nothing] * len(listed) if given is None or isinstance(given, Mapping) else given
+    if not isinstance(brought, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"given is a mapping of slots to texts, or a list with one for each row; got {shown(given)}")
     for many, what in ((names, "ids"), (brought, "mappings of given texts")):
         if len(many) != len(listed):
             raise TemplateError(f"{len(listed)} prompts need as many {what}; got {len(many)}")

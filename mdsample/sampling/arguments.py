@@ -6,8 +6,12 @@ import operator
 from typing import SupportsIndex, cast
 
 from mdsample.core.canvas import Canvas
+from mdsample.errors import shown
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.parsing import parse
+
+#: rows in one pass; a larger number says the same, and does not fit where it is counted with
+_MOST = 2**31 - 1
 
 
 def as_policy(policy: Policy | Part | str) -> Policy:
@@ -20,24 +24,24 @@ def as_policy(policy: Policy | Part | str) -> Policy:
         case str():
             return parse(policy)
         case _:
-            raise TypeError(f"a sampler runs a Policy, a Part or text such as 'med'; got {policy!r:.80}")
+            raise TypeError(f"a sampler runs a Policy, a Part or text such as 'med'; got {shown(policy)}")
 
 
 def as_seed(seed: object) -> int:
     """The seed as Python's own number, of which randomness is made; `TypeError` for what is not a whole number."""
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be a whole number; got {seed!r:.80}")
+        raise TypeError(f"seed must be a whole number; got {shown(seed)}")
     return operator.index(cast("SupportsIndex", seed))
 
 
 def as_batch_size(size: object) -> int:
     """Rows in one forward pass; `TypeError` or `ValueError` for what is not a whole number above 0."""
     if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise TypeError(f"batch_size must be a whole number; got {size!r:.80}")
+        raise TypeError(f"batch_size must be a whole number; got {shown(size)}")
     number = operator.index(cast("SupportsIndex", size))
     if number < 1:
         raise ValueError(f"batch_size must be at least 1; got {number}")
-    return number
+    return min(number, _MOST)
 
 
 def require_canvas(denoiser: object, canvas: object) -> None:

@@ -182,6 +182,7 @@ def fill(
     batch. `on_step` sees the state of a chunk after each of its steps. Raises `PolicyError` before the first forward
     pass if the policy does not fit.
     """
+    batch_size = as_batch_size(batch_size)
     engine = Engine(denoiser, batch_size=batch_size, on_step=on_step)
     if isinstance(rows, Sequence) and len({row.id for row in rows}) != len(rows):
         raise ValueError("row ids must differ: randomness is keyed by them")

@@ -22,7 +22,7 @@ import numpy as np
 
 from mdsample.core.arrays import Ints
 from mdsample.core.template import Slot, Template
-from mdsample.errors import TemplateError
+from mdsample.errors import TemplateError, shown
 from mdsample.models.chat import chat_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import Prepared, prepare
@@ -58,7 +58,7 @@ def prepare_prompt(
         return prepare(model, wrapped, id, texts, given)
     if _is_ids(prompt):
         return _from_ids(model, template, id, [int(token) for token in prompt], given)
-    raise TypeError(f"a prompt is text, a mapping of fields, a chat or token ids; got {prompt!r:.60}")
+    raise TypeError(f"a prompt is text, a mapping of fields, a chat or token ids; got {shown(prompt, 60)}")
 
 
 def _from_ids(

@@ -14,6 +14,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Floats, Ints, any_in_row, arange64
 from mdsample.core.canvas import Canvas
+from mdsample.errors import shown
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
 from mdsample.policy.base import Policy
@@ -79,6 +80,8 @@ class Sampler:
 
         `plan`: as `Sampler.plan` made it for this model and the state's canvas; by default a new one is made.
         """
+        if not isinstance(state, State):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"step goes on from a State, as sampler.start(model, canvas) gives it; got {shown(state)}")
         if plan is None or plan.denoiser is not denoiser:
             plan = self.plan(denoiser, state.canvas)
         if not state.events:  # `State.begin`, as the first of a trace's states: some rows may have nothing to do

@@ -6,6 +6,7 @@ On disk it is JSON lines: a header, one line per row, one line per event.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +16,8 @@ import numpy as np
 
 from mdsample._version import versions
 from mdsample.core.canvas import Canvas
-from mdsample.core.files import write_whole
-from mdsample.errors import TraceError
+from mdsample.core.files import read_whole, write_whole
+from mdsample.errors import TraceError, shown
 from mdsample.policy.complete import in_full
 from mdsample.sampling.result import Result
 from mdsample.sampling.state import Event, Outcome, State
@@ -43,6 +44,8 @@ class Trace:
     @staticmethod
     def of(result: Result) -> Trace:
         """The record of a finished run."""
+        if not isinstance(result, Result):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a trace is made of what Sampler.run gives; got {shown(result)}")
         return Trace(
             in_full(result.policy),
             result.seed,
@@ -69,6 +72,7 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Writes the trace; the file appears whole or not at all. Raises `WriteError`."""
+        path = _path(path)
         header = {
             "format": FORMAT,
             **{
@@ -84,10 +88,13 @@ class Trace:
 
     @staticmethod
     def load(path: str | Path) -> Trace:
-        """Reads a trace; `TraceError` if the file is not one, is cut off, was edited, or comes from a newer format."""
-        path = Path(path)
+        """Reads a trace; `TraceError` if the file is not one, is cut off, was edited, or comes from a newer format.
+
+        Also if it cannot be read.
+        """
+        path = _path(path)
         try:
-            lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines: list[Any] = [json.loads(line) for line in read_whole(path).decode().splitlines()]
             header = _header(lines, path)
             count = header["rows"]
             if len(lines) != 1 + count + header["events"]:
@@ -119,10 +126,18 @@ class Trace:
             return trace
         except TraceError:
             raise
+        except OSError as fault:
+            raise TraceError(f"cannot read {path}: {fault.strerror or fault}") from fault
         except json.JSONDecodeError as fault:
             raise TraceError(f"{path} is not a trace: it is not JSON lines ({fault})") from fault
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as fault:
             raise TraceError(f"{path} is not a whole trace ({type(fault).__name__}: {fault})") from fault
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"the file of a trace is named by text or a path; got {shown(path)}")
+    return Path(cast("str | os.PathLike[str]", path))
 
 
 _HEADER: dict[str, type] = {

@@ -19,13 +19,14 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.core.template import Template
 from mdsample.core.uniforms import Uniforms, row_key
-from mdsample.errors import ScoreError, TemplateError
+from mdsample.errors import ScoreError, TemplateError, shown
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.order import LeftToRight, Order
 from mdsample.policy.selection import Top
 from mdsample.policy.view import View
+from mdsample.sampling.arguments import as_batch_size, as_seed
 from mdsample.sampling.engine import BATCH_SIZE
 from mdsample.sampling.observe import Kept, answered, restrict, with_evidence
 from mdsample.sampling.plan import Plan
@@ -33,9 +34,16 @@ from mdsample.sampling.sampler import Sampler, rank
 from mdsample.sampling.state import Commits, Event, State
 
 
-def _refuse_tries(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:
+def _check_order(_: object, attribute: attrs.Attribute[Order], order: Order) -> None:
+    if not isinstance(order, Order):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the chain rule takes an order, such as LeftToRight(); got {shown(order)}")
     if any(evidence.passes for evidence in order.needs):
         raise ScoreError(f"{order.name} tries places in further passes, and scores try none; take another order")
+
+
+def _check_samples(_: object, attribute: attrs.Attribute[int], samples: int) -> None:
+    if isinstance(samples, bool) or not hasattr(samples, "__index__") or samples < 2:
+        raise ScoreError(f"the bound takes a whole number of samples, at least 2; got {shown(samples)}")
 
 
 @final
@@ -48,8 +56,8 @@ class ChainRule:
     candidate's token there, whatever its probability. `seed`: of orders that draw.
     """
 
-    order: Order = attrs.field(factory=LeftToRight, validator=[attrs.validators.instance_of(Order), _refuse_tries])
-    seed: int = attrs.field(default=0, kw_only=True)
+    order: Order = attrs.field(factory=LeftToRight, validator=_check_order)
+    seed: int = attrs.field(default=0, kw_only=True, converter=as_seed)
 
     def __str__(self) -> str:
         """For people and records."""
@@ -77,8 +85,8 @@ class MonteCarloBound:
     over all orders: by Jensen's inequality a lower bound on the log-probability under a random order.
     """
 
-    samples: int = attrs.field(default=128, validator=attrs.validators.ge(2))
-    seed: int = attrs.field(default=0, kw_only=True)
+    samples: int = attrs.field(default=128, validator=_check_samples)
+    seed: int = attrs.field(default=0, kw_only=True, converter=as_seed)
 
     def __str__(self) -> str:
         """For people and records."""
@@ -146,6 +154,15 @@ def score(
     slots, for every row. `batch_size`: texts in one forward pass. Raises `TemplateError` or `ScoreError` before the
     first forward pass.
     """
+    if not isinstance(template, Template):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"score takes the model and then a template, as Template.parse reads it; got {shown(template)}")
+    if not isinstance(method, Method | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a method is ChainRule(), MarginalProduct() or MonteCarloBound(); got {shown(method)}")
+    if not isinstance(slot, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a slot is named by text, such as 'answer'; got {shown(slot)}")
+    if not isinstance(rows, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"rows are a list with a mapping of fields to texts for each; got {shown(rows)}")
+    batch_size = as_batch_size(batch_size)
     template.check_given({slot: ""})
     if any(slot in brought for brought in given or ()):
         raise TemplateError(f"slot {slot!r} is given and scored; leave one of them out")
@@ -184,6 +201,8 @@ def _lists(candidates: Sequence[str] | Sequence[Sequence[str]], count: int) -> l
     """The candidates of each row."""
     if isinstance(candidates, str):
         raise ScoreError(f"candidates are a list of texts; got one text, {candidates!r:.60}")
+    if not isinstance(candidates, Sequence) or not all(isinstance(one, str | Sequence) for one in candidates):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"candidates are a list of texts, or a list of such lists; got {shown(candidates)}")
     shared = tuple(text for text in candidates if isinstance(text, str))
     lists = [shared] * count if shared else [tuple(texts) for texts in candidates]
     if shared and len(shared) < len(candidates):

@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, cast
 
+from mdsample.core.files import read_whole
 from mdsample.core.template import Template
 from mdsample.errors import RecordError
 from mdsample.sampling.result import Row
@@ -113,7 +114,7 @@ def _reader(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[Pro
 
 def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_whole(path).decode("utf-8-sig").split("\n")
     except OSError as fault:
         raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
     except UnicodeDecodeError as fault:

@@ -323,8 +323,8 @@ def _change_card(folder: Path, r: random.Random) -> None:
 
 
 def _known_damage(folder: Path, r: random.Random) -> None:
-    # some are meant for another family
-    with suppress(KeyError, ValueError, OSError, RecursionError, TypeError, IndexError):
+    # some are meant for another family, or for what an earlier fault has left of this one
+    with suppress(AttributeError, KeyError, ValueError, OSError, RecursionError, TypeError, IndexError):
         DAMAGE[r.choice(list(DAMAGE))][0](folder)
 
 

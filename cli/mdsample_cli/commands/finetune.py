@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.errors import Interrupted, UsageError, told
 from mdsample_cli.files import read_bytes
 from mdsample_cli.groups import grouped
 
@@ -146,7 +146,7 @@ def _examples(
         faults = [f"{name}, {fault}" for fault in more.faults]
         examples = Examples(examples.examples + more.examples, examples.faults + faults)
     for fault in examples.faults[:_SHOWN]:
-        typer.echo(f"left out: {fault}", err=True)
+        typer.echo(told(f"left out: {fault}"), err=True)
     if len(examples.faults) > _SHOWN:
         typer.echo(f"left out: {len(examples.faults) - _SHOWN} more", err=True)
     return examples

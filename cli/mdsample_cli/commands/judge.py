@@ -9,8 +9,7 @@ import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
-from mdsample_cli.files import cannot_read
+from mdsample_cli.errors import UsageError, told
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
@@ -46,13 +45,10 @@ def judge(
 
     if by not in WAYS:
         raise UsageError(f"--by takes one of {', '.join(WAYS)}; got {by!r}")
-    try:
-        recorded = Trace.load(trace)
-    except OSError as error:
-        raise cannot_read(trace, error) from error
+    recorded = Trace.load(trace)
     denoiser = model.load()
     if recorded.model != denoiser.name:
-        typer.echo(f"{trace} was written by {recorded.model}; {denoiser.name} judges it", err=True)
+        typer.echo(told(f"{trace} was written by {recorded.model}; {denoiser.name} judges it"), err=True)
     answers = None if answer is None else dict.fromkeys(recorded.canvas.ids, answer)
     out = render.console()
     for judged in judged_rows(denoiser, recorded, slot, answers, by, batch_size):

@@ -12,8 +12,7 @@ import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
-from mdsample_cli.files import cannot_read
+from mdsample_cli.errors import UsageError, told
 
 if TYPE_CHECKING:
     from mdsample.core.tokens import Tokenizer
@@ -38,10 +37,7 @@ def replay(
     from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
 
-    try:
-        record = Trace.load(trace)
-    except OSError as error:
-        raise cannot_read(trace, error) from error
+    record = Trace.load(trace)
     tokenizer = _tokenizer(record, model, revision)
     ids = [str(name) for name in record.canvas.ids]
     if row is not None and row not in ids:
@@ -56,7 +52,7 @@ def replay(
         return
     number = 0 if row is None else ids.index(row)
     if row is None and len(ids) > 1:
-        typer.echo(f"row {ids[0]} of {len(ids)}; --row ID shows another", err=True)
+        typer.echo(told(f"row {ids[0]} of {len(ids)}; --row ID shows another"), err=True)
     states = [state for state, event in _moments(record) if event is None or number in (*event.rows, *event.row)]
     _play(record, states, number, tokenizer, speed)
 

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import files, options
-from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.errors import Interrupted, UsageError, told
 from mdsample_cli.files import require_distinct, require_writable
 from mdsample_cli.groups import grouped
 
@@ -112,7 +112,7 @@ def _run(
         file = None if output is None else stack.enter_context(Output(output, job.fingerprint))
         left = requests if file is None else file.left(requests)
         if len(left) < len(requests):
-            typer.echo(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows", err=True)
+            typer.echo(told(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows"), err=True)
         quiet = file is not None and many and not json
         screen = stack.enter_context(screen_of(job, label, len(left), many=many, live=live, quiet=quiet))
         _answer(job, left, file, json, quiet, trace, screen)

@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, told
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def score(
             if rows.input is None:
                 raise UsageError(scores)
             failed = True
-            typer.echo(line({"id": request.id, "error": scores}) if json else f"{request.id}: {scores}", err=not json)
+            said = line({"id": request.id, "error": scores}) if json else told(f"{request.id}: {scores}")
+            typer.echo(said, err=not json)
         elif json:
             print(line(_record(denoiser, layout, request, scores, str(how), seed)), flush=True)
         else:

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import Interrupted, UsageError
+from mdsample_cli.errors import Interrupted, UsageError, told
 from mdsample_cli.files import read_bytes, require_distinct
 from mdsample_cli.groups import grouped
 
@@ -99,7 +99,7 @@ def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
     with Output(output, tracer.fingerprint) as file, bar() as progress:
         left = file.left(requests)
         if len(left) < len(requests):
-            typer.echo(f"{output} already has {len(requests) - len(left)} of {len(requests)} rows", err=True)
+            typer.echo(told(f"{output} already has {len(requests) - len(left)} of {len(requests)} rows"), err=True)
         task, pace = progress.add_task("problems", total=len(left), pace=""), Pace()
 
         def see(state: State) -> None:
