@@ -171,17 +171,14 @@ def _request(
             return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {value!r:.60}")
         listed = tuple(map(str, texts_there))
     used = {"id", *template.fields, *given.values(), expected, choices}
-    try:
-        others = {key: _kept(value) for key, value in fields.items() if key not in used}
-    except RecursionError:
-        return Request(name, error=f"a value in it is nested more than {_DEEPEST} deep")
+    others = {key: _kept(value) for key, value in fields.items() if key not in used}
     return Request(name, texts, answer, given=brought, choices=listed, others=others)
 
 
 def _kept(value: object, depth: int = 0) -> object:
-    """A value for the record: NaN and infinity, which JSON does not have, are null."""
+    """A value for the record: NaN and infinity, which JSON does not have, are null, and so is what is too deep."""
     if depth > _DEEPEST:
-        raise RecursionError
+        return None
     if isinstance(value, dict):
         return {key: _kept(inner, depth + 1) for key, inner in cast("dict[str, object]", value).items()}
     if isinstance(value, list):

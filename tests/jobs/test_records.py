@@ -96,7 +96,7 @@ def test_keys_of_its_own_are_carried_into_the_record(job: Job) -> None:
     assert third.error
     numbers, deep = read_requests(data.split(b"\n", 1)[1], TEMPLATE)
     assert numbers.others == {"n": [None, None]}
-    assert deep.error == "line 2: a value in it is nested more than 100 deep"
+    assert not deep.error and json.dumps(deep.others).count("[") == 101
     record = next(job.record(answer) for answer in job.answers([numbers]))
     assert record["input"] == {"n": [None, None]} and record["prompt"] == "a"
     assert "input" not in next(job.record(answer) for answer in job.answers([Request(0, {"prompt": "a"})]))
