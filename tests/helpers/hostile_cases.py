@@ -27,6 +27,7 @@ SURROGATE, RIGHT_TO_LEFT, ESCAPE, NUL = "\udcff", "\u202eevil", "\x1b[2J\x07", "
 #: what every command needs; an option of the sweep takes the place of its own
 BASE: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
     "run": ({"--model": "tiny", "--backend": "reference", "--policy": "steps(2)"}, {"prompt": "hi"}),
+    "chat": ({"--model": "tiny", "--backend": "reference", "--policy": "steps(2)"}, {}),
     "replay": ({"--model": "tiny"}, {"trace": "good.trace"}),
     "score": ({"--model": "tiny", "--backend": "reference", "--choices": "a,b"}, {"prompt": "hi"}),
     "judge": ({"--model": "tiny", "--backend": "reference"}, {"trace": "good.trace"}),
@@ -99,8 +100,9 @@ class Case:
 
     def line(self) -> str:
         """As it stands in the corpus."""
-        fields = attrs.asdict(self, filter=lambda field, value: field.name in ("kind", "end") or bool(value))
-        return json.dumps(fields)
+        fields, plain = attrs.asdict(self), attrs.asdict(Case(kind=""))
+        kept = {"kind", "end", *(name for name, value in fields.items() if value != plain[name] and value != [])}
+        return json.dumps({name: value for name, value in fields.items() if name in kept})
 
 
 def make_cases(seed: int, everything: bool = False) -> list[Case]:
@@ -366,6 +368,17 @@ def paths() -> Iterator[Case]:
         yield Case(kind="streams", argv=line, stdout="/dev/full")
     yield Case(kind="streams", argv=[*run[:-1], "-i", "-"], stdin=None, process=True)
     yield Case(kind="streams", argv=[*run[:-1], "-i", "-"], stdin="")
+    for lines in (
+        "/policy med(\n",
+        "/seed -1\n",
+        "/again\n",
+        "/save precious.txt\n",
+        "/template {a}{b}\n",
+        {"hex": "ff0a"},
+    ):
+        yield Case(kind="chat", argv=["chat", *ON, "-p", "steps(1)"], stdin=lines)
+    for lost in ("{}", "[" * 999, '{"messages": [3], "replies": []}', "\x00"):
+        yield Case(kind="chat", argv=["chat", *ON, "-o", "odd"], files={"odd": lost}, stdin="hi\n")
     yield Case(kind="streams", argv=[*run[:-1], "-i", "/dev/stdin"], stdin='{"prompt": "hi"}\n')
     yield Case(kind="streams", argv=run[:-1], stdin={"hex": "00ff00ff"})
     yield Case(kind="streams", argv=["run", *ON, "-p", "steps(1)", "-t", "@-", "hi"], stdin="{a")
