@@ -12,7 +12,9 @@ The long way, for research: `Template.canvas` makes a `Canvas`, and a `Sampler` 
 step by step (`plan`, `start`, `step`). A policy is a sum of parts; every part and every preset is here by name.
 """
 
-from mdsample import exact
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from mdsample._version import __version__
 from mdsample.backend.load import load
 from mdsample.core.canvas import Canvas
@@ -94,6 +96,9 @@ from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import Event, Outcome, State
 from mdsample.sampling.trace import Trace
 from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
+
+if TYPE_CHECKING:
+    from mdsample import exact
 
 __all__ = [  # noqa: RUF022, what most people need comes first
     # from a prompt to text
@@ -218,3 +223,10 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "MonteCarloBound",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`exact` is imported once it is asked for: most programs never do, and it takes a tenth of the time of all."""
+    if name == "exact":
+        return import_module("mdsample.exact")
+    raise AttributeError(f"module 'mdsample' has no attribute {name!r}")

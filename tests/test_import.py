@@ -49,11 +49,12 @@ def test_all_names_are_exported_once_the_front_door_first() -> None:
     assert exported[:4] == ["load", "sample", "stream", "watch"]
     bound = {
         alias.asname or alias.name
-        for node in ast.parse((ROOT / "__init__.py").read_text()).body
-        if isinstance(node, ast.ImportFrom)
+        for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mdsample")
         for alias in node.names
     }
     assert bound == set(exported)
+    assert "mdsample.exact" not in fresh("import mdsample, sys; print(sorted(sys.modules))")
     assert all(hasattr(mdsample, name) for name in exported)
 
 
