@@ -248,10 +248,12 @@ def meant(path: str | Path) -> Path | None:
 
 @contextmanager
 def _told(path: str | Path) -> Generator[None]:
-    """Faults of the system as `WriteError` with the name of the file."""
+    """Faults of the system as `WriteError` with the name of the file; not that nobody reads standard output on."""
     try:
         yield
     except OSError as fault:
+        if isinstance(fault, BrokenPipeError) and str(path) == "-":
+            raise
         raise WriteError(f"cannot write {path}: {fault.strerror or fault}") from fault
 
 

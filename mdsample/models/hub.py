@@ -14,7 +14,7 @@ from mdsample.errors import ModelError
 from mdsample.models.files import CARD, Files, FolderFiles
 
 #: what says what a model is
-FACTS = ("*.json", CARD, "chat_template.jinja")
+FACTS = ("*.json", "merges.txt", CARD, "chat_template.jinja")
 
 _HEAD = 1 << 17  # bytes fetched at first; most headers are shorter
 _PATIENCE = 30  # seconds without an answer

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: `tokenizer.json` behind the small protocol that sampling needs."""
+"""The tokenizer of a model folder behind the small protocol that sampling needs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from mdsample.errors import ModelError, TemplateError
+from mdsample.models.byte_level import MERGES, VOCAB, read_byte_level
 from mdsample.models.chat_template import read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER
 from mdsample.models.families.trunk import Trunk
@@ -42,7 +43,7 @@ class Named:
 
 @final
 class FileTokenizer:
-    """A `tokenizer.json`, read by the `tokenizers` library, with the special ids that the configuration names."""
+    """A tokenizer of the `tokenizers` library, with the special ids that the configuration names."""
 
     def __init__(
         self,
@@ -107,11 +108,17 @@ class FileTokenizer:
         path = folder / "tokenizer.json"
         text = read_text(path, LONGEST_TOKENIZER)
         if text is None:
-            raise ModelError(f"{folder} holds no tokenizer.json; other tokenizer formats are not read")
+            path = folder / MERGES
         chat = "\n".join(read_sources(folder).values())
         with _in_a_sentence(f"{path} cannot be read"):
+            engine = read_byte_level(folder) if text is None else Engine.from_str(text)
+            if engine is None:
+                raise ModelError(
+                    f"{folder} holds no tokenizer.json, and not {VOCAB} with {MERGES}; other tokenizer formats are not "
+                    "read: save it once with transformers, which writes tokenizer.json"
+                )
             tokenizer = cls(
-                Engine.from_str(text),
+                engine,
                 mask_id=named.mask_id,
                 end_id=named.end_id,
                 start_id=named.start_id,

@@ -240,6 +240,16 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for() -> None:
     assert ran.stderr == "nothing came on standard input, so it is not read; --input - waits for it\n"
 
 
+def test_a_reader_that_has_enough_is_no_failure() -> None:
+    """As with `| head`."""
+    many = "".join(f"q {number}\n" for number in range(300))
+    for shown in ("--json", "--output=-"):
+        command = f"{sys.executable} -m mdsample_cli run -i - -t '{{prompt}}{{answer:1}}' --backend reference {shown}"
+        command += " | head -c 80; exit ${PIPESTATUS[0]}"
+        ran = subprocess.run(["bash", "-c", command], input=many, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0 and len(ran.stdout) == 80 and "error" not in ran.stderr
+
+
 def test_a_policy_file_is_read_once(tmp_path: Path) -> None:
     pipe = tmp_path / "policy.toml"
     os.mkfifo(pipe)

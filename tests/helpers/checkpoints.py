@@ -391,3 +391,38 @@ def write_family(
     declared = {"mask_token": {"content": mask}} if family in ("a2d-llama", "a2d-qwen2") else {}
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END, **declared}))
     return folder
+
+
+#: what Dream adds to Qwen2's vocabulary, in this order; the last one is no special token
+ADDED = (END, "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>", "<tool_call>")
+
+
+def as_dream_is_published(folder: Path) -> Path:
+    """A folder of `write_family` with exactly the kinds of files that Dream's has: no `tokenizer.json`."""
+    state = json.loads((folder / "tokenizer.json").read_text())["model"]
+    special = {START, END, MASK, "<|mask|>"}
+    tokens = [token for token in sorted(state["vocab"], key=state["vocab"].get) if token not in special]
+    ids = {text: len(tokens) + number for number, text in enumerate(ADDED)}
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in state["merges"]]
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    decoder = {str(ids[text]): {"content": text, **flags, "special": text != ADDED[-1]} for text in ADDED}
+    roles = {"eos_token": END, "pad_token": END, "mask_token": "<|mask|>"}
+    contents = {
+        "vocab.json": {token: number for number, token in enumerate(tokens)},
+        "added_tokens.json": ids,
+        "special_tokens_map.json": {**roles, "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]},
+        "tokenizer_config.json": {"tokenizer_class": "DreamTokenizer", "added_tokens_decoder": decoder, **roles},
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *pairs, ""]))
+    (folder / "tokenizer.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    numbers = {
+        "eos_token_id": ids[END],
+        "pad_token_id": ids[END],
+        "mask_token_id": ids["<|mask|>"],
+        "bos_token_id": ids[END],
+    }
+    (folder / "config.json").write_text(json.dumps({**config, **{k: v for k, v in numbers.items() if k in config}}))
+    return folder

@@ -27,7 +27,7 @@ from typing import Any
 
 import attrs
 from chats import PLAIN
-from checkpoints import FAMILIES, LLADA_CHAT, write_family
+from checkpoints import FAMILIES, LLADA_CHAT, as_dream_is_published, write_family
 from damage import DAMAGE, header_of, write_header
 
 import mdsample
@@ -41,8 +41,9 @@ SECONDS, GROWTH = 2, 200 << 20
 LONGEST = 3000
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-JSON_FILES = ("config.json", "config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
-FILES = (*JSON_FILES, SINGLE, "chat_template.jinja", "mdsample.toml", "special_tokens_map.json")
+TOKENS = ("vocab.json", "added_tokens.json")
+JSON_FILES = ("config.json", "config.json", "tokenizer.json", "tokenizer_config.json", INDEX, *TOKENS)
+FILES = (*JSON_FILES, SINGLE, "merges.txt", "chat_template.jinja", "mdsample.toml", "special_tokens_map.json")
 
 #: values that stand where another belongs
 STRANGE: tuple[Any, ...] = (
@@ -405,11 +406,17 @@ def run_case(seed: int, case: int, bases: list[Path], folder: Path) -> tuple[str
     return end, Found(case, wrong, f"{took:.2f} s") if wrong else None
 
 
+def _bases(where: Path) -> list[Path]:
+    """Whole folders: two of every family, and Dream's without `tokenizer.json`."""
+    families = [write_family(where / f"{name}{n}", name, shards=n) for name in FAMILIES for n in (1, 2)]
+    return [*families, *(as_dream_is_published(write_family(where / f"published{n}", "dream")) for n in (1, 2))]
+
+
 def run_cases(seed: int, cases: range, tell: Callable[[Found], None] | None = None) -> tuple[Counter[str], list[Found]]:
     """How the cases ended, and those that went wrong."""
     ends, wrong = Counter[str](), list[Found]()
     with tempfile.TemporaryDirectory() as made:
-        bases = [write_family(Path(made) / f"{name}{n}", name, shards=n) for name in FAMILIES for n in (1, 2)]
+        bases = _bases(Path(made))
         mdsample.inspect(bases[0])  # what is imported once is no growth
         for case in cases:
             folder = Path(made) / "case"
@@ -432,7 +439,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.only is not None:
         with tempfile.TemporaryDirectory() as made:
-            bases = [write_family(Path(made) / f"{name}{n}", name, shards=n) for name in FAMILIES for n in (1, 2)]
+            bases = _bases(Path(made))
             print(*run_case(options.seed, options.only, bases, Path(made) / "case"))
             _read(Path(made) / "case", options.only)
         return 0

@@ -51,6 +51,9 @@ def read_special(folder: Path) -> Special:
         text = _text(entry)
         if text is not None and number.isdecimal() and len(number) < 20:
             ids.setdefault(text, int(number))
+    for text, number in read_object(folder / "added_tokens.json").items():
+        if type(number) is int:
+            ids.setdefault(text, number)
     return Special(ids, read_roles(folder))
 
 
