@@ -90,7 +90,7 @@ def _added(folder: Path, said: dict[str, object]) -> Iterator[tuple[int, AddedTo
             content = fields.get("content")
             if not (number.isdecimal() and len(number) < 10 and isinstance(content, str) and content):
                 raise ModelError(
-                    f"{folder / CONFIG}: the added token {number:.40} needs a content; found {entry!r:.80}"
+                    f"{folder / CONFIG}: the added token {number!r:.40} needs a content; found {entry!r:.80}"
                 )
             flags = {name: fields[name] is True for name in _FLAGS if name in fields}
             tokens[int(number)] = AddedToken(content, **flags)

@@ -61,7 +61,7 @@ def _checked(path: Path, template: str) -> str:
         Template.parse(template)
     except TemplateError as error:
         sentence, *_ = str(error).split("\n")  # the caret belongs to a template that was typed
-        raise ModelError(f"{path}: template: {sentence}") from error
+        raise ModelError(f"{path}: template: {sentence:.500}") from error
     return template
 
 

@@ -9,7 +9,7 @@ from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
 from mdsample.models.card import read_card
-from mdsample.models.chat_template import CONFIG, FILE, ChatTemplate, read_chat_template
+from mdsample.models.chat_template import CONFIG, FILE, JSON, ChatTemplate, read_chat_template
 from mdsample.models.find import facts_folder
 
 
@@ -51,7 +51,7 @@ def _required(folder: Path) -> ChatTemplate:
     chat_template = read_chat_template(folder)
     if chat_template is None:
         raise ModelError(
-            f"{folder} has no chat template: there is no {FILE}, and no chat_template in {CONFIG}; leave out the chat "
-            "and the system message, and write all of the template yourself"
+            f"{folder} has no chat template: there is no {FILE}, and no chat_template in {CONFIG} or {JSON}; leave out "
+            "the chat and the system message, and write all of the template yourself"
         )
     return chat_template

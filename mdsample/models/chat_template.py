@@ -20,9 +20,9 @@ from mdsample.errors import ModelError, TemplateError
 from mdsample.models.families.special import read_object, read_roles
 from mdsample.models.files import CARD, read_text
 
-#: the file that holds a chat template, and the one that may hold it under the name `chat_template`
+#: the file that holds a chat template, and those that may hold it under the name `chat_template`
 FILE = "chat_template.jinja"
-CONFIG = "tokenizer_config.json"
+CONFIG, JSON = "tokenizer_config.json", "chat_template.json"
 
 #: stands for a message while the chat template is rendered; letters only, of both cases, so that whatever is done to it
 #: but trimming shows
@@ -147,27 +147,37 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 
 def chat_file(folder: Path) -> str:
     """The name of the file that holds the chat template, empty if there is none; raises as `read_sources`."""
-    return "" if not read_sources(folder) else FILE if (folder / FILE).is_file() else CONFIG
+    if not read_sources(folder):
+        return ""
+    return FILE if (folder / FILE).is_file() else _declared(folder)[0]
 
 
 def read_sources(folder: Path) -> dict[str, str]:
     """Jinja by name of every chat template in a model folder, a single one as `default`; raises `ModelError`.
 
-    `chat_template.jinja` comes before what `tokenizer_config.json` says.
+    `chat_template.jinja` comes before what `tokenizer_config.json` says, and that before `chat_template.json`.
     """
     source = read_text(folder / FILE)
     if source is not None:
         return {"default": source}
-    declared = read_object(folder / CONFIG).get("chat_template")
+    name, declared = _declared(folder)
     match declared:
         case None:
             return {}
         case str():
             return {"default": declared}
         case list():
-            return dict(_named(entry, folder / CONFIG) for entry in cast("list[object]", declared))
+            return dict(_named(entry, folder / name) for entry in cast("list[object]", declared))
         case _:
-            raise _malformed(folder / CONFIG, declared)
+            raise _malformed(folder / name, declared)
+
+
+def _declared(folder: Path) -> tuple[str, object]:
+    """What a file of JSON says of chat templates, and its name."""
+    for name in (CONFIG, JSON):
+        if (declared := read_object(folder / name).get("chat_template")) is not None:
+            return name, declared
+    return CONFIG, None
 
 
 def _named(entry: object, path: Path) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import attrs
+import numpy as np
 
 from mdsample.errors import ModelError
 from mdsample.models.families.trunk import Single, Slice, Source, Stack, Trunk
@@ -26,6 +27,7 @@ _READABLE = ("F32", "F16", "BF16")
 # rotary frequencies follow from the configuration; some published files carry them all the same
 _BUFFER = "rotary_emb.inv_freq"
 _LONGEST_INDEX = 1 << 26  # bytes; that of a model with 100,000 tensors has a seventh of it
+_COMPARED = 1 << 24  # bytes at a time
 _TOLD = 6  # faults spelled out in one sentence
 
 
@@ -142,9 +144,13 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     Reads headers only. `where`: a folder, or files that are elsewhere. The files follow the layout of `trunk.layouts`
     that has the most names in common with them. Raises one `ModelError` that names the tensors that are missing, not
     known to the family, there twice, of another shape or of another type; or says why a file cannot be believed.
+
+    Files of tied weights may hold a head all the same. One that is not the embedding is the model's, as for
+    transformers, and `Checkpoint.trunk` is not tied; only of files that are here can that be told.
     """
     files = FolderFiles(where) if isinstance(where, Path) else where
     folder, stored = files.folder, read_stored(files)
+    trunk = trunk if (head := _own_head(trunk, stored)) is None else trunk.with_head(head)
     layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
     expected = _expected(layout, trunk)
     try:
@@ -171,6 +177,26 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
             faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
     _complain(f"the weights in {folder} do not fit config.json", faults)
     return Checkpoint(folder, trunk, {ours: _pieces(source, stored, packed) for ours, source in layout.items()})
+
+
+def _own_head(trunk: Trunk, stored: Mapping[str, Stored]) -> str | None:
+    """The name of a head beside tied weights that is not their embedding; `None` if there is none."""
+    sources = [layout["embed"] for layout in trunk.layouts]
+    embeddings = [stored[x.name] for x in sources if isinstance(x, Single) and x.name in stored]
+    for name, shape in trunk.optional_tensors.items():
+        head = stored.get(name)
+        if head is not None and embeddings and head.shape == embeddings[0].shape == shape:
+            return name if _differ(head, embeddings[0]) else None
+    return None
+
+
+def _differ(one: Stored, other: Stored) -> bool:
+    """Whether two tensors of the same shape hold other bytes; not if one of them is not here."""
+    if one.dtype != other.dtype or not (one.file.is_file() and other.file.is_file()):
+        return one.dtype != other.dtype
+    first, second = (np.memmap(x.file, np.uint8, "r", x.offset, (x.bytes,)) for x in (one, other))
+    parts = [slice(start, start + _COMPARED) for start in range(0, one.bytes, _COMPARED)]
+    return any(not np.array_equal(first[part], second[part]) for part in parts)
 
 
 def refuse_other_types(folder: Path, stored: Mapping[str, Stored]) -> None:

@@ -102,7 +102,7 @@ def convert(
         raise ModelError(f"{target} would take {size_text(needed)}, but {size_text(free)} are free there")
     with new_folder(target) as part:
         _write_weights(part, tensors, packing, watch)
-        _write_rest(folder, part, name, revision, packing)
+        _write_rest(folder, part, name, revision, packing, checkpoint.trunk.tied)
     packed = sum(int(np.prod(tensor.piece.shape)) for tensor in tensors if tensor.packed)
     return Converted(folder=target, packing=packing, bytes=needed, parameters=checkpoint.parameters, packed=packed)
 
@@ -190,11 +190,15 @@ def _rounded(values: Floats, dtype: str) -> NDArray[np.generic]:
     return ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype("<u2")
 
 
-def _write_rest(source: Path, folder: Path, name: str | Path, revision: str | None, packing: Packing) -> None:
+def _write_rest(
+    source: Path, folder: Path, name: str | Path, revision: str | None, packing: Packing, tied: bool
+) -> None:
     """Configuration, tokenizer and a card that says where it comes from."""
     copy_rest(source, folder)
     settings = {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
     config = read_fields(source) | {"quantization": settings, "quantization_config": settings}
+    if not tied and config.get("tie_word_embeddings"):  # its head was found to be another
+        config["tie_word_embeddings"] = False
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     card = read_card(source)
     commit = source.name if source.parent.name == "snapshots" else revision

@@ -41,7 +41,9 @@ def describe(folder: Path, cache: Cache | None = None) -> Described:
     """
     trunk = read_config(folder)
     check_compatible(cache, trunk.block)
-    return Described(trunk, read_card(folder), FileTokenizer.read(folder, trunk), open_checkpoint(folder, trunk))
+    card, tokenizer = read_card(folder), FileTokenizer.read(folder, trunk)
+    checkpoint = open_checkpoint(folder, trunk)
+    return Described(checkpoint.trunk, card, tokenizer, checkpoint)
 
 
 def dtype_name(name: str | None, stored: str, on_cpu: bool) -> str:

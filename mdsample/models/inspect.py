@@ -92,6 +92,7 @@ def facts_of(files: Files) -> Facts:
 
     tokenizer = FileTokenizer.read(files.folder, trunk)
     checkpoint = open_checkpoint(files, trunk)
+    trunk = checkpoint.trunk
     texts = {tokenizer.special_id(text): text for text in tokenizer.special}
     pieces = [piece for group in checkpoint.pieces.values() for piece in group]
     stored = Counter[str]()

@@ -510,3 +510,16 @@ def test_usage_errors(command: Command, folders: dict[str, Path], tmp_path: Path
         assert err.startswith(f"error: {message}") and err.count("\n") == 1, err
     (bad / "mdsample.toml").write_text("template = '{prompt}{answer:2}'")
     assert command("run", "--model", bad, "hi")[0] == 0
+
+
+def test_a_chat_template_in_a_file_of_json_of_its_own(tmp_path: Path) -> None:
+    folder = write_tokenizer(write_checkpoint(tmp_path / "model"), None)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": PLAIN}))
+    assert mdsample.inspect(folder).chat == "chat_template.json"
+    assert str(mdsample.chat(folder, "{q}{a:4}")) == "[user: {q}][assistant: {a:4}"
+    write_tokenizer(folder, "User: {{ messages[0].content }} Bot: ")  # which comes first
+    assert mdsample.inspect(folder).chat == "tokenizer_config.json"
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": 3}))
+    with pytest.raises(ModelError, match=r"chat_template.json: chat_template must be a text, or a list of objects"):
+        mdsample.inspect(folder)

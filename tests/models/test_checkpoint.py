@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,33 @@ def test_a_mix_of_layouts_is_told_against_the_nearer_one(tmp_path: Path) -> None
     folder = write_checkpoint(tmp_path, weights=mixed)
     with pytest.raises(ModelError, match=rf"{WTE} .* is not a tensor of .*; model.embed_tokens.weight .* is missing$"):
         open_checkpoint(folder, SPEC)
+
+
+@pytest.mark.parametrize("family", ["a2d-qwen3", "llada2_moe"])
+def test_a_head_beside_tied_weights_is_the_models(family: str, tmp_path: Path) -> None:
+    """As for transformers, which keeps a head of the file's and warns."""
+    config: dict[str, object] = {"tie_word_embeddings": True}
+    embedding = "model.embed_tokens.weight" if family == "a2d-qwen3" else "model.word_embeddings.weight"
+    tensors = family_weights(family, {**FAMILIES[family][0], "tie_word_embeddings": False})
+    assert embedding in tensors and "lm_head.weight" in tensors
+    untied = write_family(tmp_path / "untied", family, weights=tensors, config={"tie_word_embeddings": False})
+    expected = mdsample.load(untied, backend="reference")
+    for shards in (1, 2):
+        folder = write_family(tmp_path / f"own{shards}", family, weights=tensors, config=config, shards=shards)
+        assert mdsample.inspect(folder).parameters == mdsample.inspect(untied).parameters
+        for backend in ("reference", *(["torch"] if find_spec("torch") else [])):
+            rows = [
+                mdsample.sample(model, "Ann has", template="{prompt}{answer:6}", policy="med").tokens.tolist()
+                for model in (expected, mdsample.load(folder, backend=backend))
+            ]
+            assert rows[0] == rows[1]
+    # other bytes anywhere, the last one too
+    same = {**tensors, "lm_head.weight": tensors[embedding].copy()}
+    tied = write_family(tmp_path / "same", family, weights=same, config=config)
+    assert open_checkpoint(tied, read_config(tied)).trunk.tied
+    same["lm_head.weight"][-1, -1] += 1
+    last = write_family(tmp_path / "last", family, weights=same, config=config)
+    assert not open_checkpoint(last, read_config(last)).trunk.tied
 
 
 def test_what_published_files_carry_beside_the_weights_is_passed_over(tmp_path: Path) -> None:

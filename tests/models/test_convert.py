@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import WIDE, converted, family_weights, write_checkpoint, write_family
+from checkpoints import FAMILIES, WIDE, converted, family_weights, write_checkpoint, write_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
@@ -59,6 +59,17 @@ def test_the_words_are_those_of_mlx(x: Any, bits: int, size: int, half: bool) ->
         stored = converting._rounded(ours, "BF16" if half else "F32")
         kept = np.array(their.view(mx.uint16)) if half else np.array(their)
         np.testing.assert_array_equal(stored, kept)
+
+
+def test_a_copy_of_a_model_with_a_head_beside_tied_weights_keeps_that_head(tmp_path: Path) -> None:
+    wide = WIDE["a2d-qwen3"] | {"tie_word_embeddings": False}
+    weights = family_weights("a2d-qwen3", {**FAMILIES["a2d-qwen3"][0], **wide})
+    source = write_family(
+        tmp_path / "source", "a2d-qwen3", config=wide | {"tie_word_embeddings": True}, weights=weights, dtype="BF16"
+    )
+    copy = convert(source, tmp_path / "made", bits=8, group_size=32).folder
+    assert json.loads((copy / "config.json").read_text())["tie_word_embeddings"] is False
+    np.testing.assert_allclose(tensors(copy)["head"], weights["lm_head.weight"], atol=0.05)
 
 
 @pytest.mark.parametrize("layout", ["published", "converted"])

@@ -374,3 +374,18 @@ class TestLoad:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(ModelError, match=r"hub: HF_HUB_OFFLINE is set, and the model is not in the cache$"):
             load("org/model")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("said", ['{"base_model_name_or_path": "org/base"}', "{}", "[]"])
+def test_an_adapter_is_not_passed_over(alone: bool, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir() if alone else write_checkpoint(folder)
+    (folder / "adapter_config.json").write_text(said)
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    base = " of org/base" if "org" in said else ""
+    with pytest.raises(
+        ModelError, match=rf"^{folder} holds an adapter{base} \(adapter_config.json\), which is not re"
+    ) as e:
+        load(folder)
+    assert ("move its files away" in str(e.value)) != alone

@@ -104,7 +104,7 @@ def drop_first(folder: Path) -> None:
         (lambda f: (f / "vocab.json").write_text("{"), r"vocab.json is not valid JSON"),
         (drop_first, r"vocab.json must give \d+ tokens the ids"),
         (lambda f: change(f, "tokenizer_config.json", tokenizer_class="GPT2Tokenizer"), r"tokenizer_class 'GPT2To"),
-        (lambda f: change(f, "tokenizer_config.json", added_tokens_decoder={"x": 3}), r"added token x needs a content"),
+        (lambda f: change(f, "tokenizer_config.json", added_tokens_decoder={"x": 3}), r"token 'x' needs a content"),
         (
             lambda f: change(f, "tokenizer_config.json", added_tokens_decoder={"900": {"content": "<q>"}}),
             r"gives the added token '<q>' the id 900, but the tokens before it end at",

@@ -8,7 +8,7 @@ from typing import cast
 
 from mdsample.errors import ModelError
 from mdsample.models.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
-from mdsample.models.families.special import Special, read_special
+from mdsample.models.families.special import Special, read_object, read_special
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_json
 
@@ -33,6 +33,9 @@ _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "llada_moe": llada_moe.PUBLISHED,
     "sdar": sdar.PUBLISHED,
 }
+
+#: what peft calls the configuration of an adapter
+ADAPTER = "adapter_config.json"
 
 
 def published() -> dict[str, Trunk]:
@@ -59,6 +62,14 @@ def read_fields(folder: Path) -> dict[str, object]:
     """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or quantised otherwise than by MLX."""
     path = folder / "config.json"
     config = read_json(path)
+    if (adapter := read_object(folder / ADAPTER)) or (folder / ADAPTER).exists():
+        base = adapter.get("base_model_name_or_path")
+        of = f" of {base:.200}" if isinstance(base, str) and base else ""
+        remedy = "" if config is None else "; to run the weights beside it without it, move its files away"
+        raise ModelError(
+            f"{folder} holds an adapter{of} ({ADAPTER}), which is not read: merge it into the model with peft "
+            f"(merge_and_unload, then save_pretrained){remedy}"
+        )
     if config is None and not path.exists():
         raise ModelError(f"{folder} holds no config.json, so it is not a model folder")
     if not isinstance(config, dict):

@@ -132,7 +132,8 @@ class Trunk:
     max_length: int
     #: where every tensor of `shapes` is found: the published layout, then those of known converters
     layouts: tuple[Mapping[str, Source], ...] = attrs.field(repr=False)
-    #: published tensors that may be there and are not used (a head beside tied weights), with their shapes
+    #: published tensors that may be there (a head beside tied weights, used if it is not the embedding), with their
+    #: shapes
     optional_tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]], repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,6 +156,11 @@ class Trunk:
             if layout.keys() != self.shapes.keys():
                 wrong = ", ".join(sorted(layout.keys() ^ self.shapes.keys()))
                 raise ModelError(f"{self.family}: a layout and the trunk's tensors differ in {wrong}")
+
+    def with_head(self, name: str) -> Trunk:
+        """The same, but not tied: the head is the published tensor of this name."""
+        layouts = tuple({**layout, "head": Single(name)} for layout in self.layouts)
+        return attrs.evolve(self, tied=False, layouts=layouts, optional_tensors={})
 
     def sparse(self, layer: int) -> bool:
         """Whether this layer has experts."""
