@@ -102,5 +102,5 @@ def _asked(name: str, revision: str | None) -> Generator[None]:
         reason = next((sentence for kind, sentence in known.items() if isinstance(error, kind)), fallback)
         which = name if revision is None else f"{name} at revision {revision}"
         raise ModelError(
-            f"{which} is not a folder here and could not be had from the Hugging Face hub: {reason}"
+            f"{which} is not a folder here and could not be fetched from the Hugging Face hub: {reason}"
         ) from error

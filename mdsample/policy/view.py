@@ -58,8 +58,8 @@ class Batch:
         return np.where(self.initially_blank, np.cumsum(self.initially_blank, 1, dtype=np.int32) - 1, np.int32(-1))
 
     def filled(self, fill: Ints) -> Batch:
-        """The board with the tokens of `fill [B, L]` written into it, −1 where none is."""
-        after = copy.copy(self)  # not a new one: a board that guards its past is not read here, and goes on guarding
+        """The batch with the tokens of `fill [B, L]` written into it, −1 where none is."""
+        after = copy.copy(self)  # a copy, so that a guarded batch stays guarded
         object.__setattr__(after, "tokens", np.where(fill >= 0, fill, self.tokens))
         object.__setattr__(after, "blank", self.blank & (fill < 0))
         return after

@@ -248,7 +248,7 @@ def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[Sta
 
 
 def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int, Outcome]]:
-    """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the board leave then, and why."""
+    """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the batch leave then, and why."""
     fill = np.full(batch.tokens.shape, -1, np.int32)
     over: dict[int, Outcome] = {}
     ahead = [stop.before_pass(batch) for stop in policy.stops]
