@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -216,17 +217,20 @@ def test_on_a_terminal_the_reply_fills_and_an_interrupt_takes_it_back(tmp_path: 
         os.write(here, b"\x03")
         assert "ends the conversation" in _until(here, b"\n> ")
         os.write(here, b"/policy med\n" + ANN.encode() + b"\n")
-        assert "Answer: 7" in _until(here, b"tokens a second")
+        assert "Answer: 7" in _until(here, b"tokens a second\x1b[0m\r\n> ")
+        time.sleep(0.3)
         os.write(here, b"\x04")
-        assert chat.wait(10) == 0
+        assert chat.wait(30) == 0
     finally:
         chat.kill()
+        chat.wait()
         os.close(here)
         os.close(there)
 
 
 def _take_terminal() -> None:
-    """The interrupt key reaches a process whose terminal it is."""
+    """The interrupt key reaches a process whose terminal it is, unless it ignores it, as one in the background does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
