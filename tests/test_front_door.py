@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -352,3 +355,21 @@ def test_peak_memory_where_the_backend_knows(tmp_path: Path) -> None:
 def test_a_value_of_another_kind_is_met_with_what_to_pass(call: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call(ScriptedDenoiser(Symbols(6)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_goes_on_where_its_parent_was() -> None:
+    """On the reference; torch's own threads do not survive a fork once they were used."""
+    code = (
+        "import os, mdsample\n"
+        "model = mdsample.load('tiny-gsm', backend='reference')\n"
+        "ask = lambda: mdsample.sample(model, 'Ann has 3 coins.', policy='med+temperature(1)', seed=3).text.encode()\n"
+        "mine, (ours, theirs) = ask(), os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.write(theirs, ask())\n"
+        "    os._exit(0)\n"
+        "os.close(theirs)\n"
+        "assert os.wait()[1] == 0\n"
+        "assert os.read(ours, 65536) == mine == ask()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
