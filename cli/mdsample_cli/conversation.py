@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import mdsample
 from mdsample.core.files import write_whole
 from mdsample.core.template import Template
 from mdsample.jobs.job import Job
+from mdsample.jobs.lines import line, parsed
 from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import in_full
@@ -44,12 +44,8 @@ class Conversation:
     messages: list[Message] = attrs.field(factory=list[Message])
     #: what each reply was made with, and what it cost
     replies: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether the model has a chat template, so that it sees the turns before."""
-        folder: Path | None = getattr(self.model.tokenizer, "folder", None)
-        return folder is not None and read_chat_template(folder) is not None
+    #: whether the model has a chat template, so that it sees the turns before
+    is_chat: bool = attrs.field(init=False, default=attrs.Factory(lambda talk: _is_chat(talk.model), takes_self=True))
 
     @property
     def system(self) -> str | None:
@@ -132,7 +128,7 @@ class Conversation:
             "backend": self.model.backend,
             "versions": versions(),
         }
-        write_whole(path, json.dumps(record).encode() + b"\n")
+        write_whole(path, line(record).encode() + b"\n")
 
     def resume(self, path: Path) -> None:
         """Goes on with the conversation in a file, if there is one; `UsageError` for a file of another kind."""
@@ -141,17 +137,22 @@ class Conversation:
         if path.stat().st_size > _LARGEST:
             raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
         try:
-            record = json.loads(path.read_bytes())
+            record = parsed(path.read_bytes()) or {}
             messages, replies = cast("list[Message]", record["messages"]), record["replies"]
             spoken = [message["role"] for message in messages if message["role"] != "system"]
             right = all(message["role"] in ROLES and type(message["content"]) is str for message in messages)
             alternating = spoken == ["user", "assistant"] * len(replies)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (TypeError, KeyError):
             right = alternating = False
             messages, replies = [], []
         if not (right and alternating):
             raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
         self.messages, self.replies = messages, replies
+
+
+def _is_chat(model: Denoiser) -> bool:
+    folder: Path | None = getattr(model.tokenizer, "folder", None)
+    return folder is not None and read_chat_template(folder) is not None
 
 
 #: of a row, what a transcript keeps

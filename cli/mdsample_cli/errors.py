@@ -1,8 +1,11 @@
-"""What ends a command early; `main` prints the message."""
+"""What ends a command early, and how that is told."""
 
 from __future__ import annotations
 
+import os
 import re
+
+import typer
 
 #: characters of a line of a message; of a longer one what stands around a caret, or at its ends
 _LONGEST, _AROUND = 1000, 300
@@ -14,7 +17,7 @@ def told(message: str) -> str:
     What it repeats may hold anything: control characters are escaped, and of long lines the midst is left out, or all
     that is far from a caret.
     """
-    from mdsample_cli.show.json_line import is_shown
+    from mdsample_cli.show.json_line import visible
 
     lines = re.split(r"\n(?=  )", message)
     if len(lines) > 1 and lines[-1].endswith(" ^") and len(lines[-2]) > _LONGEST:
@@ -25,7 +28,14 @@ def told(message: str) -> str:
     for number, line in enumerate(lines):
         if len(line) > _LONGEST:
             lines[number] = f"{line[: _LONGEST - _AROUND]} … {line[-_AROUND:]}"
-    return "\n".join("".join(c if is_shown(c) else repr(c)[1:-1] for c in line) for line in lines)
+    return "\n".join(map(visible, lines))
+
+
+def tell_error(message: str) -> None:
+    """Prints an error on stderr."""
+    # https://no-color.org; rich heeds it by itself
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    typer.echo(told(message), err=True)
 
 
 class UsageError(Exception):

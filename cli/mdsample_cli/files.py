@@ -93,17 +93,22 @@ def require_writable(path: Path, option: str) -> None:
         raise UsageError(f"{option}: {error}") from error
 
 
+def require_replaceable(path: Path, option: str, kind: str, beginnings: tuple[bytes, ...]) -> None:
+    """Refuses a file that cannot be written, or holds something that does not begin as its kind does."""
+    require_writable(path, option)
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if not file.read(max(map(len, beginnings))).startswith(beginnings):
+                raise UsageError(f"{option}: {path} is there and is no {kind}; give another name, or remove it")
+
+
 def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:
     """Refuses a picture that cannot be drawn or written, before anything is computed; `rule` says what may be given."""
     if path is None:
         return
     if path.suffix.lower() not in endings:
         raise UsageError(f"--plot {rule}; got {path}")
-    require_writable(path, "--plot")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if not file.read(5).startswith(_PICTURES):
-                raise UsageError(f"--plot: {path} is there and is no picture; give another name, or remove it")
+    require_replaceable(path, "--plot", "picture", _PICTURES)
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'mdsample[plot]'")
 

@@ -30,7 +30,7 @@ from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
 from mdsample_cli.commands.traces import traces
-from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.errors import Interrupted, UsageError, tell_error
 
 _INTERRUPTED = 130
 
@@ -113,7 +113,5 @@ def _pipe_closed() -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    # https://no-color.org; rich heeds it by itself
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
-    typer.echo(told(message), err=True)
+    tell_error(message)
     return code

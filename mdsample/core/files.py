@@ -102,14 +102,13 @@ class Growing:
         self._path, self._synced = path, time.monotonic()
         target = meant(path)
         with _told(path):
-            plain = target if target is not None and _is_plain(target) else None
-            self._lock = None if plain is None else Lock(plain, path)
+            self._lock = _lock_of(path, target)
             try:
-                if plain is not None and plain.exists():
-                    data = plain.read_bytes()
+                if self._lock is not None and target is not None and target.exists():
+                    data = target.read_bytes()
                     kept = read(data)
                     if kept != data:
-                        write_whole(plain, kept)
+                        write_whole(target, kept)
                 self._fd = _open(target, os.O_APPEND)
             except BaseException:
                 self._unlock()
@@ -234,6 +233,21 @@ class Lock:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
+
+
+@contextmanager
+def locked(path: str | Path) -> Generator[None]:
+    """Keeps others from writing a file meanwhile; nothing that is no regular file is locked. Raises `WriteError`."""
+    lock = _lock_of(path, meant(path))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _lock_of(path: str | Path, target: Path | None) -> Lock | None:
+    return Lock(target, path) if target is not None and _is_plain(target) else None
 
 
 def meant(path: str | Path) -> Path | None:

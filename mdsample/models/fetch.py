@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import size_text
-from mdsample.models.families import family_of, read_config, read_fields
+from mdsample.models.families import family_of, read_fields
 from mdsample.models.files import Files
 from mdsample.models.find import find
 from mdsample.models.inspect import Facts, facts_of
@@ -41,7 +41,6 @@ def fetch(
         check_other(files)
         weights = tuple(file for file in files.names() if file.endswith(".safetensors"))
     else:
-        read_config(files.folder)  # a family that is not read is told before the sizes are asked for
         facts = facts_of(files)
         if check is not None:
             check(facts)

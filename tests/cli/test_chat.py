@@ -142,6 +142,13 @@ def test_two_chats_do_not_write_one_transcript(talk: Any, tmp_path: Path) -> Non
     assert code == 2 and f"is being written by process {os.getpid()}" in err
 
 
+def test_what_is_no_regular_file_is_not_locked(talk: Any, tmp_path: Path) -> None:
+    (tmp_path / "nothing").symlink_to(os.devnull)
+    with Lock(tmp_path / "nothing", "x"):  # a lock beside the link is somebody else's
+        assert talk("-o", tmp_path / "nothing", "-p", "whole+steps(1)", lines="hi\n")[0] == 0
+    assert not Path(f"{os.devnull}.lock").exists()
+
+
 def test_another_system_message_is_refused(folder: Path, talk: Any, tmp_path: Path) -> None:
     options = ("-m", folder, "--backend", "reference", "-t", SHORT, "-o", tmp_path / "x")
     assert talk(*options, "--system", "A.", lines="hi\n")[0] == 0

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, tell_error
 from mdsample_cli.files import require_writable, text_or_file
 from mdsample_cli.groups import Without, grouped
 
@@ -60,7 +60,7 @@ def chat(
     chosen = policy.open()
     text = None if template.template is None else text_or_file(template.template)
 
-    from mdsample.core.files import Lock, meant
+    from mdsample.core.files import locked
     from mdsample_cli.conversation import POLICY, Conversation
 
     typed = POLICY if chosen is None else policy.label(chosen)
@@ -68,8 +68,7 @@ def chat(
     talk.begin(template.system)
     with ExitStack() as stack:
         if output is not None:
-            if (target := meant(output)) is not None:
-                stack.enter_context(Lock(target, output))
+            stack.enter_context(locked(output))
             talk.resume(output)
             if template.system is not None and talk.system != template.system:
                 raise UsageError(f"{output} begins with another system message; leave out --system, or --output")
@@ -130,8 +129,7 @@ class _Talk:
                 self._reply(line)
         except (MdsampleError, UsageError) as error:
             self._failed |= not self._typed
-            typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-            typer.echo(str(error), err=True)
+            tell_error(str(error))
 
     def _obey(self, command: str, value: str) -> None:
         talk, value = self._talk, value.strip()
@@ -201,14 +199,10 @@ class _Talk:
     def _show(self, row: Row) -> None:
         from mdsample_cli.show import render
 
-        shown = render.reply(row)
-        if self._out.color_system is None:
-            shown = render.plain(shown.plain)
-        render.show(self._out, shown)
+        render.show(self._out, render.reply(row))
         if self._typed:
-            seconds = self._talk.replies[-1]["seconds"]
             cost = f"{render.count(row.nfe, 'pass', 'es')}, {row.tokens_per_forward:.1f} tokens each"
-            self._say(f"{cost}; {render.seconds(seconds)}, {row.filled / seconds:,.0f} tokens a second")
+            self._say(f"{cost}; {render.speed(self._talk.replies[-1]['seconds'], row.filled)}")
 
     def _save(self) -> None:
         if self._output is not None:

@@ -13,7 +13,7 @@ from typer import Option
 
 from mdsample_cli import files, options
 from mdsample_cli.errors import Interrupted, UsageError, told
-from mdsample_cli.files import require_distinct, require_writable
+from mdsample_cli.files import require_distinct, require_replaceable
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run(
         raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
     require_distinct(input=rows.input, output=output, trace=trace)
     if trace is not None:
-        _require_new_trace(trace)
+        require_replaceable(trace, "--trace", "trace", (b'{"format": ',))
     from mdsample.jobs.job import Job
     from mdsample.sampling.api import default_policy, default_text
     from mdsample.sampling.sampler import Sampler
@@ -83,15 +83,6 @@ def run(
     if many is not None:
         typer.echo(screen.summary(), err=True)
     return 1 if screen.failed else 0
-
-
-def _require_new_trace(path: Path) -> None:
-    """Only another trace may be overwritten."""
-    require_writable(path, "--trace")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if not file.readline().startswith(b'{"format": '):
-                raise UsageError(f"--trace: {path} is there and is no trace; give another name, or remove it")
 
 
 def _run(

@@ -25,6 +25,11 @@ def is_shown(character: str) -> bool:
     return character.isprintable() or character in "\u200c\u200d\u00ad"
 
 
+def visible(text: str, also: str = "") -> str:
+    """A text as it may go to a terminal: what is not shown, and not in `also`, is escaped."""
+    return "".join(c if is_shown(c) or c in also else repr(c)[1:-1] for c in text)
+
+
 def _escaped(found: re.Match[str]) -> str:
     character = found[0]
     return character if is_shown(character) else json.dumps(character)[1:-1]

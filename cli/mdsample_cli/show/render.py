@@ -25,7 +25,7 @@ from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
 from mdsample.scoring.watch import SlotReading
 from mdsample.tasks.catalog import task_of
-from mdsample_cli.show.json_line import is_shown
+from mdsample_cli.show.json_line import visible
 
 WIDEST = 100
 #: what joins the parts of an emoji
@@ -65,7 +65,7 @@ def show(out: Console, *things: RenderableType) -> None:
 
 def plain(text: str, style: str | Style = "") -> Text:
     """Text of a user or model; control characters are escaped."""
-    return Text("".join(c if is_shown(c) or c in "\n\t" else repr(c)[1:-1] for c in text), style)
+    return Text(visible(text, "\n\t"), style)
 
 
 def count(number: int, name: str, ending: str = "s") -> str:
@@ -76,6 +76,11 @@ def count(number: int, name: str, ending: str = "s") -> str:
 def seconds(number: float) -> str:
     """A time."""
     return f"{number:.1f} s" if number < 100 else f"{number // 60:.0f} min {number % 60:.0f} s"
+
+
+def speed(time: float, filled: int) -> str:
+    """How long something took, seconds, and how fast blanks were filled."""
+    return f"{seconds(time)}, {filled / time:,.0f} tokens a second"
 
 
 def policy(text: str, width: int) -> Text:
@@ -136,7 +141,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
     rows += [("along", reading) for reading in along(given.readings)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {count(row.steps, 'step')}" if row.steps != row.nfe else ""
-    took = [] if time is None else [("time", f"{seconds(time)}, {row.filled / time:,.0f} tokens a second")]
+    took = [] if time is None else [("time", speed(time, row.filled))]
     left = _left_blank(row, job.template.slots)
     sampler = job.sampler
     where = f"{job.denoiser.name} on {job.denoiser.backend}{_cached(job.denoiser)}, seed {sampler.seed}"
@@ -229,11 +234,6 @@ def written(state: State, row: int, tokenizer: Tokenizer) -> Text:
     return plain(f"step {latest + 1:<4}{'  '.join(tokens)}")
 
 
-def progress_line(state: State, row: int) -> str:
-    """How far a row is."""
-    return progress(int(state.nfe[row]), int(state.canvas.blank[row].sum()), int(state.blank[row].sum()))
-
-
 def progress(nfe: int, blanks: int, left: int) -> str:
     """How far a row of so many blanks is."""
     return f"{count(nfe, 'forward pass', 'es')}, {blanks - left} of {count(blanks, 'blank')} filled"
@@ -257,7 +257,8 @@ def folded(text: Text, width: int) -> list[Text]:
 
 def frame(state: State, row: int, tokenizer: Tokenizer, width: int, height: int | None = None) -> RenderableType:
     """The canvas of a row, its end if not all fits into `height` lines, and how far it is."""
-    return window(canvas(state, row, tokenizer), progress_line(state, row), width, height)
+    below = progress(int(state.nfe[row]), int(state.canvas.blank[row].sum()), int(state.blank[row].sum()))
+    return window(canvas(state, row, tokenizer), below, width, height)
 
 
 def window(text: Text, below: str, width: int, height: int | None = None) -> RenderableType:

@@ -116,7 +116,7 @@ class Screen:
         if rows:
             filled = sum(row.filled for row in rows)
             parts.append(f"{nfe / len(rows):.1f} forward passes a row, {filled / max(1, nfe):.1f} tokens each")
-            parts.append(f"{render.seconds(seconds)}, {filled / seconds:,.0f} tokens a second")
+            parts.append(render.speed(seconds, filled))
         return "\n".join(["; ".join(parts), *_kinds(self._errors)])
 
 
