@@ -27,7 +27,7 @@ from matplotlib.ticker import LogLocator, NullLocator  # noqa: TID251
 from mdsample_cli.show.style import Label, drawing, label_points, legend_below, look, save
 
 import mdsample
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -176,7 +176,7 @@ class Answers:
                 self._found.setdefault(record["policy"], {})[record["id"]] = (record["solved"], record["nfe"])
 
     def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._found[in_full(mdsample.parse(text))]
+        rows = self._found[as_run(mdsample.parse(text), None)]
         solved, nfe = np.array([rows[name] for name in sorted(rows)], float).T
         return solved, nfe
 

@@ -39,7 +39,8 @@ class MlxDenoiser(Denoiser):
         """
         self.trunk, self.device = trunk, device
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
-        super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
+        spec = trunk.spec
+        super().__init__(About(name, backend, tokenizer, spec.vocab_size, template, spec.max_length, cache, spec.block))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:

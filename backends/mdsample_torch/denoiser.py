@@ -71,7 +71,8 @@ class TorchDenoiser(Denoiser):
         """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
-        super().__init__(About(name, backend, tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length, cache))
+        spec = trunk.spec
+        super().__init__(About(name, backend, tokenizer, spec.vocab_size, template, spec.max_length, cache, spec.block))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:

@@ -17,7 +17,7 @@ from mdsample.jobs.job import Job
 from mdsample.jobs.lines import line, parsed
 from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.sampling.prompts import Message
 from mdsample.sampling.trace import versions
 from mdsample_cli.errors import UsageError
@@ -88,7 +88,7 @@ class Conversation:
         self.messages = [*asked, {"role": "assistant", "content": row.text}]
         details = row.to_dict()
         made = {
-            "policy": in_full(mdsample.parse(self.policy)),
+            "policy": as_run(mdsample.parse(self.policy), self.model.block),
             "seed": self.seed,
             "seconds": time.perf_counter() - began,
         }

@@ -24,6 +24,11 @@ class Limits(Protocol):
         """The longest row, tokens."""
         ...
 
+    @property
+    def block(self) -> int | None:
+        """It sees a row in blocks of this many positions; `None`: all of it."""
+        ...
+
 
 def place(row: int | np.integer, position: int | np.integer) -> str:
     """How errors name a place."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core import html
-from mdsample.core.arrays import Bools, Indices, Ints
+from mdsample.core.arrays import Bools, Indices, Ints, arange64
 from mdsample.errors import shown
 
 
@@ -78,6 +78,8 @@ class Canvas:
     names: tuple[str, ...] = attrs.field(validator=_names)
     #: one identity per row: randomness and resuming are keyed by it
     ids: tuple[int | str, ...] = attrs.field(converter=identities)
+    #: slots that need not see what stands after them, see `unseen`
+    blind: tuple[str, ...] = attrs.field(default=(), validator=_names)
 
     def __attrs_post_init__(self) -> None:
         """Checks shapes and identities."""
@@ -148,12 +150,35 @@ class Canvas:
             self.valid[index, :width],
             self.names,
             tuple(self.ids[row] for row in rows),
+            self.blind,
+        )
+
+    def unseen(self, block: int | None) -> str:
+        """What stands in a row where a slot before it cannot see it, and the remedy; empty if there is no such thing.
+
+        A model that sees a row in blocks of `block` positions sees nothing of later blocks. Slots in `blind` need not.
+        """
+        if block is None or not self.blank.any():
+            return ""
+        seeing = self.blank & ~np.isin(self.slot, [self.names.index(name) for name in self.blind])
+        group = arange64(self.blank.shape[1]) // block
+        first = np.where(seeing, group, np.iinfo(np.int64).max).min(1, keepdims=True)
+        hidden = np.argwhere(self.valid & ~self.blank & (group > first))
+        if not len(hidden):
+            return ""
+        row, place = hidden[0].tolist()
+        name, inside = self.names[int(self.slot[row, np.argmax(seeing[row])])], int(self.slot[row, place])
+        what = "the text" if inside < 0 else f"what is given for slot {self.names[inside]!r}"
+        return (
+            f"row {self.ids[row]!r}: slot {name!r} cannot see {what} that stands after it, from position {place} on, "
+            f"because this model sees only blocks of {block} positions, each with all before it; put it before the "
+            f"slot, or say in the template that the slot need not see it: {{{name}:{self.slot_length(name)}:blind}}"
         )
 
     def copies(self, rows: Indices) -> Canvas:
         """Rows of the canvas, some of them several times; their ids are numbers from 0."""
         tokens, blank, slot, valid = self.tokens[rows], self.blank[rows], self.slot[rows], self.valid[rows]
-        return Canvas(tokens, blank, slot, valid, self.names, tuple(range(len(rows))))
+        return Canvas(tokens, blank, slot, valid, self.names, tuple(range(len(rows))), self.blind)
 
     @staticmethod
     def of_rows(
@@ -163,6 +188,7 @@ class Canvas:
         mask_id: int,
         ids: Sequence[int | str] | None = None,
         blank: Sequence[Sequence[bool]] | None = None,
+        blind: tuple[str, ...] = (),
     ) -> Canvas:
         """Rows of unequal length, padded at the end. Unless `blank` says otherwise, slot positions are blank."""
         if not all(isinstance(many, Sequence | np.ndarray) for many in (rows, slots)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -185,4 +211,4 @@ class Canvas:
                     f"{shown(where)}"
                 ) from fault
         tokens[empty] = mask_id
-        return Canvas(tokens, empty, slot, valid, names, range(len(rows)) if ids is None else ids)
+        return Canvas(tokens, empty, slot, valid, names, range(len(rows)) if ids is None else ids, blind)

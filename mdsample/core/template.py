@@ -8,6 +8,9 @@
 template mean those tokens; in what a field brings they are plain text. The tokens that a model wants before every text
 are put there, unless the template begins with them.
 
+A model that sees a row block by block cannot see what stands after a slot, and such a template is refused
+(`Canvas.unseen`); `{name:96:blind}` is a slot that need not see it.
+
 A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
 rest of the slot, as these models are trained on a text that is shorter than its slot; the sampler does not write there.
 """
@@ -15,14 +18,14 @@ rest of the slot, as these models are trained on a text that is shorter than its
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import cast
 
 import attrs
 
 from mdsample.core.canvas import Canvas
-from mdsample.core.tokens import Tokenizer
+from mdsample.core.tokens import Tokenizer, filled_up, parted
 from mdsample.errors import TemplateError, pointed, shown
 
 
@@ -46,6 +49,8 @@ class Slot:
 
     name: str
     length: int
+    #: it need not see what stands after it: a model that sees a row block by block cannot
+    blind: bool = False
 
 
 @attrs.frozen
@@ -119,6 +124,11 @@ class Template:
         return tuple(piece.name for piece in self.pieces if isinstance(piece, Slot))
 
     @property
+    def blind(self) -> tuple[str, ...]:
+        """Names of the slots that need not see what stands after them, in order."""
+        return tuple(piece.name for piece in self.pieces if isinstance(piece, Slot) and piece.blind)
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields, in order of first use."""
         return tuple(dict.fromkeys(piece.name for piece in self.pieces if isinstance(piece, Field)))
@@ -162,7 +172,7 @@ class Template:
                 plain += texts[piece.name]
                 continue
             if isinstance(piece, Text):
-                for part in _around(piece.text, tokenizer.special):
+                for part in parted(piece.text, tokenizer.special):
                     if part not in tokenizer.special:
                         plain += part
                         continue
@@ -196,26 +206,35 @@ class Template:
         """The special tokens that it begins with."""
         match self.pieces[0]:
             case Text(text=text):
-                opening = takewhile(lambda part: part in tokenizer.special, _around(text, tokenizer.special))
+                opening = takewhile(lambda part: part in tokenizer.special, parted(text, tokenizer.special))
                 return [tokenizer.special_id(part) for part in opening]
             case _:
                 return []
 
     def content(self, slot: str, text: str, tokenizer: Tokenizer) -> list[int]:
-        """The tokens that fill a slot with a text: its own, then end tokens; `TemplateError` if it does not fit."""
-        length = next(piece.length for piece in self.pieces if isinstance(piece, Slot) and piece.name == slot)
-        tokens = tokenizer.encode(text) if text else []
+        """The tokens that fill a slot with a text: its own, then end tokens; `TemplateError` if it does not fit.
+
+        Where the template is a chat, the text of its last slot ends the assistant's turn, as such models are trained.
+        """
+        piece = next(piece for piece in self.pieces if isinstance(piece, Slot) and piece.name == slot)
+        length, tokens = piece.length, tokenizer.encode(text) if text else []
         if len(tokens) > length:
             raise TemplateError(
                 f"slot {slot!r} has {length} positions, but what is given for it is {len(tokens)} tokens: "
                 f"{text!r:.60}; lengthen the slot, or give less"
             )
-        if len(tokens) < length and tokenizer.end_id is None:
+        whole = filled_up(tokens, length, tokenizer, turn=piece is self.pieces[-1] and self._has_turns(tokenizer))
+        if len(whole) < length:
             raise TemplateError(
                 f"what is given for slot {slot!r} is {len(tokens)} tokens, the slot has {length}, and the model "
                 "has no end token to fill up with; make the slot as long as what is given"
             )
-        return tokens + [tokenizer.end_id or 0] * (length - len(tokens))
+        return whole
+
+    def _has_turns(self, tokenizer: Tokenizer) -> bool:
+        """Whether its text ends a turn of a chat."""
+        ending = [text for text in tokenizer.special if tokenizer.special_id(text) in tokenizer.turn_end[-1:]]
+        return any(isinstance(piece, Text) and text in piece.text for piece in self.pieces for text in ending)
 
     def canvas(
         self,
@@ -237,7 +256,7 @@ class Template:
         brought = given or [nothing] * len(rows)
         encoded = [self.row(tokenizer, texts, slots) for texts, slots in zip(rows, brought, strict=True)]
         tokens, slot, blank = ([getattr(row, name) for row in encoded] for name in ("tokens", "slot", "blank"))
-        return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank)
+        return Canvas.of_rows(tokens, slot, self.slots, tokenizer.mask_id, ids, blank, self.blind)
 
     def _check_rows(self, tokenizer: object, rows: object) -> None:
         """Refuses what newcomers pass first: a model, a text, one mapping, a list of texts."""
@@ -266,8 +285,8 @@ def _written(piece: Text | Field | Slot) -> str:
             return text.replace("{", "{{").replace("}", "}}")
         case Field(name=name):
             return f"{{{name}}}"
-        case Slot(name=name, length=length):
-            return f"{{{name}:{length}}}"
+        case Slot(name=name, length=length, blind=blind):
+            return f"{{{name}:{length}{':blind' * blind}}}"
 
 
 def _hole(inside: str, text: str, column: int) -> Field | Slot:
@@ -276,19 +295,16 @@ def _hole(inside: str, text: str, column: int) -> Field | Slot:
         raise _fault(f"{name!r} is not a name (letters, digits, - and _); write {{{{ for a literal brace", text, column)
     if not colon:
         return Field(name)
+    length, colon, word = length.partition(":")
+    if colon and word != "blind":
+        raise _fault(
+            f"after the length of slot {name!r} only the word blind may stand, as in {{{name}:16:blind}}", text, column
+        )
     if length.isascii() and length.isdigit() and len(length) > _DIGITS:
         raise _fault(f"slot {name!r} is too long; a length has at most {_DIGITS} digits", text, column)
     if not (length.isascii() and length.isdigit() and int(length) > 0):
         raise _fault(f"slot {name!r} needs a length of 1 or more, as in {{{name}:16}}", text, column)
-    return Slot(name, int(length))
-
-
-def _around(text: str, special: Sequence[str]) -> Iterator[str]:
-    if not special:
-        yield text
-        return
-    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
-    yield from (part for part in re.split(f"({pattern})", text) if part)
+    return Slot(name, int(length), bool(colon))
 
 
 def _names(names: Mapping[str, str] | Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 
@@ -22,6 +23,16 @@ class Tokenizer(Protocol):
     @property
     def end_id(self) -> int | None:
         """The token that ends and pads a text, if there is one."""
+        ...
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Each of these ends a text: `end_id`, the token that ends a turn of a chat, what else the model names."""
+        ...
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """What a chat has after the assistant's text, the token that ends the turn as the last; empty without chat."""
         ...
 
     @property
@@ -59,3 +70,26 @@ def token_id(token: int | str, tokenizer: Tokenizer, vocab_size: int, part: str)
     if len(ids) != 1:
         raise ValueError(f"{part}: {token!r} is {len(ids)} tokens ({ids}); give the text of one token, or its id")
     return ids[0]
+
+
+def filled_up(tokens: Sequence[int], length: int, tokenizer: Tokenizer, *, turn: bool) -> list[int]:
+    """How a text's tokens stand in a slot of `length`: they, then the end of the turn if it is one, then end tokens.
+
+    More than `length` if the text itself does not fit, fewer if there is no end token.
+    """
+    whole = [*tokens, *(tokenizer.turn_end if turn else ())][: max(length, len(tokens))]
+    return whole if tokenizer.end_id is None else whole + [tokenizer.end_id] * (length - len(whole))
+
+
+def until_end(tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The tokens before the first that ends a text."""
+    return [*tokens[: next((n for n, token in enumerate(tokens) if token in tokenizer.ends), len(tokens))]]
+
+
+def parted(text: str, special: Sequence[str]) -> Iterator[str]:
+    """The text in pieces: special tokens, and what stands between them."""
+    if not special:
+        yield text
+        return
+    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+    yield from (part for part in re.split(f"({pattern})", text) if part)

@@ -21,7 +21,7 @@ from mdsample.jobs.lines import finite
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
@@ -162,7 +162,7 @@ class Runs:
             "model": self.model,
             "backend": self.denoiser.backend,
             "cache": cache_text(self.denoiser.cache),
-            "policy": in_full(policy),
+            "policy": as_run(policy, self.denoiser.block),
             "template": str(self.template),
             "seed": self.seed,
         }

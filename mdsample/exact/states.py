@@ -117,7 +117,7 @@ class Walk:
     def batch(self, branches: Branches) -> Batch:
         """What parts may see of the branches."""
         rows = np.arange(len(branches), dtype=np.int32)
-        batch = branches.state.batch(rows, self.plan.passes, self.plan.tokenizer)
+        batch = branches.state.batch(rows, self.plan.passes, self.plan.tokenizer, self.plan.denoiser.block)
         return batch if self.remembers else _HistoryGuard.of(batch)
 
     def see(self, branches: Branches) -> Observation:

@@ -53,6 +53,16 @@ class ToyTokenizer:
         return None
 
     @property
+    def ends(self) -> frozenset[int]:
+        """Nothing ends a row."""
+        return frozenset()
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """Nothing: there are no chats."""
+        return ()
+
+    @property
     def start(self) -> tuple[int, ...]:
         """Nothing stands before a row."""
         return ()

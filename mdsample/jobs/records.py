@@ -25,7 +25,7 @@ from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, finite, line, parsed
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.sampling.sampler import Sampler
 
 Record = dict[str, Any]
@@ -42,7 +42,7 @@ def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revisi
         "model": denoiser.name,
         **({} if revision is None else {"revision": revision}),
         "cache": cache_text(denoiser.cache),
-        "policy": in_full(sampler.policy),
+        "policy": as_run(sampler.policy, denoiser.block),
         "template": str(template),
         "seed": sampler.seed,
     }

@@ -111,17 +111,25 @@ class ChatTemplate:
         whole = Template.parse(str(Template(tuple(pieces))))
         return whole, dict(zip((*fields, *template.fields), texts, strict=True))
 
+    def turn_end(self) -> str:
+        """What it writes after a text of the assistant's; empty if it cannot be rendered with one."""
+        messages = [{"role": role, "content": _MARK} for role in ("user", "assistant")]
+        try:
+            return self._rendered(messages, "", prompt=False).rpartition(_MARK)[2]
+        except ModelError:
+            return ""
+
     def _require_system(self) -> None:
         messages = [{"role": "system", "content": _MARK}, {"role": "user", "content": ""}]
         if _MARK not in self._rendered(messages, "leave the system message out"):
             raise ModelError(f"{self._name} has no place for a system message; leave it out")
 
-    def _rendered(self, messages: Sequence[Mapping[str, str]], remedy: str) -> str:
+    def _rendered(self, messages: Sequence[Mapping[str, str]], remedy: str, *, prompt: bool = True) -> str:
         # imported here: most checkpoints that are opened need no Jinja
         from mdsample.errors import RenderError
         from mdsample.models.sandbox import render
 
-        names = {"tools": None, "documents": None, "messages": [*messages], "add_generation_prompt": True}
+        names = {"tools": None, "documents": None, "messages": [*messages], "add_generation_prompt": prompt}
         try:
             return render(self.source, {**self.tokens, **names})
         except RenderError as error:

@@ -102,6 +102,8 @@ class About:
     max_length: int
     #: what it keeps from one forward pass to the next, of the last one's rows only, each thread for itself
     cache: Cache | None = None
+    #: it sees a row in blocks of this many positions, each with all before it; `None`: all of the row
+    block: int | None = None
 
 
 class Denoiser(abc.ABC):
@@ -152,6 +154,11 @@ class Denoiser(abc.ABC):
     def max_length(self) -> int:
         """The longest row, tokens."""
         return self.about.max_length
+
+    @property
+    def block(self) -> int | None:
+        """How many positions it sees at once beside all before them; `None`: the whole row."""
+        return self.about.block
 
     @property
     def cache(self) -> Cache | None:

@@ -58,6 +58,8 @@ class Facts:
     mask: Token
     #: ends and pads a text
     end: Token | None
+    #: all tokens that end a text, `end` and that of a chat's turn among them, by id
+    ends: tuple[Token, ...]
     #: stands before every text
     start: Token | None
     #: the type that the embedding is stored in (its scales, if it is quantised): F32, F16 or BF16
@@ -110,6 +112,7 @@ def facts_of(files: Files) -> Facts:
         active_parameters=trunk.active_parameters,
         mask=Token(trunk.mask_id, texts[trunk.mask_id]),
         end=None if trunk.end_id is None else Token(trunk.end_id, texts[trunk.end_id]),
+        ends=tuple(Token(token, texts[token]) for token in sorted(tokenizer.ends)),
         start=None if trunk.start_id is None else Token(trunk.start_id, texts[trunk.start_id]),
         dtype=checkpoint.pieces["embed"][0].dtype,
         stored=dict(stored.most_common()),

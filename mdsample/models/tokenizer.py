@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, final
@@ -13,10 +13,11 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from mdsample.core.tokens import parted
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.byte_level import MERGES, VOCAB, read_byte_level
-from mdsample.models.chat_template import read_sources
-from mdsample.models.families.special import LONGEST_TOKENIZER
+from mdsample.models.chat_template import read_chat_template, read_sources
+from mdsample.models.families.special import LONGEST_TOKENIZER, read_ends
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_text
 
@@ -52,6 +53,8 @@ class FileTokenizer:
         mask_id: int,
         end_id: int | None = None,
         start_id: int | None = None,
+        ends: Collection[int] = (),
+        turn: str = "",
         max_length: int | None = None,
         chat: str = "",
         folder: Path | None = None,
@@ -59,6 +62,8 @@ class FileTokenizer:
         """Takes `engine` over: it is set to spell special tokens out, and not to pad or truncate.
 
         `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
+        `ends`: further tokens that end a text. `turn`: what the chat template writes after a text of the assistant's;
+        the first special token in it ends a text as well.
         `folder`: the model folder that it was read from. `max_length`: of a row, tokens; a text that is certain to have
         more is refused before it is cut into tokens.
         Raises `ModelError` if one of the ids is not one of its tokens, or if its rules cannot be trusted to end.
@@ -72,14 +77,16 @@ class FileTokenizer:
         engine.no_padding()
         engine.no_truncation()
         engine.encode_special_tokens = True
-        for role, token in (("mask", mask_id), ("end", end_id), ("start", start_id)):
+        named = [("mask", mask_id), ("end", end_id), ("start", start_id)]
+        for role, token in [*named, *(("end", token) for token in sorted({*ends} - {end_id}))]:
             if token is None:
                 continue
             written = engine.id_to_token(token) if 0 <= token < self._size else None
             if written is None:
                 raise ModelError(
-                    f"the {role} token is {token} by config.json, but tokenizer.json has no such token (its ids end at "
-                    f"{self._size - 1}); the two files do not belong together"
+                    f"the {role} token is {token} by {'' if (role, token) in named else 'generation_'}config.json, but "
+                    f"tokenizer.json has no such token (its ids end at {self._size - 1}); the two files do not belong "
+                    "together"
                 )
             # some published files do not mark them as special; unmarked, they could be typed in a prompt
             engine.add_special_tokens([written])  # pyright: ignore[reportUnknownMemberType]
@@ -101,6 +108,10 @@ class FileTokenizer:
         #: characters of the longest text that may be a row, if that can be told
         self._most = 4 * max_length * max(map(len, vocabulary)) if max_length is not None and lossless else None
         self._special = {token.content: number for number, token in sorted(added.items()) if token.special}
+        self._turn_end = self._until_special(turn)
+        self._ends = frozenset(
+            {*ends, *self._turn_end[-1:]} if end_id is None else {*ends, end_id, *self._turn_end[-1:]}
+        )
 
     @classmethod
     def read(cls, folder: Path, named: Trunk | Named) -> FileTokenizer:
@@ -109,7 +120,8 @@ class FileTokenizer:
         text = read_text(path, LONGEST_TOKENIZER)
         if text is None:
             path = folder / MERGES
-        chat = "\n".join(read_sources(folder).values())
+        sources = read_sources(folder)
+        chat = read_chat_template(folder) if "default" in sources else None
         with _in_a_sentence(f"{path} cannot be read"):
             engine = read_byte_level(folder) if text is None else Engine.from_str(text)
             if engine is None:
@@ -123,7 +135,9 @@ class FileTokenizer:
                 end_id=named.end_id,
                 start_id=named.start_id,
                 max_length=named.max_length,
-                chat=chat,
+                ends=read_ends(folder),
+                turn="" if chat is None else chat.turn_end(),
+                chat="\n".join(sources.values()),
                 folder=folder,
             )
         if tokenizer.size > named.vocab_size:
@@ -152,6 +166,16 @@ class FileTokenizer:
     def end_id(self) -> int | None:
         """The token that ends and pads a text, if there is one."""
         return self._end_id
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens each of which ends a text: of the configuration, of `generation_config.json`, of a chat's turn."""
+        return self._ends
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """What the chat template writes after the assistant's text, up to the token that ends the turn."""
+        return self._turn_end
 
     @property
     def start(self) -> tuple[int, ...]:
@@ -183,6 +207,12 @@ class FileTokenizer:
             ) from error
         with _in_a_sentence(f"the rules of tokenizer.json cannot cut {text[:40]!r} into tokens"):
             return self._engine.encode(text, add_special_tokens=False).ids
+
+    def _until_special(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text up to its first special token; none if it has none, or words before it."""
+        white = text[: len(text) - len(text.lstrip())]
+        first = next(parted(text.lstrip(), self.special), "")
+        return (*self.encode(white), self._special[first]) if first in self._special else ()
 
     def special_id(self, text: str) -> int:
         """The id of a special token; `ValueError` if there is none with this text."""

@@ -14,7 +14,7 @@ from mdsample.policy.order import Entropy, Order
 from mdsample.policy.revise import Never, Revise
 from mdsample.policy.selection import Selection, Top
 from mdsample.policy.stop import Stop
-from mdsample.policy.window import Blocks, Window
+from mdsample.policy.window import BLOCK, Blocks, Window
 
 #: what takes a free seat
 DEFAULTS = (Blocks(), Entropy(), Top(), Greedy(), Never(), NoGuide())
@@ -43,7 +43,7 @@ class CompletePolicy:
 
 
 def complete(policy: Policy) -> CompletePolicy:
-    """Free seats taken by the defaults: `blocks(32)+entropy+top(1)+greedy+never+none`."""
+    """Free seats taken by the defaults: `blocks+entropy+top(1)+greedy+never+none`."""
     taken = {part.seat for part in policy.parts}
     whole = policy + Policy(part for part in DEFAULTS if part.seat not in taken)
     seated: list[Any] = [whole.at(seat) if seat in MANY else whole.at(seat)[0] for seat in SEATS]
@@ -51,5 +51,11 @@ def complete(policy: Policy) -> CompletePolicy:
 
 
 def in_full(policy: Policy) -> str:
-    """The text of the completed policy with every setting written out, for records."""
+    """The text of the completed policy with every setting written out."""
     return policy_text(Policy(complete(policy).parts), full=True)
+
+
+def as_run(policy: Policy, block: int | None) -> str:
+    """The same for records: `blocks` without a size is what it means on a model of this `Denoiser.block`."""
+    whole = Policy(complete(policy).parts)
+    return in_full(whole.replace(Blocks(block or BLOCK)) if whole.at("window") == (Blocks(),) else whole)

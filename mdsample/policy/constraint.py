@@ -11,7 +11,7 @@ import numpy as np
 from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
-from mdsample.core.tokens import Tokenizer, token_id
+from mdsample.core.tokens import Tokenizer, filled_up, token_id
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.settings import items, part, text
 
@@ -133,8 +133,7 @@ class Characters(Constraint):
             allowed[token] = bool(written) and fits.issuperset(written)
         if not allowed.any():
             raise ValueError(f"characters({self.characters!r}): the model has no token made of these characters")
-        if tokenizer.end_id is not None:
-            allowed[tokenizer.end_id] = True
+        allowed[list(tokenizer.ends)] = True
         return _Static(allowed, number)
 
 
@@ -165,7 +164,7 @@ class Choices(Constraint):
         lengths = inside.sum(1)[any_in_row(inside)]
         # rows need not have the slot in one length
         shortest, longest = int(lengths.min(initial=_NO_LIMIT)), int(lengths.max(initial=0))
-        encoded: list[list[int]] = []
+        encoded: dict[tuple[int, ...], None] = {}
         for choice in self.texts:
             tokens = tokenizer.encode(choice)
             if len(tokens) > shortest:
@@ -173,16 +172,17 @@ class Choices(Constraint):
                     f"choices: {choice!r} is {len(tokens)} tokens, but slot {self.slot!r} has {shortest}; "
                     "lengthen the slot"
                 )
+            # a choice may end a turn of a chat or not: whichever the model finds likelier
+            for turn in (False, True):
+                encoded[(*filled_up(tokens, longest, tokenizer, turn=turn),)] = None
             if len(tokens) < longest and tokenizer.end_id is None:
                 raise ValueError(
                     f"choices: {choice!r} is {len(tokens)} tokens, slot {self.slot!r} has {longest}, and the model "
                     "has no end token to pad with; make the slot as long as the choices"
                 )
-            encoded.append(tokens)
-        longest = max(longest, *map(len, encoded))  # without rows the slot has no length
-        texts = np.full((len(encoded), longest), tokenizer.end_id or 0, np.int32)
-        for text_, tokens in zip(texts, encoded, strict=True):
-            text_[: len(tokens)] = tokens
+        # without rows the slot has no length
+        fill, longest = tokenizer.end_id or 0, max(longest, *map(len, encoded))
+        texts = np.array([[*tokens, *[fill] * (longest - len(tokens))] for tokens in encoded], np.int32)
         row, position = np.nonzero(inside & canvas.blank)
         place = (np.cumsum(inside, 1) - 1)[row, position]
         possible = static.sets[static.index[row, position], texts[:, place]].all(1)

@@ -99,12 +99,14 @@ def _others() -> list[tuple[str, Maker]]:
 
 def explain(policy: Policy) -> Iterator[ExplainedPart]:
     """Each part of the completed policy, in the order of the seats."""
-    given = set(policy.parts)
+    given = {part.seat for part in policy.parts}
     for part in complete(policy).parts:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
         accepted = tuple(s.domain for s in entry.settings)
-        yield ExplainedPart(part.seat, part_text(part), part in given, settings, entry.about, entry.sources, accepted)
+        yield ExplainedPart(
+            part.seat, part_text(part), part.seat in given, settings, entry.about, entry.sources, accepted
+        )
 
 
 def empty_seats(policy: Policy) -> list[Seat]:

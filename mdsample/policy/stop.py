@@ -149,7 +149,7 @@ class Budget(Stop):
 class Ended(Stop):
     """After an end token in a slot the slot's rest counts as filled: the end token is written there without a look.
 
-    `token`: the text of the ending token; 'end' (default) means the model's own end token.
+    `token`: the text of the ending token; 'end' (default) means each that ends a text of the model or a chat's turn.
     """
 
     name: ClassVar[str] = "ended"
@@ -157,26 +157,26 @@ class Ended(Stop):
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
         """The token must exist."""
-        self.ending(tokenizer)
+        self.endings(tokenizer)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """No choice for a slot may hold the token before its end."""
         if isinstance(other, Choices):
             for choice in other.texts:
-                if self.ending(tokenizer) in tokenizer.encode(choice)[:-1]:
+                if not self.endings(tokenizer).isdisjoint(tokenizer.encode(choice)[:-1]):
                     return (
                         f"ended({self.token!r}) would cut off {choice!r}, a choice for slot {other.slot!r}; "
                         "leave one of them out"
                     )
         return ""
 
-    def ending(self, tokenizer: Tokenizer) -> int:
-        """The id of the ending token; `ValueError` if the model has none."""
+    def endings(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """The ids of the ending tokens; `ValueError` if the model has none."""
         if self.token != "end":
-            return token_id(self.token, tokenizer, tokenizer.size, self.name)
-        if tokenizer.end_id is None:
+            return frozenset([token_id(self.token, tokenizer, tokenizer.size, self.name)])
+        if not tokenizer.ends:
             raise ValueError("ended: this model has no end token; name one, as in ended('.')")
-        return tokenizer.end_id
+        return tokenizer.ends
 
     @property
     def sentence(self) -> str:
@@ -185,12 +185,13 @@ class Ended(Stop):
 
     def before_pass(self, batch: Batch) -> BeforePass:
         """Closes the blanks after the first ending token of each slot."""
-        ending = (batch.tokens == self.ending(batch.tokenizer)) & ~batch.blank
+        endings = self.endings(batch.tokenizer)
+        ending = np.isin(batch.tokens, sorted(endings)) & ~batch.blank
         closed = np.zeros_like(batch.blank)
         for number in range(len(batch.names)):
             inside = batch.slot == number
             closed |= inside & (np.cumsum(ending & inside, 1) > 0)
-        fill = self.ending(batch.tokenizer) if batch.tokenizer.end_id is None else batch.tokenizer.end_id
+        fill = min(endings) if batch.tokenizer.end_id is None else batch.tokenizer.end_id
         return BeforePass(_nowhere(batch), _no_row(batch), np.where(closed & batch.blank, np.int32(fill), np.int32(-1)))
 
     def after_pass(self, view: View) -> AfterPass:

@@ -51,6 +51,8 @@ class Batch:
     passes: int
     #: the model's tokens
     tokenizer: Tokenizer
+    #: the model sees a row in blocks of this many positions, each with all before it; `None`: all of the row
+    block: int | None = None
 
     @cached_property
     def open_index(self) -> Ints:

@@ -12,6 +12,9 @@ from mdsample.policy.base import Part, Seat
 from mdsample.policy.settings import integer, part
 from mdsample.policy.view import Batch
 
+#: size of a block where neither policy nor model says one, tokens
+BLOCK = 32
+
 
 class Window(Part):
     """Decides which blanks may be filled in this step, before the model is asked."""
@@ -23,6 +26,13 @@ class Window(Part):
     def eligible(self, batch: Batch) -> Bools:
         """`[B, L]`, true for blanks on offer. The loop intersects it with the blanks; if it offers none in a row,
         all of that row's blanks are on offer, so that every run ends."""
+
+    def misfit(self, block: int) -> str:
+        """Why it does not fit a model that sees a row in blocks of `block` positions, and the remedy; empty if it does.
+
+        Default: it does.
+        """
+        return ""
 
 
 @final
@@ -44,18 +54,24 @@ class Whole(Window):
 @final
 @part
 class Blocks(Window):
-    """The row's open positions in blocks of `size` from left to right; the first block with a blank is on offer.
+    """Blocks of `size` from left to right; the first block with a blank is on offer.
 
-    Also called semi-autoregressive. Slots count on without a break: blocks run over all open positions of the row.
-    Unit: tokens. Default 32: LLaDA, Fast-dLLM and MED publish with it (arXiv 2505.22618, 2510.19990).
+    Also called semi-autoregressive. Without a size: of a model that was trained in blocks (SDAR, LLaDA2) its own, else
+    32, with which LLaDA, Fast-dLLM and MED publish (arXiv 2505.22618, 2510.19990). A model's own blocks, and whole
+    multiples of them, are counted from the beginning of the row, as in training; on other models blocks run over the
+    row's open positions, slots counting on without a break. Unit: tokens.
     """
 
     name: ClassVar[str] = "blocks"
-    size: int = integer(default=32, at_least=1)
+    size: int | None = integer(default=None, at_least=1, optional=True)
 
     def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished block."""
-        return _first(batch, batch.open_index // self.size)
+        return _first(batch, _count(batch) // (self.size or batch.block or BLOCK))
+
+    def misfit(self, block: int) -> str:
+        """A block that ends inside one of the model's."""
+        return _misfit(self.name, self.size or block, block)
 
 
 @final
@@ -66,7 +82,8 @@ class Dilated(Window):
     Round t = 1, 2, … holds every ⌊size / base^t⌋-th place of the block that no earlier round has, from the first on;
     the last holds the rest. With size 8 and base 2, counted from 1: 1 5, then 3 7, then 2 4 6 8. Places far apart
     depend less on one another, so `steps(1)` fills a round at once (DUS, arXiv 2506.19037); a selection that looks,
-    such as `entropy-bound`, leaves a round's uncertain places for the next pass. Unit: tokens. Defaults 32 and 2.
+    such as `entropy-bound`, leaves a round's uncertain places for the next pass. Blocks are counted as in `blocks`.
+    Unit: tokens. Defaults 32 and 2.
     """
 
     name: ClassVar[str] = "dilated"
@@ -75,12 +92,32 @@ class Dilated(Window):
 
     def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished round of the first unfinished block."""
-        block, place = np.divmod(batch.open_index, self.size)
+        block, place = np.divmod(_count(batch), self.size)
         strides = [self.size // self.base]
         while strides[-1] > 1:
             strides.append(strides[-1] // self.base)
         later = np.logical_and.accumulate([place % max(stride, 1) > 0 for stride in strides])
         return _first(batch, block * len(strides) + later.sum(0, dtype=np.int32))
+
+    def misfit(self, block: int) -> str:
+        """A block that ends inside one of the model's."""
+        return _misfit(self.name, self.size, block)
+
+
+def _count(batch: Batch) -> Ints:
+    """The number that blocks go by, of each position `[B, L]`."""
+    if batch.block is None:
+        return batch.open_index
+    return np.broadcast_to(np.arange(batch.blank.shape[1], dtype=np.int32), batch.blank.shape)
+
+
+def _misfit(name: str, size: int, block: int) -> str:
+    if size % block == 0:
+        return ""
+    return (
+        f"{name}({size}) does not fit a model that was trained in blocks of {block}: a position would be filled before "
+        f"the block that it is in is on offer; take {block} or a multiple of it, or leave the number of blocks() out"
+    )
 
 
 def _first(batch: Batch, group: Ints) -> Bools:

@@ -8,7 +8,7 @@ from typing import cast, overload
 
 import attrs
 
-from mdsample.core.canvas import Canvas, identities
+from mdsample.core.canvas import identities
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError, shown
 from mdsample.models.cache import cache_text
@@ -160,7 +160,7 @@ def _fill(job: _Job, batch_size: int) -> Iterator[Row]:
 
 def _steps(job: _Job) -> Iterator[Step]:
     model, sampler, row = job.model, job.sampler, job.rows[0]
-    canvas = Canvas.of_rows([row.tokens], [row.slot], job.slots, model.tokenizer.mask_id, [row.id], [row.blank])
+    canvas = row.canvas(job.slots, model.tokenizer.mask_id)
     for state, _ in sampler.steps(model, canvas):
         yield Step(sampler.result(model, state).rows[0])
 

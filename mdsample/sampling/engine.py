@@ -47,6 +47,12 @@ class Prepared:
     slot: Sequence[int]
     #: what is to be filled
     blank: Sequence[bool]
+    #: slots that need not see what stands after them
+    blind: tuple[str, ...] = ()
+
+    def canvas(self, slots: tuple[str, ...], mask_id: int) -> Canvas:
+        """The row alone; `slots` names them all."""
+        return Canvas.of_rows([self.tokens], [self.slot], slots, mask_id, [self.id], [self.blank], self.blind)
 
 
 def prepare(
@@ -68,7 +74,10 @@ def prepare(
             f"the row is {len(row.tokens)} tokens long, slots included; {denoiser.name} takes at most "
             f"{denoiser.max_length}: shorten the text or the slots"
         )
-    return Prepared(id, row.tokens, row.slot, row.blank)
+    prepared = Prepared(id, row.tokens, row.slot, row.blank, template.blind)
+    if fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(denoiser.block):
+        raise TemplateError(fault)
+    return prepared
 
 
 @attrs.define(eq=False)
@@ -120,6 +129,7 @@ class Engine:
             tokenizer.mask_id,
             [row.id for row in sorted_rows],
             [row.blank for row in sorted_rows],
+            tuple({name: None for row in sorted_rows for name in row.blind}),
         )
         plan = sampler.plan(self._denoiser, canvas)
         running = {key for chunk in self._chunks for key in chunk.plan.keys}

@@ -76,6 +76,7 @@ def _from_ids(
         [*tokens, *rest.tokens[start:]],  # the ids are all that stands before the first slot
         [*[-1] * len(tokens), *rest.slot[start:]],
         [*[False] * len(tokens), *rest.blank[start:]],
+        rest.blind,
     )
 
 

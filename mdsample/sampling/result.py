@@ -13,7 +13,7 @@ import numpy as np
 from mdsample.core import html
 from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
-from mdsample.core.tokens import Tokenizer
+from mdsample.core.tokens import Tokenizer, until_end
 from mdsample.models.cache import read_cache
 from mdsample.policy.base import Policy
 from mdsample.sampling.row import Commit, Row
@@ -153,6 +153,8 @@ class Result:
     seconds: float | None = None
     #: bytes, as `Denoiser.peak_memory`
     peak_memory: int | None = None
+    #: as `Denoiser.block`
+    block: int | None = None
 
     @property
     def approximate(self) -> bool:
@@ -210,8 +212,3 @@ def read(
     slots = {names[number]: tokenizer.decode(until_end(run, tokenizer)).strip() for number, run in whole.items()}
     texts = (tokenizer.decode(until_end(run, tokenizer) if number >= 0 else run) for number, run in pieces)
     return "".join(texts).strip(), slots
-
-
-def until_end(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
-    """The tokens before the first end token."""
-    return tokens[: tokens.index(tokenizer.end_id)] if tokenizer.end_id in tokens else tokens

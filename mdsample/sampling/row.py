@@ -84,7 +84,7 @@ class Row:
         for number, run in groupby(range(begins, len(slots)), slots.__getitem__):
             places = list(run)
             if number >= 0:
-                ends = (n for n, p in enumerate(places) if tokens[p] == self.tokenizer.end_id and not blank[p])
+                ends = (n for n, p in enumerate(places) if tokens[p] in self.tokenizer.ends and not blank[p])
                 places = places[: next(ends, len(places))]
             for empty, stretch in groupby(places, blank.__getitem__):
                 positions = list(stretch)
@@ -160,7 +160,7 @@ class Row:
                     yield html.Cell(piece)
                     continue
                 how = "by rule" if commit.by_rule else f"p {commit.probability:.3f}, entropy {commit.entropy:.3f} nats"
-                ended = tokens[place] == self.tokenizer.end_id
+                ended = tokens[place] in self.tokenizer.ends
                 look = f"s{html.colour(commit.step, self.steps)}{' e' * ended}"
                 yield html.Cell(html.END if ended else piece, f"step {commit.step + 1} of {self.steps}, {how}", look)
 

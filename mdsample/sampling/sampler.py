@@ -53,7 +53,7 @@ class Sampler:
     ) -> Result:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
-        facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory
+        facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory, about.block
         return Result(state, about.tokenizer, *facts)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
@@ -100,7 +100,7 @@ def begin(plan: Plan, canvas: Canvas) -> State:
 def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
     """One step of some running rows: observe, rank, choose, draw, revise, stop."""
     before = yield from recall(plan, state, rows)
-    seen = yield from observe(plan, state.batch(rows, plan.passes, plan.tokenizer), rows, before)
+    seen = yield from observe(plan, state.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block), rows, before)
     view = seen.view
     ranking = rank(plan.policy, view)
     chosen, leaving, outcomes = choose(plan.policy, view, ranking)
@@ -237,7 +237,7 @@ def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[Sta
     mask_id = plan.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, plan.tokenizer))
+    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block))
     if not over and not (fill >= 0).any():
         return after, event
     row, position = np.nonzero(fill >= 0)

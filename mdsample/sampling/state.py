@@ -160,8 +160,8 @@ class State:
         """Whether every row has left."""
         return not self.active.any()
 
-    def batch(self, rows: Ints, passes: int, tokenizer: Tokenizer) -> Batch:
-        """What parts may see of these rows, without padding that none of them needs."""
+    def batch(self, rows: Ints, passes: int, tokenizer: Tokenizer, block: int | None = None) -> Batch:
+        """What parts may see of these rows, without padding that none of them needs; `block`: `Denoiser.block`."""
         canvas = self.canvas
         width = int(canvas.valid[rows].sum(1).max(initial=1))
         # arrays are never changed in place, so rows in their order need no copy
@@ -180,6 +180,7 @@ class State:
             self.nfe[pick],
             passes,
             tokenizer,
+            block,
         )
 
     def take(self, rows: Indices) -> State:

@@ -18,7 +18,7 @@ from mdsample._version import versions
 from mdsample.core.canvas import Canvas
 from mdsample.core.files import read_whole, write_whole
 from mdsample.errors import TraceError, shown
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.sampling.result import Result
 from mdsample.sampling.state import Event, Outcome, State
 
@@ -47,7 +47,7 @@ class Trace:
         if not isinstance(result, Result):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a trace is made of what Sampler.run gives; got {shown(result)}")
         return Trace(
-            in_full(result.policy),
+            as_run(result.policy, result.block),
             result.seed,
             result.model,
             result.backend,
@@ -80,6 +80,7 @@ class Trace:
                 for name in ("policy", "seed", "model", "backend", "cache", "mask_id", "versions")
             },
             "slots": self.canvas.names,
+            **({"blind": self.canvas.blind} if self.canvas.blind else {}),
             "events": len(self.events),
             "rows": len(self.canvas),
         }
@@ -107,6 +108,7 @@ class Trace:
                 header["mask_id"],
                 [row["id"] for row in rows],
                 [row["blank"] for row in rows],
+                tuple(header.get("blind", ())),
             )
             events = tuple(_read_event(line) for line in lines[1 + count :])
             trace = Trace(

@@ -14,11 +14,10 @@ import attrs
 import numpy as np
 
 from mdsample.core.canvas import Canvas
-from mdsample.core.tokens import Tokenizer
+from mdsample.core.tokens import Tokenizer, filled_up, until_end
 from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.sampling.result import until_end
 from mdsample.sampling.row import pieces
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace
@@ -106,9 +105,14 @@ def _wanted(tokenizer: Tokenizer, last: State, row: int, number: int, text: str 
             raise ScoreError(f"row {last.canvas.ids[row]!r} was left before its answer was written; say which one")
         return last.tokens[row, places].tolist()
     tokens = tokenizer.encode(text)
-    if len(tokens) > len(places) or (len(tokens) < len(places) and tokenizer.end_id is None):
+    slot, valid = last.canvas.slot[row], last.canvas.valid[row]
+    # as in `Template.content`: the last slot of a chat ends the turn
+    has_turns = np.isin(last.canvas.tokens[row, slot < 0], tokenizer.turn_end[-1:]).any()
+    turn = bool(has_turns) and int(slot[valid][-1]) == number
+    whole = filled_up(tokens, len(places), tokenizer, turn=turn)
+    if len(whole) != len(places):
         raise ScoreError(f"{text!r:.60} is {len(tokens)} tokens; the slot has {len(places)}")
-    return tokens + [tokenizer.end_id or 0] * (len(places) - len(tokens))
+    return whole
 
 
 def _groups(tokenizer: Tokenizer, last: State, row: int, number: int, by: By) -> list[list[int]]:
@@ -126,7 +130,7 @@ def _groups(tokenizer: Tokenizer, last: State, row: int, number: int, by: By) ->
     for i, position in enumerate(positions):
         begins = i == 0 or slots[positions[i - 1]] != slots[position] or _ends(texts[i - 1], texts[i])
         # end tokens belong to what they end
-        if begins and not (groups and last.tokens[row, position] == tokenizer.end_id):
+        if begins and not (groups and last.tokens[row, position] in tokenizer.ends):
             groups.append([])
         groups[-1].append(position)
     return groups
@@ -138,7 +142,7 @@ def _ends(text: str, following: str) -> bool:
 
 
 def _text(tokenizer: Tokenizer, last: State, row: int, part: list[int]) -> str:
-    return tokenizer.decode([token for token in last.tokens[row, part].tolist() if token != tokenizer.end_id])
+    return tokenizer.decode([token for token in last.tokens[row, part].tolist() if token not in tokenizer.ends])
 
 
 def _scores(

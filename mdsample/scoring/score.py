@@ -261,7 +261,7 @@ class _Scorer:
             kept: dict[int, Kept] = {row: {} for row in range(len(canvas))}
             while (state.blank & slot).any():
                 rows = np.flatnonzero((state.blank & slot).any(1)).astype(np.int32)
-                batch = state.batch(rows, 1, self.denoiser.tokenizer)
+                batch = state.batch(rows, 1, self.denoiser.tokenizer, self.denoiser.block)
                 width = batch.tokens.shape[1]
                 eligible = slot[rows, :width] & batch.blank
                 wanted = eligible
@@ -352,7 +352,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
 
 def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
-    batch = state.batch(rows, 1, denoiser.tokenizer)
+    batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block)
     restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
     row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
     wanted = wanted[:, : batch.tokens.shape[1]]

@@ -18,11 +18,11 @@ import numpy as np
 from mdsample.core.arrays import Longs
 from mdsample.core.rows import Key
 from mdsample.core.template import Template
+from mdsample.core.tokens import until_end
 from mdsample.core.uniforms import row_key
 from mdsample.errors import WatchError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.engine import Prepared
-from mdsample.sampling.result import until_end
 
 
 @attrs.frozen

@@ -35,6 +35,16 @@ class Symbols:
         return self.letters
 
     @property
+    def ends(self) -> frozenset[int]:
+        """The end token alone."""
+        return frozenset([self.letters])
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """Nothing: there are no chats."""
+        return ()
+
+    @property
     def start(self) -> tuple[int, ...]:
         """Nothing."""
         return ()

@@ -28,7 +28,7 @@ from mdsample_cli.main import main
 import mdsample
 from mdsample.core.files import Lock
 from mdsample.errors import MdsampleError
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 ANN = "Ann has 3 coins. Ben has 4 more than Ann. How many coins does Ben have?"
@@ -72,7 +72,7 @@ def test_a_reply_is_that_of_the_library_to_all_turns_before(folder: Path, talk: 
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3
     assert record["messages"][2] == {"role": "user", "content": "and\nnow?"}
     assert [(reply["policy"], reply["seed"]) for reply in record["replies"]] == [
-        (in_full(mdsample.parse("med")), 0)
+        (as_run(mdsample.parse("med"), None), 0)
     ] * 3
     assert os.listdir(tmp_path) == ["talk.jsonl"]
 

@@ -21,7 +21,7 @@ from mdsample.evaluation.bench import PolicyScore, bench
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
-from mdsample.policy.complete import in_full
+from mdsample.policy.complete import as_run
 from mdsample.policy.parsing import parse
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
@@ -75,7 +75,7 @@ def test_scores_are_those_of_the_plain_sampler(model: Denoiser, scores: list[Pol
     assert scores[0].difference == Interval(0, 0, 0)
     assert scores[1].difference == paired_difference(solved[1], solved[0])
     assert {score.limit for score in scores} == {7}
-    assert scores[2].policy == in_full(POLICIES[2])
+    assert scores[2].policy == as_run(POLICIES[2], None)
     assert scores[2].nfe.value == scores[2].nfe.low == 3
 
 

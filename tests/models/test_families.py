@@ -227,7 +227,7 @@ class TestSpecial:
     def test_of_several_end_tokens_the_tokenizer_names_one(self, tmp_path: Path) -> None:
         assert read_config(write_family(tmp_path / "a", "a2d-llama", config={"eos_token_id": [5, 1]})).end_id == 1
         assert read_config(write_family(tmp_path / "b", "a2d-llama", config={"eos_token_id": None})).end_id == 1
-        with pytest.raises(ModelError, match=r"eos_token_id = \[5, 6\] names several tokens, and eos_token in"):
+        with pytest.raises(ModelError, match=r"eos_token_id = \[5, 6\] names several tokens, and neither eos_token in"):
             read_config(write_family(tmp_path / "c", "a2d-llama", config={"eos_token_id": [5, 6]}))
 
     def test_odd_files(self, tmp_path: Path) -> None:

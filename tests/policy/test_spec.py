@@ -19,7 +19,7 @@ from mdsample.errors import PolicyError, SpecError
 from mdsample.policy import presets
 from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
 from mdsample.policy.catalog import PARTS
-from mdsample.policy.complete import complete, in_full
+from mdsample.policy.complete import as_run, complete, in_full
 from mdsample.policy.constraint import Ban, Choices
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.order import Confidence, Entropy, Fixed
@@ -85,7 +85,10 @@ def test_the_text_in_full_is_that_of_the_completed_policy(policy: Policy) -> Non
 
 def test_the_text_in_full_names_every_setting() -> None:
     text = "blocks(size=32)+entropy(noise=0)+below-entropy(entropy=0.2,k=none)+greedy+never+none"
-    assert in_full(presets.med()) == text
+    assert as_run(presets.med(), None) == text
+    assert in_full(presets.med()) == text.replace("32", "none")
+    assert as_run(presets.med(), 4) == as_run(parse("blocks+med"), 4) == text.replace("32", "4")
+    assert as_run(parse("blocks(8)+med"), 4) == text.replace("32", "8")
     for name in PARTS:
         [part] = parse(REQUIRED.get(name, name)).parts
         assert re.findall(r"(\w+)=", part_text(part, full=True)) == [f.name for f in attrs.fields(type(part))]

@@ -11,7 +11,7 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.errors import TraceError, WriteError
-from mdsample.policy.complete import complete
+from mdsample.policy.complete import as_run
 from mdsample.sampling.trace import Trace
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -31,7 +31,7 @@ def saved(tmp_path: Path) -> Path:
 
 def test_the_record_names_what_made_it(saved: Path) -> None:
     trace = Trace.load(saved)
-    assert complete(mdsample.parse(trace.policy)) == complete(POLICY)
+    assert trace.policy == as_run(POLICY, None)
     assert (trace.seed, trace.model, trace.backend) == (0, "scripted", "toy")
     assert trace.versions["mdsample"] == mdsample.__version__
     assert trace.canvas.ids == ("one", 2)

@@ -119,9 +119,11 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
     def shown(token: Token | None) -> str:
         return "none" if token is None else f"{token.text}  {token.id}"
 
+    others = [token for token in facts.ends if token != facts.end]
     return [
         ("mask", shown(facts.mask)),
         ("end", shown(facts.end)),
+        *((("also ends", ", ".join(map(shown, others))),) if others else ()),
         ("start", shown(facts.start)),
         ("chat", f"template in {facts.chat}" if facts.chat else "none"),
         ("template", facts.template),

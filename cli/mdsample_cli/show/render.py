@@ -220,7 +220,7 @@ def canvas(state: State, row: int, tokenizer: Tokenizer) -> Text:
             text.append(BLANK * len(positions), "dim")
             continue
         for place, piece in zip(positions, pieces(tokenizer, [tokens[p] for p in positions]), strict=True):
-            ended = opened[place] and tokens[place] == tokenizer.end_id
+            ended = opened[place] and tokens[place] in tokenizer.ends
             style = "dim" if not opened[place] else "bold green" if written[place] == latest else ""
             text.append_text(plain(END if ended else piece, style))
     return text

@@ -25,7 +25,9 @@ class ReferenceDenoiser(Denoiser):
     def __init__(self, name: str, trunk: NumpyTrunk, tokenizer: Tokenizer, template: str) -> None:
         """`template`: text of the template that suits the model."""
         self.trunk = trunk
-        super().__init__(About(name, "reference", tokenizer, trunk.spec.vocab_size, template, trunk.spec.max_length))
+        spec = trunk.spec
+        about = About(name, "reference", tokenizer, spec.vocab_size, template, spec.max_length, block=spec.block)
+        super().__init__(about)
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdsample.errors import ModelError
-from mdsample.models.families.llama_like import Variant, layouts
+from mdsample.models.families.llama_like import Variant, end_token, layouts
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Fields, Single, Trunk
 
@@ -39,7 +39,7 @@ _LAYER = {
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that a LLaDA `config.json` describes; `ModelError` names what is missing or not implemented.
 
-    `special` is not asked: the published configuration names mask and end token.
+    `special` is asked only which of several end tokens fills up: the published configuration names mask and end.
     """
     fields = Fields("llada", config)
     fields.require(
@@ -87,7 +87,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         norm_eps=fields.real("rms_norm_eps"),
         tied=tied,
         mask_id=fields.token("mask_token_id"),
-        end_id=fields.token("eos_token_id"),
+        end_id=end_token(fields, special or Special()),
         start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
         max_length=fields.count("max_sequence_length"),
         layouts=(

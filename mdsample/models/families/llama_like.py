@@ -172,16 +172,20 @@ def mask_token(fields: Fields, special: Special, *texts: str) -> int:
 
 
 def end_token(fields: Fields, special: Special) -> int | None:
-    """The end token: the one in config.json; of several there, the tokenizer's."""
+    """The token that fills up: the end token in config.json; of several there, the tokenizer's or the padding one."""
     eos = fields.config.get("eos_token_id")
     if eos is not None and not isinstance(eos, list):
         return fields.token("eos_token_id")
     end = special.id_of("eos_token")
     if isinstance(eos, list) and end not in cast("list[object]", eos):
-        raise ModelError(
-            f"{fields.family}: eos_token_id = {eos!r:.80} names several tokens, and eos_token in "
-            "tokenizer_config.json is none of them; name one"
-        )
+        end = fields.config.get("pad_token_id", special.id_of("pad_token"))
+        if end not in cast("list[object]", eos):
+            raise ModelError(
+                f"{fields.family}: eos_token_id = {eos!r:.80} names several tokens, and neither eos_token in "
+                "tokenizer_config.json nor the padding token is one of them; so it is not known which fills up: name "
+                "it as pad_token_id in config.json"
+            )
+        return fields.token("pad_token_id") if "pad_token_id" in fields.config else special.id_of("pad_token")
     return end
 
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.models.files import MOST, read_json
 
 #: bytes of tokenizer.json; that of a vocabulary of 262,144 tokens has half of it
@@ -55,6 +56,21 @@ def read_special(folder: Path) -> Special:
         if type(number) is int:
             ids.setdefault(text, number)
     return Special(ids, read_roles(folder))
+
+
+def read_ends(folder: Path) -> frozenset[int]:
+    """Every token that ends a text by `eos_token_id` of `config.json` and of `generation_config.json`.
+
+    Raises `ModelError` if one of them is not JSON, or says something else than token ids.
+    """
+    ends: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        said = read_object(folder / name).get("eos_token_id")
+        for token in cast("list[object]", said) if isinstance(said, list) else [said] * (said is not None):
+            if type(token) is not int:
+                raise ModelError(f"{folder / name}: eos_token_id must be one token id or several; found {said!r:.80}")
+            ends.add(token)
+    return frozenset(ends)
 
 
 def read_roles(folder: Path) -> dict[str, str]:
