@@ -15,6 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from queries import query
 
+from backends import fitting
+
 pytest.importorskip("torch")
 pytest.importorskip("mlx.core")
 
@@ -30,7 +32,7 @@ from mdsample.policy.order import Lookahead
 from mdsample.policy.presets import PRESETS
 from mdsample.tasks.catalog import TASKS
 
-TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
+TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6:blind} A{answer:3}")
 #: ragged, so that rows are padded; alone, nothing is
 TEXTS = [[{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}], [{"prompt": "Ben has 7"}]]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
@@ -51,7 +53,7 @@ def opened(folder: Path, backend: str, cache: Cache | None = None) -> Denoiser:
 
 
 def same(policy: Policy, models: list[Denoiser], texts: list[dict[str, str]], seed: int) -> None:
-    canvas = TEMPLATE.canvas(models[0].tokenizer, texts)
+    canvas, policy = TEMPLATE.canvas(models[0].tokenizer, texts), fitting(policy, models[0])
     expected, *others = (testing.run(policy, model, canvas, seed) for model in models)
     for found in others:
         for row in range(len(texts)):

@@ -19,7 +19,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
 
-TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
+TEMPLATE = "Q {prompt} R{reasoning:6:blind} A{answer:3}"
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
 
 

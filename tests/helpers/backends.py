@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from mdsample.backend.fixed_point import share_of, split
 from mdsample.backend.setup import Setup
+from mdsample.models.denoiser import Denoiser
 from mdsample.models.families.trunk import Trunk
+from mdsample.policy.base import Policy
+from mdsample.policy.complete import complete
 from mdsample.policy.draw import Temperature
 
 Floats = NDArray[np.float32]
@@ -188,3 +191,9 @@ def _read(*_: Any, **__: Any) -> None:
 
 #: parameters of the fixture `backend`
 BACKENDS = [on("torch", Torch()), on("mlx", Mlx())]
+
+
+def fitting(policy: Policy, model: Denoiser) -> Policy:
+    """The policy, with the model's own blocks where its window does not fit a model that sees a row in blocks."""
+    window = complete(policy).window
+    return policy.without("window") if model.block is not None and window.misfit(model.block) else policy
