@@ -168,9 +168,9 @@ class Canvas:
             return ""
         row, place = hidden[0].tolist()
         name, inside = self.names[int(self.slot[row, np.argmax(seeing[row])])], int(self.slot[row, place])
-        what = "the text" if inside < 0 else f"what is given for slot {self.names[inside]!r}"
+        what = "the text" if inside < 0 else f"what stands in slot {self.names[inside]!r}"
         return (
-            f"row {self.ids[row]!r}: slot {name!r} cannot see {what} that stands after it, from position {place} on, "
+            f"row {self.ids[row]!r}: slot {name!r} cannot see {what} after it, from position {place} on, "
             f"because this model sees only blocks of {block} positions, each with all before it; put it before the "
             f"slot, or say in the template that the slot need not see it: {{{name}:{self.slot_length(name)}:blind}}"
         )

@@ -171,6 +171,8 @@ def score(
     brought = given or [nothing] * len(rows)
     names = list(range(len(rows))) if ids is None else list(ids)
     blank = template.canvas(denoiser.tokenizer, rows, names, brought)
+    if reason := blank.unseen(denoiser.block):
+        raise ScoreError(reason)
     # a candidate's tokens are those that the slot would have if it were given
     pairs = [(row, text) for row, texts in enumerate(lists) for text in texts]
     full = template.canvas(
