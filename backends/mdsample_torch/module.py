@@ -31,6 +31,8 @@ class Sizes:
 
     vocab_size: int
     max_length: int
+    #: modules see the whole row
+    block: int | None = None
 
 
 @final

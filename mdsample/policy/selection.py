@@ -87,18 +87,19 @@ class Top(Selection):
 class Steps(Selection):
     """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
 
-    With a window the eligible blanks get their share of the steps that are left, so blocks are split evenly too.
-    Needs at least as many steps as the window has blocks; with fewer, one step a block.
+    With a window, the steps that are not kept back for the blanks of later windows, in proportion to their number: so
+    blocks are split as LLaDA splits them. Needs at least as many steps as there are blocks; with fewer, one a block.
     """
 
     name: ClassVar[str] = "steps"
     n: int = integer(default=128, at_least=1)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
-        """Eligible blanks over their share of the remaining steps, rounded up."""
-        left = np.maximum(self.n - view.batch.step, 1).astype(np.int64)
-        blanks = np.maximum(view.batch.blank.sum(1), 1)
-        share = np.maximum(left * ranked.number // blanks, 1)
+        """Eligible blanks over the steps that are left for them, rounded up."""
+        batch, n = view.batch, np.int64(self.n)
+        later = batch.blank.sum(1) - ranked.number
+        kept_back = -(-n * later // np.maximum(batch.initially_blank.sum(1), 1))
+        share = np.maximum(np.maximum(n - batch.step, 1) - kept_back, 1)
         return (-(-ranked.number // share)).astype(np.int32)
 
 
