@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, overload
 
@@ -14,7 +15,9 @@ from mdsample_cli.groups import OptionGroup
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
+    from mdsample.core.tokens import Tokenizer
     from mdsample.jobs.records import Request
+    from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
 
@@ -119,6 +122,11 @@ class TemplateOptions(OptionGroup):
     ] = None
     system: Annotated[str | None, Option(metavar="TEXT", help="A system message; implies --chat.")] = None
 
+    @cached_property
+    def _text(self) -> str | None:
+        """What --template says; a file is read once, as it may be standard input."""
+        return None if self.template is None else text_or_file(self.template)
+
     @overload
     def open(self, model: str, revision: str | None, default: str) -> Template: ...
     @overload
@@ -135,7 +143,7 @@ class TemplateOptions(OptionGroup):
 
         if self.system is not None and self.chat is False:
             raise UsageError("--system is a message of the chat that --no-chat leaves out; give one of them")
-        text = default if self.template is None else text_or_file(self.template)
+        text = default if self._text is None else self._text
         if self.chat or self.system is not None:
             return in_chat(model, text, system=self.system, revision=revision)
         if text is None and self.chat is False:
@@ -143,13 +151,27 @@ class TemplateOptions(OptionGroup):
             text = None if card.plain == card.template else card.plain
         return None if text is None else Template.parse(text)
 
-    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser]:
-        """The template to fill, and the model; a wrong template is refused before the model is loaded."""
+    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser, Chats]:
+        """The template to fill, the model, and where messages go; a wrong template is refused before loading."""
         from mdsample.core.template import Template
 
         chosen = self.open(model.model, model.revision)
         denoiser = model.load()
-        return chosen or Template.parse(denoiser.template), denoiser
+        layout = chosen or Template.parse(denoiser.template)
+        return layout, denoiser, self.chats(denoiser.tokenizer, denoiser.name, denoiser.template)
+
+    def chats(self, tokenizer: Tokenizer, name: str, own: str, default: str | None = None) -> Chats:
+        """Where messages of rows go: around the template as it is outside of a chat.
+
+        `name`, `own`: of the model, and its template's text. `default` as for `open`.
+        """
+        from mdsample.core.template import Template
+        from mdsample.models.chat import Chats
+
+        text = default if self._text is None else self._text
+        plain = None if text is None or text == own else Template.parse(text)
+        barred = "messages of a row go into the chat template that --no-chat leaves out; leave out one of them"
+        return Chats(tokenizer, name, plain, system=self.system, barred=barred if self.chat is False else "")
 
 
 @attrs.frozen(kw_only=True)
@@ -164,7 +186,8 @@ class InputOptions(OptionGroup):
             "--input",
             "-i",
             metavar="FILE",
-            help="JSON lines (fields by name, id; other keys go into the record) or a prompt a line; - is stdin.",
+            help="JSON lines (fields by name or messages, id; other keys go into the record) or a prompt a line; - is "
+            "stdin.",
         ),
     ] = None
     fill: Annotated[

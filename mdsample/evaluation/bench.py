@@ -19,6 +19,7 @@ from mdsample.evaluation.answers import Answered, Answers
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
 from mdsample.jobs.lines import finite
 from mdsample.models.cache import cache_text
+from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import as_run
@@ -82,6 +83,7 @@ def bench(
     batch_size: int = BATCH_SIZE,
     answers: Answers | None = None,
     revision: str | None = None,
+    chats: Chats | None = None,
     watch: Callable[[Policy, int], None] | None = None,
     on_step: Callable[[State], None] | None = None,
 ) -> Iterator[PolicyScore]:
@@ -90,13 +92,14 @@ def bench(
     `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
     any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
     again, and every new answer is written there; `revision`, of a model on the hub, is part of the model's name in it.
+    `chats`: where messages of problems are put, by default around the template.
     `watch` is told after every row which policy is at work and how many of its rows are done; `on_step` as in
     `engine.fill`. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError` where
     `answers` are to other problems, before the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision)
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision, chats)
     jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
@@ -123,6 +126,7 @@ class Runs:
     answers: Answers | None
     #: the model, with its revision if one was asked for
     model: str
+    chats: Chats
 
     @staticmethod
     def of(
@@ -134,6 +138,7 @@ class Runs:
         batch_size: int,
         answers: Answers | None,
         revision: str | None,
+        chats: Chats | None = None,
     ) -> Runs:
         """Arguments and `BenchError` as for `bench`."""
         problems = task.read()[:limit]
@@ -148,14 +153,20 @@ class Runs:
                 f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
                 f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
             )
-        rows = [prepare(denoiser, chosen, problem.id, problem.texts, problem.given) for problem in problems]
+        talks = chats or Chats.of(denoiser, chosen)
+        placed = [talks.placed(chosen, problem.texts, problem.messages) for problem in problems]
+        rows = [
+            prepare(denoiser, layout, problem.id, texts, problem.given)
+            for problem, (layout, texts) in zip(problems, placed, strict=True)
+        ]
         model = denoiser.name if revision is None else f"{denoiser.name}@{revision}"
-        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers, model)
+        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers, model, talks)
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
         """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
         first = self.problems[0]
-        canvas = self.template.canvas(self.denoiser.tokenizer, [first.texts], given=[first.given])
+        layout, texts = self.chats.placed(self.template, first.texts, first.messages)
+        canvas = layout.canvas(self.denoiser.tokenizer, [texts], given=[first.given])
         Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
         key: dict[str, object] = {
             "task": self.task.name,

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from mdsample.models.chat import MESSAGES, Messages
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.result import Row
 from mdsample.tasks import sudoku
@@ -26,6 +27,8 @@ class Problem:
     given: dict[str, str] = attrs.field(factory=dict[str, str])
     #: text of the slot `reasoning` as a person wrote it; empty where the data has none
     reasoning: str = ""
+    #: a chat in place of the fields' texts
+    messages: Messages = ()
 
 
 @attrs.frozen
@@ -61,7 +64,8 @@ def as_row(problem: Problem, answer_as: str = "{}") -> dict[str, object]:
     """
     worked = {"reasoning": problem.reasoning} if problem.reasoning else {}
     answer = answer_as.replace("{}", problem.answer)
-    return {"id": problem.id, **problem.texts, **problem.given, **worked, "answer": answer}
+    chat = {MESSAGES: [dict(message) for message in problem.messages]} if problem.messages else {}
+    return {"id": problem.id, **chat, **problem.texts, **problem.given, **worked, "answer": answer}
 
 
 def in_answer(row: Row) -> str:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from mdsample.core.files import read_whole
 from mdsample.core.template import Template
 from mdsample.errors import RecordError
+from mdsample.models.chat import messages_of
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task
 
@@ -64,7 +65,7 @@ def math500(path: Path) -> Task:
 
 
 def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
-    """Data of one's own: JSON lines with the template's fields, and the right answer under `answer_field`.
+    """Data of one's own: JSON lines with the template's fields, or `messages`, and the right answer in `answer_field`.
 
     The answer is what stands in the slot `answer`, or else in the last slot; it is right if it is the same text, but
     for white space around it. `answer_field=None`: no right answers are known.
@@ -74,9 +75,13 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
 
     def problems() -> Iterator[Problem]:
         for where, row in _rows(path):
-            texts = {field: _text(row, field, where) for field in layout.fields}
+            try:
+                messages = messages_of(row, layout.fields)
+            except RecordError as fault:
+                raise RecordError(f"{where}: {fault}") from fault
+            texts = {} if messages else {field: _text(row, field, where) for field in layout.fields}
             right = "" if answer_field is None else _text(row, answer_field, where).strip()
-            yield Problem(row.get("id", where.number), texts, right)
+            yield Problem(row.get("id", where.number), texts, right, messages=messages)
 
     about = f"Problems of {path}."
     return Task(path.stem, about, template, _reader(problems), lambda row: row.slots[slot], (slot,))

@@ -94,6 +94,7 @@ def bench(
                         batch_size=batch_size,
                         answers=answers,
                         revision=runtime.revision,
+                        chats=template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template),
                         watch=bars.count,
                         on_step=bars.see,
                     ):

@@ -79,7 +79,8 @@ def calibrate(
     tried: list[Trial] = []
     with ExitStack() as stack:
         answers = None if output is None else stack.enter_context(Answers(output))
-        runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision)
+        chats = template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template)
+        runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision, chats)
         progress = stack.enter_context(bar())
         names = [reference, *(policy.replace("?", f"{value:g}") for value, _ in candidates)]
         bars = Bars(progress, [base, *(candidate for _, candidate in candidates)], names, len(runs.problems))

@@ -32,7 +32,10 @@ def traces(
     input: Annotated[
         str,
         Option(
-            "--input", "-i", metavar="FILE", help="JSON lines: the template's fields, the answer, an id; - is stdin."
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="JSON lines: the template's fields or messages, answer, id; - is stdin.",
         ),
     ],
     output: options.Records = None,
@@ -63,9 +66,17 @@ def traces(
     from mdsample.sampling.sampler import Sampler
 
     sampler = Sampler(parse(policy), seed=seed)
-    layout, denoiser = template.open_with(model)
+    layout, denoiser, chats = template.open_with(model)
     tracer = Tracer(
-        denoiser, layout, sampler, answer=slot, n=number, keep=kept, revision=model.revision, batch_size=batch_size
+        denoiser,
+        layout,
+        sampler,
+        answer=slot,
+        n=number,
+        keep=kept,
+        revision=model.revision,
+        batch_size=batch_size,
+        chats=chats,
     )
     requests = [
         attrs.evolve(request, given={name: answer_as.replace("{}", text) for name, text in request.given.items()})
