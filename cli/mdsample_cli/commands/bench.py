@@ -51,6 +51,14 @@ def bench(
             f"Default: {', '.join(POLICIES)} (if there is a slot 'answer').",
         ),
     ] = None,
+    extract: Annotated[
+        str | None,
+        Option(
+            metavar="WAY",
+            help="How gsm8k's answers are read: first, last, marked or strict. Default: first in a short slot 'answer' "
+            "beside another one, else marked.",
+        ),
+    ] = None,
     output: options.AnswersFile = None,
     plot: Annotated[
         Path | None, Option(metavar="FILE", help="Draw accuracy against passes (.svg, .png or .pdf).")
@@ -70,6 +78,10 @@ def bench(
     from mdsample_cli.show.screens import Bars, bar
 
     problems = task.open(template.template)
+    if extract is not None and extract not in problems.extracts:
+        ways = ", ".join(problems.extracts)
+        told = f"takes one of {ways}; got {extract!r}" if ways else f"is for gsm8k; leave it out with {task.task}"
+        raise UsageError(f"--extract {told}")
     models = [attrs.evolve(runtime, model=name) for name in model or [default_model(problems)]]
     require_distinct(problems=task.problems, output=output, plot=plot)
     require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
@@ -94,6 +106,7 @@ def bench(
                         batch_size=batch_size,
                         answers=answers,
                         revision=runtime.revision,
+                        extract=extract,
                         chats=template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template),
                         watch=bars.count,
                         on_step=bars.see,
