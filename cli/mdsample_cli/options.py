@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mdsample.policy.base import Policy
 
 MODEL = "tiny-gsm"
+#: a policy, for errors
+_EXAMPLE = "med(0.2)+early-exit"
 #: after an interrupt
 RESUME = "finished rows are written; run the same command again to resume"
 
@@ -249,7 +251,12 @@ class PolicyOptions(OptionGroup):
     ] = None
     policy_file: Annotated[str | None, Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
     steps: Annotated[
-        int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="Add steps(N) to the policy: all blanks in N steps, but at least one for each block.",
+        ),
     ] = None
 
     def label(self, opened: Policy) -> str:
@@ -272,13 +279,32 @@ class PolicyOptions(OptionGroup):
         if text is None and file is None and steps is None:
             return None
         try:
-            policy = parse(text) if text is not None else from_toml(read_text(file)) if file is not None else Policy()
+            if text is not None:
+                policy = policy_of(text, "--policy", "leave the option out for the default")
+            else:
+                policy = Policy() if file is None else from_toml(read_text(file))
         except SpecError as error:
             raise UsageError(f"{file}: {error}" if file is not None else str(error)) from error
+        if file is not None and not policy.parts:
+            raise UsageError(f"{file} holds no part of a policy; write one, as in: policy = {_EXAMPLE!r}")
         try:
             return policy if steps is None else parse("+".join(filter(None, (str(policy), f"steps({steps})"))))
         except SpecError as error:
             raise UsageError(f"--steps {steps} is short for '+steps({steps})': {error}") from error
+
+
+def policy_of(text: str, option: str, otherwise: str = "") -> Policy:
+    """The policy that a text means; `SpecError` for a wrong one, `UsageError` for none.
+
+    `option`: where it was given, for the error. `otherwise`: what else one may do.
+    """
+    from mdsample.policy.parsing import parse
+
+    if not text.strip():
+        raise UsageError(
+            f"{option} is empty; write a policy, such as {_EXAMPLE!r}" + (otherwise and f", or {otherwise}")
+        )
+    return parse(text)
 
 
 def check_answer_as(text: str) -> None:

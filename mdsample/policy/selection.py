@@ -88,7 +88,7 @@ class Steps(Selection):
     """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
 
     With a window the eligible blanks get their share of the steps that are left, so blocks are split evenly too.
-    Needs at least as many steps as the window has blocks; with fewer, one step a block.
+    Every block takes at least one step, so an `n` below the number of blocks takes as many as there are blocks.
     """
 
     name: ClassVar[str] = "steps"

@@ -127,16 +127,14 @@ def bench(
 
 def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> tuple[list[str], list[Policy]]:
     """These texts and their policies, or the usual ones; all different."""
-    from mdsample.policy.parsing import parse
-
     if not texts:
         # early-exit waits for an answer; boards have none
         has_answer = all("answer" in layout.slots for layout in layouts)
         texts = POLICIES if has_answer else POLICIES[:-1]
-    policies = [parse(text) for text in texts]
+    policies = [options.policy_of(text, "--policy", "leave the option out") for text in texts]
     if repeated := [str(policy) or "defaults" for policy in policies if policies.count(policy) > 1]:
         raise UsageError(f"{repeated[0]} is there twice, perhaps by another name; leave one --policy out")
-    return [text.strip() or "defaults" for text in texts], policies
+    return [text.strip() for text in texts], policies
 
 
 def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) -> None:

@@ -63,13 +63,12 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
-    from mdsample.policy.parsing import parse
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import Bars, bar
 
     loss = _loss(accuracy_loss, disagreement, error_bound, confidence)
     candidates = settings(policy, None if values is None else _numbers(values))
-    base = parse(reference)
+    base = options.policy_of(reference, "--reference", "leave the option out")
     problems = task.open(template.template, answers=loss.kind == "accuracy")
     require_distinct(problems=task.problems, output=output)
     on = attrs.evolve(runtime, model=model or default_model(problems))

@@ -62,10 +62,9 @@ def traces(
     require_distinct(input=input, output=output)
     from mdsample.jobs.posterior import Tracer
     from mdsample.jobs.records import read_requests
-    from mdsample.policy.parsing import parse
     from mdsample.sampling.sampler import Sampler
 
-    sampler = Sampler(parse(policy), seed=seed)
+    sampler = Sampler(options.policy_of(policy, "--policy", "leave the option out"), seed=seed)
     layout, denoiser, chats = template.open_with(model)
     tracer = Tracer(
         denoiser,
