@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, overload
 
@@ -14,11 +15,15 @@ from mdsample_cli.groups import OptionGroup
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
+    from mdsample.core.tokens import Tokenizer
     from mdsample.jobs.records import Request
+    from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
 
 MODEL = "tiny-gsm"
+#: a policy, for errors
+_EXAMPLE = "med(0.2)+early-exit"
 #: after an interrupt
 RESUME = "finished rows are written; run the same command again to resume"
 
@@ -119,6 +124,11 @@ class TemplateOptions(OptionGroup):
     ] = None
     system: Annotated[str | None, Option(metavar="TEXT", help="A system message; implies --chat.")] = None
 
+    @cached_property
+    def _text(self) -> str | None:
+        """What --template says; a file is read once, as it may be standard input."""
+        return None if self.template is None else text_or_file(self.template)
+
     @overload
     def open(self, model: str, revision: str | None, default: str) -> Template: ...
     @overload
@@ -135,7 +145,7 @@ class TemplateOptions(OptionGroup):
 
         if self.system is not None and self.chat is False:
             raise UsageError("--system is a message of the chat that --no-chat leaves out; give one of them")
-        text = default if self.template is None else text_or_file(self.template)
+        text = default if self._text is None else self._text
         if self.chat or self.system is not None:
             return in_chat(model, text, system=self.system, revision=revision)
         if text is None and self.chat is False:
@@ -143,13 +153,27 @@ class TemplateOptions(OptionGroup):
             text = None if card.plain == card.template else card.plain
         return None if text is None else Template.parse(text)
 
-    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser]:
-        """The template to fill, and the model; a wrong template is refused before the model is loaded."""
+    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser, Chats]:
+        """The template to fill, the model, and where messages go; a wrong template is refused before loading."""
         from mdsample.core.template import Template
 
         chosen = self.open(model.model, model.revision)
         denoiser = model.load()
-        return chosen or Template.parse(denoiser.template), denoiser
+        layout = chosen or Template.parse(denoiser.template)
+        return layout, denoiser, self.chats(denoiser.tokenizer, denoiser.name, denoiser.template)
+
+    def chats(self, tokenizer: Tokenizer, name: str, own: str, default: str | None = None) -> Chats:
+        """Where messages of rows go: around the template as it is outside of a chat.
+
+        `name`, `own`: of the model, and its template's text. `default` as for `open`.
+        """
+        from mdsample.core.template import Template
+        from mdsample.models.chat import Chats
+
+        text = default if self._text is None else self._text
+        plain = None if text is None or text == own else Template.parse(text)
+        barred = "messages of a row go into the chat template that --no-chat leaves out; leave out one of them"
+        return Chats(tokenizer, name, plain, system=self.system, barred=barred if self.chat is False else "")
 
 
 @attrs.frozen(kw_only=True)
@@ -164,7 +188,8 @@ class InputOptions(OptionGroup):
             "--input",
             "-i",
             metavar="FILE",
-            help="JSON lines (fields by name, id; other keys go into the record) or a prompt a line; - is stdin.",
+            help="JSON lines (fields by name or messages, id; other keys go into the record) or a prompt a line; - is "
+            "stdin.",
         ),
     ] = None
     fill: Annotated[
@@ -226,7 +251,12 @@ class PolicyOptions(OptionGroup):
     ] = None
     policy_file: Annotated[str | None, Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
     steps: Annotated[
-        int | None, Option(min=1, metavar="N", help="Add steps(N) to the policy: fill all blanks in N steps.")
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="Add steps(N) to the policy: all blanks in N steps, but at least one for each block.",
+        ),
     ] = None
 
     def label(self, opened: Policy) -> str:
@@ -249,13 +279,32 @@ class PolicyOptions(OptionGroup):
         if text is None and file is None and steps is None:
             return None
         try:
-            policy = parse(text) if text is not None else from_toml(read_text(file)) if file is not None else Policy()
+            if text is not None:
+                policy = policy_of(text, "--policy", "leave the option out for the default")
+            else:
+                policy = Policy() if file is None else from_toml(read_text(file))
         except SpecError as error:
             raise UsageError(f"{file}: {error}" if file is not None else str(error)) from error
+        if file is not None and not policy.parts:
+            raise UsageError(f"{file} holds no part of a policy; write one, as in: policy = {_EXAMPLE!r}")
         try:
             return policy if steps is None else parse("+".join(filter(None, (str(policy), f"steps({steps})"))))
         except SpecError as error:
             raise UsageError(f"--steps {steps} is short for '+steps({steps})': {error}") from error
+
+
+def policy_of(text: str, option: str, otherwise: str = "") -> Policy:
+    """The policy that a text means; `SpecError` for a wrong one, `UsageError` for none.
+
+    `option`: where it was given, for the error. `otherwise`: what else one may do.
+    """
+    from mdsample.policy.parsing import parse
+
+    if not text.strip():
+        raise UsageError(
+            f"{option} is empty; write a policy, such as {_EXAMPLE!r}" + (otherwise and f", or {otherwise}")
+        )
+    return parse(text)
 
 
 def check_answer_as(text: str) -> None:

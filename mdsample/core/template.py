@@ -223,7 +223,7 @@ class Template:
                 f"slot {slot!r} has {length} positions, but what is given for it is {len(tokens)} tokens: "
                 f"{text!r:.60}; lengthen the slot, or give less"
             )
-        whole = filled_up(tokens, length, tokenizer, turn=piece is self.pieces[-1] and self._has_turns(tokenizer))
+        whole = filled_up(tokens, length, tokenizer, turn=piece is self.pieces[-1] and self.has_turns(tokenizer))
         if len(whole) < length:
             raise TemplateError(
                 f"what is given for slot {slot!r} is {len(tokens)} tokens, the slot has {length}, and the model "
@@ -231,7 +231,7 @@ class Template:
             )
         return whole
 
-    def _has_turns(self, tokenizer: Tokenizer) -> bool:
+    def has_turns(self, tokenizer: Tokenizer) -> bool:
         """Whether its text ends a turn of a chat."""
         ending = [text for text in tokenizer.special if tokenizer.special_id(text) in tokenizer.turn_end[-1:]]
         return any(isinstance(piece, Text) and text in piece.text for piece in self.pieces for text in ending)

@@ -40,6 +40,9 @@ class Answered:
     tv_bound: float
     #: wall-clock time since the answer before it, or since the start
     seconds: float
+    #: what the answer was extracted from, and how; `None` where the task reads answers in one way, or before it said so
+    source: str | None = None
+    extract: str | None = None
 
 
 _FIELDS = tuple(field.name for field in attrs.fields(Answered))
@@ -54,6 +57,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "error_bound": (int, float, type(None)),
     **dict.fromkeys(("tv_bound", "seconds"), (int, float)),
 }
+_OPTIONAL = ("source", "extract")
 _Key = tuple[object, ...]
 
 
@@ -99,6 +103,7 @@ class Answers(Growing):
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
         fields = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
+        fields = {name: value for name, value in fields.items() if name not in _OPTIONAL or value is not None}
         record = {**fields, **{name: key[name] for name in KEY}, **more}
         self.append(line(record).encode() + b"\n")
 
@@ -112,7 +117,7 @@ def _read(path: str | Path, data: bytes) -> dict[_Key, dict[int | str, Answered]
         if record is None:
             raise RecordError(f"line {number} of {path} is not a benchmark answer; give another file")
         key = tuple(record[name] for name in KEY)
-        answered = Answered(**{name: record[name] for name in _FIELDS})
+        answered = Answered(**{name: record[name] for name in _FIELDS if name in record})
         if record["error_bound"] is None:
             answered = attrs.evolve(answered, error_bound=math.inf)
         answers.setdefault(key, {})[answered.id] = answered
@@ -136,4 +141,5 @@ def _to(
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
     record = parsed(raw) or {}
-    return record if all(name in record and type(record[name]) in kinds for name, kinds in _TYPES.items()) else None
+    required = all(name in record and type(record[name]) in kinds for name, kinds in _TYPES.items())
+    return record if required and all(type(record.get(name, "")) is str for name in _OPTIONAL) else None

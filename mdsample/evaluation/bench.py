@@ -19,6 +19,7 @@ from mdsample.evaluation.answers import Answered, Answers
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
 from mdsample.jobs.lines import finite
 from mdsample.models.cache import cache_text
+from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import as_run
@@ -26,7 +27,7 @@ from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
-from mdsample.tasks.catalog import Problem, Task
+from mdsample.tasks.catalog import Problem, Task, source
 
 
 @attrs.frozen
@@ -59,6 +60,8 @@ class PolicyScore:
     tv_bound: float
     #: wall-clock seconds of all rows together
     seconds: float
+    #: how answers were read, where the task has several ways; else empty
+    extract: str = ""
 
     def record(self) -> dict[str, object]:
         """One flat JSON object; an interval becomes `name`, `name_low` and `name_high`."""
@@ -68,6 +71,8 @@ class PolicyScore:
                 flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
             else:
                 flat[name] = value
+        if not self.extract:
+            del flat["extract"]
         return {**flat, "error_bound": finite(self.error_bound), "versions": versions()}
 
 
@@ -82,6 +87,8 @@ def bench(
     batch_size: int = BATCH_SIZE,
     answers: Answers | None = None,
     revision: str | None = None,
+    chats: Chats | None = None,
+    extract: str | None = None,
     watch: Callable[[Policy, int], None] | None = None,
     on_step: Callable[[State], None] | None = None,
 ) -> Iterator[PolicyScore]:
@@ -90,13 +97,15 @@ def bench(
     `template` replaces the task's own; it has the same fields, and the slots that the task needs, of any length, around
     any text. The first policy is the one that others are compared with. What `answers` holds already is not computed
     again, and every new answer is written there; `revision`, of a model on the hub, is part of the model's name in it.
+    `chats`: where messages of problems are put, by default around the template. `extract`: one of the task's ways to
+    read an answer, by default the one that suits the template; what `answers` holds is read again in that way.
     `watch` is told after every row which policy is at work and how many of its rows are done; `on_step` as in
     `engine.fill`. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError` where
     `answers` are to other problems, before the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision)
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision, chats, extract)
     jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
@@ -104,7 +113,7 @@ def bench(
         for policy, key, done in jobs:
             rows = runs.run(policy, key, done, watch, on_step)
             first = first or rows
-            yield _score(key, rows, first)
+            yield _score(key, rows, first, runs.extract)
 
     return scores()
 
@@ -123,6 +132,9 @@ class Runs:
     answers: Answers | None
     #: the model, with its revision if one was asked for
     model: str
+    chats: Chats
+    #: how answers are read, where the task has several ways; else empty
+    extract: str
 
     @staticmethod
     def of(
@@ -134,6 +146,8 @@ class Runs:
         batch_size: int,
         answers: Answers | None,
         revision: str | None,
+        chats: Chats | None = None,
+        extract: str | None = None,
     ) -> Runs:
         """Arguments and `BenchError` as for `bench`."""
         problems = task.read()[:limit]
@@ -148,14 +162,35 @@ class Runs:
                 f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
                 f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
             )
-        rows = [prepare(denoiser, chosen, problem.id, problem.texts, problem.given) for problem in problems]
+        if extract is not None and extract not in task.extracts:
+            ways = f"there are: {', '.join(task.extracts)}" if task.extracts else "its answers are read in one way"
+            raise BenchError(f"{task.name} has no way {extract!r} to read an answer; {ways}")
+        talks = chats or Chats.of(denoiser, chosen)
+        placed = [talks.placed(chosen, problem.texts, problem.messages) for problem in problems]
+        rows = [
+            prepare(denoiser, layout, problem.id, texts, problem.given)
+            for problem, (layout, texts) in zip(problems, placed, strict=True)
+        ]
         model = denoiser.name if revision is None else f"{denoiser.name}@{revision}"
-        return Runs(denoiser, task, chosen, problems, rows, seed, batch_size, answers, model)
+        return Runs(
+            denoiser,
+            task,
+            chosen,
+            problems,
+            rows,
+            seed,
+            batch_size,
+            answers,
+            model,
+            talks,
+            extract or task.suits(chosen),
+        )
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
         """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
         first = self.problems[0]
-        canvas = self.template.canvas(self.denoiser.tokenizer, [first.texts], given=[first.given])
+        layout, texts = self.chats.placed(self.template, first.texts, first.messages)
+        canvas = layout.canvas(self.denoiser.tokenizer, [texts], given=[first.given])
         Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
         key: dict[str, object] = {
             "task": self.task.name,
@@ -167,7 +202,25 @@ class Runs:
             "seed": self.seed,
         }
         expected = {problem.id: problem.answer for problem in self.problems}
-        return key, {} if self.answers is None else self.answers.found(key, expected)
+        found = {} if self.answers is None else self.answers.found(key, expected)
+        read = {name: self._read_again(answered) for name, answered in found.items()}
+        return key, {name: answered for name, answered in read.items() if answered is not None}
+
+    def _read_again(self, answered: Answered) -> Answered | None:
+        """A kept answer, read as is asked for now; `None` if its record lacks the text that this takes."""
+        if not self.extract or answered.extract == self.extract:
+            return answered
+        text = answered.source
+        if text is None:  # from before records said it
+            slots = self.template.slots
+            if self.extract == "first" and "answer" in slots:
+                return answered  # as it was read then
+            text = answered.text if "answer" not in slots or len(slots) == 1 else None
+        if text is None:
+            return None
+        answer = self.task.extracts[self.extract](text)
+        solved = self.task.same(answer, answered.expected)
+        return attrs.evolve(answered, answer=answer, solved=solved, source=text, extract=self.extract)
 
     def run(
         self,
@@ -186,7 +239,7 @@ class Runs:
         slots = self.template.slots
         for row in fill(sampler, self.denoiser, slots, left, batch_size=self.batch_size, on_step=on_step):
             now = time.perf_counter()
-            answered = _answered(self.task, row, by_id[row.id], now - before)
+            answered = self._answered(row, by_id[row.id], now - before)
             done[row.id], before = answered, now
             if self.answers is not None:
                 self.answers.write(key, answered, versions=versions())
@@ -194,25 +247,27 @@ class Runs:
                 watch(policy, len(done))
         return [done[problem.id] for problem in self.problems]
 
+    def _answered(self, row: Row, problem: Problem, seconds: float) -> Answered:
+        text = source(row) if self.extract else None
+        answer = self.task.answer(row) if text is None else self.task.extracts[self.extract](text)
+        return Answered(
+            id=row.id,
+            answer=answer,
+            expected=problem.answer,
+            solved=self.task.same(answer, problem.answer),
+            text=row.text,
+            nfe=row.nfe,
+            steps=row.steps,
+            filled=row.filled,
+            error_bound=row.error_bound,
+            tv_bound=row.tv_bound,
+            seconds=seconds,
+            source=text,
+            extract=self.extract or None,
+        )
 
-def _answered(task: Task, row: Row, problem: Problem, seconds: float) -> Answered:
-    answer = task.answer(row)
-    return Answered(
-        id=row.id,
-        answer=answer,
-        expected=problem.answer,
-        solved=task.same(answer, problem.answer),
-        text=row.text,
-        nfe=row.nfe,
-        steps=row.steps,
-        filled=row.filled,
-        error_bound=row.error_bound,
-        tv_bound=row.tv_bound,
-        seconds=seconds,
-    )
 
-
-def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Answered]) -> PolicyScore:
+def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Answered], extract: str) -> PolicyScore:
     solved, base = ([answered.solved for answered in answers] for answers in (rows, first))
     return PolicyScore(
         **key,
@@ -225,4 +280,5 @@ def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Ans
         error_bound=sum(answered.error_bound for answered in rows) / len(rows),
         tv_bound=sum(answered.tv_bound for answered in rows) / len(rows),
         seconds=sum(answered.seconds for answered in rows),
+        extract=extract,
     )

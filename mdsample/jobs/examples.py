@@ -1,7 +1,8 @@
 """Examples: finished texts to train on, read from JSON lines.
 
-Three kinds of lines are read: a row with a text for every field and slot of the template under its name; a record of
-`mdsample run --output` (its `slots`); a record of `mdsample traces` (each of its `traces` that was kept, one example).
+Three kinds of lines are read: a row with a text for every field and slot of the template under its name, `messages` in
+the place of fields as `run` takes them; a record of `mdsample run --output` (its `slots`); a record of `mdsample
+traces` (each of its `traces` that was kept, one example).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
+from mdsample.models.chat import Chats, Messages, messages_of
 from mdsample.tasks.datasets import row_object
 
 
@@ -42,14 +44,15 @@ def read_examples(
     name: str = "",
     written: Mapping[str, str] | None = None,
     max_length: int | None = None,
+    chats: Chats | None = None,
 ) -> Examples:
     """The examples in a file's bytes; `name` is the file's, for messages.
 
     A slot's text is followed by end tokens up to the slot's length. `written`: how texts are written into their slots,
-    `{}` being the text, as in `{"answer": " {}"}`; by default as they are. What does not fit is left out and told as a
-    fault. Raises `RecordError` if nothing is left.
+    `{}` being the text, as in `{"answer": " {}"}`; by default as they are. `chats`: where messages are put, by default
+    around `template`. What does not fit is left out and told as a fault. Raises `RecordError` if nothing is left.
     """
-    forms = written or {}
+    forms, talks = written or {}, chats or Chats(tokenizer, name or "the model", template)
     for slot, form in forms.items():
         template.check_given({slot: form})
         if form.count("{}") != 1:
@@ -64,10 +67,11 @@ def read_examples(
         except RecordError as fault:
             faults.append(f"line {number}: {fault}")
             continue
-        for fields, slots in texts:
+        for messages, fields, slots in texts:
             try:
+                layout, fields = talks.placed(template, fields, messages)
                 given = {slot: forms.get(slot, "{}").replace("{}", slots[slot]) for slot in template.slots}
-                row = template.row(tokenizer, fields, given)
+                row = layout.row(tokenizer, fields, given)
                 if max_length is not None and len(row.tokens) > max_length:
                     raise TemplateError(f"it has {len(row.tokens)} tokens; the model takes at most {max_length}")
             except TemplateError as fault:
@@ -80,21 +84,22 @@ def read_examples(
     return Examples(examples, faults)
 
 
-def _texts(raw: bytes, template: Template) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """Texts of fields and of slots, for each example of a line."""
+def _texts(raw: bytes, template: Template) -> Iterator[tuple[Messages, Mapping[str, str], dict[str, str]]]:
+    """Messages, and texts of fields and of slots, for each example of a line."""
     line = row_object(raw)
     if line.keys() == {"id", "error"}:
         raise RecordError(f"the record is of a row that failed: {line['error']}")
-    fields = _named(line | _object(line.get("fields")), template.fields, "the row")
+    messages = messages_of(line, template.fields) if "messages" not in template.slots else ()
+    fields = {} if messages else _named(line | _object(line.get("fields")), template.fields, "the row")
     if "traces" in line:
         traces: object = line["traces"]
         if not isinstance(traces, list):
             raise RecordError(f"'traces' must be a list; got {traces!r:.40}")
         for trace in map(_object, cast("list[object]", traces)):
             if trace.get("kept", True):
-                yield fields, _named(_object(trace.get("slots")), template.slots, "a trace")
+                yield messages, fields, _named(_object(trace.get("slots")), template.slots, "a trace")
         return
-    yield fields, _named(line | _object(line.get("slots")), template.slots, "the row")
+    yield messages, fields, _named(line | _object(line.get("slots")), template.slots, "the row")
 
 
 def _object(value: object) -> dict[str, Any]:

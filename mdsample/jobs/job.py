@@ -10,6 +10,7 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
+from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
@@ -56,6 +57,10 @@ class Job:
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
     #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
     watch_slot: str | None = attrs.field(default=None, kw_only=True)
+    #: where messages of rows are put; by default around `template`
+    chats: Chats = attrs.field(
+        default=attrs.Factory(lambda job: Chats.of(job.denoiser, job.template), takes_self=True), kw_only=True
+    )
 
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
@@ -114,7 +119,8 @@ class Job:
                 try:
                     if request.error:
                         raise TemplateError(request.error)
-                    row = prepare(self.denoiser, self.template, request.id, request.texts, request.given)
+                    template, texts = self.chats.placed(self.template, request.texts, request.messages)
+                    row = prepare(self.denoiser, template, request.id, texts, request.given)
                     if along is not None:
                         along.track(row, request.expected)
                 except TemplateError as fault:

@@ -22,6 +22,7 @@ from mdsample.core.template import Template
 from mdsample.errors import TemplateError, TracesError
 from mdsample.jobs.lines import finite
 from mdsample.jobs.records import Record, Request, asked, fingerprint
+from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
@@ -95,6 +96,10 @@ class Tracer:
     keep: Keep = attrs.field(factory=Keep, kw_only=True)
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: where messages of rows are put; by default around `template`
+    chats: Chats = attrs.field(
+        default=attrs.Factory(lambda tracer: Chats.of(tracer.denoiser, tracer.template), takes_self=True), kw_only=True
+    )
 
     def __attrs_post_init__(self) -> None:
         """Raises `TemplateError`, `TracesError` or `PolicyError` if the pieces do not fit together."""
@@ -117,9 +122,9 @@ class Tracer:
             raise TemplateError(request.error)
         if self.answer not in request.given:
             raise TemplateError(f"the row brings nothing for slot {self.answer!r}")
+        template, texts = self.chats.placed(self.template, request.texts, request.messages)
         return [
-            prepare(self.denoiser, self.template, f"{request.id}#{number}", request.texts, request.given)
-            for number in range(self.n)
+            prepare(self.denoiser, template, f"{request.id}#{number}", texts, request.given) for number in range(self.n)
         ]
 
     def records(self, requests: Sequence[Request], on_step: Callable[[State], None] | None = None) -> Iterator[Record]:

@@ -1,8 +1,8 @@
 """Records: requests read from a file, answers written to one.
 
-Requests come as JSON lines (the template's fields by name, and an `id` if there is one; other keys, a data set's gold
-answers say, are carried into the record under `input`), or as plain text, one prompt a line. A request that cannot be
-read becomes a record with `error`; the others are answered.
+Requests come as JSON lines (the template's fields by name, or `messages`, a chat, in their place; an `id` if there is
+one; other keys, a data set's gold answers say, are carried into the record under `input`), or as plain text, one prompt
+a line. A request that cannot be read becomes a record with `error`; the others are answered.
 
 Records are JSON lines. Each carries what made it (model, policy with every setting, template, seed), so a file of
 records needs no header and no second file beside it: running a job again with the same file reads what is there,
@@ -24,6 +24,7 @@ from mdsample.core.template import Template
 from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, finite, line, parsed
 from mdsample.models.cache import cache_text
+from mdsample.models.chat import MESSAGES, Messages, messages_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import as_run
 from mdsample.sampling.sampler import Sampler
@@ -50,10 +51,12 @@ def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revisi
 
 @attrs.frozen
 class Request:
-    """A row to answer: texts for the template's fields, or why there are none."""
+    """A row to answer: texts for the template's fields, or messages in their place, or why there are none."""
 
     id: int | str
     texts: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    #: a chat, whose last message is for the template's field
+    messages: Messages = attrs.field(default=(), kw_only=True)
     #: texts of slots that the row brings
     given: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
     #: texts to be scored
@@ -67,11 +70,14 @@ class Request:
 
 
 def asked(request: Request) -> Record:
-    """What a record says of its request: `prompt`, any other fields by name, slots that were given, keys of its own."""
+    """What a record says of its request: `prompt`, any other fields by name, slots that were given, keys of its own.
+
+    With `messages` in the place of prompt and fields where the row has them.
+    """
     others = {name: text for name, text in request.texts.items() if name != "prompt"}
+    texts = {"prompt": request.texts.get("prompt", ""), **({"fields": others} if others else {})}
     return {
-        "prompt": request.texts.get("prompt", ""),
-        **({"fields": others} if others else {}),
+        **({MESSAGES: [dict(message) for message in request.messages]} if request.messages else texts),
         **({"given": dict(request.given)} if request.given else {}),
         **({"input": dict(request.others)} if request.others else {}),
     }
@@ -144,8 +150,14 @@ def _request(
         return Request(number, error=f"'id' must be text or a whole number; got {_kind(name)}")
     if isinstance(name, str) and not _is_unicode(name):
         return Request(number, error="'id' holds half of a surrogate pair, which is not valid unicode")
+    # a key that is named for another purpose serves that
+    named = {*given.values(), expected, choices}
+    try:
+        messages = () if MESSAGES in named else messages_of(fields, template.fields)
+    except RecordError as fault:
+        return Request(name, error=str(fault))
     texts: dict[str, str] = {}
-    for field in template.fields:
+    for field in () if messages else template.fields:
         value = fields.get(field)
         if field not in fields:
             return Request(name, error=f"the row lacks {field!r}; it has: {', '.join(fields) or 'nothing'}")
@@ -170,9 +182,9 @@ def _request(
         if not all(isinstance(entry, str) for entry in texts_there):
             return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {value!r:.60}")
         listed = tuple(map(str, texts_there))
-    used = {"id", *template.fields, *given.values(), expected, choices}
+    used = {"id", *template.fields, *named} | ({MESSAGES} if messages else set[str]())
     others = {key: _kept(value) for key, value in fields.items() if key not in used}
-    return Request(name, texts, answer, given=brought, choices=listed, others=others)
+    return Request(name, texts, answer, messages=messages, given=brought, choices=listed, others=others)
 
 
 def _kept(value: object, depth: int = 0) -> object:
@@ -213,7 +225,7 @@ class Output(Growing):
             old, now = self._done.get(request.id), asked(request)
             if old is None or request.error:
                 continue
-            if any(old.get(name) != now.get(name) for name in ("prompt", "fields", "given")):
+            if any(old.get(name) != now.get(name) for name in ("prompt", "fields", MESSAGES, "given")):
                 raise RecordError(
                     f"{self._path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"

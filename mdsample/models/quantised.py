@@ -1,8 +1,9 @@
 """Affine quantisation as MLX stores it: a matrix as small whole numbers, with a scale and a bias for every group.
 
 A value is scale · q + bias, q in 0..2^bits − 1; a group is `group_size` neighbours in a row (along the input). The
-tensor `x.weight` is stored as `x.weight` (U32, 32 / bits values in each, the first one in the lowest bits), `x.scales`
-and `x.biases`. Bits and group size follow from the shapes, so matrices of one checkpoint may differ in them.
+tensor `x.weight` is stored as `x.weight` (U32: 32 values in as many words as a value has bits, one after the other from
+the lowest bit of the first word on, so that of 3, 5 and 6 bits some lie across two words), `x.scales` and `x.biases`.
+Bits and group size follow from the shapes, so matrices of one checkpoint may differ in them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mdsample.core.arrays import Floats
 from mdsample.models.headers import Stored
 
 #: bits of a value, values of a group
-BITS, GROUP_SIZES = (2, 4, 8), (32, 64, 128)
+BITS, GROUP_SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 #: types of scales and biases
 _SCALES = ("F32", "F16", "BF16")
 
@@ -79,7 +80,14 @@ def _packing(name: str, shape: tuple[int, ...], stored: Mapping[str, Stored]) ->
 def dequantise(words: NDArray[np.uint32], scales: Floats, biases: Floats, packing: Packing) -> Floats:
     """A packed matrix in float32, `[..., in]`: `words [..., n]`; scales and biases float32 `[..., groups]`."""
     mask = np.uint32(2**packing.bits - 1)
-    values = np.stack([(words >> np.uint32(shift)) & mask for shift in range(0, 32, packing.bits)], -1)
+    runs = words.reshape(*words.shape[:-1], -1, packing.bits)
+    values = np.empty((*runs.shape[:-1], 32), np.uint32)
+    for i in range(32):
+        word, shift = divmod(i * packing.bits, 32)
+        values[..., i] = runs[..., word] >> np.uint32(shift)
+        if shift + packing.bits > 32:
+            values[..., i] |= runs[..., word + 1] << np.uint32(32 - shift)
+    values &= mask
     grouped = values.astype(np.float32).reshape(*scales.shape, packing.group_size)
     grouped *= scales[..., None]
     grouped += biases[..., None]
@@ -105,8 +113,19 @@ def quantise(matrix: Floats, packing: Packing) -> tuple[NDArray[np.uint32], Floa
     scale: Floats = np.where(flat, step, edge / np.where(flat, np.float32(1), steps))
     bias: Floats = np.where(flat, np.float32(0), edge)
     values = np.clip(np.rint((groups - bias[..., None]) / scale[..., None]), 0, most).astype(np.uint32)
-    values = values.reshape(*matrix.shape[:-1], -1, 32 // packing.bits)
-    return (values << np.arange(0, 32, packing.bits, dtype=np.uint32)).sum(-1, dtype=np.uint32), scale, bias
+    return packed(values.reshape(matrix.shape), packing.bits), scale, bias
+
+
+def packed(values: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
+    """Words `[..., in * bits / 32]` of whole numbers `[..., in]` below 2^bits; `in` is a multiple of 32."""
+    runs = values.reshape(*values.shape[:-1], -1, 32)
+    words = np.zeros((*runs.shape[:-1], bits), np.uint32)
+    for i in range(32):
+        word, shift = divmod(i * bits, 32)
+        words[..., word] |= runs[..., i] << np.uint32(shift)
+        if shift + bits > 32:
+            words[..., word + 1] |= runs[..., i] >> np.uint32(32 - shift)
+    return words.reshape(*values.shape[:-1], -1)
 
 
 def _listed(values: tuple[object, ...]) -> str:

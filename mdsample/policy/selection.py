@@ -88,7 +88,8 @@ class Steps(Selection):
     """All blanks in `n` steps, split evenly, the larger shares first (LLaDA's `generate`; default 128 as there).
 
     With a window, the steps that are not kept back for the blanks of later windows, in proportion to their number: so
-    blocks are split as LLaDA splits them. Needs at least as many steps as there are blocks; with fewer, one a block.
+    blocks are split as LLaDA splits them. Every block takes at least one step, so an `n` below the number of blocks
+    takes as many as there are blocks.
     """
 
     name: ClassVar[str] = "steps"

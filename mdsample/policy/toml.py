@@ -52,7 +52,10 @@ def from_toml(text: str, *, parts: Parts = ()) -> Policy:
     except (ValueError, RecursionError) as error:
         raise SpecError(f"this is not TOML: {error}") from None
     if list(document) != ["policy"]:
-        raise SpecError(f"expected the one key 'policy'; there is: {', '.join(document) or 'nothing'}")
+        raise SpecError(
+            f"expected the one key 'policy'; there is: {', '.join(document) or 'nothing'}; write it as in "
+            "policy = 'med(0.2)+early-exit'"
+        )
     return policy_from_toml_value(document["policy"], parts=parts)
 
 

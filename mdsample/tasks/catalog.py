@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.resources import files
 from operator import eq
@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from mdsample.core.template import Template
+from mdsample.models.chat import MESSAGES, Messages
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.result import Row
 from mdsample.tasks import sudoku
@@ -26,6 +28,8 @@ class Problem:
     given: dict[str, str] = attrs.field(factory=dict[str, str])
     #: text of the slot `reasoning` as a person wrote it; empty where the data has none
     reasoning: str = ""
+    #: a chat in place of the fields' texts
+    messages: Messages = ()
 
 
 @attrs.frozen
@@ -47,6 +51,10 @@ class Task:
     same: Callable[[str, str], bool] = eq
     #: slots that people see as a board, line by line
     grid: tuple[tuple[str, ...], ...] = ()
+    #: ways to read an answer out of the slot `answer`, or all of the text without one; none: only `answer` reads it
+    extracts: Mapping[str, Callable[[str], str]] = attrs.field(factory=dict[str, Callable[[str], str]])
+    #: which of them suits a template
+    suits: Callable[[Template], str] = lambda _: ""
 
     def correct(self, row: Row, problem: Problem) -> bool:
         """Whether a finished row solves the problem."""
@@ -61,12 +69,18 @@ def as_row(problem: Problem, answer_as: str = "{}") -> dict[str, object]:
     """
     worked = {"reasoning": problem.reasoning} if problem.reasoning else {}
     answer = answer_as.replace("{}", problem.answer)
-    return {"id": problem.id, **problem.texts, **problem.given, **worked, "answer": answer}
+    chat = {MESSAGES: [dict(message) for message in problem.messages]} if problem.messages else {}
+    return {"id": problem.id, **chat, **problem.texts, **problem.given, **worked, "answer": answer}
 
 
 def in_answer(row: Row) -> str:
     """What the slot `answer` holds (`Row.slots` leaves out surrounding white space)."""
     return row.slots["answer"]
+
+
+def source(row: Row) -> str:
+    """What an answer is extracted from: the slot `answer`, or all that the model wrote where there is none."""
+    return row.slots.get("answer", row.text)
 
 
 def on_board(row: Row) -> str:

@@ -5,30 +5,41 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 from mdsample.core.files import read_whole
-from mdsample.core.template import Template
+from mdsample.core.template import Slot, Template
 from mdsample.errors import RecordError
+from mdsample.models.chat import messages_of
 from mdsample.sampling.result import Row
-from mdsample.tasks.catalog import Problem, Task
+from mdsample.tasks.catalog import Problem, Task, source
 
 #: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990; the whole run: docs/llada.md
 _GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
 _MATH500 = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:24}}}."
 #: what a calculator was asked while GSM8K's solutions were written, as in `9 + 9 = <<9+9=18>>18`
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\$?\.\d+")
+#: lm-evaluation-harness, gsm8k.yaml: `strict-match` takes the first match, `flexible-extract` the last
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+#: a number without commas and currency; a denominator is whole
+_PLAIN = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))(?:/(\d+))?")
+#: positions of a slot that holds an answer and no reasoning
+_SHORT = 16
 
 
 def gsm8k(path: Path) -> Task:
     """GSM8K: JSON lines `question`, `answer` with the right number after `####`.
 
-    The answer is the number in the slot `answer`; without such a slot, the one after the last `####`, else in the last
-    `\\boxed{}`, else the last one in the text. Numbers are compared as numbers, without commas and currency. A
-    problem's `reasoning` is the solution before `####`, without the calculator's marks (`<<9+9=18>>`).
+    The answer is `first`, the first number of the slot `answer`, if that has at most 16 positions and there is another
+    slot to reason in; else `marked`: the number after the last `####`, else in the last `\\boxed{}`, else the last one,
+    of the slot or, without such a slot, of the text. Two more are those of lm-evaluation-harness: `strict`
+    (`strict-match`, the first number after `####`) and `last` (`flexible-extract`, the last match, of those with a
+    digit). Numbers are compared by their exact value, without commas and currency. A problem's `reasoning` is the
+    solution before `####`, without the calculator's marks (`<<9+9=18>>`).
     """
 
     def problems() -> Iterator[Problem]:
@@ -43,7 +54,9 @@ def gsm8k(path: Path) -> Task:
             yield Problem(row.get("id", where.number), {"prompt": question}, right, reasoning=written)
 
     about = "Grade-school word problems (GSM8K)."
-    return Task("gsm8k", about, _GSM8K, _reader(problems), _number, (), _same_number)
+    return Task(
+        "gsm8k", about, _GSM8K, _reader(problems), _number, (), _same_number, extracts=EXTRACTS, suits=_extract_for
+    )
 
 
 def math500(path: Path) -> Task:
@@ -64,7 +77,7 @@ def math500(path: Path) -> Task:
 
 
 def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
-    """Data of one's own: JSON lines with the template's fields, and the right answer under `answer_field`.
+    """Data of one's own: JSON lines with the template's fields, or `messages`, and the right answer in `answer_field`.
 
     The answer is what stands in the slot `answer`, or else in the last slot; it is right if it is the same text, but
     for white space around it. `answer_field=None`: no right answers are known.
@@ -74,9 +87,13 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
 
     def problems() -> Iterator[Problem]:
         for where, row in _rows(path):
-            texts = {field: _text(row, field, where) for field in layout.fields}
+            try:
+                messages = messages_of(row, layout.fields)
+            except RecordError as fault:
+                raise RecordError(f"{where}: {fault}") from fault
+            texts = {} if messages else {field: _text(row, field, where) for field in layout.fields}
             right = "" if answer_field is None else _text(row, answer_field, where).strip()
-            yield Problem(row.get("id", where.number), texts, right)
+            yield Problem(row.get("id", where.number), texts, right, messages=messages)
 
     about = f"Problems of {path}."
     return Task(path.stem, about, template, _reader(problems), lambda row: row.slots[slot], (slot,))
@@ -151,22 +168,50 @@ def _text(row: dict[str, Any], name: str, where: _Where) -> str:
 
 
 def _number(row: Row) -> str:
-    """The number that a row answers with, as it stands there; empty if there is none."""
-    if "answer" in row.slots:
-        numbers = _NUMBER.findall(row.slots["answer"])
-        return numbers[0] if numbers else ""
-    marked = row.text.rpartition("####")
-    boxed = _boxed(row.text)
-    for text, which in ((marked[2] if marked[1] else "", 0), (boxed, 0), (row.text, -1)):
-        if numbers := _NUMBER.findall(text):
-            return numbers[which]
-    return ""
+    """The number that a row answers with, as it stands there, empty if there is none; all slots taken to be short."""
+    return EXTRACTS["first" if "answer" in row.slots and len(row.slots) > 1 else "marked"](source(row))
 
 
-def _value(text: str) -> Decimal | None:
+def _extract_for(template: Template) -> str:
+    """`first` or `marked`, see `gsm8k`."""
+    slots = [piece for piece in template.pieces if isinstance(piece, Slot)]
+    short = any(slot.name == "answer" and slot.length <= _SHORT for slot in slots)
+    return "first" if short and len(slots) > 1 else "marked"
+
+
+def _first(text: str) -> str:
+    number = _NUMBER.search(text)
+    return number[0] if number else ""
+
+
+def _marked(text: str) -> str:
+    _, mark, after = text.rpartition("####")
+    for part in (after if mark else "", _boxed(text)):
+        if number := _first(part):
+            return number
+    return (_NUMBER.findall(text) or [""])[-1]
+
+
+def _last(text: str) -> str:
+    found = [match[0] for match in _FLEXIBLE.finditer(text) if any(map(str.isdigit, match[0]))]
+    return found[-1].rstrip(".,") if found else ""
+
+
+def _strict(text: str) -> str:
+    number = _STRICT.search(text)
+    return number[1].rstrip(".,") if number else ""
+
+
+#: how GSM8K's answers are read, see `gsm8k`
+EXTRACTS: dict[str, Callable[[str], str]] = {"first": _first, "last": _last, "marked": _marked, "strict": _strict}
+
+
+def _value(text: str) -> Fraction | None:
+    """The exact value of a number as people write it, `None` for what is none: `$1,000.`, `.50`, `-1/2`."""
+    plain = _PLAIN.fullmatch(text.replace(",", "").replace("$", "").strip().rstrip("."))
     try:
-        return Decimal(text.replace(",", "").replace("$", "").strip())
-    except InvalidOperation:
+        return Fraction(plain[1].removesuffix(".")) / int(plain[2] or 1) if plain else None
+    except (ValueError, ZeroDivisionError):  # more digits than Python reads
         return None
 
 

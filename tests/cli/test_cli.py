@@ -842,3 +842,38 @@ def test_long_policies_break_between_terms(mdsample: Command) -> None:
     lines = mdsample("explain", text).out.splitlines()
     said = "".join(line[10:] for line in lines[[x[:8] for x in lines].index("in full ") :])
     assert said == json.loads(mdsample("explain", text, "--json").out)["in_full"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["run", "hi", "--policy", ""], "--policy"),
+        (["run", "hi", "--policy", " \n", "--steps", "3"], "--policy"),
+        (["chat", "--policy", ""], "--policy"),
+        (["bench", "--policy", "med", "--policy", ""], "--policy"),
+        (["audit", "--policy", ""], "--policy"),
+        (["traces", "-i", "-", "--policy", ""], "--policy"),
+        (["calibrate", "med(?)", "--reference", "", "--disagreement", "0.1"], "--reference"),
+        (["explain", ""], "POLICY"),
+    ],
+)
+def test_an_empty_policy_is_refused(arguments: list[str], option: str, mdsample: Command) -> None:
+    ran = mdsample(*arguments)
+    assert ran.code == 2 and ran.err.startswith(
+        f"error: {option} is empty; write a policy, such as 'med(0.2)+early-exit'"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "policy = ''", "[policy]\n"])
+def test_an_empty_policy_file_is_refused(text: str, tmp_path: Path, mdsample: Command) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    ran = mdsample("run", "hi", "--policy-file", file)
+    assert ran.code == 2 and "policy = 'med(0.2)+early-exit'" in ran.err and ran.err.startswith(f"error: {file}")
+
+
+def test_every_block_takes_a_step(mdsample: Command) -> None:
+    for steps, passes in ((2, 3), (3, 3), (6, 6)):
+        options = ("--policy", "blocks(32)", "--steps", steps, "--json", "--backend", "reference")
+        ran = mdsample("run", "hi", "-t", "{prompt}{a:96}", *options)
+        assert [row["nfe"] for row in ran.rows] == [passes]

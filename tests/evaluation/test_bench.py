@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mdsample
 from mdsample.backend.load import load
 from mdsample.core.template import Template
 from mdsample.errors import BenchError, PolicyError
@@ -211,3 +213,55 @@ def test_a_board_is_right_if_every_cell_is() -> None:
     for cell in slots:
         other = slots | {cell: "1" if slots[cell] != "1" else "2"}
         assert not task.correct(cast("Row", Finished(other)), problem)
+
+
+def test_kept_answers_are_read_again_without_a_pass(tmp_path: Path) -> None:
+    from mdsample.tasks.datasets import gsm8k
+
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"question": f"q{i}", "answer": f"#### {i}"}) + "\n" for i in range(3)))
+    model, task, path = mdsample.load("tiny-gsm", "reference"), gsm8k(data), tmp_path / "answers.jsonl"
+
+    def ran(template: str, extract: str | None = None) -> tuple[PolicyScore, int]:
+        passes = 0
+
+        def count(_: object) -> None:
+            nonlocal passes
+            passes += 1
+
+        with Answers(path) as answers:
+            layout = mdsample.Template.parse(template)
+            policies = [mdsample.parse("med")]
+            [score] = bench(
+                model, task, policies, template=layout, answers=answers, extract=extract, on_step=count, batch_size=3
+            )
+        return score, passes
+
+    whole, parted = (
+        "Question: {prompt}\nReasoning:{answer:24}",
+        "Question: {prompt}\nReasoning:{r:16}\nAnswer:{answer:4}",
+    )
+    for template, by_rule in ((whole, "marked"), (parted, "first")):
+        path.unlink(missing_ok=True)
+        score, passes = ran(template)
+        assert score.extract == by_rule == score.record()["extract"] and passes
+        written = path.read_bytes()
+        for way in ("strict", "last", "marked", "first", None):
+            again, passes = ran(template, way)
+            assert again.extract == (way or by_rule) and not passes and path.read_bytes() == written
+        assert ran(template, "strict")[0].accuracy.value == 0
+        # a file from before records said how they were read: `first` where there is a slot `answer`
+        old = [json.loads(line) for line in written.splitlines()]
+        for record in old:
+            del record["extract"], record["source"]
+        path.write_text("".join(json.dumps(record) + "\n" for record in old))
+        assert not ran(template)[1] and not ran(template, "first")[1]
+        assert bool(ran(template, "last")[1]) is (template == parted)
+    with pytest.raises(
+        BenchError, match="tiny-gsm has no way 'last' to read an answer; its answers are read in one way"
+    ):
+        bench(model, TASKS["tiny-gsm"], [mdsample.parse("med")], extract="last")
+    with pytest.raises(
+        BenchError, match="gsm8k has no way 'x' to read an answer; there are: first, last, marked, stri"
+    ):
+        bench(model, task, [mdsample.parse("med")], extract="x")

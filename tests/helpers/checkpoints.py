@@ -359,9 +359,11 @@ def quantised(
         scale = to_half((groups.max(-1) - low) / (2**bits - 1))
         q = np.clip(np.rint((groups - low[..., None]) / scale[..., None]), 0, 2**bits - 1)
         plain[name] = (q.astype(np.float32) * scale[..., None] + low[..., None]).reshape(x.shape)
-        per = q.astype(np.uint32).reshape(*x.shape[:-1], -1, 32 // bits)
+        # a stream of bits, little-endian: written otherwise than the package writes it
+        stream = np.unpackbits(q.astype(np.uint8)[..., None], axis=-1, count=bits, bitorder="little")
+        octets = np.packbits(stream.reshape(*x.shape[:-1], -1), axis=-1, bitorder="little")
         stem = name.removesuffix("weight")
-        packed[name] = (per << np.arange(0, 32, bits, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+        packed[name] = octets.view("<u4")
         packed[stem + "scales"], packed[stem + "biases"] = scale, low
     return packed, plain
 

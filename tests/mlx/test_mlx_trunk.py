@@ -47,7 +47,7 @@ def test_every_family_in_every_layout(family: str, layout: str, tmp_path: Path) 
     near(logits(model, *two_rows(model.spec)), reference.logits(*two_rows(model.spec)))
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("layout", ["published", "converted"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_quantised_weights_stay_packed(family: str, layout: str, bits: int, tmp_path: Path) -> None:

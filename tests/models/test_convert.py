@@ -141,7 +141,7 @@ def test_refusals(tmp_path: Path, monkeypatch: Any) -> None:
     bad["model.transformer.wte.weight"][3, 1] = np.nan
     damaged = write_family(tmp_path / "damaged", "llada", config=WIDE["llada"], weights=bad)
     for name, options, message in (
-        (wide, {"bits": 3}, "3 bits in groups of 64 cannot be written; there are 2, 4, 8 bits"),
+        (wide, {"bits": 7}, "7 bits in groups of 64 cannot be written; there are 2, 3, 4, 5, 6, 8 bits"),
         (wide, {"group_size": 48}, "4 bits in groups of 48 cannot be written; .* groups of 32, 64, 128"),
         (small, {"group_size": 32}, "no matrix of small has rows that divide into groups of 32"),
         (done, {"group_size": 32}, r"done is quantised already \(4 bits in groups of 32\); take the model it was made"),

@@ -473,9 +473,15 @@ def test_toml_may_be_short_or_long(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected the one key 'policy'; there is: nothing"),
-        ("polcy = 'med'", "expected the one key 'policy'; there is: polcy"),
-        ("policy = 'med'\nmodel = 'x'", "expected the one key 'policy'; there is: policy, model"),
+        ("", "expected the one key 'policy'; there is: nothing; write it as in policy = 'med(0.2)+early-exit'"),
+        (
+            "polcy = 'med'",
+            "expected the one key 'policy'; there is: polcy; write it as in policy = 'med(0.2)+early-exit'",
+        ),
+        (
+            "policy = 'med'\nmodel = 'x'",
+            "expected the one key 'policy'; there is: policy, model; write it as in policy = 'med(0.2)+early-exit'",
+        ),
         ("policy = 3", "policy: expected a text or a table; got 3"),
         ("policy = 'mde'", "unknown policy 'mde'; did you mean 'med'?\n  mde\n  ^"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from mdsample.core.template import Template
 from mdsample.errors import RecordError
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Task
-from mdsample.tasks.datasets import gsm8k, math500, own
+from mdsample.tasks.datasets import EXTRACTS, gsm8k, math500, own
 
 
 def row(text: str, **slots: str) -> Row:
@@ -128,3 +129,104 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(RecordError, match="not UTF-8"):
         gsm8k(tmp_path / "bytes").read()
+
+
+# ways to read a number
+
+REASONED = "Ann has 3 and Ben 4, so 3 + 4 = 7. The answer is 7"
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "marked", "strict"),
+    [
+        ("5 - 3 = 2", "5", "2", "2", ""),
+        (REASONED, "3", "7", "7", ""),
+        ("3 + 4 = 7\n#### 1,007.\nNext: 9", "3", "9", "1,007", "1,007"),
+        ("#### 1 #### -2.5", "1", "-2.5", "-2.5", "1"),
+        ("####7", "7", "7", "7", ""),
+        ("half, 1/2 ...", "1/2", "2", "1/2", ""),
+        ("it costs $7.", "$7", "$7", "$7", ""),
+        ("\\boxed{12} or 3,,", "12", "3", "12", ""),
+        ("none ... at,, all", "", "", "", ""),
+    ],
+)
+def test_ways_to_read_a_number(text: str, first: str, last: str, marked: str, strict: str) -> None:
+    ways = {"first": first, "last": last, "marked": marked, "strict": strict}
+    assert {name: read(text) for name, read in EXTRACTS.items()} == ways
+
+
+@pytest.mark.parametrize(
+    ("template", "way"),
+    [
+        ("{prompt}{reasoning:240}{answer:10}", "first"),
+        ("{prompt}{reasoning:240}{answer:16}", "first"),
+        ("{prompt}{reasoning:240}{answer:17}", "marked"),
+        ("{prompt}{answer:10}", "marked"),
+        ("{prompt}{answer:128}", "marked"),
+        ("{prompt}{text:256}", "marked"),
+    ],
+)
+def test_the_template_says_how_a_number_is_read(school: Task, template: str, way: str) -> None:
+    assert school.suits(Template.parse(template)) == way
+    assert school.suits(Template.parse(school.template)) == "first"
+
+
+def test_equal_numbers(school: Task) -> None:
+    same = [
+        ["1/2", "0.5", ".50", "2/4", "$.5", "0.50."],
+        ["1,000", "1000", "$1000.00", "1000."],
+        ["-7", "-$7", "$-7.0"],
+    ]
+    for group in same:
+        for other in same:
+            assert all(school.same(one, two) is (group is other) for one in group for two in other)
+    # no rounding: floats would call these the same
+    assert not school.same("0.1", "0.1000000000000000000001") and not school.same("1/3", "0.3333333333333333")
+    for none in ("", "1/0", "1e3", "1.2.3", "-", ".", "$", "NaN", "1/2/3", "9" * 5000, "x7"):
+        assert not school.same(none, none)
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(0, 12), st.integers(0, 3), st.booleans())
+def test_a_number_is_its_value_however_it_is_written(digits: int, places: int, zeros: int, dollar: bool) -> None:
+    from mdsample.tasks.datasets import _same_number, _value
+
+    exact = Fraction(digits, 10**places)
+    whole, part = divmod(abs(digits), 10**places)
+    decimals = f"{part:0{places}}" if places else ""
+    end = f".{decimals}{'0' * zeros}" if decimals or zeros else ""
+    written = f"{'-' * (digits < 0)}{'$' * dollar}{whole:,}{end}"
+    assert _value(written) == _value(f"{written}.") == exact
+    assert _same_number(written, f"{digits}/{10**places}")
+    assert not _same_number(written, f"{digits * 10**40 + 1}/{10 ** (places + 40)}")
+    # and it is found in a text, in each way
+    text = f"It was 5, so it is\n#### {written.replace('$', '')}"
+    for name in ("last", "marked", "strict"):
+        assert _value(EXTRACTS[name](text)) == exact, name
+
+
+@given(st.text("0123456789.,$-/# abé", max_size=30))
+def test_any_text_is_read_or_not(text: str) -> None:
+    from mdsample.tasks.datasets import _same_number
+
+    for read in EXTRACTS.values():
+        found = read(text)
+        assert found in text
+        _same_number(found, found)
+
+
+def test_the_option(school: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mdsample_cli.main import main
+
+    assert school.name == "gsm8k"
+    template = "Question: {prompt}\nReasoning:{answer:20}"
+    on = ["bench", "--task", "gsm8k", "--problems", str(tmp_path / "test.jsonl"), "-p", "med", "-t", template]
+    kept = tmp_path / "answers.jsonl"
+    for options, way in ((list[str](), "marked"), (["--extract", "last"], "last")):
+        assert main([*on, "--backend", "reference", "--json", "-o", str(kept), *options]) == 0
+        assert json.loads(capsys.readouterr().out)["extract"] == way
+    (record,) = map(json.loads, kept.read_text().splitlines())
+    assert record["extract"] == "marked" and record["source"] == record["text"]
+    assert main([*on, "--extract", "x"]) == 2
+    assert "--extract takes one of first, last, marked, strict; got 'x'" in capsys.readouterr().err
+    assert main(["bench", "--extract", "last"]) == 2
+    assert "--extract is for gsm8k; leave it out with tiny-gsm" in capsys.readouterr().err

@@ -43,7 +43,6 @@ def audit(
     from mdsample.exact.audit import audit as audited
     from mdsample.exact.audit import frontier as all_rules
     from mdsample.policy.draw import Temperature
-    from mdsample.policy.parsing import parse
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import bar
 
@@ -55,7 +54,7 @@ def audit(
     require_plot(plot, (".png", ".svg"), "writes .png and .svg")
     world = TOYS[toy]()
     names = [text.strip() for text in policy or POLICIES]
-    policies = [parse(text) for text in names]
+    policies = [options.policy_of(text, "--policy", "leave the option out") for text in names]
     policies = [p if p.at("draw") else p + Temperature(1.0) for p in policies]
     rows: list[Audit] = []
     try:

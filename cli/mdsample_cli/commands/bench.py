@@ -51,6 +51,14 @@ def bench(
             f"Default: {', '.join(POLICIES)} (if there is a slot 'answer').",
         ),
     ] = None,
+    extract: Annotated[
+        str | None,
+        Option(
+            metavar="WAY",
+            help="How gsm8k's answers are read: first, last, marked or strict. Default: first in a short slot 'answer' "
+            "beside another one, else marked.",
+        ),
+    ] = None,
     output: options.AnswersFile = None,
     plot: Annotated[
         Path | None, Option(metavar="FILE", help="Draw accuracy against passes (.svg, .png or .pdf).")
@@ -70,6 +78,10 @@ def bench(
     from mdsample_cli.show.screens import Bars, bar
 
     problems = task.open(template.template)
+    if extract is not None and extract not in problems.extracts:
+        ways = ", ".join(problems.extracts)
+        told = f"takes one of {ways}; got {extract!r}" if ways else f"is for gsm8k; leave it out with {task.task}"
+        raise UsageError(f"--extract {told}")
     models = [attrs.evolve(runtime, model=name) for name in model or [default_model(problems)]]
     require_distinct(problems=task.problems, output=output, plot=plot)
     require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
@@ -94,6 +106,8 @@ def bench(
                         batch_size=batch_size,
                         answers=answers,
                         revision=runtime.revision,
+                        extract=extract,
+                        chats=template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template),
                         watch=bars.count,
                         on_step=bars.see,
                     ):
@@ -113,16 +127,14 @@ def bench(
 
 def _policies(texts: Sequence[str] | None, layouts: Sequence[Template]) -> tuple[list[str], list[Policy]]:
     """These texts and their policies, or the usual ones; all different."""
-    from mdsample.policy.parsing import parse
-
     if not texts:
         # early-exit waits for an answer; boards have none
         has_answer = all("answer" in layout.slots for layout in layouts)
         texts = POLICIES if has_answer else POLICIES[:-1]
-    policies = [parse(text) for text in texts]
+    policies = [options.policy_of(text, "--policy", "leave the option out") for text in texts]
     if repeated := [str(policy) or "defaults" for policy in policies if policies.count(policy) > 1]:
         raise UsageError(f"{repeated[0]} is there twice, perhaps by another name; leave one --policy out")
-    return [text.strip() or "defaults" for text in texts], policies
+    return [text.strip() for text in texts], policies
 
 
 def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) -> None:

@@ -63,13 +63,12 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
-    from mdsample.policy.parsing import parse
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import Bars, bar
 
     loss = _loss(accuracy_loss, disagreement, error_bound, confidence)
     candidates = settings(policy, None if values is None else _numbers(values))
-    base = parse(reference)
+    base = options.policy_of(reference, "--reference", "leave the option out")
     problems = task.open(template.template, answers=loss.kind == "accuracy")
     require_distinct(problems=task.problems, output=output)
     on = attrs.evolve(runtime, model=model or default_model(problems))
@@ -79,7 +78,8 @@ def calibrate(
     tried: list[Trial] = []
     with ExitStack() as stack:
         answers = None if output is None else stack.enter_context(Answers(output))
-        runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision)
+        chats = template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template)
+        runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision, chats)
         progress = stack.enter_context(bar())
         names = [reference, *(policy.replace("?", f"{value:g}") for value, _ in candidates)]
         bars = Bars(progress, [base, *(candidate for _, candidate in candidates)], names, len(runs.problems))

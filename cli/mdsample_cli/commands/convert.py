@@ -14,7 +14,7 @@ from mdsample_cli import options
 def convert(
     model: options.ModelArgument,
     out: Annotated[Path, Argument(metavar="OUT", help="The folder to make; it must not exist yet.")],
-    bits: Annotated[int, Option(metavar="N", help="Bits of a value: 2, 4 or 8.")] = 4,
+    bits: Annotated[int, Option(metavar="N", help="Bits of a value: 2, 3, 4, 5, 6 or 8.")] = 4,
     group_size: Annotated[int, Option(metavar="N", help="Values that share a scale and a bias: 32, 64 or 128.")] = 64,
     revision: options.Revision = None,
     json: options.Json = False,

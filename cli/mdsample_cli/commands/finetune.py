@@ -139,10 +139,11 @@ def _examples(
     folder = facts_folder(model, revision)
     trunk = read_config(folder)
     tokenizer = FileTokenizer.read(folder, trunk)
-    layout = chosen or Template.parse(read_card(folder).template)
+    own = read_card(folder).template
+    layout, chats = chosen or Template.parse(own), template.chats(tokenizer, model, own)
     examples = Examples([], [])
     for name in files:
-        more = read_examples(read_bytes(name), layout, tokenizer, name, forms, trunk.max_length)
+        more = read_examples(read_bytes(name), layout, tokenizer, name, forms, trunk.max_length, chats)
         faults = [f"{name}, {fault}" for fault in more.faults]
         examples = Examples(examples.examples + more.examples, examples.faults + faults)
     for fault in examples.faults[:_SHOWN]:

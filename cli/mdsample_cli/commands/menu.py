@@ -43,11 +43,10 @@ def explain(
 
     from mdsample.policy import menu
     from mdsample.policy.complete import in_full
-    from mdsample.policy.parsing import parse
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    value = parse(policy)
+    value = options.policy_of(policy, "POLICY")
     seats = list(menu.explain(value))
     empty = menu.empty_seats(value)
     texts = {"policy": str(value), "in_full": in_full(value)}

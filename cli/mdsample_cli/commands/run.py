@@ -69,9 +69,9 @@ def run(
     from mdsample.sampling.sampler import Sampler
 
     chosen = policy.open()
-    layout, denoiser = template.open_with(model)
+    layout, denoiser, chats = template.open_with(model)
     sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
-    job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch)
+    job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch, chats=chats)
     layout.check_given(rows.in_every_row | rows.from_rows)
     many = rows.read(layout, expected=expect_from)
     requests = [job.request(prompt, rows.in_every_row)] if many is None else many

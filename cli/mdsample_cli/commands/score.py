@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -16,6 +16,7 @@ from mdsample_cli.groups import Without, grouped
 if TYPE_CHECKING:
     from mdsample.core.template import Template
     from mdsample.jobs.records import Record, Request
+    from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.scoring.score import Method, Scores
 
@@ -75,11 +76,11 @@ def score(
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    layout, denoiser = template.open_with(model)
+    layout, denoiser, chats = template.open_with(model)
     layout.check_given({slot: ""} | rows.in_every_row | rows.from_rows)
     requests = _requests(layout, rows, prompt, choices, choices_from)
     out, failed = render.console(), False
-    for request, scores in _scored(denoiser, layout, requests, slot, how, batch_size):
+    for request, scores in _scored(denoiser, layout, chats, requests, slot, how, batch_size):
         if isinstance(scores, str):
             if rows.input is None:
                 raise UsageError(scores)
@@ -140,43 +141,58 @@ def _method(name: str, order: str, samples: int, seed: int) -> Method:
 
 
 def _scored(
-    denoiser: Denoiser, layout: Template, requests: Sequence[Request], slot: str, how: Method, batch_size: int
+    denoiser: Denoiser,
+    layout: Template,
+    chats: Chats,
+    requests: Sequence[Request],
+    slot: str,
+    how: Method,
+    batch_size: int,
 ) -> Iterator[tuple[Request, Scores | str]]:
     """Each request with its scores, or with why there are none, in their order."""
     from mdsample.scoring.score import score
 
     for start in range(0, len(requests), batch_size):
         batch = requests[start : start + batch_size]
-        problems = [request.error or _problem(denoiser, layout, request, slot) for request in batch]
-        good = [request for request, problem in zip(batch, problems, strict=True) if not problem]
-        scores = score(
-            denoiser,
-            layout,
-            [request.texts for request in good],
-            slot,
-            [request.choices for request in good],
-            method=how,
-            given=[request.given for request in good],
-            ids=[request.id for request in good],
-            batch_size=batch_size,
-        )
-        scored = iter(scores)
-        for request, problem in zip(batch, problems, strict=True):
-            yield request, problem or next(scored)
+        placed = [_placed(denoiser, layout, chats, request, slot) for request in batch]
+        scores: dict[int, Scores] = {}
+        # rows of one template are scored together; chats of other turns are in another
+        fitting = {i: where for i, where in enumerate(placed) if not isinstance(where, str)}
+        for template in dict.fromkeys(template for template, _ in fitting.values()):
+            good = {i: texts for i, (of_row, texts) in fitting.items() if of_row == template}
+            done = score(
+                denoiser,
+                template,
+                [*good.values()],
+                slot,
+                [batch[i].choices for i in good],
+                method=how,
+                given=[batch[i].given for i in good],
+                ids=[batch[i].id for i in good],
+                batch_size=batch_size,
+            )
+            scores.update(zip(good, done, strict=True))
+        for i, (request, where) in enumerate(zip(batch, placed, strict=True)):
+            yield request, where if isinstance(where, str) else scores[i]
 
 
-def _problem(denoiser: Denoiser, layout: Template, request: Request, slot: str) -> str:
-    """Why a row cannot be scored, or nothing; the other rows still are."""
+def _placed(
+    denoiser: Denoiser, layout: Template, chats: Chats, request: Request, slot: str
+) -> tuple[Template, Mapping[str, str]] | str:
+    """A row's template and the texts of its fields, or why it cannot be scored; the other rows still are."""
     from mdsample.sampling.engine import prepare
     from mdsample.scoring.score import check_candidates
 
+    if request.error:
+        return request.error
     try:
         check_candidates(request.choices)
+        template, texts = chats.placed(layout, request.texts, request.messages)
         for text in request.choices:
-            prepare(denoiser, layout, request.id, request.texts, {**request.given, slot: text})
+            prepare(denoiser, template, request.id, texts, {**request.given, slot: text})
     except ValueError as error:
         return str(error)
-    return ""
+    return template, texts
 
 
 def _record(denoiser: Denoiser, layout: Template, request: Request, scores: Scores, method: str, seed: int) -> Record:

@@ -32,7 +32,10 @@ def traces(
     input: Annotated[
         str,
         Option(
-            "--input", "-i", metavar="FILE", help="JSON lines: the template's fields, the answer, an id; - is stdin."
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="JSON lines: the template's fields or messages, answer, id; - is stdin.",
         ),
     ],
     output: options.Records = None,
@@ -59,13 +62,20 @@ def traces(
     require_distinct(input=input, output=output)
     from mdsample.jobs.posterior import Tracer
     from mdsample.jobs.records import read_requests
-    from mdsample.policy.parsing import parse
     from mdsample.sampling.sampler import Sampler
 
-    sampler = Sampler(parse(policy), seed=seed)
-    layout, denoiser = template.open_with(model)
+    sampler = Sampler(options.policy_of(policy, "--policy", "leave the option out"), seed=seed)
+    layout, denoiser, chats = template.open_with(model)
     tracer = Tracer(
-        denoiser, layout, sampler, answer=slot, n=number, keep=kept, revision=model.revision, batch_size=batch_size
+        denoiser,
+        layout,
+        sampler,
+        answer=slot,
+        n=number,
+        keep=kept,
+        revision=model.revision,
+        batch_size=batch_size,
+        chats=chats,
     )
     requests = [
         attrs.evolve(request, given={name: answer_as.replace("{}", text) for name, text in request.given.items()})

@@ -130,6 +130,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
     if row is None:
         return listing([*rows, ("error", plain(request.error, "red")), ("", "")])
     rows += [(name, plain(text.strip())) for name, text in request.texts.items()]
+    rows += [(message["role"], plain(message["content"].strip())) for message in request.messages]
     slots = {name: reply(row, number) for number, name in enumerate(job.template.slots)}
     if request.expected is not None and "answer" in slots:
         slots["answer"] += plain(f"   (expected: {request.expected})", "dim")
