@@ -48,6 +48,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "qwen3-blocks-of-3": ("a2d-qwen3", "Qwen3", {"head_dim": 6}, {"block_size": 3}),
     "qwen3-moe": ("sdar_moe", "Qwen3Moe", {**_MOE, "head_dim": 16, "norm_topk_prob": True}, {"block_size": 4}),
     "llada-moe": ("llada", "Qwen3Moe", {**_MOE, "head_dim": 8, "norm_topk_prob": False, "mlp_only_layers": [0]}, {}),
+    "rnd1": ("rnd1", "Qwen3Moe", {**_MOE, "head_dim": 16, "norm_topk_prob": True}, {"rope_scaling": False}),
+    "fast-dllm-v2": ("Fast_dLLM_Qwen", "Qwen2", {}, {"bd_size": 4}),
+    "llada2-veomni": ("llada2_moe_veomni", "Glm4Moe", _GLM, {"block_size": 4}),
     "glm4-moe": ("llada2_moe", "Glm4Moe", _GLM, {"block_size": 4}),
     "glm4-moe-whole": ("llada2_moe", "Glm4Moe", {**_GLM, "n_group": 1, "topk_group": 1}, {"block_size": 64}),
 }
@@ -68,7 +71,7 @@ def published(kind: str, model: Any) -> dict[str, NDArray[np.float32]]:
                 out |= {f"{stem}{e}.gate_proj.weight": gate, f"{stem}{e}.up_proj.weight": up}
         elif name.endswith("experts.down_proj"):
             out |= {f"{name.removesuffix('down_proj')}{e}.down_proj.weight": down for e, down in enumerate(x)}
-        elif kind == "llada2_moe" and ".self_attn." in name:
+        elif kind.startswith("llada2_moe") and ".self_attn." in name:
             layer, part = name.removesuffix(".weight").split(".self_attn.")
             renamed = {"o_proj": "dense", "q_norm": "query_layernorm", "k_norm": "key_layernorm"}
             if part in renamed:
@@ -77,7 +80,7 @@ def published(kind: str, model: Any) -> dict[str, NDArray[np.float32]]:
                 fused.setdefault(layer, {})[part] = x
         else:
             swaps = {"e_score_correction_bias": "expert_bias", "embed_tokens": "word_embeddings"}
-            for old, new in swaps.items() if kind == "llada2_moe" else ():
+            for old, new in swaps.items() if kind.startswith("llada2_moe") else ():
                 name = name.replace(old, new)
             out[name] = x
     for layer, parts in fused.items():
@@ -93,7 +96,7 @@ def published_config(kind: str, config: Mapping[str, Any], more: Mapping[str, An
     if kind == "llada":
         fields |= {"dense_intermediate_size": config["intermediate_size"], "moe_layer_freq": [0, 1, 1]}
         fields |= {"expert_intermediate_size": config["moe_intermediate_size"], "qk_layernorm": True}
-    if kind == "llada2_moe":
+    if kind.startswith("llada2_moe"):
         fields |= {"num_experts": config["n_routed_experts"], "num_shared_experts": config["n_shared_experts"]}
         fields |= {"partial_rotary_factor": 0.5}
     return fields
@@ -134,7 +137,7 @@ def test_matches_transformers(case: str, tmp_path: Path) -> None:
         mask = torch.from_numpy(np.where(block[None] > block[:, None], np.float32(-1e30), np.float32(0)))
         with torch.no_grad():
             logits = model(torch.tensor([row]), attention_mask=mask[None, None]).logits[0].numpy()
-        expected.append(logits[np.maximum(np.arange(len(row)) - 1, 0)] if kind == "Dream" else logits)
+        expected.append(logits[np.maximum(np.arange(len(row)) - 1, 0)] if spec.shifted else logits)
     whole = np.concatenate(expected)
     np.testing.assert_allclose(found, whole, atol=1e-5 * np.abs(whole).max())
 

@@ -158,7 +158,7 @@ few = settings(max_examples=25, deadline=None)
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Full attention, full attention with shifted logits, block-causal, block-causal with experts."""
     place = tmp_path_factory.mktemp("models")
-    made = {family: write_family(place / family, family) for family in ("dream", "sdar", "llada2_moe")}
+    made = {family: write_family(place / family, family) for family in ("dream", "sdar", "llada2_moe", "fast_dllm")}
     return {"llada": write_checkpoint(place / "llada"), **made}
 
 
@@ -173,7 +173,7 @@ def result(policy: Policy, model: Denoiser) -> mdsample.Result:
 @pytest.mark.slow
 @backends
 @few
-@given(POLICIES, st.sampled_from(["sdar", "llada2_moe"]))
+@given(POLICIES, st.sampled_from(["sdar", "llada2_moe", "fast_dllm"]))
 def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, family: str) -> None:
     plain, cached = opened(folders[family], backend), opened(folders[family], backend, Exact())
     policy = fitting(policy, plain)

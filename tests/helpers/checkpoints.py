@@ -235,6 +235,8 @@ FAMILIES: dict[str, tuple[dict[str, object], str]] = {
     "a2d-qwen3": ({**_QWEN, "model_type": "a2d-qwen3", "tie_word_embeddings": True, "head_dim": 8}, "<|mask|>"),
     "sdar": ({**_QWEN, "model_type": "sdar", "head_dim": 8, "block_size": 4, "mask_token_id": 2}, "<|MASK|>"),
     "sdar_moe": ({**_QWEN, **_EXPERTS, "model_type": "sdar_moe", "head_dim": 8, "block_size": 4}, "<|MASK|>"),
+    "rnd1": ({**_QWEN, **_EXPERTS, "model_type": "rnd1", "head_dim": 8, "mask_token_id": 2}, "<|mask|>"),
+    "fast_dllm": ({**_QWEN, "model_type": "Fast_dLLM_Qwen", "bd_size": 4}, "|<MASK>|"),
     "llada_moe": (_LLADA_MOE, "<|mask|>"),
     "llada2_moe": (_LLADA2, "<|mask|>"),
 }
@@ -271,14 +273,14 @@ def family_shapes(family: str, config: Mapping[str, object] | None = None) -> di
         else:
             for part, rows in (("q", heads * size), ("k", kv * size), ("v", kv * size)):
                 shapes[f"{layer}.self_attn.{part}_proj.weight"] = (rows, d)
-                if family in ("dream", "a2d-qwen2"):
+                if family in ("dream", "a2d-qwen2", "fast_dllm"):
                     shapes[f"{layer}.self_attn.{part}_proj.bias"] = (rows,)
             shapes[f"{layer}.self_attn.o_proj.weight"] = (d, heads * size)
-            if family in ("a2d-qwen3", "sdar", "sdar_moe", "llada_moe"):
+            if family in ("a2d-qwen3", "sdar", "sdar_moe", "rnd1", "llada_moe"):
                 for norm in ("q_norm", "k_norm"):
                     shapes[f"{layer}.self_attn.{norm}.weight"] = (size,)
         middles: dict[str, int] = {}
-        if family == "sdar_moe" or (family == "llada_moe" and i >= 1) or (new and i >= 1):
+        if family in ("sdar_moe", "rnd1") or (family == "llada_moe" and i >= 1) or (new and i >= 1):
             width = n("expert_intermediate_size" if family == "llada_moe" else "moe_intermediate_size")
             middles |= {f"mlp.experts.{e}": width for e in range(n("num_experts"))}
             shapes[f"{layer}.mlp.gate.weight"] = (n("num_experts"), d)

@@ -70,8 +70,8 @@ def test_facts_of_every_family(family: str, tmp_path: Path) -> None:
     files = sorted((tmp_path / "tiny").glob("*.safetensors"))
     assert facts.files == tuple(File(file.name, file.stat().st_size) for file in files) and len(files) == 2
     assert facts.bytes == sum(file.bytes for file in facts.files) > 2 * total
-    block = {"sdar": 4, "sdar_moe": 4, "llada2_moe": 32}.get(family)
-    assert (facts.trunk.block, facts.trunk.shifted) == (block, family == "dream")
+    block = {"sdar": 4, "sdar_moe": 4, "llada2_moe": 32, "fast_dllm": 4}.get(family)
+    assert (facts.trunk.block, facts.trunk.shifted) == (block, family in ("dream", "rnd1", "fast_dllm"))
 
 
 @given(st.sampled_from(["llada_moe", "llada2_moe", "sdar_moe"]), st.data())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families import a2d, dream, llada, llada2_moe, llada_moe, sdar
+from mdsample.models.families import a2d, dream, fast_dllm, llada, llada2_moe, llada_moe, rnd1, sdar
 from mdsample.models.families.special import Special, read_object, read_special
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_json
@@ -15,24 +15,31 @@ from mdsample.models.files import read_json
 #: `model_type` in `config.json`, and who reads it
 FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "Dream": dream.read,
+    "Fast_dLLM_Qwen": fast_dllm.read,
     "a2d-llama": a2d.read_llama,
     "a2d-qwen2": a2d.read_qwen2,
     "a2d-qwen3": a2d.read_qwen3,
     "llada": llada.read,
     "llada2_moe": llada2_moe.read,
     "llada_moe": llada_moe.read,
+    "rnd1": rnd1.read,
     "sdar": sdar.read,
     "sdar_moe": sdar.read_moe,
 }
 
 _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "Dream": dream.PUBLISHED,
+    "Fast_dLLM_Qwen": fast_dllm.PUBLISHED,
     "a2d-qwen3": a2d.PUBLISHED_QWEN3,
     "llada": llada.PUBLISHED,
     "llada2_moe": llada2_moe.PUBLISHED,
     "llada_moe": llada_moe.PUBLISHED,
+    "rnd1": rnd1.PUBLISHED,
     "sdar": sdar.PUBLISHED,
 }
+
+#: the same architectures under other names: as dllm and dFactory save them
+ALIASES = {"lladamoe": "llada_moe", "llada21_moe": "llada2_moe", "llada2_moe_veomni": "llada2_moe"}
 
 #: what peft calls the configuration of an adapter
 ADAPTER = "adapter_config.json"
@@ -102,6 +109,7 @@ def family_of(fields: Mapping[str, object]) -> str | None:
     # LLaDA-MoE is published under the model_type of the dense LLaDA
     if kind == "llada" and fields.get("num_experts") is not None:
         kind = "llada_moe"
+    kind = ALIASES.get(kind, kind) if isinstance(kind, str) else None
     return kind if isinstance(kind, str) and kind in FAMILIES else None
 
 

@@ -84,6 +84,21 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
     )
 
 
+def read_experts(fields: Fields) -> Experts:
+    """The experts of a configuration with the field names of Qwen3-MoE, in every layer; raises `ModelError`."""
+    fields.require("num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
+    fields.only("decoder_sparse_step", 1, None)
+    dense = fields.config.get("mlp_only_layers")
+    if dense is not None and (not isinstance(dense, list) or cast("list[object]", dense)):
+        raise ModelError(f"{fields.family}: mlp_only_layers = {dense!r:.80} is not implemented; [] is")
+    return Experts(
+        count=fields.count("num_experts"),
+        chosen=fields.count("num_experts_per_tok"),
+        size=fields.count("moe_intermediate_size"),
+        normalized=fields.flag("norm_topk_prob"),
+    )
+
+
 def layouts(layers: int, variant: Variant, tied: bool = False) -> tuple[Mapping[str, Source], ...]:
     """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
     shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
@@ -149,7 +164,8 @@ def rope(fields: Fields) -> tuple[float, float]:
         scaling = fields.config.get(name)
         entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
         kind = entries.get("rope_type", entries.get("type", "default"))
-        if scaling is not None and (not isinstance(scaling, dict) or kind != "default"):
+        # false is how some published files write none
+        if scaling not in (None, False) and (not isinstance(scaling, dict) or kind != "default"):
             raise ModelError(f"{fields.family}: {name} = {scaling!r:.80} is not implemented; None is")
     read = Fields(fields.family, given)
     read.require("rope_theta")

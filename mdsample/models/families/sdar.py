@@ -10,12 +10,11 @@ Inferred: that SDAR-30B-A3B is Qwen3-30B-A3B in fields and names (its configurat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families.llama_like import Variant, read_trunk
+from mdsample.models.families.llama_like import Variant, read_experts, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Trunk
+from mdsample.models.families.trunk import Fields, Trunk
 
 _MASKS = ("<|MASK|>", "<MASK>")
 
@@ -41,18 +40,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
 def read_moe(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that an SDAR-MoE `config.json` describes; `ModelError` names what is missing or not implemented."""
     fields = Fields("sdar_moe", config)
-    fields.require("num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
-    fields.only("decoder_sparse_step", 1, None)
-    dense = config.get("mlp_only_layers")
-    if dense is not None and (not isinstance(dense, list) or cast("list[object]", dense)):
-        raise ModelError(f"sdar_moe: mlp_only_layers = {dense!r:.80} is not implemented; [] is")
-    experts = Experts(
-        count=fields.count("num_experts"),
-        chosen=fields.count("num_experts_per_tok"),
-        size=fields.count("moe_intermediate_size"),
-        normalized=fields.flag("norm_topk_prob"),
-    )
-    variant = Variant(head_norm=True, block=_block(fields), experts=experts)
+    variant = Variant(head_norm=True, block=_block(fields), experts=read_experts(fields))
     return read_trunk(fields, special or Special(), variant, _MASKS)
 
 
