@@ -43,10 +43,11 @@ def explain(
 
     from mdsample.policy import menu
     from mdsample.policy.complete import in_full
+    from mdsample.policy.parsing import parse
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    value = options.policy_of(policy, "POLICY")
+    value = parse(policy)
     seats = list(menu.explain(value))
     empty = menu.empty_seats(value)
     texts = {"policy": str(value), "in_full": in_full(value)}
