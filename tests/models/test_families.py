@@ -254,8 +254,17 @@ def test_from_a_folder_to_text(family: str, tmp_path: Path) -> None:
         model = mdsample.load(folder, "reference")
         template = mdsample.Template.parse("Q {prompt} A{answer:9}")
         canvas = template.canvas(model.tokenizer, [{"prompt": "the cat"}, {"prompt": "Ben has 7"}])
-        result = mdsample.Sampler(mdsample.parse("confidence+top(3)"), seed=1).run(model, canvas)
+        result = mdsample.Sampler(mdsample.parse("whole+confidence+top(3)"), seed=1).run(model, canvas)
         assert [row.nfe for row in result.rows] == [3, 3]
         texts.append("|".join(row.text for row in result.rows))
     assert texts[0] == texts[1]
     assert open_checkpoint(folder, read_config(folder)).parameters > 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("lladamoe", "llada_moe"), ("llada21_moe", "llada2_moe"), ("llada2_moe_veomni", "llada2_moe")],
+)
+def test_the_same_architecture_under_another_name(name: str, family: str, tmp_path: Path) -> None:
+    usual = read_config(write_family(tmp_path / "a", family))
+    assert read_config(write_family(tmp_path / "b", family, config={"model_type": name})) == usual
