@@ -156,7 +156,7 @@ few = settings(max_examples=25, deadline=None)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Full attention, full attention with shifted logits, block-causal, block-causal with experts."""
+    """Full attention, the same with shifted logits; block-causal, with experts, with shifted logits."""
     place = tmp_path_factory.mktemp("models")
     made = {family: write_family(place / family, family) for family in ("dream", "sdar", "llada2_moe", "fast_dllm")}
     return {"llada": write_checkpoint(place / "llada"), **made}
@@ -181,6 +181,21 @@ def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, 
     for row in range(len(TEXTS)):
         testing.same_row(expected, row, found, row)
     testing.a_trace_replays(found, cached)
+
+
+@backends
+@pytest.mark.parametrize(
+    "policy", ["left-to-right+top(1)", "confidence+top(3)+blocks(4)", "confidence+top(2)+blocks(8)"]
+)
+def test_the_first_place_of_a_block_is_read_in_the_block_before(
+    folders: dict[str, Path], backend: str, policy: str
+) -> None:
+    plain, cached = (opened(folders["fast_dllm"], backend, cache) for cache in (None, Exact()))
+    # nothing stands after the slot, which a block-causal model would not see
+    canvas = mdsample.Template.parse("Q {prompt} A{answer:12}").canvas(plain.tokenizer, TEXTS)
+    expected, found = (testing.run(mdsample.parse(policy), model, canvas) for model in (plain, cached))
+    for row in range(len(TEXTS)):
+        testing.same_row(expected, row, found, row)
 
 
 @pytest.mark.slow

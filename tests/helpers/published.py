@@ -81,6 +81,16 @@ SDAR_30B: dict[str, Any] = {
     **{"num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
     **{"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
 }
+# numbers of Qwen2.5-7B-Instruct, which Fast_dLLM_v2_7B is made from; inferred, its own file was not seen
+FAST_DLLM_7B: dict[str, Any] = {
+    **{k: v for k, v in DREAM_7B.items() if k != "mask_token_id"},
+    **{"model_type": "Fast_dLLM_Qwen", "bd_size": 32, "max_position_embeddings": 32768, "eos_token_id": 151645},
+}
+# what configuration_rnd.py of RND1 sets
+RND1_BASE: dict[str, Any] = {
+    **{k: v for k, v in SDAR_30B.items() if k != "block_size"},
+    **{"model_type": "rnd1", "max_position_embeddings": 40960, "rope_scaling": False, "eos_token_id": 151645},
+}
 # parameter counts: SDAR-4B's is from its published index; LLaDA-8B's and those of the Qwen parents are generally known;
 # those of LLaDA-MoE and LLaDA2.0-mini agree with the names 7B and 16B, no published file was seen to confirm the digits
 PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
@@ -90,6 +100,8 @@ PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
     "SDAR-4B": (SDAR_4B, Special(), 8_822_848_512 // 2),
     "SDAR-8B": ({**SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288}, Special(), 8_190_735_360),
     "SDAR-30B-A3B": (SDAR_30B, Special(), 30_532_122_624),
+    "Fast-dLLM-v2-7B": (FAST_DLLM_7B, Special({"|<MASK>|": 151665}), 7_615_616_512),
+    "RND1-Base": (RND1_BASE, Special(), 30_532_122_624),
     "LLaDA-MoE-7B-A1B": (LLADA_MOE, ANT, 7_356_880_896),
     "LLaDA2.0-mini": (LLADA2_MINI, ANT, 16_255_643_392),
     "Qwen3-0.6B-diffusion-mdlm": (A2D_QWEN3, QWEN3, 596_049_920),

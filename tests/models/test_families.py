@@ -13,8 +13,8 @@ from published import PUBLISHED
 import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.families import ALIASES, read_config
 from mdsample.models.families import FAMILIES as READERS
-from mdsample.models.families import read_config
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
 
@@ -52,6 +52,10 @@ def test_what_is_read_beside_the_shapes() -> None:
         **{"count": 256, "chosen": 8, "size": 512, "shared_size": 512, "score": "sigmoid", "normalized": True},
         **{"scale": 2.5, "groups": 8, "chosen_groups": 4, "corrected": True, "first": 1},
     )
+    fast, rnd1 = trunk("Fast-dLLM-v2-7B"), trunk("RND1-Base")
+    assert (fast.shifted, fast.qkv_bias, fast.block, fast.mask_id, fast.end_id) == (True, True, 32, 151665, 151645)
+    assert (rnd1.shifted, rnd1.head_norm, rnd1.block, rnd1.mask_id, rnd1.end_id) == (True, True, None, 151669, 151645)
+    assert rnd1.experts == Experts(count=128, chosen=8, size=768, normalized=True)
     a2d = trunk("Qwen3-0.6B-diffusion-mdlm")
     assert (a2d.shifted, a2d.block, a2d.mask_id, a2d.end_id, a2d.tied) == (False, None, 151669, 151645, True)
     assert trunk("Qwen3-0.6B-diffusion-mdlm", block_size=32).block == 32
@@ -81,6 +85,13 @@ def test_every_name_in_the_published_index_of_sdar_is_known() -> None:
 
 def test_every_family_file_is_in_the_catalogue() -> None:
     assert {str(c["model_type"]) for c, _ in FAMILIES.values()} | {"llada_moe"} == set(READERS)
+
+
+@pytest.mark.parametrize(("alias", "family"), ALIASES.items())
+def test_other_names_are_the_same_model(alias: str, family: str, tmp_path: Path) -> None:
+    plain = mdsample.inspect(write_family(tmp_path / "plain", family))
+    other = mdsample.inspect(write_family(tmp_path / "other", family, config={"model_type": alias}))
+    assert other.trunk == plain.trunk and other.trunk.family == family
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0}
@@ -259,12 +270,3 @@ def test_from_a_folder_to_text(family: str, tmp_path: Path) -> None:
         texts.append("|".join(row.text for row in result.rows))
     assert texts[0] == texts[1]
     assert open_checkpoint(folder, read_config(folder)).parameters > 5000
-
-
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [("lladamoe", "llada_moe"), ("llada21_moe", "llada2_moe"), ("llada2_moe_veomni", "llada2_moe")],
-)
-def test_the_same_architecture_under_another_name(name: str, family: str, tmp_path: Path) -> None:
-    usual = read_config(write_family(tmp_path / "a", family))
-    assert read_config(write_family(tmp_path / "b", family, config={"model_type": name})) == usual

@@ -27,9 +27,11 @@ FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "sdar_moe": sdar.read_moe,
 }
 
+#: other names of `model_type` under which the same models are saved: by dllm, dllm, and dFactory
+ALIASES = {"lladamoe": "llada_moe", "llada21_moe": "llada2_moe", "llada2_moe_veomni": "llada2_moe"}
+
 _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "Dream": dream.PUBLISHED,
-    "Fast_dLLM_Qwen": fast_dllm.PUBLISHED,
     "a2d-qwen3": a2d.PUBLISHED_QWEN3,
     "llada": llada.PUBLISHED,
     "llada2_moe": llada2_moe.PUBLISHED,
@@ -37,9 +39,6 @@ _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "rnd1": rnd1.PUBLISHED,
     "sdar": sdar.PUBLISHED,
 }
-
-#: the same architectures under other names: as dllm and dFactory save them
-ALIASES = {"lladamoe": "llada_moe", "llada21_moe": "llada2_moe", "llada2_moe_veomni": "llada2_moe"}
 
 #: what peft calls the configuration of an adapter
 ADAPTER = "adapter_config.json"
@@ -109,15 +108,18 @@ def family_of(fields: Mapping[str, object]) -> str | None:
     # LLaDA-MoE is published under the model_type of the dense LLaDA
     if kind == "llada" and fields.get("num_experts") is not None:
         kind = "llada_moe"
-    kind = ALIASES.get(kind, kind) if isinstance(kind, str) else None
-    return kind if isinstance(kind, str) and kind in FAMILIES else None
+    if not isinstance(kind, str):
+        return None
+    kind = ALIASES.get(kind, kind)
+    return kind if kind in FAMILIES else None
 
 
 def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
     """The error that says which models there are instead."""
     kind = fields.get("model_type")
     named = "no model_type" if kind is None else f"model_type {kind!r:.80}"
+    known = ", ".join(sorted([*FAMILIES, *ALIASES]))
     return ModelError(
-        f"{folder / 'config.json'} has {named}; supported: {', '.join(sorted(FAMILIES))}, and on the torch backend "
-        "what AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"
+        f"{folder / 'config.json'} has {named}; supported: {known}, and on the torch backend what "
+        "AutoModelForMaskedLM of transformers opens (bert, roberta, modernbert, …)"
     )

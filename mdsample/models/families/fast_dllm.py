@@ -1,9 +1,10 @@
 """Fast-dLLM v2 (`model_type` Fast_dLLM_Qwen): Efficient-Large-Model/Fast_dLLM_v2_1.5B and _7B.
 
-Qwen2.5 with block-causal attention and logits read one place to the left, across the border of a block, too: the first
-token of a block is what the last position before it says. Sources: NVlabs/Fast-dLLM `v2` (arXiv 2509.26328) and copies
-of the published modeling file. Sure: names and biases of Qwen2, `bd_size` 32, the shift, mask token `|<MASK>|` (151665,
-which config.json does not name).
+Qwen2.5 with block-causal attention in blocks of `bd_size`, and logits read one place to the left, also across a block's
+border. Source: the model's own modeling_fast.py as kept in phymhan/S2D2 `Fast-dLLM-v2` (commit e5b9a52). Sure: biases,
+mask, shift (the first token of a block is the one that the last place of the finished block before it gives), blocks of
+32, mask token 151665, turn end 151645. Inferred: that config.json has the numbers of Qwen2.5-Instruct (it was not seen)
+and that the mask is the added token `|<MASK>|` where it does not name one (public code finds it by that text).
 """
 
 from __future__ import annotations
@@ -14,20 +15,12 @@ from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Fields, Trunk
 
-#: by hub id: the fields of a published config.json that are read, and the mask token of the published code
-PUBLISHED: dict[str, dict[str, object]] = {
-    "Efficient-Large-Model/Fast_dLLM_v2_7B": {
-        **{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
-        **{"num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 32768, "hidden_act": "silu"},
-        **{"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "tie_word_embeddings": False, "bd_size": 32},
-        **{"mask_token_id": 151665, "eos_token_id": 151645},
-    }
-}
+#: what the published forward pass takes where nothing else is said
+_BLOCK = 32
 
 
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that a Fast-dLLM v2 `config.json` describes; `ModelError` names what is missing or not implemented."""
     fields = Fields("Fast_dLLM_Qwen", config)
-    fields.require("bd_size")
-    variant = Variant(qkv_bias=True, shifted=True, block=fields.count("bd_size"))
+    variant = Variant(qkv_bias=True, shifted=True, block=fields.count_or("bd_size", _BLOCK))
     return read_trunk(fields, special or Special(), variant, ("|<MASK>|",))
