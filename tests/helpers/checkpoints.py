@@ -340,9 +340,10 @@ WIDE: dict[str, dict[str, object]] = {
     "llada_moe": {"hidden_size": 32, "dense_intermediate_size": 64, "expert_intermediate_size": 32},
     "llada2_moe": {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 32},
     "sdar_moe": {"hidden_size": 32, "moe_intermediate_size": 32},
+    "rnd1": {"hidden_size": 32, "moe_intermediate_size": 32},
 } | {
     name: {"hidden_size": 32, "intermediate_size": 64}
-    for name in ("dream", "a2d-llama", "a2d-qwen2", "a2d-qwen3", "sdar")
+    for name in ("dream", "a2d-llama", "a2d-qwen2", "a2d-qwen3", "sdar", "fast_dllm")
 }
 
 

@@ -26,7 +26,7 @@ from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact
 from mdsample.policy.guide import NoGuide
 
-TEMPLATE = "Q {prompt} R{reasoning:6} A{answer:3}"
+TEMPLATE = "Q {prompt} R{reasoning:6:blind} A{answer:3}"
 
 
 @pytest.fixture(scope="module")

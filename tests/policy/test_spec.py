@@ -500,7 +500,7 @@ def test_toml_may_be_short_or_long(text: str) -> None:
         ),
         (
             "[policy]\nwindow = { blocks = { size = 0 } }",
-            "policy.window: blocks(size=…) must be a whole number, at least 1; got 0",
+            "policy.window: blocks(size=…) must be a whole number, at least 1, or none; got 0",
         ),
         ("[policy]\nwindow = { blocks = 2 }", "policy.window: expected blocks = { setting = value, … }; got 2"),
         (

@@ -21,6 +21,7 @@ from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
 from mdsample.policy.settings import real
 from mdsample.policy.view import Ranked, View
+from mdsample.policy.window import BLOCK
 from mdsample.testing import ScriptedDenoiser, Symbols
 from mdsample.testing.part import every_setting_matters
 from mdsample.testing.worlds import LETTERS, TEXTS, canvases
@@ -120,8 +121,8 @@ def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: 
     # tokens that are masked again need steps beyond the split
     rest = policy.without("stop", "revise").replace(mdsample.Steps(n))
     match complete(rest).window:
-        case mdsample.Blocks(size=size):
-            rounds = 1
+        case mdsample.Blocks(size=given_size):
+            size, rounds = given_size or BLOCK, 1
         case mdsample.Dilated(size=size):
             rounds = size.bit_length()
         case _:
