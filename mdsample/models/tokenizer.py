@@ -135,7 +135,8 @@ class FileTokenizer:
                 end_id=named.end_id,
                 start_id=named.start_id,
                 max_length=named.max_length,
-                ends=read_ends(folder),
+                # encoders carry an eos_token_id that their class sets and nobody trained
+                ends=read_ends(folder) if isinstance(named, Trunk) else (),
                 turn="" if chat is None else chat.turn_end(),
                 chat="\n".join(sources.values()),
                 folder=folder,

@@ -32,7 +32,7 @@ from mdsample.models.families import read_config
 from mdsample.policy.base import Policy
 from mdsample.sampling.engine import fill, prepare
 
-TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6} A{answer:3}")
+TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6:blind} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
 
 
@@ -85,12 +85,12 @@ def test_the_tokens_are_those_without_it(family: str, folders: dict[str, Path], 
     for cache in caches(folders[family]):
         plain, static = pair(folders[family], cache)
         canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
-        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(4)+early-exit"):
+        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(32)+early-exit"):
             results = [mdsample.Sampler(mdsample.parse(policy), seed=1).run(model, canvas) for model in (plain, static)]
             for row in range(len(TEXTS)):
                 testing.same_row(results[0], row, results[1], row)
     # every layer but the last is compiled, unless it has experts: then it runs as it is
-    assert (graphs.count == 0) == (family == "sdar_moe")
+    assert (graphs.count == 0) == (family in ("sdar_moe", "rnd1"))
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_recordings_play_what_was_recorded(family: str, folders: dict[str, Path]
 
         static.trunk._recorder = Recorder(static.trunk._backbone, record)  # pyright: ignore
         canvas = TEMPLATE.canvas(plain.tokenizer, TEXTS)
-        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(4)+early-exit"):
+        for policy in ("med", "random+top(2)+temperature(1)+cfg(1)", "med+blocks(32)+early-exit"):
             results = [mdsample.Sampler(mdsample.parse(policy), seed=1).run(model, canvas) for model in (plain, static)]
             for row in range(len(TEXTS)):
                 testing.same_row(results[0], row, results[1], row)
