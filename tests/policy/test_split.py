@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
@@ -31,12 +31,14 @@ def ran(blanks: int, size: int, steps: int) -> list[int]:
     return [made.count(step) for step in range(run.rows[0].steps)]
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 12), st.data())
 def test_the_loop_fills_as_many_in_each_step(blocks: int, size: int, data: Any) -> None:
     steps = blocks * data.draw(st.integers(1, size))
     assert ran(blocks * size, size, steps) == published(blocks * size, size, steps)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 45))
 def test_no_more_steps_than_were_asked_for(blanks: int, size: int, steps: int) -> None:
     assert len(ran(blanks, size, steps)) <= max(steps, -(-blanks // size))
@@ -45,16 +47,16 @@ def test_no_more_steps_than_were_asked_for(blanks: int, size: int, steps: int) -
 @pytest.mark.slow
 def test_every_setting_that_llada_accepts() -> None:
     """All of up to 256 blanks in multiples of 4, all at once."""
-    settings = [
+    accepted = [
         (blanks, size, steps)
         for blanks in range(4, 257, 4)
         for size in range(1, blanks + 1)
         if blanks % size == 0
         for steps in range(blanks // size, blanks + 1, blanks // size)
     ]
-    assert len(settings) == 18679
+    assert len(accepted) == 18679
     by_steps: dict[int, list[tuple[int, int]]] = {}
-    for blanks, size, steps in settings:
+    for blanks, size, steps in accepted:
         by_steps.setdefault(steps, []).append((blanks, size))
     for steps, some in by_steps.items():
         total, size = np.array(some, np.int64).T
