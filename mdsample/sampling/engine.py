@@ -75,7 +75,9 @@ def prepare(
             f"{denoiser.max_length}: shorten the text or the slots"
         )
     prepared = Prepared(id, row.tokens, row.slot, row.blank, template.blind)
-    if fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(denoiser.block):
+    block = denoiser.block
+    # only a model in blocks can miss something; for the others no row is worth a canvas of its own
+    if block is not None and (fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(block)):
         raise TemplateError(fault)
     return prepared
 

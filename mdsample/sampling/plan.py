@@ -62,9 +62,8 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
         )
     if ((canvas.tokens < 0) | (canvas.tokens >= denoiser.vocab_size)).any():
         raise PolicyError(f"the canvas has token ids outside 0..{denoiser.vocab_size - 1}")
-    if denoiser.block is not None and (reason := whole.window.misfit(denoiser.block)):
-        raise PolicyError(reason)
-    if reason := canvas.unseen(denoiser.block):
+    block = denoiser.block
+    if block is not None and (reason := whole.window.misfit(block) or canvas.unseen(block)):
         raise PolicyError(reason)
     allowed = np.arange(denoiser.vocab_size) < tokenizer.size
     allowed[tokenizer.mask_id] = False
