@@ -34,7 +34,7 @@ from mdsample.models.inspect import Facts, inspect
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.constraint import Allow, Ban, Characters, Choices, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Guide, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
 from mdsample.policy.order import (
     Confidence,
     Entropy,
@@ -72,10 +72,12 @@ from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
     CumulativeConfidence,
+    DreamSteps,
     EntropyBound,
     ErrorBudget,
     Factor,
     Frechet,
+    Hierarchy,
     LinearTime,
     P2Reveal,
     RandomSelection,
@@ -176,11 +178,13 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "ErrorBudget",
     "Factor",
     "Frechet",
+    "Hierarchy",
     "LinearTime",
     "P2Reveal",
     "RandomSelection",
     "RemdmReveal",
     "Stable",
+    "DreamSteps",
     "Steps",
     "Top",
     # parts: draws, stops, constraints, revisions, guides
@@ -204,6 +208,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "RemdmRemask",
     "Guide",
     "Cfg",
+    "Cooling",
     "NoGuide",
     # for parts of your own, and for stepping by hand
     "Part",

@@ -32,15 +32,17 @@ class MlxDenoiser(Denoiser):
         template: str,
         device: mx.Device,
         cache: Cache | None = None,
+        policy: str = "",
     ) -> None:
-        """`template`: text of the template that suits the model; `device`: two models may compute on different ones.
+        """`template`, `policy`: texts of those that suit the model; `device`: two models may compute on different ones.
 
         Raises `CacheError` if the cache does not suit the model.
         """
         self.trunk, self.device = trunk, device
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         spec = trunk.spec
-        super().__init__(About(name, backend, tokenizer, spec.vocab_size, template, spec.max_length, cache, spec.block))
+        facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
+        super().__init__(About(*facts, cache, spec.block, policy))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -70,7 +72,7 @@ class MlxDenoiser(Denoiser):
                     return conditional
                 return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
 
-            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, self.device)
+            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device)
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:
@@ -94,7 +96,8 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
     wire(where)
     with mx.stream(where):
         trunk = MlxTrunk(model.trunk, weights, setup.compile)
-    return MlxDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, where, setup.cache)
+    card, tokenizer = model.card, model.tokenizer
+    return MlxDenoiser(card.name, trunk, tokenizer, card.template, where, setup.cache, model.policy)
 
 
 def devices() -> tuple[Device, ...]:

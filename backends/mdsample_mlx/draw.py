@@ -29,6 +29,17 @@ def inverse_cdf(below: mx.array, uniforms: mx.array, how: Temperature) -> mx.arr
     return block * BLOCK + first(mx.cumsum(blocks[place, block], axis=1) > goal[:, None])
 
 
+def cooled(scores: mx.array, how: Temperature) -> mx.array:
+    """Scores `[n, W]` of the law that `how` draws from: divided by its temperature, −inf for what it cuts."""
+    scaled = (scores - scores.max(1, keepdims=True)) / float32_temperature(how.t)
+    scaled = mx.where(mx.isneginf(scores), -mx.inf, scaled)
+    if how.min_p:
+        scaled = mx.where(mx.exp(scaled) < how.min_p, -mx.inf, scaled)
+    if how.top_k or how.top_p < 1:
+        scaled = mx.where(_kept(scaled, _whole(scaled, Temperature(1.0)), how), scaled, -mx.inf)
+    return scaled
+
+
 def _amounts(scaled: mx.array, how: Temperature) -> mx.array:
     """Probabilities in units of 2⁻⁴⁰ of the highest, `[n, W]` int64, after top_k, min_p and top_p in this order."""
     amount = _whole(scaled, how)

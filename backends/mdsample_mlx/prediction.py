@@ -18,8 +18,9 @@ from mdsample.backend.refusals import refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Guide, cooled_law
 from mdsample_mlx.device import evaluate, upload, upload_indices
-from mdsample_mlx.draw import inverse_cdf
+from mdsample_mlx.draw import cooled, inverse_cdf
 from mdsample_mlx.reduce import FLOOR, divergence, reduce
 from mdsample_mlx.restrict import restricted
 
@@ -34,24 +35,27 @@ Logits = Callable[[mx.array], mx.array]
 class MlxPrediction(DevicePrediction):
     """See `mdsample.models.denoiser.Prediction`. Forward pass and statistics are one evaluation, if one chunk."""
 
-    def __init__(self, logits: Logits, width: int, wanted: Bools, restriction: Restriction, device: mx.Device) -> None:
-        """`logits`: of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
+    def __init__(
+        self, logits: Logits, width: int, wanted: Bools, restriction: Restriction, guide: Guide, device: mx.Device
+    ) -> None:
+        """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
-        `width`: W; what lies beyond the vocabulary is ignored. Raises `ValueError` where the restriction allows no
-        token, `ModelError` where the logits are not finite; both name row and position.
+        `restriction` and, after it, a `guide` that cools are applied here. `width`: W; what lies beyond the vocabulary
+        is ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the logits are not
+        finite; both name row and position.
         """
         self._logits, self._width, self._restriction, self._device = logits, width, restriction, device
-        self._size = restriction.sets.shape[1]
+        self._size, self._law = restriction.sets.shape[1], cooled_law(guide)
         #: restricted logits of all N places, if they were one chunk: draws need not make them again
         self._kept: mx.array | None = None
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
 
         def statistics(chunk: slice) -> mx.array:
-            scores = self._scores(rows[chunk], positions[chunk], None)
+            scores = self._restricted(rows[chunk], positions[chunk], None)
             if len(scores) == len(rows):
                 self._kept = scores
-            reduced = reduce(scores)
+            reduced = reduce(self._cooled(scores))
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             return mx.stack([reduced.token, *(x.view(mx.int32) for x in numbers)])
 
@@ -106,7 +110,13 @@ class MlxPrediction(DevicePrediction):
             return _fetch(parts, height)
 
     def _scores(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> mx.array:
-        """Restricted logits `[n, W]` of these places."""
+        """Restricted and cooled logits `[n, W]` of these places."""
+        return self._cooled(self._restricted(rows, positions, restriction))
+
+    def _cooled(self, scores: mx.array) -> mx.array:
+        return scores if self._law is None else cooled(scores, self._law)
+
+    def _restricted(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> mx.array:
         number = upload_indices(self._places.numbers(rows, positions))
         if self._kept is None:
             scores = restricted(self._logits(number), self._restriction, rows, positions)

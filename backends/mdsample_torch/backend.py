@@ -33,7 +33,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
     model = describe(folder, setup.cache)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     trunk = TorchTrunk(model.trunk, weights, setup.compile)
-    return TorchDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, setup.cache)
+    return TorchDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, setup.cache, model.policy)
 
 
 def devices() -> tuple[Device, ...]:

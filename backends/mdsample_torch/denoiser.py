@@ -66,13 +66,20 @@ class TorchDenoiser(Denoiser):
     """A model on Torch."""
 
     def __init__(
-        self, name: str, trunk: Backbone, tokenizer: Tokenizer, template: str, cache: Cache | None = None
+        self,
+        name: str,
+        trunk: Backbone,
+        tokenizer: Tokenizer,
+        template: str,
+        cache: Cache | None = None,
+        policy: str = "",
     ) -> None:
-        """`template`: text of the template that suits the model. `CacheError` if the cache does not suit it."""
+        """`template`, `policy`: texts of those that suit the model. `CacheError` if the cache does not suit it."""
         self.trunk = trunk
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         spec = trunk.spec
-        super().__init__(About(name, backend, tokenizer, spec.vocab_size, template, spec.max_length, cache, spec.block))
+        facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
+        super().__init__(About(*facts, cache, spec.block, policy))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -101,7 +108,7 @@ class TorchDenoiser(Denoiser):
                 guide_(out, unconditional, query.guide.scale)
 
         return TorchPrediction(
-            logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, self.trunk.device
+            logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, query.guide, self.trunk.device
         )
 
     def _hidden(self, query: Query) -> Sequence[Tensor]:

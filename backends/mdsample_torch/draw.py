@@ -33,6 +33,17 @@ def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
     return block * BLOCK + first(blocks[place, block].cumsum(1) > goal[:, None])
 
 
+def cooled(scores: Tensor, how: Temperature) -> Tensor:
+    """Scores `[n, W]` of the law that `how` draws from: divided by its temperature, −inf for what it cuts."""
+    scaled = (scores - scores.amax(1, keepdim=True)) / float32_temperature(how.t)
+    scaled = torch.where(scores.isneginf(), -torch.inf, scaled)
+    if how.min_p:
+        scaled.masked_fill_(scaled.exp() < how.min_p, -torch.inf)
+    if how.top_k or how.top_p < 1:
+        scaled.masked_fill_(~_kept(scaled, _amounts(scaled, Temperature(1.0, min_p=how.min_p)), how), -torch.inf)
+    return scaled
+
+
 def _amounts(scaled: Tensor, how: Temperature) -> Tensor:
     """Probabilities in units of 2⁻⁴⁰ of the highest, `[n, W]` int64, after top_k, min_p and top_p in this order."""
     weight = scaled.exp()

@@ -19,8 +19,9 @@ from mdsample.backend.refusals import refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import Guide, cooled_law
 from mdsample_torch.device import upload
-from mdsample_torch.draw import inverse_cdf
+from mdsample_torch.draw import cooled, inverse_cdf
 from mdsample_torch.reduce import FLOOR, divergence_, reduce_
 from mdsample_torch.restrict import restrict_
 from mdsample_torch.statistics import statistics
@@ -40,15 +41,23 @@ class TorchPrediction(DevicePrediction):
 
     @torch.inference_mode()
     def __init__(
-        self, logits: Logits, size: int, width: int, wanted: Bools, restriction: Restriction, device: torch.device
+        self,
+        logits: Logits,
+        size: int,
+        width: int,
+        wanted: Bools,
+        restriction: Restriction,
+        guide: Guide,
+        device: torch.device,
     ) -> None:
-        """`logits`: of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
+        """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
-        `size`: number of tokens; columns from there to `width` are ignored. Raises `ValueError` where the restriction
-        allows no token, `ModelError` where the logits are not finite; both name row and position.
+        `restriction` and, after it, a `guide` that cools are applied here. `size`: number of tokens; columns from
+        there to `width` are ignored. Raises `ValueError` where the restriction allows no
+        token, `ModelError` where the logits are not finite; both name row and position.
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
-        self._restriction = restriction
+        self._restriction, self._law = restriction, cooled_law(guide)
         #: what is left of the logits of all N places, if they were one chunk: draws need not make them again
         self._kept: Tensor | None = None
         self._places = WantedPlaces(wanted)
@@ -126,8 +135,12 @@ class TorchPrediction(DevicePrediction):
                 torch.index_select(self._kept, 0, number[span], out=chunk)
             if restriction is not None:
                 restrict_(chunk[:, : self._size], restriction, rows[span], positions[span])
-            yield from ((part, scratch) for part in torch.split(chunk, at_once))
-        if keep and len(rows) <= size:
+            for part in torch.split(chunk, at_once):
+                if self._law is not None:
+                    part.copy_(cooled(part, self._law))
+                yield part, scratch
+        # what was cooled cannot be cooled again after a narrower restriction
+        if keep and len(rows) <= size and self._law is None:
             self._kept = out
 
 

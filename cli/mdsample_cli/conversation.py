@@ -22,7 +22,7 @@ from mdsample.sampling.prompts import Message
 from mdsample.sampling.trace import versions
 from mdsample_cli.errors import UsageError
 
-#: that of a conversation if none is given: all of a reply is there to be read
+#: that of a conversation if none is given and none published: all of a reply is there to be read
 POLICY = "med"
 #: a transcript is read whole
 _LARGEST = 1 << 26  # bytes

@@ -141,7 +141,8 @@ class CachePlanner:
             or bool((wanted & ~past.region).any())
         ):
             return valid, _Row(valid, tokens.copy(), step, 0, wanted)
-        active = wanted | (valid & (tokens != past.tokens))
+        # a block is recomputed as a whole, as published: what was written in it sees what was written beside it
+        active = past.region | (valid & (tokens != past.tokens))
         if isinstance(self._cache, Prefix):
             active = valid & (arange64(len(tokens)) >= int(np.argmax(active)))
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)

@@ -2,9 +2,10 @@
 
 In block-causal attention earlier blocks do not depend on later ones, so what was computed for them stays right:
 `Exact`. In full attention every token depends on every other, and what is kept grows old. `Prefix` and `Dual`
-(Fast-dLLM, arXiv 2505.22618) keep it all the same and are *approximate*; everything is recomputed when the window
+(Fast-dLLM, arXiv 2505.22618) keep it all the same and are *approximate*. Everything is recomputed when the window
 moves on (a position is looked at that was not looked at then), after `refresh` looks, and when a row is taken up again
-in its midst.
+in its midst. In between, the *block* is recomputed in every look: all positions that were looked at when everything
+was, filled or not.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class Approximate:
 
 @attrs.frozen
 class Prefix(Approximate):
-    """What stands before the first blank looked at, or written since, is kept."""
+    """What stands before the block is kept; the block and all after it are recomputed."""
 
     name: ClassVar[str] = "prefix"
 
 
 @attrs.frozen
 class Dual(Approximate):
-    """All is kept but the blanks looked at and what was written since."""
+    """All is kept but the block, and what was written elsewhere since."""
 
     name: ClassVar[str] = "dual"
 

@@ -30,6 +30,8 @@ class Card:
     description: str = ""
     #: text of the same template outside of the chat template
     plain: str = TEMPLATE
+    #: whether it names the template itself
+    own_template: bool = False
 
 
 def read_card(folder: Path, template: str = TEMPLATE) -> Card:
@@ -53,7 +55,7 @@ def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     texts = cast("dict[str, str]", entries)
     plain = texts.get("template", template)
     suits = _checked(path, plain) if "template" in texts else _in_chat(folder, plain)
-    return Card(_name(folder), suits, texts.get("description", ""), plain)
+    return Card(_name(folder), suits, texts.get("description", ""), plain, "template" in texts)
 
 
 def _checked(path: Path, template: str) -> str:

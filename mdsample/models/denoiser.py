@@ -15,7 +15,7 @@ from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
-from mdsample.policy.guide import Cfg, Guide, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
 
 
 @attrs.frozen(eq=False)
@@ -41,12 +41,12 @@ class Query:
         Raises `ValueError` for a guide that backends do not know.
         """
         match self.guide:
-            case NoGuide():
+            case NoGuide() | Cooling():
                 return (self.tokens,)
             case Cfg():
                 return self.tokens, np.where(self.fixed, np.int32(mask_id), self.tokens)
             case _:
-                raise ValueError(f"the guide {type(self.guide).__name__} is not known here; known: none, cfg")
+                raise ValueError(f"the guide {type(self.guide).__name__} is not known here; known: none, cfg, cooling")
 
 
 class Prediction(Protocol):
@@ -104,6 +104,8 @@ class About:
     cache: Cache | None = None
     #: it sees a row in blocks of this many positions, each with all before it; `None`: all of the row
     block: int | None = None
+    #: text of the policy that it is published with, taken where nobody names another; empty: none is known
+    policy: str = ""
 
 
 class Denoiser(abc.ABC):
@@ -149,6 +151,11 @@ class Denoiser(abc.ABC):
     def template(self) -> str:
         """Text of the template that suits it."""
         return self.about.template
+
+    @property
+    def policy(self) -> str:
+        """Text of the policy that it is published with; empty: none is known."""
+        return self.about.policy
 
     @property
     def max_length(self) -> int:

@@ -10,6 +10,7 @@ from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import Card, read_card
 from mdsample.models.checkpoint import Checkpoint, open_checkpoint
+from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.tokenizer import FileTokenizer
@@ -26,6 +27,11 @@ class Described:
     card: Card
     tokenizer: FileTokenizer
     checkpoint: Checkpoint
+
+    @property
+    def policy(self) -> str:
+        """Text of the policy that it is published with; empty: none is known."""
+        return published_policy(self.trunk, self.card)
 
     @property
     def stored(self) -> str:

@@ -12,6 +12,7 @@ import attrs
 from mdsample.models.card import read_card
 from mdsample.models.chat_template import chat_file
 from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import Files, FolderFiles
@@ -47,6 +48,8 @@ class Facts:
     description: str
     #: text of the template that suits it
     template: str
+    #: text of the policy that it is published with; empty if none is known
+    policy: str
     #: the file that its chat template is in; empty if it has none
     chat: str
     #: sizes, attention, experts
@@ -106,6 +109,7 @@ def facts_of(files: Files) -> Facts:
         name=card.name,
         description=card.description,
         template=card.template,
+        policy=published_policy(trunk, card),
         chat=chat_file(files.folder),
         trunk=trunk,
         parameters=trunk.parameters,

@@ -22,6 +22,7 @@ PARTS: dict[str, type[Part]] = {
         order.Fixed,
         selection.Top,
         selection.Steps,
+        selection.DreamSteps,
         selection.BelowEntropy,
         selection.EntropyBound,
         selection.ErrorBudget,
@@ -33,6 +34,7 @@ PARTS: dict[str, type[Part]] = {
         selection.RemdmReveal,
         selection.P2Reveal,
         selection.Stable,
+        selection.Hierarchy,
         draw.Greedy,
         draw.Temperature,
         stop.EarlyExit,
@@ -48,5 +50,6 @@ PARTS: dict[str, type[Part]] = {
         revise.P2Remask,
         guide.NoGuide,
         guide.Cfg,
+        guide.Cooling,
     )
 }

@@ -38,6 +38,23 @@ class WrittenLogProb(Evidence):
 
 @final
 @attrs.frozen
+class EndProbability(Evidence):
+    """Probability of the model's end tokens together at each position on offer, `[B, L]` float64; NaN elsewhere."""
+
+    def value(self, seen: Seen) -> Doubles:
+        """One question for each end token."""
+        eligible = seen.view.eligible
+        row, position = (index.astype(np.int32) for index in np.nonzero(eligible))
+        out = np.full(eligible.shape, np.nan)
+        out[row, position] = 0
+        for end in seen.view.batch.tokenizer.ends if len(row) else ():
+            logged = seen.prediction.log_probabilities(row, position, np.full(len(row), end, np.int32))
+            out[row, position] += np.exp(logged.astype(np.float64))
+        return out
+
+
+@final
+@attrs.frozen
 class Divergence(Evidence):
     """KL(prediction ‖ prediction before) of the last `count` predictions, this one first, `[B, n, L]` float32, nats.
 

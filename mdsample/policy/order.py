@@ -16,9 +16,12 @@ from mdsample.core.arrays import Doubles
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.evidence import TrialEntropy
-from mdsample.policy.settings import integer, items, part, real
+from mdsample.policy.evidence import EndProbability, TrialEntropy
+from mdsample.policy.settings import choice, integer, items, part, real
 from mdsample.policy.view import Evidence, View
+
+#: log-probability that stands for 0, which an infinite rank would not
+_NEVER = -1e9
 
 
 class Order(Part):
@@ -55,15 +58,27 @@ class Confidence(NoisyOrder):
     """Highest top probability first (LLaDA's low-confidence remasking; Top-K of arXiv 2502.06768, section 4).
 
     The confidence is that of the most probable token, not of a drawn one, so the order does not peek.
-    `noise`: coefficient of Gumbel noise added to the probability (2502.06768, appendix D.1.2); 0 for none.
+    `noise`: coefficient of Gumbel noise added to the probability (2502.06768, appendix D.1.2); 0 for none. `ends` last:
+    where an end token is the most probable one the confidence is 0, elsewhere it is that among the other tokens, so
+    that a text is written before it is ended (LLaDA's `confidence_eos_eot_inf`); thresholds are not asked of it.
     """
 
     name: ClassVar[str] = "confidence"
+    ends: str = choice(("free", "last"), default="free", kw_only=True)
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """How probable an end is, if ends go last."""
+        return (EndProbability(),) if self.ends == "last" else ()
 
     def rank(self, view: View) -> Doubles:
         """Minus the probability; without noise minus its logarithm, which does not saturate near 1."""
-        chosen = view.marginals.confidence if self.noise else view.marginals.log_probability
-        return -chosen.astype(np.float64)
+        chosen = view.marginals.log_probability.astype(np.float64)
+        if self.ends == "last":
+            ends = np.isin(view.marginals.token, sorted(view.batch.tokenizer.ends))
+            others = np.log1p(-np.minimum(view.get(EndProbability()), 1), where=~ends, out=np.zeros(ends.shape))
+            chosen = np.where(ends, _NEVER, chosen - others)
+        return -np.exp(chosen) if self.noise else -chosen
 
 
 @final

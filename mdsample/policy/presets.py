@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from mdsample.policy.base import Policy
 from mdsample.policy.draw import Temperature
+from mdsample.policy.guide import Cooling
 from mdsample.policy.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy.revise import P2Remask, RemdmRemask
 from mdsample.policy.selection import (
     AboveConfidence,
     BelowEntropy,
+    DreamSteps,
     EntropyBound,
     Factor,
     Frechet,
@@ -24,12 +26,56 @@ from mdsample.policy.selection import (
     Steps,
     Top,
 )
+from mdsample.policy.stop import Ended
 from mdsample.policy.window import Blocks, Dilated, Whole
 
 
-def llada(steps: int = 128) -> Policy:
-    """LLaDA's low-confidence remasking: highest confidence first, an even split over `steps` (arXiv 2502.09992)."""
-    return Confidence() + Steps(steps)
+def llada(steps: int | None = 128) -> Policy:
+    """LLaDA's low-confidence remasking: highest confidence first, an even split over `steps` (arXiv 2502.09992).
+
+    None: as many steps as tokens, as LLaDA is evaluated and demonstrated (ML-GSAI/LLaDA EVAL.md, generate.py).
+    """
+    return Confidence() + (Top(1) if steps is None else Steps(steps))
+
+
+def llada_moe(probability: float = 0.8) -> Policy:
+    """LLaDA-MoE as dInfer's README runs it: `fast-dllm` in blocks of 64 (inclusionAI/dInfer)."""
+    return Blocks(64) + Confidence() + AboveConfidence(probability)
+
+
+def llada2(probability: float = 0.95, *, at_least: int = 1) -> Policy:
+    """LLaDA2.0's `generate`: all above `probability`, but `at_least` a step, until an end token stands (2512.15745).
+
+    Its n steps for a block of 32 mean 32/n `at_least`. The model's own blocks.
+    """
+    return Confidence() + AboveConfidence(probability, at_least=at_least) + Ended()
+
+
+def sdar(probability: float = 0.85, *, at_least: int = 1) -> Policy:
+    """SDAR's `low_confidence_dynamic`: all above `probability`, but `at_least` a step, drawn (arXiv 2510.06303).
+
+    Its n denoising steps mean block/n `at_least`. SDAR compares the probability of the token that it drew, which
+    would make the order peek; here it is the most probable one's.
+    """
+    return Confidence() + AboveConfidence(probability, at_least=at_least) + Temperature(1.0) + Ended()
+
+
+def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
+    """Fast-dLLM v2: parts of `size` of the model's blocks, all above `probability`, the best at least (2509.26328).
+
+    A block's first token is read in the block before and goes by itself. 0.9 as its evaluation and chat run it.
+    """
+    return Blocks(size, lead=1) + Confidence() + AboveConfidence(probability) + Ended()
+
+
+def stable_diffcoder() -> Policy:
+    """Stable-DiffCoder's `generate`: highest confidence, one token a step (ByteDance-Seed/Stable-DiffCoder README)."""
+    return Confidence() + Top(1) + Ended()
+
+
+def rnd1(steps: int = 256) -> Policy:
+    """RND1: lowest entropies, an even split over `steps`, at temperature 0.1 (RadicalNumerics/RND1)."""
+    return Whole() + Entropy() + Steps(steps, shares="spread") + Temperature(1.0) + Cooling(0.1)
 
 
 def med(entropy: float = 0.2, *, k: int | None = None) -> Policy:
@@ -53,11 +99,11 @@ def fast_dllm(probability: float = 0.9) -> Policy:
 
 
 def fast_dllm_factor(factor: float = 0.75) -> Policy:
-    """Fast-dLLM's factor rule: highest confidences while (n + 1)(1 − c_n) < `factor` (arXiv 2505.22618).
+    """Fast-dLLM's factor rule: highest confidences while (n + 1)(1 − c_n) <= `factor` (arXiv 2505.22618).
 
-    Default as in Fast-dLLM++ (2606.02955), where it is the baseline.
+    As its code has it, see `factor`; default as in Fast-dLLM++ (2606.02955), where it is the baseline.
     """
-    return Confidence() + Factor(factor)
+    return Confidence() + Factor(factor, rule="published")
 
 
 def fast_dllm_pp(margin: float = 0.25) -> Policy:
@@ -84,11 +130,18 @@ def dream(steps: int = 512) -> Policy:
 
 
 def dream_entropy(steps: int = 512) -> Policy:
-    """Dream's `entropy`, as its README runs it: lowest entropies, an even split over `steps` (arXiv 2508.15487).
+    """Dream's `entropy`, as its README runs it: lowest entropies, measured after temperature and top-p (2508.15487)."""
+    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.2, top_p=0.95)
 
-    The temperature of 0.2 and top-p of 0.95 are for the draw alone; Dream takes the entropy after them.
-    """
-    return Whole() + Entropy() + Steps(steps) + Temperature(0.2, top_p=0.95)
+
+def dream_coder(steps: int = 768) -> Policy:
+    """Dream-Coder's README: `dream-entropy` at temperature 0.1 (DreamLM/Dream-Coder)."""
+    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.1, top_p=0.95)
+
+
+def diffucoder(steps: int = 256) -> Policy:
+    """DiffuCoder-Instruct's README: `dream-entropy` at temperature 0.4; its base model takes 0.2 (2506.20639)."""
+    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.4, top_p=0.95)
 
 
 def dus(size: int = 32) -> Policy:
@@ -118,13 +171,14 @@ def remdm(kind: str = "cap", *, eta: float | None = None, steps: int = 1024) -> 
     return Whole() + Random() + RemdmReveal(kind, eta=eta, steps=steps) + Temperature(1.0) + again
 
 
-def p2(eta: float = 1.0, *, steps: int = 512) -> Policy:
+def p2(eta: float = 1.0, *, steps: int = 512, scores: str = "own") -> Policy:
     """P2, self-planning: the best of what stands and what could, a share that grows with time (arXiv 2502.03540).
 
     `eta` above 1 masks more of what stands, 0 nothing. A run takes nearly `steps` passes, however few blanks it has.
-    Defaults as published for LLaDA, at temperature 0.
+    Defaults as published for LLaDA, at temperature 0. `scores`: own, the paper's rule, or best, that of its code.
     """
-    return Whole() + Confidence() + P2Reveal(eta, steps=steps) + P2Remask(eta, steps=steps)
+    halves = P2Reveal(eta, steps=steps, scores=scores) + P2Remask(eta, steps=steps, scores=scores)
+    return Whole() + Confidence() + halves
 
 
 def one_by_one() -> Policy:
@@ -138,6 +192,12 @@ def one_by_one() -> Policy:
 #: the names that policy text may use
 PRESETS: dict[str, Callable[..., Policy]] = {
     "llada": llada,
+    "llada-moe": llada_moe,
+    "llada2": llada2,
+    "sdar": sdar,
+    "fast-dllm-v2": fast_dllm_v2,
+    "stable-diffcoder": stable_diffcoder,
+    "rnd1": rnd1,
     "med": med,
     "ar-med": ar_med,
     "eb": eb,
@@ -148,6 +208,8 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "klass": klass,
     "dream": dream,
     "dream-entropy": dream_entropy,
+    "dream-coder": dream_coder,
+    "diffucoder": diffucoder,
     "dus": dus,
     "top-k-margin": top_k_margin,
     "top-k-probability": top_k_probability,

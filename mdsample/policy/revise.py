@@ -11,7 +11,7 @@ from mdsample.core.arrays import Bools, Doubles
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, Seat, part_text
 from mdsample.policy.evidence import WrittenLogProb
-from mdsample.policy.p2 import planned
+from mdsample.policy.p2 import SCORES, planned
 from mdsample.policy.remdm import KINDS, clock
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import choice, integer, part, real
@@ -154,18 +154,20 @@ class P2Remask(Rereading):
     For use with `confidence` and `p2-reveal` of the same settings, as the preset `p2` has them. Blanks score the
     log-probability of their most probable token, tokens that stand `eta` times theirs in this look: 0 keeps all, 1 as
     published, more masks more. `steps` (512) as the clock of `p2-reveal`; `limit` (4096 a row) ends it in any case. At
-    temperature 0 it is the paper's rule; above, the paper scores drawn tokens. (The authors' code scores, where a token
-    stands, the one that would be drawn there now.) A model is asked for its output there, having seen the token.
+    temperature 0 it is the paper's rule; above, the paper scores drawn tokens. With `scores` best it is the authors'
+    code at temperature 0: a token that stands scores what the most probable token there now has. A model is asked for
+    its output there, having seen the token.
     """
 
     name: ClassVar[str] = "p2-remask"
     eta: float = real(default=1.0, at_least=0)
     steps: int = integer(default=512, at_least=1, kw_only=True)
+    scores: str = choice(SCORES, default="own", kw_only=True)
     limit: int = integer(default=4096, at_least=1, kw_only=True)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
         """Only with its other half: what another selection writes against the plan would be masked again at once."""
-        half = P2Reveal(self.eta, steps=self.steps)
+        half = P2Reveal(self.eta, steps=self.steps, scores=self.scores)
         if other.seat == "selection" and other != half:
             return (
                 f"{part_text(self)} plans together with {part_text(half)}, not with {part_text(other)}; "
@@ -175,4 +177,4 @@ class P2Remask(Rereading):
 
     def remask(self, view: View) -> Bools:
         """What stands and is not planned to."""
-        return view.batch.initially_blank & ~view.batch.blank & ~planned(view, self.eta, self.steps)
+        return view.batch.initially_blank & ~view.batch.blank & ~planned(view, self.eta, self.steps, self.scores)

@@ -7,21 +7,24 @@ position and at most all eligible ones. With c the top probability and H the ent
 | --- | --- |
 | `top(k)` | n <= k |
 | `steps(n)` | an even split of the blanks over n steps |
+| `dream-steps(n)` | Dream's split, which grows towards the end |
 | `below-entropy(λ)` | every H < λ |
 | `entropy-bound(γ)` | ΣH − max H <= γ |
 | `error-budget(total)` | Σb of the run <= `total` · share of the blanks filled, b = ΣH − max H |
-| `above-confidence(τ)` | every c >= τ |
+| `above-confidence(τ)` | every c >= τ, or n <= `at_least` |
 | `cumulative-confidence(p)` | Πc >= p |
 | `factor(f)` | (n + 1)(1 − min c) < f |
 | `frechet(δ)` | Σc − (n − 1) − (1 − min c) > δ |
 | `linear-time(steps)`, `remdm-reveal` | a binomial number of the blanks |
 | `p2-reveal(η)` | c is among the best, tokens that stand included |
+| `hierarchy(τ)` | c > τ, or the best of a run of blanks; such positions come first in the ranking |
 | `stable(τ)` | c >= τ and the marginal has converged; such positions come first in the ranking |
 """
 
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -29,10 +32,10 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Ints, arange64
+from mdsample.core.arrays import Bools, Doubles, Ints, Longs, arange64
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.evidence import Divergence, WrittenLogProb
-from mdsample.policy.p2 import planned
+from mdsample.policy.p2 import SCORES, planned
 from mdsample.policy.remdm import KINDS, clock
 from mdsample.policy.settings import choice, integer, part, real
 from mdsample.policy.view import Evidence, Ranked, View, bounds, capped
@@ -89,19 +92,63 @@ class Steps(Selection):
 
     With a window, the steps that are not kept back for the blanks of later windows, in proportion to their number: so
     blocks are split as LLaDA splits them. Every block takes at least one step, so an `n` below the number of blocks
-    takes as many as there are blocks.
+    takes as many as there are blocks. `shares` spread: larger and smaller shares take turns, so that after step i
+    ⌈N · i/n⌉ of a row's N blanks are filled, whatever the window (RND1).
     """
 
     name: ClassVar[str] = "steps"
     n: int = integer(default=128, at_least=1)
+    shares: str = choice(("larger-first", "spread"), default="larger-first", kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """Eligible blanks over the steps that are left for them, rounded up."""
         batch, n = view.batch, np.int64(self.n)
+        if self.shares == "spread":
+            blanks = batch.initially_blank.sum(1)
+            left = blanks * np.maximum(n - 1 - batch.step, 0) // n
+            return (batch.blank.sum(1) - left).astype(np.int32)
         later = batch.blank.sum(1) - ranked.number
         kept_back = -(-n * later // np.maximum(batch.initially_blank.sum(1), 1))
         share = np.maximum(np.maximum(n - batch.step, 1) - kept_back, 1)
         return (-(-ranked.number // share)).astype(np.int32)
+
+
+@final
+@part
+class DreamSteps(Selection):
+    """Dream's split over `n` steps: of m blanks ⌊m·(1 − s/t)⌋ go from time t to s, in the last step all (2508.15487).
+
+    Times are n + 1 even ones from 1 to 0.001, in float32 as there; a step that would fill nothing is left out, as
+    nothing changes in it. So a row with as many blanks as steps takes one pass fewer. Where a window or a revision
+    brought the row off this schedule, the next step takes it to the next number of blanks on it. Default 512, as
+    Dream's.
+    """
+
+    name: ClassVar[str] = "dream-steps"
+    n: int = integer(default=512, at_least=1)
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """Down to the next number of blanks on the schedule."""
+        batch = view.batch
+        rows = zip(batch.initially_blank.sum(1).tolist(), batch.blank.sum(1).tolist(), strict=True)
+        return np.array([left - dream_schedule(blanks, self.n)[left] for blanks, left in rows], np.int32)
+
+
+@lru_cache(maxsize=256)
+def dream_schedule(blanks: int, n: int) -> Longs:
+    """For each number of blanks 0 … `blanks` of a row, how many are to be left after the next of Dream's `n` steps."""
+    half, width = (n + 1) // 2, (np.float32(0.001) - np.float32(1)) / np.float32(n)
+    up, down = (np.arange(n + 1, dtype=np.float32)[::way] * width for way in (1, -1))
+    times = np.where(np.arange(n + 1) < half, np.float32(1) + up, np.float32(0.001) - down)
+    after = np.zeros(blanks + 1, np.int64)
+    left = blanks
+    for t, s in itertools.pairwise(times):
+        count = int(np.float32(left) * (np.float32(1) - s / t))
+        if s == times[-1]:
+            count = left
+        after[left - count + 1 : left + 1] = left - count
+        left -= count
+    return after
 
 
 @final
@@ -166,14 +213,18 @@ class ErrorBudget(Selection):
 @final
 @part
 class AboveConfidence(Selection):
-    """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there)."""
+    """While each top probability is at least `probability` (Fast-dLLM, arXiv 2505.22618; default 0.9 as there).
+
+    `at_least` go in any case, as in LLaDA2, whose blocks of 32 in n steps take at least 32/n a step; default 1.
+    """
 
     name: ClassVar[str] = "above-confidence"
     probability: float = real(default=0.9, above=0, at_most=1, values=(0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6))
+    at_least: int = integer(default=1, at_least=1, kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
-        """The longest prefix with every c >= `probability`."""
-        return ranked.leading(ranked.confidence >= self.probability)
+        """The longest prefix with every c >= `probability`, or `at_least`."""
+        return np.maximum(ranked.leading(ranked.confidence >= self.probability), np.int32(self.at_least))
 
 
 @final
@@ -200,17 +251,22 @@ class Factor(Selection):
     """While (n + 1)(1 − c_n) < `factor`, c_n the smallest top probability so far (Fast-dLLM, arXiv 2505.22618).
 
     With all errors below ε and (n + 1)ε <= 1 the parallel argmax is the joint argmax. Default 0.75, as used as the
-    baseline of Fast-dLLM++ (2606.02955).
+    baseline of Fast-dLLM++ (2606.02955). `rule` published is what Fast-dLLM's code does: equality passes, and where
+    only the last on offer fails, it goes all the same, which the proof does not cover.
     """
 
     name: ClassVar[str] = "factor"
     factor: float = real(default=0.75, above=0, values=(0.05, 0.1, 0.2, 0.4, 0.75, 1.0, 1.5))
+    rule: str = choice(("proved", "published"), default="proved", kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that passes."""
         n = arange64(ranked.confidence.shape[1]) + 1
         worst = np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
-        return ranked.leading((n + 1) * (1 - worst) < self.factor)
+        if self.rule == "proved":
+            return ranked.leading((n + 1) * (1 - worst) < self.factor)
+        count = ranked.leading(worst >= 1 - self.factor / (n + 1))
+        return count + (count == ranked.number - 1)
 
 
 @final
@@ -267,6 +323,37 @@ class Stable(Selection):
 
 @final
 @part
+class Hierarchy(Selection):
+    """In every run of adjacent blanks the best if its top probability is above `low`; all above `probability` besides.
+
+    dInfer's hierarchical decoding (inclusionAI/dInfer): tokens far apart go together on less confidence, and a long
+    run is cut into shorter ones. Runs are those of the positions on offer. Such positions go first in the ranking; if
+    there are none, the first of the order goes alone. Defaults 0.9 and 0.6, with which dInfer serves.
+    """
+
+    name: ClassVar[str] = "hierarchy"
+    probability: float = real(default=0.9, above=0, at_most=1)
+    low: float = real(default=0.6, at_least=0, at_most=1, kw_only=True)
+
+    def first(self, view: View) -> Bools:
+        """The best of each run, the lower position among equals, and what is above the threshold."""
+        c = np.where(view.eligible, view.marginals.confidence, -1)
+        position = np.broadcast_to(arange64(c.shape[1]), c.shape)
+        starts = view.eligible & ~np.pad(view.eligible, ((0, 0), (1, 0)))[:, :-1]
+        run = np.cumsum(starts, 1)
+        order = np.lexsort((position, -c, run, ~view.eligible), axis=1)
+        ranked = np.take_along_axis(np.where(view.eligible, run, 0), order, 1)
+        best = np.zeros_like(view.eligible)
+        np.put_along_axis(best, order, np.diff(ranked, axis=1, prepend=-1) != 0, 1)
+        return view.eligible & ((best & (c > self.low)) | (c > self.probability))
+
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """As many as there are of them."""
+        return self.first(view).sum(1, dtype=np.int32)
+
+
+@final
+@part
 class LinearTime(RandomSelection):
     """The linear noise schedule in `steps` steps: each blank is filled with probability 1 − s/t (Dream's `origin`).
 
@@ -312,13 +399,15 @@ class P2Reveal(Selection):
     """P2's clock: as many blanks as are among the best ⌈N · i / steps⌉ of a row's N blanks and tokens (2502.03540).
 
     For use with `confidence` and `p2-remask` of the same settings, as the preset `p2` has them. `eta` (1, as published)
-    scales the log-probability of tokens that stand, i counts steps from 1, `steps` 512 as published for LLaDA. Unlike
-    there a step that would change nothing fills one blank, and a row without blanks leaves.
+    scales the log-probability of tokens that stand, `own` as in the paper or that of the `best` token there as in the
+    authors' code; i counts steps from 1, `steps` 512 as published for LLaDA. Unlike there a step that would change
+    nothing fills one blank, and a row without blanks leaves.
     """
 
     name: ClassVar[str] = "p2-reveal"
     eta: float = real(default=1.0, at_least=0)
     steps: int = integer(default=512, at_least=1, kw_only=True)
+    scores: str = choice(SCORES, default="own", kw_only=True)
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
@@ -327,7 +416,7 @@ class P2Reveal(Selection):
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The blanks that are planned to be filled."""
-        return (planned(view, self.eta, self.steps) & view.eligible).sum(1, dtype=np.int32)
+        return (planned(view, self.eta, self.steps, self.scores) & view.eligible).sum(1, dtype=np.int32)
 
 
 def _binomials(number: Ints, p: Sequence[float]) -> Doubles:

@@ -12,9 +12,9 @@ from mdsample.core.canvas import identities
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError, shown
 from mdsample.models.cache import cache_text
+from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
-from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
 from mdsample.sampling.prompts import Message, Prompt, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
@@ -39,16 +39,6 @@ class Step:
 
     def _repr_html_(self) -> str:
         return self.row._repr_html_()  # pyright: ignore[reportPrivateUsage]
-
-
-def default_text(template: Template) -> str:
-    """`med+early-exit`; without a slot `answer` to exit from, `med`."""
-    return "med+early-exit" if "answer" in template.slots else "med"
-
-
-def default_policy(template: Template) -> Policy:
-    """The policy of `default_text`."""
-    return parse(default_text(template))
 
 
 @overload
@@ -89,7 +79,8 @@ def sample(
     """Fills the template's slots for one prompt, which gives a `Row`, or for several, which give `Samples`.
 
     `prompts`: text, a mapping of fields, a chat (a list of messages) or token ids, or an iterable of these, see
-    `mdsample.sampling.prompts`. `policy`: a policy, a part or text; by default `default_policy(template)`. `template`:
+    `mdsample.sampling.prompts`. `policy`: a policy, a part or text; by default the one that the model is published
+    with, see `mdsample.models.decoding`. `template`:
     a template or its text; by default the model's own. `seed` and `ids` (of the rows, by default 0, 1, 2, …) fix every
     random number. `batch_size`: rows in one forward pass; it changes the time, not the texts. `given`: texts of slots
     that rows bring, one mapping for all rows or one for each. Raises `TemplateError`, `ModelError` or `PolicyError`
@@ -178,7 +169,7 @@ def _job(
         raise TypeError(f"the model comes first, as mdsample.load gives it; got {type(model).__name__}")
     source = model.template if template is None else template
     layout = source if isinstance(source, Template) else Template.parse(source)
-    sampler = Sampler(default_policy(layout) if policy is None else policy, seed=seed)
+    sampler = Sampler(default_text(model.policy, layout) if policy is None else policy, seed=seed)
     single = is_prompt(prompts)
     if not single and not hasattr(prompts, "__iter__"):
         raise TypeError(f"prompts are texts, mappings, chats or token ids; got {type(prompts).__name__}")

@@ -21,7 +21,7 @@ from mdsample.errors import ModelError
 from mdsample.models.cache import read_cache
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, NoGuide
 
 _DRAWS = (Greedy(), Temperature(), Temperature(0.3), Temperature(1.7, top_k=3), Temperature(min_p=0.0123))
 #: tokens of the rows, the first not padded
@@ -55,6 +55,7 @@ def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
     _compared(denoiser, free, narrow)
     if denoiser.cache is None:
         _guidance(denoiser, free, tolerance)
+        _cooling(denoiser, free, tolerance)
         _rows_alone(denoiser, free, tolerance)
 
 
@@ -121,7 +122,7 @@ def _table(prediction: Prediction, query: Query, vocab: int) -> Doubles:
 
 
 def _own(query: Query, table: Doubles) -> NumpyPrediction:
-    return NumpyPrediction(table, query.wanted, query.restriction)
+    return NumpyPrediction(table, query.wanted, query.restriction, NoGuide())
 
 
 def _statistics(prediction: Prediction, query: Query, table: Doubles) -> None:
@@ -223,6 +224,22 @@ def _guidance(denoiser: Denoiser, query: Query, tolerance: float) -> None:
     for name in ("log_probability", "entropy"):
         ours, theirs = (getattr(source, name)[query.wanted] for source in (marginals, expected))
         assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under cfg(0.5)")
+
+
+def _cooling(denoiser: Denoiser, query: Query, tolerance: float) -> None:
+    """Under `cooling` all that is measured is the tempered and cut law's."""
+    free = _table(denoiser.predict(query), query, denoiser.vocab_size)
+    rows, positions = _places(query)
+    for guide in (Cooling(0.5), Cooling(1.5, top_k=2)):
+        cooled = attrs.evolve(query, guide=guide)
+        expected = NumpyPrediction(free.astype(np.float64), query.wanted, query.restriction, guide)
+        found = denoiser.predict(cooled)
+        for name in ("log_probability", "entropy"):
+            ours, theirs = (getattr(source.marginals, name)[query.wanted] for source in (found, expected))
+            assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under {guide.name}")
+        tokens = found.marginals.token[rows, positions]
+        ours, theirs = (source.log_probabilities(rows, positions, tokens) for source in (found, expected))
+        assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"log-probabilities under {guide.name}")
 
 
 def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:

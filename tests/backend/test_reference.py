@@ -192,7 +192,7 @@ class TestTrunk:
 def look_at(scores: Any, allowed: Any = None) -> NumpyPrediction:
     scores = np.asarray(scores)
     wanted = np.ones((1, len(scores)), np.bool_)
-    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed))
+    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed), NoGuide())
 
 
 def restrict(shape: tuple[int, int], size: int, allowed: Any = None) -> Restriction:
@@ -265,7 +265,7 @@ class TestLook:
     def test_marginals_are_scattered_and_the_rest_is_unseen(self) -> None:
         wanted = np.array([[False, True, False], [True, False, True]])
         scores = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]))
-        found = NumpyPrediction(scores, wanted, restrict(wanted.shape, 3)).marginals
+        found = NumpyPrediction(scores, wanted, restrict(wanted.shape, 3), NoGuide()).marginals
         assert found.token.tolist() == [[0, 0, 0], [2, 0, 1]]
         assert {found.log_probability.dtype, found.second.dtype, found.entropy.dtype} == {np.dtype(np.float32)}
         np.testing.assert_allclose(found.confidence[wanted], [0.7, 0.8, 0.5], rtol=1e-6)
@@ -301,13 +301,13 @@ class TestLook:
 
     def test_refusals(self) -> None:
         wanted = np.array([[True, False]])
-        prediction = NumpyPrediction(np.zeros((1, 3)), wanted, restrict((1, 2), 3))
+        prediction = NumpyPrediction(np.zeros((1, 3)), wanted, restrict((1, 2), 3), NoGuide())
         with pytest.raises(ValueError, match="row 0, position 1 was not looked at"):
             prediction.draw(*places(1, 1), np.array([0.5]), Greedy(), None)
         with pytest.raises(ValueError, match="uniforms must lie in"):
             prediction.draw(*places(1), np.array([1.0]), Greedy(), None)
         with pytest.raises(ValueError, match="1 positions were looked at, but there are scores for 2"):
-            NumpyPrediction(np.zeros((2, 3)), wanted, restrict((1, 2), 3))
+            NumpyPrediction(np.zeros((2, 3)), wanted, restrict((1, 2), 3), NoGuide())
 
         @final
         @attrs.frozen
@@ -318,7 +318,9 @@ class TestLook:
             prediction.draw(*places(1), np.array([0.5]), Dice(), None)
 
     def test_nothing_looked_at(self) -> None:
-        prediction = NumpyPrediction(np.zeros((0, 3), np.float32), np.zeros((2, 2), np.bool_), restrict((2, 2), 3))
+        prediction = NumpyPrediction(
+            np.zeros((0, 3), np.float32), np.zeros((2, 2), np.bool_), restrict((2, 2), 3), NoGuide()
+        )
         assert (prediction.marginals.entropy == math.inf).all()
         tokens, probability = prediction.draw(*places(0), np.zeros(0), Temperature(top_p=0.5), None)
         assert tokens.shape == probability.shape == (0,)

@@ -73,19 +73,21 @@ EVERYTHING = list(range(12))
 
 
 class TestDual:
-    def test_keeps_all_but_what_is_asked_and_what_was_written(self) -> None:
+    def test_keeps_all_but_the_block_and_what_was_written_elsewhere(self) -> None:
         row = Script(Dual())
         assert row.predict(4, 5, 6) == EVERYTHING
         row.write(5)
         assert row.predict(4, 6, width=15) == [4, 5, 6]  # another width of the batch changes nothing
-        assert row.predict(4, 6) == [4, 6]
+        row.write(4, 9)
+        assert row.predict(6) == [4, 5, 6, 9]
+        assert row.predict(6) == [4, 5, 6]
 
     def test_begins_anew_when_the_window_moves(self) -> None:
         row = Script(Dual())
         row.predict(4, 5)
         row.write(4, 5)
         assert row.predict(6, 7) == EVERYTHING
-        assert row.predict(7) == [7]
+        assert row.predict(7) == [6, 7]
 
     def test_begins_anew_after_so_many_looks(self) -> None:
         row = Script(Dual(3))
@@ -109,7 +111,7 @@ class TestPrefix:
         assert row.predict(5, 6) == EVERYTHING
         row.write(5)
         assert row.predict(6) == EVERYTHING[5:]
-        assert row.predict(6) == EVERYTHING[6:]
+        assert row.predict(6) == EVERYTHING[5:]
 
 
 class TestExact:

@@ -16,6 +16,7 @@ from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Temperature
+from mdsample.policy.guide import NoGuide
 
 #: columns are padded to whole blocks of this many
 BLOCK = 512
@@ -43,7 +44,9 @@ def torch_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
         out[:, size:] = 1e9  # what lies beyond the vocabulary is never seen
 
     width = -(-size // BLOCK) * BLOCK
-    return TorchPrediction(logits, size, width, wanted, restrict(wanted.shape, size, allowed), torch.device("cpu"))
+    return TorchPrediction(
+        logits, size, width, wanted, restrict(wanted.shape, size, allowed), NoGuide(), torch.device("cpu")
+    )
 
 
 def mlx_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
@@ -57,7 +60,9 @@ def mlx_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:
     padded = mx.array(np.pad(table, ((0, 0), (0, -size % BLOCK)), constant_values=1e9))
     width = padded.shape[1]
     where = mx.Device(mx.cpu)
-    return MlxPrediction(lambda places: padded[places], width, wanted, restrict(wanted.shape, size, allowed), where)
+    return MlxPrediction(
+        lambda places: padded[places], width, wanted, restrict(wanted.shape, size, allowed), NoGuide(), where
+    )
 
 
 LookAt = Callable[..., Prediction]
@@ -70,7 +75,7 @@ looks = pytest.mark.parametrize("look_at", [on("torch", torch_look_at), on("mlx"
 def reference(scores: Any, allowed: Any = None) -> NumpyPrediction:
     scores = np.asarray(scores, np.float32).astype(np.float64)
     wanted = np.ones((1, len(scores)), np.bool_)
-    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed))
+    return NumpyPrediction(scores, wanted, restrict(wanted.shape, scores.shape[1], allowed), NoGuide())
 
 
 def places(n: int, position: int | None = None) -> tuple[Any, Any]:

@@ -17,8 +17,8 @@ from mdsample.errors import PolicyError, RecordError, TemplateError, WriteError
 from mdsample.jobs.job import Answer, Job, in_request_order
 from mdsample.jobs.lines import line
 from mdsample.jobs.records import Output, Record, Request, read_requests
+from mdsample.models.decoding import default_text
 from mdsample.policy.parsing import parse
-from mdsample.sampling.api import default_policy
 from mdsample.sampling.sampler import Sampler
 
 TEMPLATE = Template.parse("Q {prompt} A{answer:3}")
@@ -178,8 +178,9 @@ def test_what_cannot_fit_is_refused_at_once(job: Job) -> None:
 
 
 def test_the_default_policy_exits_early_where_it_can() -> None:
-    assert default_policy(TEMPLATE) == parse("med+early-exit")
-    assert default_policy(Template.parse("{text:4}")) == parse("med")
+    assert default_text("", TEMPLATE) == "med+early-exit"
+    assert default_text("", Template.parse("{text:4}")) == "med"
+    assert default_text("llada2", TEMPLATE) == "llada2"
 
 
 def test_a_record_says_everything(job: Job) -> None:

@@ -18,6 +18,7 @@ from mdsample_mlx.prediction import MlxPrediction
 from mdsample_mlx.reduce import reduce
 
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import NoGuide
 
 CPU = mx.Device(mx.cpu)
 
@@ -82,7 +83,7 @@ def test_logits_are_never_there_all_at_once() -> None:
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    MlxPrediction(logits, REAL, wanted, restrict(wanted.shape, REAL), CPU)
+    MlxPrediction(logits, REAL, wanted, restrict(wanted.shape, REAL), NoGuide(), CPU)
     assert max(sizes) <= looking.CHUNK_BYTES and len(sizes) == -(-400 // (looking.CHUNK_BYTES // 4 // REAL))
     # the whole would be 193 MiB, in each of half a dozen steps
     assert mx.get_peak_memory() - before < 8 * looking.CHUNK_BYTES

@@ -16,6 +16,7 @@ from mdsample_torch.prediction import TorchPrediction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import NoGuide
 
 
 class Watch(TorchDispatchMode):
@@ -67,5 +68,5 @@ def test_logits_are_never_there_all_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         out[:] = 0
 
     wanted = np.ones((2, 200), np.bool_)
-    TorchPrediction(logits, REAL, REAL, wanted, restrict(wanted.shape, REAL), torch.device("cpu"))
+    TorchPrediction(logits, REAL, REAL, wanted, restrict(wanted.shape, REAL), NoGuide(), torch.device("cpu"))
     assert max(sizes) <= looking.CHUNK_BYTES and len(sizes) == -(-400 // (looking.CHUNK_BYTES // 4 // REAL))

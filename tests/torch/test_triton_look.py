@@ -29,6 +29,7 @@ from mdsample_torch.weights import BLOCK
 
 from mdsample.core.restriction import Restriction
 from mdsample.errors import ModelError
+from mdsample.policy.guide import NoGuide
 
 # the interpreter computes in NumPy, which warns of what a GPU does in silence
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
@@ -187,7 +188,9 @@ def look_at(scores: Any) -> TorchPrediction:
     restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
     with np.errstate(all="ignore"):
         wanted = np.ones(shape, np.bool_)
-        return TorchPrediction(logits, table.shape[1], table.shape[1], wanted, restriction, torch.device(DEVICE))
+        return TorchPrediction(
+            logits, table.shape[1], table.shape[1], wanted, restriction, NoGuide(), torch.device(DEVICE)
+        )
 
 
 def test_a_look_takes_either(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,9 @@ def chat(
     from mdsample.core.files import locked
     from mdsample_cli.conversation import POLICY, Conversation
 
-    typed = POLICY if chosen is None else policy.label(chosen)
-    talk = Conversation(model.load(), text, typed, seed)
+    denoiser = model.load()
+    typed = denoiser.policy or POLICY if chosen is None else policy.label(chosen)
+    talk = Conversation(denoiser, text, typed, seed)
     talk.begin(template.system)
     with ExitStack() as stack:
         if output is not None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
-from typer import Argument
+from typer import Argument, Option
 
 from mdsample_cli import options
+from mdsample_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mdsample.policy.menu import Entry, ExplainedPart
@@ -35,9 +36,16 @@ def policies(json: options.Json = False) -> None:
 
 
 def explain(
-    policy: Annotated[str, Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")], json: options.Json = False
+    policy: Annotated[str | None, Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")] = None,
+    model: Annotated[
+        str | None, Option("--model", "-m", metavar="NAME", help="Explain the policy that this model takes by itself.")
+    ] = None,
+    revision: options.Revision = None,
+    json: options.Json = False,
 ) -> None:
     """What a policy does: every seat, every setting, given or default, and the papers."""
+    if (policy is None) == (model is None):
+        raise UsageError("give a POLICY, such as 'med(0.2)+early-exit', or --model for the one that a model takes")
     from rich.padding import Padding
     from rich.text import Text
 
@@ -47,14 +55,22 @@ def explain(
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    value = parse(policy)
+    why = ""
+    if model is not None:
+        from mdsample.models.decoding import default_of
+
+        policy, why = default_of(model, revision)
+    value = parse(policy or "")
     seats = list(menu.explain(value))
     empty = menu.empty_seats(value)
     texts = {"policy": str(value), "in_full": in_full(value)}
     if json:
-        typer.echo(line({**texts, "seats": [_record(seat) for seat in seats], "empty": empty}))
+        told = {**texts, "why": why, "seats": [_record(seat) for seat in seats], "empty": empty}
+        typer.echo(line(told))
         return
     out = render.console()
+    if why:
+        render.show(out, Text.assemble((f"{policy}\n", "cyan"), why, "\n"))
     for seated in seats:
         source = "" if seated.given else "   by default"
         render.show(out, Text.assemble((f"{seated.seat:<12}", "bold"), (seated.part, "cyan"), (source, "dim")))

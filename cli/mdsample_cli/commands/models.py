@@ -127,6 +127,7 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
         ("start", shown(facts.start)),
         ("chat", f"template in {facts.chat}" if facts.chat else "none"),
         ("template", facts.template),
+        ("policy", f"{facts.policy}, as published" if facts.policy else "none published"),
     ]
 
 

@@ -65,18 +65,18 @@ def run(
     if trace is not None:
         require_replaceable(trace, "--trace", "trace", (b'{"format": ',))
     from mdsample.jobs.job import Job
-    from mdsample.sampling.api import default_policy, default_text
+    from mdsample.models.decoding import default_text
     from mdsample.sampling.sampler import Sampler
 
     chosen = policy.open()
     layout, denoiser, chats = template.open_with(model)
-    sampler = Sampler(default_policy(layout) if chosen is None else chosen, seed=seed)
+    sampler = Sampler(default_text(denoiser.policy, layout) if chosen is None else chosen, seed=seed)
     job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch, chats=chats)
     layout.check_given(rows.in_every_row | rows.from_rows)
     many = rows.read(layout, expected=expect_from)
     requests = [job.request(prompt, rows.in_every_row)] if many is None else many
     try:
-        label = default_text(layout) if chosen is None else policy.label(chosen)
+        label = default_text(denoiser.policy, layout) if chosen is None else policy.label(chosen)
         screen = _run(job, label, requests, many is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None

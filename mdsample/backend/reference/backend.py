@@ -22,12 +22,12 @@ from mdsample.models.describe import describe
 class ReferenceDenoiser(Denoiser):
     """A model on NumPy in float32; it keeps nothing from pass to pass."""
 
-    def __init__(self, name: str, trunk: NumpyTrunk, tokenizer: Tokenizer, template: str) -> None:
-        """`template`: text of the template that suits the model."""
+    def __init__(self, name: str, trunk: NumpyTrunk, tokenizer: Tokenizer, template: str, policy: str = "") -> None:
+        """`template`, `policy`: texts of those that suit the model."""
         self.trunk = trunk
         spec = trunk.spec
-        about = About(name, "reference", tokenizer, spec.vocab_size, template, spec.max_length, block=spec.block)
-        super().__init__(about)
+        facts = name, "reference", tokenizer, spec.vocab_size, template, spec.max_length
+        super().__init__(About(*facts, block=spec.block, policy=policy))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.
@@ -36,7 +36,7 @@ class ReferenceDenoiser(Denoiser):
         """
         passes = query.passes(self.tokenizer.mask_id)
         logits = [self.trunk.logits(tokens, query.valid, query.wanted) for tokens in passes]
-        return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction)
+        return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction, query.guide)
 
 
 def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
@@ -54,7 +54,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
     model = describe(folder)
     model.checkpoint.check_memory(np.dtype(np.float32).itemsize)
     trunk = NumpyTrunk(model.trunk, Tensors(model.checkpoint))
-    return ReferenceDenoiser(model.card.name, trunk, model.tokenizer, model.card.template)
+    return ReferenceDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, model.policy)
 
 
 def devices() -> tuple[Device, ...]:

@@ -26,7 +26,7 @@ from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Guide
+from mdsample.policy.guide import Cfg, Guide, cooled_law
 
 Scores = Floats | Doubles
 
@@ -90,17 +90,22 @@ def guided(passes: Sequence[Scores], guide: Guide) -> Scores:
 class NumpyPrediction:
     """The `Prediction` of every denoiser that gives its scores as a NumPy array."""
 
-    def __init__(self, scores: Scores, wanted: Bools, restriction: Restriction) -> None:
-        """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, after guidance, before the restriction.
+    def __init__(self, scores: Scores, wanted: Bools, restriction: Restriction, guide: Guide) -> None:
+        """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, as `guided` gives them.
 
-        Raises `ValueError` where the restriction allows no token, and as `reduce` does; both name row and position.
+        `restriction` and, after it, a `guide` that cools are applied here. Raises `ValueError` where the
+        restriction allows no token, and as `reduce` does; both name row and position.
         """
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
         if len(scores) != len(rows):
             raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
-        reduced = reduce(_restricted(scores, restriction, rows, positions), rows, positions)
+        self._law = cooled_law(guide)
+        scores = _restricted(scores, restriction, rows, positions)
+        reduced = reduce(_cooled(scores, self._law), rows, positions)
         self._log_probability = reduced.log_probability
+        #: what a narrower restriction is applied to: a cut is made anew after it
+        self._warm = reduced.log_probability if self._law is None else scores
         top, second, entropy = (x.astype(np.float32) for x in (reduced.top, reduced.second, reduced.entropy))
         self._marginals = self._places.marginals(reduced.token, top, second, entropy)
 
@@ -147,10 +152,11 @@ class NumpyPrediction:
 
     def _conditional(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Doubles:
         """Log-probabilities `[N, V]` at temperature 1, normalised over the restriction."""
-        conditional = self._log_probability[self._places.numbers(rows, positions)].astype(np.float64)
+        numbers = self._places.numbers(rows, positions)
         if restriction is None:
-            return conditional
-        narrowed = reduce(_restricted(conditional, restriction, rows, positions), rows, positions)
+            return self._log_probability[numbers].astype(np.float64)
+        narrowed = _restricted(self._warm[numbers].astype(np.float64), restriction, rows, positions)
+        narrowed = reduce(_cooled(narrowed, self._law), rows, positions)
         return narrowed.log_probability.astype(np.float64, copy=False)
 
 
@@ -159,6 +165,17 @@ def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions:
     allowed = restriction.sets[restriction.index[rows, positions]]
     refuse_empty(any_in_row(allowed), rows, positions)
     return np.where(allowed, scores, -np.inf)
+
+
+def _cooled(scores: Scores, how: Temperature | None) -> Scores:
+    """Log-probabilities `[N, V]` of the law that is measured; scores without a finite one are left for `reduce`."""
+    if how is None:
+        return scores
+    usable = np.isfinite(scores.max(1))
+    out = scores.copy()
+    with np.errstate(divide="ignore"):
+        out[usable] = np.log(_law(scores[usable].astype(np.float64), how))
+    return out
 
 
 def _law(log_probability: Doubles, how: Draw) -> Doubles:
