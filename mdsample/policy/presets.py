@@ -48,7 +48,7 @@ def llada2(probability: float = 0.95, *, at_least: int = 1) -> Policy:
 
     Its n steps for a block of 32 mean 32/n `at_least`. The model's own blocks.
     """
-    return Confidence() + AboveConfidence(probability, at_least=at_least) + Ended()
+    return Confidence() + AboveConfidence(probability, at_least=at_least) + Ended(when="reached")
 
 
 def sdar(probability: float = 0.85, *, at_least: int = 1) -> Policy:
@@ -57,7 +57,7 @@ def sdar(probability: float = 0.85, *, at_least: int = 1) -> Policy:
     Its n denoising steps mean block/n `at_least`. SDAR compares the probability of the token that it drew, which
     would make the order peek; here it is the most probable one's.
     """
-    return Confidence() + AboveConfidence(probability, at_least=at_least) + Temperature(1.0) + Ended()
+    return Confidence() + AboveConfidence(probability, at_least=at_least) + Temperature(1.0) + Ended(when="reached")
 
 
 def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
@@ -65,12 +65,12 @@ def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
 
     A block's first token is read in the block before and goes by itself. 0.9 as its evaluation and chat run it.
     """
-    return Blocks(size, lead=1) + Confidence() + AboveConfidence(probability) + Ended()
+    return Blocks(size, lead=1) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
 
 
 def stable_diffcoder() -> Policy:
     """Stable-DiffCoder's `generate`: highest confidence, one token a step (ByteDance-Seed/Stable-DiffCoder README)."""
-    return Confidence() + Top(1) + Ended()
+    return Confidence() + Top(1) + Ended(when="reached")
 
 
 def rnd1(steps: int = 256) -> Policy:
