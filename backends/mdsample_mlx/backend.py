@@ -91,7 +91,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
     where = choose_device(setup.device)
     if setup.compile:
         refuse_uncompilable(where)
-    model = describe(folder, setup.cache)
+    model = describe(folder, setup.cache, setup.adapter)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     wire(where)
     with mx.stream(where):

@@ -11,8 +11,10 @@ import mlx.core as mx
 from numpy.typing import NDArray
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece
+from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.piece import AnyPiece, Merged, Packed, Piece
+from mdsample.models.pieces import read_any
 from mdsample_mlx.device import DTYPES, evaluate, free_memory, upload
 from mdsample_mlx.matrix import Affine, Dense, Matrix
 
@@ -51,7 +53,10 @@ def read_weights(checkpoint: Checkpoint, device: mx.Device, dtype: str) -> Weigh
         for name, shape in checkpoint.trunk.shapes.items():
             pieces = checkpoint.pieces[name]
             try:
-                parts = [[read(part) for part in piece.stored] for piece in pieces]
+                parts = [
+                    [upload(read_any(piece))] if isinstance(piece, Merged) else [*map(read, piece.stored)]
+                    for piece in pieces
+                ]
                 tensor = _matrix(name, parts, pieces, dtype)
                 _check(tensor, parts, f"{pieces[0].stored[0].name} in {pieces[0].stored[0].file.name}", dtype)
             except RuntimeError as error:
@@ -73,7 +78,7 @@ def from_arrays(trunk: Trunk, arrays: Mapping[str, NDArray[Any]], dtype: str) ->
     )
 
 
-def _matrix(name: str, parts: list[list[mx.array]], pieces: tuple[Piece | Packed, ...], dtype: str) -> Matrix:
+def _matrix(name: str, parts: list[list[mx.array]], pieces: tuple[AnyPiece, ...], dtype: str) -> Matrix:
     """One tensor, evaluated; several pieces are stacked on a new first axis."""
     to = _dtype(name, dtype)
     kinds = {piece.packing if isinstance(piece, Packed) else None for piece in pieces}
@@ -94,8 +99,8 @@ def _stacked(arrays: Sequence[mx.array]) -> mx.array:
     return arrays[0] if len(arrays) == 1 else mx.stack(list(arrays))
 
 
-def _unpacked(part: list[mx.array], piece: Piece | Packed, to: mx.Dtype) -> mx.array:
-    if isinstance(piece, Piece):
+def _unpacked(part: list[mx.array], piece: AnyPiece, to: mx.Dtype) -> mx.array:
+    if not isinstance(piece, Packed):
         return part[0].astype(to)
     words, scales, biases = part
     of = piece.packing

@@ -30,7 +30,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
         from mdsample_torch.masked_lm import open_masked_lm
 
         return open_masked_lm(folder, where, setup)
-    model = describe(folder, setup.cache)
+    model = describe(folder, setup.cache, setup.adapter)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     trunk = TorchTrunk(model.trunk, weights, setup.compile)
     return TorchDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, setup.cache, model.policy)

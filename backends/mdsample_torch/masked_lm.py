@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mdsample.backend.setup import Setup
 from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import ModelError
+from mdsample.models.adapter import OTHERS
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.models.families import read_fields, unsupported
@@ -82,6 +83,8 @@ def open_masked_lm(folder: Path, device: torch.device, setup: Setup) -> TorchDen
             "compile is for the families of mdsample; a model that runs through transformers is not compiled, so leave "
             "it out"
         )
+    if setup.adapter is not None:
+        raise ModelError(OTHERS)
     if setup.cache is not None:
         raise ModelError(
             f"the cache {str(setup.cache)!r} is for the families of mdsample; a model that runs through transformers "

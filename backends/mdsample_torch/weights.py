@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece
+from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.piece import Merged, Packed, Piece
+from mdsample.models.pieces import read_any
 from mdsample.models.quantised import Packing, dequantise
 from mdsample_torch.device import free_memory, upload
 
@@ -64,9 +66,12 @@ def _read_all(
             for number, piece in enumerate(pieces):
                 # several pieces are stacked on a new first axis
                 place = parts[name] if piece.shape == tuple(parts[name].shape) else parts[name][number]
-                tensor, *scales = map(read, piece.stored)
-                if isinstance(piece, Packed):
-                    tensor = _unpacked(piece.packing, tensor, *scales)
+                if isinstance(piece, Merged):
+                    tensor = upload(read_any(piece), torch.device("cpu"))
+                else:
+                    tensor, *scales = map(read, piece.stored)
+                    if isinstance(piece, Packed):
+                        tensor = _unpacked(piece.packing, tensor, *scales)
                 _copy(tensor, place, f"{piece.stored[0].name} in {piece.stored[0].file.name}")
     return whole, parts
 

@@ -37,6 +37,14 @@ Device = Annotated[
 Dtype = Annotated[
     str | None, Option(metavar="NAME", help="float32, bfloat16 or float16. Default: float32 on a CPU, else as stored.")
 ]
+Adapter = Annotated[
+    str | None,
+    Option(
+        "--adapter",
+        metavar="NAME",
+        help="A low-rank adapter in peft's layout, a folder or a hub id, to be merged into the model.",
+    ),
+]
 Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]
 Records = Annotated[
     Path | None,
@@ -66,6 +74,7 @@ class ModelOptions(OptionGroup):
         Option("--model", "-m", metavar="NAME", help="An embedded model, a folder, or a hub id (organisation/model)."),
     ] = MODEL
     revision: Revision = None
+    adapter: Adapter = None
     backend: Annotated[
         str, Option(metavar="NAME", help="torch, mlx, reference or another one installed; auto chooses.")
     ] = "auto"
@@ -95,6 +104,7 @@ class ModelOptions(OptionGroup):
             dtype=self.dtype,
             cache=self.cache,
             compile=self.compile,
+            adapter=self.adapter,
         )
 
 

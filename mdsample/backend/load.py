@@ -6,13 +6,16 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+
 from mdsample.backend.setup import DEFAULT, Choice, Chooser, Setup
 from mdsample.errors import ModelError
+from mdsample.models.adapter import identity
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
-from mdsample.models.fetch import fetch
+from mdsample.models.fetch import fetch, fetch_adapter
 from mdsample.models.find import embedded_models, name_text
-from mdsample.models.inspect import Facts
+from mdsample.models.inspect import Facts, adapter_files
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -47,6 +50,7 @@ def load(
     dtype: str | None = None,
     cache: str | Cache | None = None,
     compile: bool = False,
+    adapter: str | Path | None = None,
 ) -> Denoiser:
     """Opens a model on a backend.
 
@@ -60,6 +64,8 @@ def load(
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.models.cache`);
     by default nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which
     takes some seconds for every new shape; results may round otherwise.
+    `adapter`: a low-rank adapter in peft's layout, a folder or a hub id, merged into the weights as they are read; the
+    model's name tells which (`mdsample.models.adapter`).
     Of a model on the hub the facts come first (`mdsample.models.fetch`): what cannot be opened here is refused before a
     weight is fetched. With `HF_HUB_OFFLINE=1` nothing is asked and the hub's cache alone is used. Raises `ModelError`.
     """
@@ -67,13 +73,21 @@ def load(
     setup = Setup(device=device, dtype=dtype, cache=kept, compile=compile)
     entry = choose_backend(name, backend, setup)
     opener = imported(entry)
+    adapted = None if adapter is None else adapter_files(adapter)
 
     def check(facts: Facts) -> None:
         placed = place(facts, entry, setup)
         if placed is not None and (fault := shortage(*placed)):
             raise ModelError(f"{facts.name}: {fault}")
 
-    return opener(fetch(name, revision, check, beside(entry, "check_other")), setup)
+    folder = fetch(name, revision, check, beside(entry, "check_other"), adapted)
+    if adapted is None:
+        return opener(folder, setup)
+    here = fetch_adapter(adapted)
+    model = opener(folder, attrs.evolve(setup, adapter=here))
+    if identity(here) not in model.name:
+        raise ModelError(f"the backend {entry.name!r} merges no adapters; take another one, or leave the adapter out")
+    return model
 
 
 def choose_backend(name: str | Path, backend: str = "auto", setup: Setup = DEFAULT) -> EntryPoint:

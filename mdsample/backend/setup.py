@@ -6,6 +6,7 @@ A backend may have three functions beside its opener, in the module that its ent
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -26,6 +27,8 @@ class Setup:
     cache: Cache | None = None
     #: whether the layers are to be compiled; a backend that compiles nothing refuses it
     compile: bool = False
+    #: the folder of an adapter that is merged into the weights; a backend that merges none refuses it
+    adapter: Path | None = None
 
     def __attrs_post_init__(self) -> None:
         """`TypeError` for what is of another type."""
@@ -36,6 +39,8 @@ class Setup:
             raise TypeError(f"cache is text, such as 'dual(8)'; got {shown(self.cache)}")
         if not isinstance(self.compile, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"compile is True or False; got {shown(self.compile)}")
+        if not isinstance(self.adapter, Path | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"adapter is the path of a folder; got {shown(self.adapter)}")
 
 
 #: all by itself

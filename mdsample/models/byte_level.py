@@ -18,10 +18,10 @@ from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from mdsample.errors import ModelError
-from mdsample.models.families.special import LONGEST_TOKENIZER, read_object, read_roles
+from mdsample.models.families.special import LONGEST_TOKENIZER, read_added, read_object
 from mdsample.models.files import read_text
 
-VOCAB, MERGES, ADDED, CONFIG = "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"
+VOCAB, MERGES, CONFIG = "vocab.json", "merges.txt", "tokenizer_config.json"
 #: names of the tokenizer's class whose rules these are
 CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
 
@@ -29,7 +29,6 @@ CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 
 
 def read_byte_level(folder: Path) -> Engine | None:
@@ -59,11 +58,14 @@ def read_byte_level(folder: Path) -> Engine | None:
     engine.normalizer = NFC()  # pyright: ignore[reportAttributeAccessIssue]
     engine.pre_tokenizer = Sequence([cut, ByteLevel(add_prefix_space=prefix, use_regex=False)])  # pyright: ignore[reportAttributeAccessIssue]
     engine.decoder = ByteDecoder()  # pyright: ignore[reportAttributeAccessIssue]
-    for number, token in _added(folder, said):
-        engine.add_tokens([token])  # pyright: ignore[reportUnknownMemberType]
-        if engine.token_to_id(token.content) != number:
+    added, faults = read_added(folder)
+    if faults:
+        raise ModelError(faults[0])
+    for number, token in added.items():
+        engine.add_tokens([AddedToken(token.text, **token.flags)])  # pyright: ignore[reportUnknownMemberType]
+        if engine.token_to_id(token.text) != number:
             raise ModelError(
-                f"{folder / CONFIG} gives the added token {token.content!r:.80} the id {number}, but the tokens before "
+                f"{folder / CONFIG} gives the added token {token.text!r:.80} the id {number}, but the tokens before "
                 f"it end at {engine.get_vocab_size() - 2}; the files do not belong together"
             )
     return engine
@@ -78,25 +80,3 @@ def _merges(path: Path, text: str) -> Iterator[tuple[str, str]]:
         if not (left and space and right) or " " in right:
             raise ModelError(f"line {number + 1} of {path} must be two tokens with a space between; found {line!r:.80}")
         yield left, right
-
-
-def _added(folder: Path, said: dict[str, object]) -> Iterator[tuple[int, AddedToken]]:
-    """The added tokens by id: as the configuration declares them, else as `added_tokens.json` lists them."""
-    declared = said.get("added_tokens_decoder")
-    tokens: dict[int, AddedToken] = {}
-    if isinstance(declared, dict):
-        for number, entry in cast("dict[str, object]", declared).items():
-            fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
-            content = fields.get("content")
-            if not (number.isdecimal() and len(number) < 10 and isinstance(content, str) and content):
-                raise ModelError(
-                    f"{folder / CONFIG}: the added token {number!r:.40} needs a content; found {entry!r:.80}"
-                )
-            flags = {name: fields[name] is True for name in _FLAGS if name in fields}
-            tokens[int(number)] = AddedToken(content, **flags)
-    special = set(read_roles(folder).values())
-    for content, number in read_object(folder / ADDED).items():
-        if type(number) is not int or not content:
-            raise ModelError(f"{folder / ADDED} must give every token an id; found {content!r:.80}: {number!r:.40}")
-        tokens.setdefault(number, AddedToken(content, special=content in special, normalized=content not in special))
-    yield from sorted(tokens.items())

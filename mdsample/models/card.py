@@ -55,7 +55,7 @@ def read_card(folder: Path, template: str = TEMPLATE) -> Card:
     texts = cast("dict[str, str]", entries)
     plain = texts.get("template", template)
     suits = _checked(path, plain) if "template" in texts else _in_chat(folder, plain)
-    return Card(_name(folder), suits, texts.get("description", ""), plain, "template" in texts)
+    return Card(model_name(folder), suits, texts.get("description", ""), plain, "template" in texts)
 
 
 def _checked(path: Path, template: str) -> str:
@@ -75,7 +75,8 @@ def _in_chat(folder: Path, template: str) -> str:
     return template if chat is None else str(chat.around(Template.parse(template)))
 
 
-def _name(folder: Path) -> str:
+def model_name(folder: Path) -> str:
+    """What the model in a folder is called: like the folder, or by the hub id that it was fetched as."""
     folder = folder.absolute()
     # the hub's cache keeps a model as models--organisation--model/snapshots/<commit>
     cached = re.fullmatch(r"models--(.+)--(.+)", folder.parent.parent.name)

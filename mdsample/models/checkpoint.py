@@ -19,7 +19,8 @@ import numpy as np
 from mdsample.errors import ModelError
 from mdsample.models.families.trunk import Single, Slice, Source, Stack, Trunk
 from mdsample.models.files import Files, FolderFiles, read_bytes
-from mdsample.models.headers import SIZES, Stored, is_name, parse_object, read_header
+from mdsample.models.headers import Stored, is_name, parse_object, read_header
+from mdsample.models.piece import AnyPiece, Packed, Piece
 from mdsample.models.quantised import Packing, packings, parts
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -32,80 +33,13 @@ _TOLD = 6  # faults spelled out in one sentence
 
 
 @attrs.frozen
-class Piece:
-    """Where a tensor of ours, or one expert's share of it, lies: one run of values in one file, row after row."""
-
-    file: Path
-    #: the published name
-    name: str
-    #: F32, F16 or BF16, little-endian; U32 for packed words
-    dtype: str
-    #: of the piece itself, after `rows`
-    shape: tuple[int, ...]
-    #: which rows of the published tensor it is (first, and one past the last); None: all
-    rows: tuple[int, int] | None
-    #: byte of the file at which its first value stands
-    offset: int
-
-    @property
-    def kind(self) -> str:
-        """How it is stored, for people."""
-        return self.dtype
-
-    @property
-    def stored(self) -> tuple[Piece, ...]:
-        """Itself; see `Packed`."""
-        return (self,)
-
-    @property
-    def bytes(self) -> int:
-        """Size in the file."""
-        return math.prod(self.shape) * SIZES[self.dtype]
-
-
-@attrs.frozen
-class Packed:
-    """A quantised tensor of ours, or one expert's share of it; see `mdsample.models.quantised`."""
-
-    words: Piece
-    scales: Piece
-    biases: Piece
-    packing: Packing
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the piece once it is unpacked."""
-        return (*self.words.shape[:-1], self.words.shape[-1] * 32 // self.packing.bits)
-
-    @property
-    def dtype(self) -> str:
-        """Of scales and biases."""
-        return self.scales.dtype
-
-    @property
-    def kind(self) -> str:
-        """How it is stored, for people."""
-        return str(self.packing)
-
-    @property
-    def stored(self) -> tuple[Piece, ...]:
-        """Words, scales and biases."""
-        return self.words, self.scales, self.biases
-
-    @property
-    def bytes(self) -> int:
-        """Size in the files."""
-        return sum(piece.bytes for piece in self.stored)
-
-
-@attrs.frozen
 class Checkpoint:
     """Weights that fit a trunk, still on the disk."""
 
     folder: Path
     trunk: Trunk
     #: by our own name. One piece is the tensor of `trunk.shapes`; several are stacked on a new first axis, in order
-    pieces: Mapping[str, tuple[Piece | Packed, ...]] = attrs.field(repr=False)
+    pieces: Mapping[str, tuple[AnyPiece, ...]] = attrs.field(repr=False)
 
     @property
     def parameters(self) -> int:
@@ -131,7 +65,7 @@ class Checkpoint:
         refuse_too_large(self.folder, self.parameters, self.bytes, self.memory(size, packed), available)
 
 
-def _kept(piece: Piece | Packed, size: int) -> int:
+def _kept(piece: AnyPiece, size: int) -> int:
     """Bytes of a piece in memory, its scales and biases at `size` bytes a value, or all of it if it is not packed."""
     if isinstance(piece, Packed):
         return piece.words.bytes + 2 * size * math.prod(piece.scales.shape)
@@ -151,8 +85,8 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     files = FolderFiles(where) if isinstance(where, Path) else where
     folder, stored = files.folder, read_stored(files)
     trunk = trunk if (head := _own_head(trunk, stored)) is None else trunk.with_head(head)
-    layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & _expected(layout, trunk).keys()))
-    expected = _expected(layout, trunk)
+    layout = max(trunk.layouts, key=lambda layout: len(stored.keys() & expected_shapes(layout, trunk).keys()))
+    expected = expected_shapes(layout, trunk)
     try:
         packed = packings(expected, stored)
     except ValueError as fault:
@@ -175,7 +109,7 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
             faults.append(f"{name} should be {list(shape)}; found {list(tensor.shape)}")
         elif tensor.dtype not in _READABLE:
             faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
-    _complain(f"the weights in {folder} do not fit config.json", faults)
+    complain(f"the weights in {folder} do not fit config.json", faults)
     return Checkpoint(folder, trunk, {ours: _pieces(source, stored, packed) for ours, source in layout.items()})
 
 
@@ -238,7 +172,7 @@ def available_memory() -> int | None:
         return None
 
 
-def _expected(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int, ...]]:
+def expected_shapes(layout: Mapping[str, Source], trunk: Trunk) -> dict[str, tuple[int, ...]]:
     """Shape of every published tensor of a layout."""
     shapes, expected = trunk.shapes, dict[str, tuple[int, ...]]()
     for ours, source in layout.items():
@@ -262,19 +196,13 @@ def _pieces(source: Source, stored: Mapping[str, Stored], packed: Mapping[str, P
         case Slice(name, start, stop):
             names, rows = (name,), (start, stop)
 
-    def piece(name: str) -> Piece:
-        tensor = stored[name]
-        shape, offset = tensor.shape, tensor.offset
-        if rows is not None:
-            shape = (rows[1] - rows[0], *shape[1:])
-            offset += rows[0] * math.prod(shape[1:]) * SIZES[tensor.dtype]
-        return Piece(tensor.file, name, tensor.dtype, shape, rows, offset)
-
-    def packed_piece(name: str) -> Packed:
-        words, scales, biases = map(piece, parts(name))
+    def piece(name: str) -> Piece | Packed:
+        if name not in packed:
+            return Piece.of(name, stored[name], rows)
+        words, scales, biases = (Piece.of(part, stored[part], rows) for part in parts(name))
         return Packed(words, scales, biases, packed[name])
 
-    return tuple(packed_piece(name) if name in packed else piece(name) for name in names)
+    return tuple(map(piece, names))
 
 
 def read_stored(files: Files) -> dict[str, Stored]:
@@ -302,7 +230,7 @@ def read_stored(files: Files) -> dict[str, Stored]:
             for name in header
             if name not in places and not name.endswith(_BUFFER)
         ]
-    _complain(f"{index} and the files it names do not belong together", faults)
+    complain(f"{index} and the files it names do not belong together", faults)
     return {name: tensor for header in headers.values() for name, tensor in header.items()}
 
 
@@ -346,7 +274,8 @@ def _nothing(files: Files) -> str:
     return f"{folder} holds neither {_SINGLE} nor {_INDEX}{hint}"
 
 
-def _complain(what: str, faults: list[str]) -> None:
+def complain(what: str, faults: list[str]) -> None:
+    """`ModelError` with the first of the faults, if there are any."""
     if faults:
         more = f"; and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
         raise ModelError(f"{what}: {'; '.join(faults[:_TOLD])}{more}")

@@ -1,4 +1,4 @@
-"""Quantised copies of checkpoints: the same layout with its matrices packed, written tensor by tensor."""
+"""Copies of checkpoints in the same layout: matrices packed, an adapter merged, written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from mdsample._version import __version__
-from mdsample.core.arrays import Floats
 from mdsample.core.files import new_folder, require_new
 from mdsample.errors import ModelError
+from mdsample.models.adapter import Adapter, identity, open_adapter
 from mdsample.models.card import read_card
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece, open_checkpoint, size_text
+from mdsample.models.checkpoint import Checkpoint, open_checkpoint, size_text
 from mdsample.models.families import read_config, read_fields
-from mdsample.models.fetch import fetch
+from mdsample.models.fetch import fetch, fetch_adapter
 from mdsample.models.headers import SIZES
-from mdsample.models.pieces import read_piece
+from mdsample.models.inspect import adapter_files
+from mdsample.models.merging import merged
+from mdsample.models.piece import Merged, Packed, Piece
+from mdsample.models.pieces import as_stored, read_any
 from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
 
 #: bytes of weights in one file, at most, unless one tensor has more
@@ -31,10 +33,11 @@ _ROWS = 4096
 
 @attrs.frozen(kw_only=True)
 class Converted:
-    """A quantised copy."""
+    """A copy."""
 
     folder: Path
-    packing: Packing
+    #: `None`: nothing is packed
+    packing: Packing | None
     #: of its weights' files
     bytes: int
     #: weights, and how many of them are in packed matrices
@@ -49,65 +52,89 @@ class Converted:
 
 @attrs.frozen
 class _Tensor:
-    """A published tensor, and how it is to be stored: in one part, or in three."""
+    """A published tensor, and how it is to be stored: as it is, or packed in three parts."""
 
-    piece: Piece
-    packed: bool
+    name: str
+    dtype: str
+    #: it, or runs of its rows, in their order
+    pieces: tuple[Piece | Merged, ...]
+    packing: Packing | None
 
-    def stored(self, packing: Packing) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of it."""
+        _, *row = self.pieces[0].shape
+        return (sum(piece.shape[0] for piece in self.pieces), *row)
+
+    @property
+    def stored(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         """Names, types and shapes of its parts."""
-        if not self.packed:
-            yield self.piece.name, self.piece.dtype, self.piece.shape
+        if self.packing is None:
+            yield self.name, self.dtype, self.shape
             return
-        words, scales = packing.shapes(self.piece.shape)
-        kinds = ("U32", self.piece.dtype, self.piece.dtype)
-        yield from zip(parts(self.piece.name), kinds, (words, scales, scales), strict=True)
+        words, scales = self.packing.shapes(self.shape)
+        kinds = ("U32", self.dtype, self.dtype)
+        yield from zip(parts(self.name), kinds, (words, scales, scales), strict=True)
 
-    def bytes(self, packing: Packing) -> int:
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+    @property
+    def bytes(self) -> int:
         """Size of its parts."""
-        return sum(_size(dtype, shape) for _, dtype, shape in self.stored(packing))
+        return sum(_size(dtype, shape) for _, dtype, shape in self.stored)
 
 
 def convert(
     name: str | Path,
     out: str | Path,
     *,
-    bits: int = 4,
+    bits: int | None = 4,
     group_size: int = 64,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> Converted:
     """Writes a copy of a model to the new folder `out`, its matrices quantised as `mdsample.models.quantised` says.
 
-    `name`, `revision`: as `load` takes them. Embedding, head and every matrix of the layers are packed, but for those
-    whose rows do not divide into groups and the routers of experts; what is not packed stays in its type. `watch` is
-    told how many weights are done, and of how many. Raises `ModelError`, and `WriteError` also if `out` exists; what a
-    conversion that failed has written is removed.
+    `name`, `revision`, `adapter`: as `load` takes them; an adapter is merged. Embedding, head and every matrix of the
+    layers are packed, but for those whose rows do not divide into groups and the routers of experts; what is not packed
+    stays in its type. `bits=None` packs nothing, which makes sense with an adapter. `watch` is told how many weights
+    are done, and of how many. Raises `ModelError`, and `WriteError` also if `out` exists; what a conversion that failed
+    has written is removed.
     """
-    if bits not in BITS or group_size not in GROUP_SIZES:
+    if bits is None and adapter is None:
+        raise ModelError("a copy with neither fewer bits nor an adapter is the same model; give one of them")
+    if (bits is not None and bits not in BITS) or group_size not in GROUP_SIZES:
         raise ModelError(
             f"{bits} bits in groups of {group_size} cannot be written; there are {', '.join(map(str, BITS))} bits, and "
             f"groups of {', '.join(map(str, GROUP_SIZES))}"
         )
-    packing, target = Packing(bits, group_size), Path(out).expanduser()
+    packing, target = None if bits is None else Packing(bits, group_size), Path(out).expanduser()
     require_new(target)
-    folder = fetch(name, revision)
+    adapted = None if adapter is None else adapter_files(adapter)
+    folder = fetch(name, revision, adapter=adapted)
     checkpoint = open_checkpoint(folder, read_config(folder))
+    opened = None if adapted is None else open_adapter(fetch_adapter(adapted))
+    if opened is not None:
+        checkpoint = merged(checkpoint, opened)
     tensors = _tensors(checkpoint, packing)
-    if not any(tensor.packed for tensor in tensors):
+    if packing is not None and all(tensor.packing is None for tensor in tensors):
         raise ModelError(f"no matrix of {folder.name} has rows that divide into groups of {group_size}; take less")
-    needed = sum(tensor.bytes(packing) for tensor in tensors)
+    needed = sum(tensor.bytes for tensor in tensors)
     free = shutil.disk_usage(target.absolute().parent).free
     if needed > free:
         raise ModelError(f"{target} would take {size_text(needed)}, but {size_text(free)} are free there")
     with new_folder(target) as part:
-        _write_weights(part, tensors, packing, watch)
-        _write_rest(folder, part, name, revision, packing, checkpoint.trunk.tied)
-    packed = sum(int(np.prod(tensor.piece.shape)) for tensor in tensors if tensor.packed)
+        _write_weights(part, tensors, watch)
+        _write_rest(folder, part, name, revision, packing, opened, checkpoint.trunk.tied)
+    packed = sum(tensor.count for tensor in tensors if tensor.packing is not None)
     return Converted(folder=target, packing=packing, bytes=needed, parameters=checkpoint.parameters, packed=packed)
 
 
-def _tensors(checkpoint: Checkpoint, packing: Packing) -> list[_Tensor]:
+def _tensors(checkpoint: Checkpoint, packing: Packing | None) -> list[_Tensor]:
     """Every published tensor once, whole, in the order of the layout."""
     tensors: dict[str, _Tensor] = {}
     for ours, pieces in checkpoint.pieces.items():
@@ -116,41 +143,33 @@ def _tensors(checkpoint: Checkpoint, packing: Packing) -> list[_Tensor]:
                 raise ModelError(
                     f"{checkpoint.folder.name} is quantised already ({piece.packing}); take the model it was made from"
                 )
-            whole = piece if piece.rows is None else _joined(tensors.get(piece.name), piece)
+            (base,) = piece.stored
+            before = tensors[base.name].pieces if base.name in tensors else ()
             *rows, width = piece.shape
-            matrix = bool(rows) and piece.name.endswith(".weight") and not ours.endswith(".router")
-            tensors[piece.name] = _Tensor(whole, matrix and width % packing.group_size == 0)
+            matrix = bool(rows) and base.name.endswith(".weight") and not ours.endswith(".router")
+            fits = packing is not None and matrix and width % packing.group_size == 0
+            runs = sorted((*before, piece), key=lambda run: run.stored[0].rows or (0, 0))
+            tensors[base.name] = _Tensor(base.name, piece.dtype, tuple(runs), packing if fits else None)
     return list(tensors.values())
 
 
-def _joined(before: _Tensor | None, piece: Piece) -> Piece:
-    """Neighbouring rows of one published tensor."""
-    if before is None:
-        return piece
-    assert before.piece.rows is not None and piece.rows is not None
-    rows = min(before.piece.rows[0], piece.rows[0]), max(before.piece.rows[1], piece.rows[1])
-    offset = min(before.piece.offset, piece.offset)
-    return attrs.evolve(piece, rows=rows, offset=offset, shape=(rows[1] - rows[0], *piece.shape[1:]))
-
-
-def _write_weights(
-    folder: Path, tensors: list[_Tensor], packing: Packing, watch: Callable[[int, int], None] | None
-) -> None:
+def _write_weights(folder: Path, tensors: list[_Tensor], watch: Callable[[int, int], None] | None) -> None:
     files: list[list[_Tensor]] = [[]]
     for tensor in tensors:
-        size = sum(earlier.bytes(packing) for earlier in files[-1])
-        if files[-1] and size + tensor.bytes(packing) > FILE_BYTES:
+        size = sum(earlier.bytes for earlier in files[-1])
+        if files[-1] and size + tensor.bytes > FILE_BYTES:
             files.append([])
         files[-1].append(tensor)
-    done, whole = 0, sum(int(np.prod(tensor.piece.shape)) for tensor in tensors)
+    kind = "pt" if all(tensor.packing is None for tensor in tensors) else "mlx"
+    done, whole = 0, sum(tensor.count for tensor in tensors)
     places: dict[str, str] = {}
     for number, inside in enumerate(files, 1):
         file = "model.safetensors" if len(files) == 1 else f"model-{number:05}-of-{len(files):05}.safetensors"
         with (folder / file).open("wb") as out:
-            header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+            header: dict[str, object] = {"__metadata__": {"format": kind}}
             end = 0
             for tensor in inside:
-                for part, dtype, shape in tensor.stored(packing):
+                for part, dtype, shape in tensor.stored:
                     begin, end = end, end + _size(dtype, shape)
                     header[part] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
                     places[part] = file
@@ -158,9 +177,9 @@ def _write_weights(
             text += b" " * (-len(text) % 8)
             out.write(len(text).to_bytes(8, "little") + text)
             for tensor in inside:
-                for data in _data(tensor, packing):
+                for data in _data(tensor):
                     out.write(data)
-                done += int(np.prod(tensor.piece.shape))
+                done += tensor.count
                 if watch is not None:
                     watch(done, whole)
     if len(files) > 1:
@@ -168,48 +187,58 @@ def _write_weights(
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
-def _data(tensor: _Tensor, packing: Packing) -> Iterator[bytes]:
+def _data(tensor: _Tensor) -> Iterator[bytes]:
     """The bytes of a tensor's parts, one after the other."""
-    piece = tensor.piece
-    matrix = read_piece(piece)
-    if not tensor.packed:
-        yield _rounded(matrix, piece.dtype).tobytes()
+    dtype, packing = tensor.dtype, tensor.packing
+    runs = map(read_any, tensor.pieces)
+    if packing is None:
+        yield from (as_stored(run, dtype).tobytes() for run in runs)
         return
-    rows = matrix.reshape(-1, matrix.shape[-1])
-    parts = [quantise(rows[first : first + _ROWS], packing) for first in range(0, len(rows), _ROWS)]
+    parts = [
+        quantise(rows[first : first + _ROWS], packing)
+        for rows in (run.reshape(-1, run.shape[-1]) for run in runs)
+        for first in range(0, len(rows), _ROWS)
+    ]
     yield from (words.tobytes() for words, _, _ in parts)
-    yield from (_rounded(scales, piece.dtype).tobytes() for _, scales, _ in parts)
-    yield from (_rounded(biases, piece.dtype).tobytes() for _, _, biases in parts)
-
-
-def _rounded(values: Floats, dtype: str) -> NDArray[np.generic]:
-    """As they are stored, little-endian; to the nearest, ties to even."""
-    if dtype != "BF16":
-        return values.astype({"F32": "<f4", "F16": "<f2"}[dtype])
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype("<u2")
+    yield from (as_stored(scales, dtype).tobytes() for _, scales, _ in parts)
+    yield from (as_stored(biases, dtype).tobytes() for _, _, biases in parts)
 
 
 def _write_rest(
-    source: Path, folder: Path, name: str | Path, revision: str | None, packing: Packing, tied: bool
+    source: Path,
+    folder: Path,
+    name: str | Path,
+    revision: str | None,
+    packing: Packing | None,
+    adapter: Adapter | None,
+    tied: bool,
 ) -> None:
     """Configuration, tokenizer and a card that says where it comes from."""
     copy_rest(source, folder)
-    settings = {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
-    config = read_fields(source) | {"quantization": settings, "quantization_config": settings}
+    config = read_fields(source)
+    if packing is not None:
+        settings = {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
+        config |= {"quantization": settings, "quantization_config": settings}
     if not tied and config.get("tie_word_embeddings"):  # its head was found to be another
         config["tie_word_embeddings"] = False
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     card = read_card(source)
     commit = source.name if source.parent.name == "snapshots" else revision
+    command = f"mdsample convert {name} OUT"
+    made = [f"- source: {card.name}{f' at revision {commit}' if commit else ''}"]
+    if adapter is not None:
+        made.append(f"- merged into it: the adapter {adapter.name}, {identity(adapter.folder)}")
+        command += f" --adapter {adapter.name}"
+    if packing is not None:
+        made.append(f"- matrices: {packing}, affine; what is not packed stays as it was")
+        command += f" --bits {packing.bits} --group-size {packing.group_size}"
+    readers = "safetensors" if packing is None else "MLX's quantised safetensors"
     (folder / "README.md").write_text(
-        f"# {card.name}, quantised\n\n"
-        f"- source: {card.name}{f' at revision {commit}' if commit else ''}\n"
-        f"- matrices: {packing}, affine; what is not packed stays as it was\n"
-        f"- made with mdsample {__version__}: `mdsample convert {name} OUT --bits {packing.bits} "
-        f"--group-size {packing.group_size}{f' --revision {revision}' if revision else ''}`\n\n"
-        f"Run it with `mdsample run --model THIS_FOLDER`, or read it with anything that reads MLX's quantised "
-        f"safetensors. The source's licence holds for this copy too.\n",
+        f"# {card.name}, {'merged' if packing is None else 'quantised'}\n\n"
+        + "\n".join(made)
+        + f"\n- made with mdsample {__version__}: `{command}{f' --revision {revision}' if revision else ''}`\n\n"
+        f"Run it with `mdsample run --model THIS_FOLDER`, or read it with anything that reads {readers}. "
+        "The source's licence holds for this copy too.\n",
         encoding="utf-8",
     )
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import attrs
 
 from mdsample.errors import ModelError
+from mdsample.models.adapter import identity, open_adapter
 from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import Card, read_card
 from mdsample.models.checkpoint import Checkpoint, open_checkpoint
 from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.merging import merged
 from mdsample.models.tokenizer import FileTokenizer
 
 #: dtypes that weights are computed in, and what safetensors files call them
@@ -39,9 +41,11 @@ class Described:
         return self.checkpoint.pieces["embed"][0].dtype
 
 
-def describe(folder: Path, cache: Cache | None = None) -> Described:
+def describe(folder: Path, cache: Cache | None = None, adapter: Path | None = None) -> Described:
     """Reads `config.json`, `mdsample.toml`, the tokenizer and the headers of the weights, in this order.
 
+    `adapter`: the folder of one that is merged into the weights when they are read. It is in the model's name, so that
+    records with and without it are told apart. Tokenizer and chat template are the model's own.
     Raises `ModelError` where they are missing, malformed or do not fit together, `CacheError` if the cache does not
     suit the model.
     """
@@ -49,6 +53,10 @@ def describe(folder: Path, cache: Cache | None = None) -> Described:
     check_compatible(cache, trunk.block)
     card, tokenizer = read_card(folder), FileTokenizer.read(folder, trunk)
     checkpoint = open_checkpoint(folder, trunk)
+    if adapter is not None:
+        opened = open_adapter(adapter)
+        checkpoint = merged(checkpoint, opened)
+        card = attrs.evolve(card, name=f"{card.name}+{opened.name}@{identity(adapter)}")
     return Described(checkpoint.trunk, card, tokenizer, checkpoint)
 
 

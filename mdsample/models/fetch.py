@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdsample.errors import ModelError
+from mdsample.models.adapter import OTHERS, WEIGHTS
+from mdsample.models.card import model_name
 from mdsample.models.checkpoint import size_text
-from mdsample.models.families import family_of, read_fields
-from mdsample.models.files import Files
+from mdsample.models.families import ADAPTER, family_of, read_fields
+from mdsample.models.files import Files, FolderFiles
 from mdsample.models.find import find
 from mdsample.models.inspect import Facts, facts_of
 
@@ -23,12 +25,14 @@ def fetch(
     revision: str | None = None,
     check: Callable[[Facts], None] | None = None,
     check_other: Callable[[Files], None] | None = None,
+    adapter: Files | None = None,
 ) -> Path:
     """The folder of a model by a name as `load` takes it; what is not here is fetched into the hub's cache.
 
     `check` raises for facts of a model that is not to be fetched. `check_other` is given the files of a model that is
-    of none of our families, and raises if it cannot be opened; without it no such model can. Raises `ModelError`, also
-    if the disk has no room.
+    of none of our families, and raises if it cannot be opened; without it no such model can. `adapter`: the files of
+    one that is to be merged; a model that it does not fit is not fetched. Raises `ModelError`, also if the disk has no
+    room.
     """
     source = find(name, revision)
     if isinstance(source, Path):
@@ -38,15 +42,27 @@ def fetch(
 
     files = hub_files(source, revision)
     if check_other is not None and family_of(read_fields(files.folder)) is None:
+        if adapter is not None:
+            raise ModelError(OTHERS)
         check_other(files)
         weights = tuple(file for file in files.names() if file.endswith(".safetensors"))
     else:
-        facts = facts_of(files)
+        facts = facts_of(files, adapter)
         if check is not None:
             check(facts)
         weights = tuple(file.name for file in facts.files)
     _require_room(files, weights)
     return download(source, files.folder.name, (*FACTS, *weights))
+
+
+def fetch_adapter(files: Files) -> Path:
+    """The folder of an adapter with its weights, by files as `adapter_files` finds them; raises `ModelError`."""
+    if isinstance(files, FolderFiles):
+        return files.folder
+    from mdsample.models.hub import download
+
+    _require_room(files, (WEIGHTS,))
+    return download(model_name(files.folder), files.folder.name, (ADAPTER, WEIGHTS))
 
 
 def _require_room(files: Files, weights: tuple[str, ...]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from mdsample.errors import ModelError, shown
 
 _EMBEDDED = Path(__file__).parent / "embedded"
+# exactly one slash and no part that begins with a dot
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def name_text(name: str | Path) -> str:
@@ -31,13 +33,25 @@ def find(name: str | Path, revision: str | None) -> Path | str:
                 f"revision={revision!r} is for models on the hub, but {text!r} is a folder here; leave it out"
             )
         return folder
-    # a hub id has exactly one slash and no part that begins with a dot
-    if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+    if isinstance(name, str) and _HUB_ID.fullmatch(text):
         return text
     embedded = ", ".join(embedded_models()) or "none"
     raise ModelError(
         f"there is no model {text!r}: it is not an embedded model (there: {embedded}), not a folder, "
         "and not a hub id of the form organisation/model"
+    )
+
+
+def find_adapter(name: str | Path) -> Path | str:
+    """The folder of an adapter, or else its id on the hub; nothing is fetched. `ModelError` for any other name."""
+    text = name_text(name)
+    folder = Path(os.path.expanduser(text))
+    if text and os.path.isdir(folder):
+        return folder
+    if isinstance(name, str) and _HUB_ID.fullmatch(text):
+        return text
+    raise ModelError(
+        f"there is no adapter {text!r}: it is not a folder, and not a hub id of the form organisation/adapter"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from mdsample.models.adapter import AdapterFacts, adapter_facts, read_adapter
 from mdsample.models.card import read_card
 from mdsample.models.chat_template import chat_file
 from mdsample.models.checkpoint import open_checkpoint
@@ -16,7 +17,8 @@ from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import Files, FolderFiles
-from mdsample.models.find import find
+from mdsample.models.find import find, find_adapter
+from mdsample.models.merging import merged
 
 #: bytes of one weight in memory, by the names that `load` takes
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -77,20 +79,32 @@ class Facts:
     memory: Mapping[str, int]
     #: the same on a backend that keeps quantised matrices packed
     memory_packed: Mapping[str, int]
+    #: the adapter that is to be merged into it, if there is one
+    adapter: AdapterFacts | None = None
 
 
-def inspect(name: str | Path, *, revision: str | None = None) -> Facts:
+def inspect(name: str | Path, *, revision: str | None = None, adapter: str | Path | None = None) -> Facts:
     """The facts of a model, by a name as `load` takes it; no weight is read, and from the hub none is fetched.
+
+    `adapter`: one that is to be merged into it, as `load` takes it; that it fits is checked.
 
     Of a model on the hub the JSON files are fetched into its cache, and the headers of the weights are read where they
     are; with `HF_HUB_OFFLINE=1` the cache alone is used. Raises `ModelError` as `load` does, but for weights that are
     not finite and for too little memory.
     """
-    return facts_of(_files(name, revision))
+    return facts_of(_files(name, revision), None if adapter is None else adapter_files(adapter))
 
 
-def facts_of(files: Files) -> Facts:
-    """The facts of a model by its files."""
+def inspect_adapter(name: str | Path, *, revision: str | None = None) -> AdapterFacts:
+    """The facts of an adapter, by a name as `load` takes it; no weight is read, and from the hub none is fetched.
+
+    Raises `ModelError` as `load` does of what is known of an adapter without its model.
+    """
+    return adapter_facts(read_adapter(adapter_files(name, revision)))
+
+
+def facts_of(files: Files, adapter: Files | None = None) -> Facts:
+    """The facts of a model by its files, and with an adapter by the adapter's."""
     trunk, card = read_config(files.folder), read_card(files.folder)
     # imported here: it takes longer to import than all the rest of the library
     from mdsample.models.tokenizer import FileTokenizer
@@ -105,6 +119,10 @@ def facts_of(files: Files) -> Facts:
         stored[piece.kind] += math.prod(piece.shape)
     shard_names = sorted({part.file.name for piece in pieces for part in piece.stored})
     shards = tuple(File(shard, files.size(shard) or 0) for shard in shard_names)
+    opened = None if adapter is None else read_adapter(adapter)
+    if opened is not None:
+        checkpoint = merged(checkpoint, opened)
+        trunk = checkpoint.trunk
     return Facts(
         name=card.name,
         description=card.description,
@@ -124,11 +142,20 @@ def facts_of(files: Files) -> Facts:
         bytes=sum(shard.bytes for shard in shards),
         memory={dtype: checkpoint.memory(size) for dtype, size in SIZES.items()},
         memory_packed={dtype: checkpoint.memory(size, packed=True) for dtype, size in SIZES.items()},
+        adapter=None if opened is None else adapter_facts(opened),
     )
 
 
+def adapter_files(name: str | Path, revision: str | None = None) -> Files:
+    """The files of an adapter by a name as `load` takes it; from the hub what says what it is is fetched."""
+    return _opened(find_adapter(name), revision)
+
+
 def _files(name: str | Path, revision: str | None) -> Files:
-    source = find(name, revision)
+    return _opened(find(name, revision), revision)
+
+
+def _opened(source: Path | str, revision: str | None) -> Files:
     if isinstance(source, Path):
         return FolderFiles(source)
     from mdsample.models.hub import hub_files

@@ -23,6 +23,10 @@ from mdsample.models.files import read_text
 
 #: characters that rules of a tokenizer may put in the place of one; published ones put one to three
 _GROWTH = 64
+#: the file that a tokenizer is read from where it is there
+FILE = "tokenizer.json"
+#: files of formats that are not read
+_OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", VOCAB, MERGES)
 #: added tokens times characters of chat templates, which are searched for them
 _SEARCHED = 1 << 32
 
@@ -58,21 +62,22 @@ class FileTokenizer:
         max_length: int | None = None,
         chat: str = "",
         folder: Path | None = None,
+        file: str = FILE,
     ) -> None:
         """Takes `engine` over: it is set to spell special tokens out, and not to pad or truncate.
 
         `chat`: Jinja of the chat templates; the added tokens that it names are special, too, but show in texts.
         `ends`: further tokens that end a text. `turn`: what the chat template writes after a text of the assistant's;
         the first special token in it ends a text as well.
-        `folder`: the model folder that it was read from. `max_length`: of a row, tokens; a text that is certain to have
-        more is refused before it is cut into tokens.
+        `folder`: the model folder that it was read from, `file`: the file there that has its ids. `max_length`: of a
+        row, tokens; a text that is certain to have more is refused before it is cut into tokens.
         Raises `ModelError` if one of the ids is not one of its tokens, or if its rules cannot be trusted to end.
         """
         vocabulary = engine.get_vocab(with_added_tokens=True)
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
         self._size = 1 + max(vocabulary.values(), default=-1)
         self._mask_id, self._end_id = mask_id, end_id
-        self._folder = folder
+        self._folder, self._file = folder, file
         self._start = () if start_id is None else (start_id,)
         engine.no_padding()
         engine.no_truncation()
@@ -85,7 +90,7 @@ class FileTokenizer:
             if written is None:
                 raise ModelError(
                     f"the {role} token is {token} by {'' if (role, token) in named else 'generation_'}config.json, but "
-                    f"tokenizer.json has no such token (its ids end at {self._size - 1}); the two files do not belong "
+                    f"{file} has no such token (its ids end at {self._size - 1}); the two files do not belong "
                     "together"
                 )
             # some published files do not mark them as special; unmarked, they could be typed in a prompt
@@ -94,7 +99,7 @@ class FileTokenizer:
         self._unseen = frozenset(number for number, token in added.items() if token.special)
         if len(added) * len(chat) > _SEARCHED:
             raise ModelError(
-                f"tokenizer.json has {len(added):,} added tokens and the chat templates {len(chat):,} characters, more "
+                f"{file} has {len(added):,} added tokens and the chat templates {len(chat):,} characters, more "
                 "than can be compared; leave out what is not used"
             )
         in_chat = [token for token in added.values() if not token.special and token.content in chat]
@@ -116,19 +121,14 @@ class FileTokenizer:
     @classmethod
     def read(cls, folder: Path, named: Trunk | Named) -> FileTokenizer:
         """The tokenizer of a model folder; `ModelError` if it is missing, malformed or does not fit `named`."""
-        path = folder / "tokenizer.json"
-        text = read_text(path, LONGEST_TOKENIZER)
-        if text is None:
-            path = folder / MERGES
+        text = read_text(folder / FILE, LONGEST_TOKENIZER)
+        file = FILE if text is not None else VOCAB
         sources = read_sources(folder)
         chat = read_chat_template(folder) if "default" in sources else None
-        with _in_a_sentence(f"{path} cannot be read"):
+        with _in_a_sentence(f"{folder / (MERGES if text is None else FILE)} cannot be read"):
             engine = read_byte_level(folder) if text is None else Engine.from_str(text)
             if engine is None:
-                raise ModelError(
-                    f"{folder} holds no tokenizer.json, and not {VOCAB} with {MERGES}; other tokenizer formats are not "
-                    "read: save it once with transformers, which writes tokenizer.json"
-                )
+                raise _missing(folder)
             tokenizer = cls(
                 engine,
                 mask_id=named.mask_id,
@@ -140,11 +140,12 @@ class FileTokenizer:
                 turn="" if chat is None else chat.turn_end(),
                 chat="\n".join(sources.values()),
                 folder=folder,
+                file=file,
             )
         if tokenizer.size > named.vocab_size:
             raise ModelError(
-                f"{path} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} logits; "
-                "the two files do not belong together"
+                f"{folder / file} has token ids up to {tokenizer.size - 1}, but the model has {named.vocab_size} "
+                "logits; the two files do not belong together"
             )
         return tokenizer
 
@@ -192,7 +193,7 @@ class FileTokenizer:
         """Token ids of plain text.
 
         `ValueError` if it is not valid unicode (a lone surrogate), `TemplateError` if it is certain to have more tokens
-        than a row may have, `ModelError` if the rules of tokenizer.json cannot cut it into tokens.
+        than a row may have, `ModelError` if the tokenizer's rules cannot cut it into tokens.
         """
         if self._most is not None and len(text) > self._most:
             raise TemplateError(
@@ -206,7 +207,7 @@ class FileTokenizer:
                 f"character {error.start} of the text is U+{ord(text[error.start]):04X}, half of a surrogate pair; "
                 "that is not valid unicode, so remove or replace it"
             ) from error
-        with _in_a_sentence(f"the rules of tokenizer.json cannot cut {text[:40]!r} into tokens"):
+        with _in_a_sentence(f"the rules of {self._file} cannot cut {text[:40]!r} into tokens"):
             return self._engine.encode(text, add_special_tokens=False).ids
 
     def _until_special(self, text: str) -> tuple[int, ...]:
@@ -226,9 +227,20 @@ class FileTokenizer:
 
         Special tokens are left out, but for those that only a chat template makes special (`<think>`).
         """
-        with _in_a_sentence("the rules of tokenizer.json cannot make a text of these tokens"):
+        with _in_a_sentence(f"the rules of {self._file} cannot make a text of these tokens"):
             seen = [token for token in tokens if token not in self._unseen]
             return self._engine.decode(seen, skip_special_tokens=False)
+
+
+def _missing(folder: Path) -> ModelError:
+    """The error that says what is there instead of a tokenizer, and how to make one of it."""
+    found = [name for name in _OTHERS if (folder / name).is_file()]
+    instead = f"; found {' and '.join(found)} alone" if found else ""
+    command = "from transformers import AutoTokenizer as A; A.from_pretrained('.').save_pretrained('.')"
+    return ModelError(
+        f"{folder} holds no {FILE}, and not {VOCAB} with {MERGES}{instead}; other tokenizer formats are not read: "
+        f'transformers writes {FILE} there, with python -c "{command}"'
+    )
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def check_backend(open_model: Opener, folder: Path) -> None:
             assert str(error), "a refusal needs a sentence"
         else:
             assert kept == read_cache(cache), f"the cache {cache!r} was ignored; refuse what there is not"
+    _refused(lambda: open_model(folder, Setup(adapter=folder)), ModelError, "adapter")
     check_denoiser(opened())
 
 

@@ -17,9 +17,11 @@ import mdsample
 from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError, WriteError
 from mdsample.models import convert as converting
-from mdsample.models.checkpoint import Packed, open_checkpoint
+from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.convert import convert
 from mdsample.models.families import read_config
+from mdsample.models.piece import Packed
+from mdsample.models.pieces import as_stored
 from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
 
 
@@ -56,7 +58,7 @@ def test_the_words_are_those_of_mlx(x: Any, bits: int, size: int, half: bool) ->
     words, *rest = quantise(x, Packing(bits, size))
     assert np.array_equal(words, np.array(theirs[0]))
     for ours, their in zip(rest, theirs[1:], strict=True):
-        stored = converting._rounded(ours, "BF16" if half else "F32")
+        stored = as_stored(ours, "BF16" if half else "F32")
         kept = np.array(their.view(mx.uint16)) if half else np.array(their)
         np.testing.assert_array_equal(stored, kept)
 

@@ -7,9 +7,7 @@ import math
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +19,7 @@ import huggingface_hub.constants
 import pytest
 from checkpoints import END, FAMILIES, START, family_shapes, write_checkpoint, write_family
 from damage import DAMAGE, write_header
+from hubs import Hub, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from published import PUBLISHED
@@ -162,77 +161,10 @@ def test_other_refusals_are_those_of_loading(tmp_path: Path) -> None:
 # the hub
 
 
-@attrs.define
-class Hub:
-    """A hub on this machine: what it serves, and what was asked of it."""
-
-    folder: Path
-    #: bytes of weights that were sent in parts
-    sent: int = 0
-    #: files of weights that were asked for whole
-    whole: set[str] = attrs.field(factory=set[str])
-    #: whether parts of files can be had
-    ranges: bool = True
-    commit: str = "0123456789abcdef0123456789abcdef01234567"
-
-    def answer(self, path: str, part: str | None) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers for a path and its Range."""
-        files = sorted(file for file in self.folder.iterdir() if file.is_file())
-        if path.startswith("/api/models/org/tiny/tree/"):
-            found = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
-            return 200, json.dumps(found).encode(), {}
-        if path.startswith("/api/models/org/tiny/revision/"):
-            siblings = [{"rfilename": file.name} for file in files]
-            return 200, json.dumps({"id": "org/tiny", "sha": self.commit, "siblings": siblings}).encode(), {}
-        if not path.startswith(f"/org/tiny/resolve/{self.commit}/"):
-            return 404, b"", {"X-Error-Code": "RepoNotFound"}
-        file = self.folder / path.rsplit("/", 1)[1]
-        headers = {"X-Repo-Commit": self.commit, "ETag": f'"{file.name}"'}
-        if part is None:
-            self.whole |= {file.name} if file.suffix == ".safetensors" else set()
-            return 200, file.read_bytes(), headers
-        first, last = map(int, part.removeprefix("bytes=").split("-"))
-        with file.open("rb") as opened:
-            opened.seek(first)
-            body = opened.read(last + 1 - first)
-        self.sent += len(body)
-        return 206 if self.ranges else 200, body, headers
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    served = Hub(tmp_path / "served")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body, headers = served.answer(self.path.partition("?")[0], self.headers["Range"])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=[0.01], daemon=True)
-        thread.start()
-        where = f"http://127.0.0.1:{listening.server_port}"
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", where)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", where + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        yield served
-        huggingface_hub.close_session()
-        listening.shutdown()
-        thread.join()
+    with serving(tmp_path / "served", tmp_path / "cache", monkeypatch) as hub:
+        yield hub
 
 
 @pytest.mark.parametrize("head", [3, 1 << 17])

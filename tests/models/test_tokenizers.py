@@ -94,8 +94,14 @@ def drop_first(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda f: (f / "merges.txt").unlink(), r"holds no tokenizer.json, and not vocab.json with merges.txt; other"),
-        (lambda f: (f / "vocab.json").unlink(), r"holds no tokenizer.json, and not vocab.json with merges.txt; other"),
+        (lambda f: (f / "merges.txt").unlink(), r"vocab.json with merges.txt; found vocab.json alone; other"),
+        (lambda f: (f / "vocab.json").unlink(), r"vocab.json with merges.txt; found merges.txt alone; other"),
+        (
+            lambda f: [(f / "vocab.json").rename(f / "tokenizer.model"), (f / "merges.txt").unlink()],
+            r"found tokenizer.model alone; other .* are not read: transformers writes tokenizer.json there, with py",
+        ),
+        (lambda f: change(f, "config.json", mask_token_id=310), r"is 310 by config.json, but vocab.json has no"),
+        (lambda f: change(f, "config.json", vocab_size=200, eos_token_id=0, mask_token_id=1), r"vocab.json has token"),
         (lambda f: (f / "merges.txt").write_text("a b c\n"), r"line 1 of .*merges.txt must be two tokens with a space"),
         (lambda f: (f / "merges.txt").write_text("t qqq\n"), r"merges.txt cannot be read: .*qqq"),
         (lambda f: (f / "merges.txt").write_bytes(b"\xff"), r"merges.txt is not UTF-8"),

@@ -17,8 +17,9 @@ from mdsample._version import versions
 from mdsample.core.files import Lock, write_whole
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
-from mdsample.models.checkpoint import Checkpoint, Packed
+from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.convert import copy_rest
+from mdsample.models.piece import Piece
 from mdsample_torch.trainable import TrainableTrunk
 from mdsample_torch.training.settings import Report, Settings
 
@@ -68,7 +69,7 @@ def write_model(out: Path, source: Path, checkpoint: Checkpoint, model: Trainabl
     for ours, pieces in checkpoint.pieces.items():
         tensor = named[ours].detach()
         for number, piece in enumerate(pieces):
-            assert not isinstance(piece, Packed)
+            assert isinstance(piece, Piece)
             share = tensor if len(pieces) == 1 else tensor[number]
             share = share.to("cpu", _STORED[piece.dtype]).reshape(piece.shape).clone()
             if not bool(torch.isfinite(share).all()):

@@ -12,6 +12,7 @@ from mdsample_cli import options
 
 if TYPE_CHECKING:
     from mdsample.backend.installed import Backend, Device, Run
+    from mdsample.models.adapter import AdapterFacts
     from mdsample.models.families.trunk import Trunk
     from mdsample.models.inspect import Facts, Token
     from mdsample.models.menu import FamilyEntry
@@ -57,6 +58,7 @@ def models(json: options.Json = False) -> None:
 def inspect(
     model: options.ModelArgument,
     revision: options.Revision = None,
+    adapter: options.Adapter = None,
     backend: Annotated[
         str, Option(metavar="NAME", help="What it would run on; auto answers for every backend.")
     ] = "auto",
@@ -66,14 +68,29 @@ def inspect(
 ) -> None:
     """What a checkpoint is, and whether it can run here; no weight is read, and none is fetched from the hub.
 
-    Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has.
+    Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has. Of an adapter alone
+    it says what it changes and in which model.
     """
     from mdsample.backend.installed import runs
+    from mdsample.errors import ModelError
     from mdsample.models import inspect as facts
+    from mdsample.models.adapter import is_adapter
+    from mdsample.models.find import facts_folder
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    checkpoint = facts.inspect(model, revision=revision)
+    try:
+        checkpoint = facts.inspect(model, revision=revision, adapter=adapter)
+    except ModelError:
+        if adapter is not None or not is_adapter(facts_folder(model, revision)):
+            raise
+        alone = facts.inspect_adapter(model, revision=revision)
+        if json:
+            typer.echo(line(attrs.asdict(alone)))
+            return
+        rows = [*_adapter(alone), ("run it", f"mdsample run --model {alone.base or 'MODEL'} --adapter {model}")]
+        render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
+        return
     verdicts = runs(checkpoint, model, backend, device=device, dtype=dtype)
     if json:
         # without the tensors' places in the files, which are internal
@@ -81,6 +98,7 @@ def inspect(
         typer.echo(line({**record, "runs": [attrs.asdict(run) for run in verdicts]}))
         return
     rows = [*_sizes(checkpoint), *_tokens(checkpoint), *_storage(checkpoint)]
+    rows += [] if checkpoint.adapter is None else _adapter(checkpoint.adapter)
     rows += [("here", _verdict(run)) for run in verdicts]
     render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
 
@@ -100,6 +118,21 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
         ("length", f"{trunk.max_length:,} tokens at most"),
         ("vocabulary", f"{trunk.vocab_size:,} tokens"),
         ("logits", "shifted: read one position to the left" if trunk.shifted else "not shifted"),
+    ]
+
+
+def _adapter(adapter: AdapterFacts) -> list[tuple[str, str]]:
+    from mdsample.models.checkpoint import size_text
+
+    ranks = ", ".join(map(str, adapter.ranks)) or "none"
+    kind = "".join((", DoRA" * adapter.dora, ", rank-stabilised" * adapter.rslora))
+    changed = ", ".join(f"{count} {name}" for name, count in adapter.changed.items())
+    replaced = f"; in the place of {', '.join(adapter.replaced)}" if adapter.replaced else ""
+    return [
+        ("adapter", f"{adapter.name}, of {adapter.base or 'a model that it does not name'}"),
+        ("rank", f"{ranks}, alpha {adapter.alpha:g}{kind}"),
+        ("changes", f"{changed or 'no matrix'}{replaced}"),
+        ("its weights", f"{adapter.parameters:,}, {size_text(adapter.bytes)}"),
     ]
 
 

@@ -40,8 +40,8 @@ def open_model(folder: Path, setup: Setup) -> Wave:
     for option, value, only in (("device", setup.device, "cpu"), ("dtype", setup.dtype, "float64")):
         if value not in (None, only):
             raise ModelError(f"the wave backend has the {option} {only!r} only; got {value!r}")
-    if setup.cache is not None or setup.compile:
-        raise ModelError("the wave backend has no caches and compiles nothing; leave cache and compile out")
+    if setup.cache is not None or setup.compile or setup.adapter is not None:
+        raise ModelError("the wave backend has no caches, compiles nothing and merges no adapter; leave them out")
     try:
         return Wave(folder.name, float((folder / "sharpness.txt").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

@@ -9,9 +9,8 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Floats
-from mdsample.models.checkpoint import Checkpoint, Packed, Piece
-from mdsample.models.pieces import read_piece
-from mdsample.models.quantised import dequantise
+from mdsample.models.checkpoint import Checkpoint
+from mdsample.models.pieces import read_any
 
 
 @final
@@ -19,8 +18,8 @@ from mdsample.models.quantised import dequantise
 class Tensors(Mapping[str, Floats]):
     """The tensors of a checkpoint by our own names; each is read when it is asked for, so none is in memory twice.
 
-    float32, in the shapes of `checkpoint.trunk.shapes`; those stored as float32 are read-only views of the file, and
-    quantised ones are unpacked.
+    float32, in the shapes of `checkpoint.trunk.shapes`; those stored as float32 are read-only views of the file,
+    quantised ones are unpacked, and what an adapter changes is merged.
     Raises `ModelError` that names the tensor if one of its weights is not finite.
     """
 
@@ -28,7 +27,7 @@ class Tensors(Mapping[str, Floats]):
 
     def __getitem__(self, name: str) -> Floats:
         """One tensor; `KeyError` if the trunk has none of this name."""
-        pieces = [_found(piece) for piece in self.checkpoint.pieces[name]]
+        pieces = [read_any(piece) for piece in self.checkpoint.pieces[name]]
         whole = pieces[0] if len(pieces) == 1 else np.stack(pieces)
         return whole.reshape(self.checkpoint.trunk.shapes[name])
 
@@ -39,10 +38,3 @@ class Tensors(Mapping[str, Floats]):
     def __len__(self) -> int:
         """Number of tensors."""
         return len(self.checkpoint.pieces)
-
-
-def _found(piece: Piece | Packed) -> Floats:
-    if isinstance(piece, Piece):
-        return read_piece(piece)
-    words = np.memmap(piece.words.file, "<u4", "r", piece.words.offset, piece.words.shape)
-    return dequantise(words, read_piece(piece.scales), read_piece(piece.biases), piece.packing)

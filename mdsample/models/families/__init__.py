@@ -71,10 +71,11 @@ def read_fields(folder: Path) -> dict[str, object]:
     if (adapter := read_object(folder / ADAPTER)) or (folder / ADAPTER).exists():
         base = adapter.get("base_model_name_or_path")
         of = f" of {base:.200}" if isinstance(base, str) and base else ""
+        model = f"give {base:.200}" if of else "give the model that it was made for"
         remedy = "" if config is None else "; to run the weights beside it without it, move its files away"
         raise ModelError(
-            f"{folder} holds an adapter{of} ({ADAPTER}), which is not read: merge it into the model with peft "
-            f"(merge_and_unload, then save_pretrained){remedy}"
+            f"{folder} holds an adapter{of} ({ADAPTER}): {model} as the model (--model), and this folder as the "
+            f"adapter (--adapter){remedy}"
         )
     if config is None and not path.exists():
         raise ModelError(f"{folder} holds no config.json, so it is not a model folder")

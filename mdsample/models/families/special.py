@@ -13,6 +13,7 @@ from mdsample.models.files import MOST, read_json
 
 #: bytes of tokenizer.json; that of a vocabulary of 262,144 tokens has half of it
 LONGEST_TOKENIZER = 1 << 26
+_FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 
 
 @attrs.frozen
@@ -38,7 +39,6 @@ def read_special(folder: Path) -> Special:
     `tokenizer.json` gives the ids; the roles come from `tokenizer_config.json`, else from `special_tokens_map.json`.
     Raises `ModelError` if one of them is not valid JSON.
     """
-    config = read_object(folder / "tokenizer_config.json")
     ids: dict[str, int] = {}
     listed = read_object(folder / "tokenizer.json", LONGEST_TOKENIZER).get("added_tokens")
     for entry in cast("list[object]", listed) if isinstance(listed, list) else []:
@@ -46,16 +46,45 @@ def read_special(folder: Path) -> Special:
         text, number = fields.get("content"), fields.get("id")
         if isinstance(text, str) and type(number) is int:
             ids[text] = number
-    # older files keep the added tokens here
-    decoder = config.get("added_tokens_decoder")
-    for number, entry in cast("dict[str, object]", decoder).items() if isinstance(decoder, dict) else ():
-        text = _text(entry)
-        if text is not None and number.isdecimal() and len(number) < 20:
-            ids.setdefault(text, int(number))
-    for text, number in read_object(folder / "added_tokens.json").items():
-        if type(number) is int:
-            ids.setdefault(text, number)
+    # older files keep the added tokens elsewhere; what is wrong there matters where nothing else tells of them
+    for number, token in read_added(folder)[0].items():
+        ids.setdefault(token.text, number)
     return Special(ids, read_roles(folder))
+
+
+@attrs.frozen
+class Added:
+    """An added token, as the files beside the vocabulary declare it."""
+
+    text: str
+    #: how it is found in a text, as far as it is said: `lstrip`, `rstrip`, `normalized`, `single_word`, `special`
+    flags: Mapping[str, bool]
+
+
+def read_added(folder: Path) -> tuple[dict[int, Added], list[str]]:
+    """Added tokens by id, sorted, and a sentence for each entry that is none; `ModelError` if a file is not JSON.
+
+    They are those of `added_tokens_decoder` in `tokenizer_config.json`, then others of `added_tokens.json`, which
+    has no flags: what is declared for a role there is special.
+    """
+    tokens, faults = dict[int, Added](), list[str]()
+    path, other = folder / "tokenizer_config.json", folder / "added_tokens.json"
+    declared = read_object(path).get("added_tokens_decoder")
+    for number, entry in cast("dict[str, object]", declared).items() if isinstance(declared, dict) else ():
+        text = _text(entry)
+        if not (text and number.isdecimal() and len(number) < 10):
+            faults.append(f"{path}: the added token {number!r:.40} needs a content; found {entry!r:.80}")
+            continue
+        said = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        tokens[int(number)] = Added(text, {name: said[name] is True for name in _FLAGS if name in said})
+    special = set(read_roles(folder).values())
+    for text, number in read_object(other).items():
+        if type(number) is not int or not text:
+            faults.append(f"{other} must give every token an id; found {text!r:.80}: {number!r:.40}")
+            continue
+        flags = {"special": text in special, "normalized": text not in special}
+        tokens.setdefault(number, Added(text, flags))
+    return dict(sorted(tokens.items())), faults
 
 
 def read_ends(folder: Path) -> frozenset[int]:
