@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, end_token, layouts
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Single, Trunk
+from mdsample.models.families.trunk import Single, Trunk
 
 #: by hub id: the fields of a published config.json that are read
 PUBLISHED: dict[str, dict[str, object]] = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import (
     check_common,
     end_token,
@@ -21,10 +22,10 @@ from mdsample.models.families.llama_like import (
     head_size,
     mask_token,
     optional_head,
-    rope,
 )
+from mdsample.models.families.rotary import read_rotary
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Single, Slice, Source, Stack, Trunk
+from mdsample.models.families.trunk import Experts, Single, Slice, Source, Stack, Trunk
 
 #: by hub id: the fields of a published config.json that are read, and the mask token of the published code
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -61,7 +62,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
 
     d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     kv_heads, head_dim = fields.count("num_key_value_heads"), head_size(fields, d_model, heads)
-    rope_theta, rotated = rope(fields)
+    rotary = read_rotary(fields)
     size, chosen = fields.count("moe_intermediate_size"), fields.count("num_experts_per_tok")
     shared, first = (config[name] for name in ("num_shared_experts", "first_k_dense_replace"))
     experts = Experts(
@@ -90,8 +91,9 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * rotated),
-        rope_theta=rope_theta,
+        rotary_dim=int(head_dim * rotary.part),
+        rope_theta=rotary.theta,
+        rope_scaling=rotary.scaling,
         norm_eps=fields.real("rms_norm_eps"),
         head_norm=True,
         block=fields.count_or("block_size", _BLOCK),

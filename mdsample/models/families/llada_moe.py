@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Trunk
+from mdsample.models.families.trunk import Experts, Trunk
 
 #: by hub id: the fields of a published config.json that are read; vocabulary and eps are inferred, as above
 PUBLISHED: dict[str, dict[str, object]] = {

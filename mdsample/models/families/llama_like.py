@@ -8,8 +8,10 @@ from typing import cast
 import attrs
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
+from mdsample.models.families.rotary import read_rotary
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Single, Source, Stack, Trunk
+from mdsample.models.families.trunk import Experts, Single, Source, Stack, Trunk
 
 _ATTENTION = {
     "attention_norm": "input_layernorm.weight",
@@ -49,7 +51,7 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
     fields.only("attention_bias", variant.qkv_bias, None)
     d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     head_dim = head_size(fields, d_model, heads)
-    rope_theta, rotated = rope(fields)
+    rotary = read_rotary(fields)
     experts = variant.experts
     layers = fields.layers("num_hidden_layers", 1 if experts is None else experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
@@ -61,13 +63,14 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         heads=heads,
         kv_heads=fields.count_or("num_key_value_heads", heads),
         head_dim=head_dim,
-        rotary_dim=int(head_dim * rotated),
+        rotary_dim=int(head_dim * rotary.part),
         # where all layers have experts, files need not say how wide a dense one would be
         mlp_size=fields.count_or("intermediate_size", experts.size)
         if experts is not None and experts.first == 0
         else fields.count("intermediate_size"),
         experts=experts,
-        rope_theta=rope_theta,
+        rope_theta=rotary.theta,
+        rope_scaling=rotary.scaling,
         norm_eps=fields.real("rms_norm_eps"),
         qkv_bias=variant.qkv_bias,
         head_norm=variant.head_norm,
@@ -150,27 +153,6 @@ def head_size(fields: Fields, d_model: int, heads: int) -> int:
             f"{fields.family}: hidden_size = {d_model} cannot be split into num_attention_heads = {heads} heads"
         )
     return fields.count_or("head_dim", d_model // heads)
-
-
-def rope(fields: Fields) -> tuple[float, float]:
-    """Rotary base, and the part of a head that is rotated.
-
-    transformers 5 writes `rope_parameters` in place of `rope_theta`, `rope_scaling` and `partial_rotary_factor`.
-    """
-    value = fields.config.get("rope_parameters")
-    parameters = cast("dict[str, object]", value) if isinstance(value, dict) else {}
-    given = {**parameters, **{k: v for k, v in fields.config.items() if v is not None}}
-    for name in ("rope_scaling", "rope_parameters"):
-        scaling = fields.config.get(name)
-        entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
-        kind = entries.get("rope_type", entries.get("type", "default"))
-        # false is how some published files write none
-        if scaling not in (None, False) and (not isinstance(scaling, dict) or kind != "default"):
-            raise ModelError(f"{fields.family}: {name} = {scaling!r:.80} is not implemented; None is")
-    read = Fields(fields.family, given)
-    read.require("rope_theta")
-    rotated = read.real("partial_rotary_factor") if "partial_rotary_factor" in given else 1.0
-    return read.real("rope_theta"), rotated
 
 
 def mask_token(fields: Fields, special: Special, *texts: str) -> int:
