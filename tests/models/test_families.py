@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from checkpoints import FAMILIES, write_family
-from published import PUBLISHED
+from published import BESIDE, EVERYTHING, PUBLISHED
 
 import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import ALIASES, read_config
 from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families.known import FIXED
 from mdsample.models.families.rotary import Yarn
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
@@ -227,6 +228,32 @@ def test_what_is_not_implemented_is_refused_by_name(name: str) -> None:
     with pytest.raises(ModelError, match=said) as caught:
         trunk(model, **changes)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_published_field_is_refused(name: str) -> None:
+    fields = {**BESIDE.get(name, {}), **EVERYTHING}
+    assert trunk(name, **fields) == trunk(name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_unknown_field_is_passed_over(name: str) -> None:
+    for field, value in (("query_scale", 2.0), ("use_relay", True), ("layer_order", [1, 0]), ("norm_type", "post")):
+        with pytest.raises(ModelError, match=f"has '{field}' = .*not known here and may change .*; if it does not, t"):
+            trunk(name, **{field: value})
+    off = {"query_scale": 0.0, "use_relay": False, "layer_order": [], "norm_type": None, "position_type": ""}
+    assert trunk(name, **off) == trunk(name)
+    with pytest.raises(ModelError, match="sliding_window = 4096 is not implemented; None or False is"):
+        trunk(name, sliding_window=4096, use_sliding_window=None)
+    assert trunk(name, sliding_window=4096, use_sliding_window=False) == trunk(name)
+
+
+@pytest.mark.parametrize("field", FIXED)
+def test_what_must_have_a_value_is_refused_with_another(field: str) -> None:
+    for name in PUBLISHED:
+        assert trunk(name, **{field: FIXED[field][0]}) == trunk(name)
+        with pytest.raises(ModelError, match=f"{field} = 'other' is not implemented; {FIXED[field][0]!r} is$"):
+            trunk(name, **{field: "other"})
 
 
 def test_what_transformers_5_writes_is_the_same() -> None:

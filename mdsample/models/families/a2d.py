@@ -47,6 +47,6 @@ def _read(
     family: str, config: Mapping[str, object], special: Special | None, *, qkv_bias: bool, head_norm: bool
 ) -> Trunk:
     fields = Fields(family, config)
-    block = None if config.get("block_size") is None else fields.count("block_size")
+    block = None if fields.get("block_size") is None else fields.count("block_size")
     variant = Variant(qkv_bias=qkv_bias, head_norm=head_norm, block=block)
     return read_trunk(fields, special or Special(), variant, ("<|mask|>",))

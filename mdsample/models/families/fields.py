@@ -18,16 +18,23 @@ class Fields:
 
     family: str
     config: Mapping[str, object]
+    #: the names that were asked for
+    asked: set[str] = attrs.field(factory=set[str], eq=False, repr=False)
+
+    def get(self, name: str, otherwise: object = None) -> object:
+        """A field as it stands there, or `otherwise` where it is absent; it counts as read."""
+        self.asked.add(name)
+        return self.config.get(name, otherwise)
 
     def require(self, *names: str) -> None:
         """All of these must be there."""
-        missing = [name for name in names if self.config.get(name) is None]
+        missing = [name for name in names if self.get(name) is None]
         if missing:
             raise ModelError(f"{self.family}: config.json lacks {', '.join(missing)}")
 
     def only(self, name: str, *implemented: object) -> None:
         """The field must have one of the implemented values; the first stands for an absent field."""
-        given = self.config.get(name, implemented[0])
+        given = self.get(name, implemented[0])
         # 1 == True in Python, and 'block_group_size: true' is not what anyone means
         if not any(given == value and type(given) is type(value) for value in implemented):
             wanted = " or ".join(repr(value) for value in implemented)
@@ -35,7 +42,7 @@ class Fields:
 
     def count(self, name: str, most: int = LARGEST) -> int:
         """A positive whole number, at most `most`."""
-        return self._count(name, self.config.get(name), most)
+        return self._count(name, self.get(name), most)
 
     def layers(self, name: str, experts: int = 1) -> int:
         """Number of layers, of which each may have so many experts; refused before every tensor of each is named."""
@@ -43,7 +50,7 @@ class Fields:
 
     def count_or(self, name: str, otherwise: int) -> int:
         """A positive whole number, or `otherwise` where the field is absent or null."""
-        value = self.config.get(name)
+        value = self.get(name)
         return otherwise if value is None else self._count(name, value)
 
     def _count(self, name: str, value: object, most: int = LARGEST) -> int:
@@ -55,21 +62,21 @@ class Fields:
 
     def real(self, name: str) -> float:
         """A positive number, far from what overflows."""
-        value = self.config.get(name)
+        value = self.get(name)
         if type(value) not in (int, float) or not isinstance(value, int | float) or not 0 < value < HUGE:
             raise ModelError(f"{self.family}: {name} must be a positive number; found {value!r:.80}")
         return float(value)
 
     def flag(self, name: str) -> bool:
         """True or false; absent is false."""
-        value = self.config.get(name, False)
+        value = self.get(name, False)
         if not isinstance(value, bool):
             raise ModelError(f"{self.family}: {name} must be true or false; found {value!r:.80}")
         return value
 
     def token(self, name: str) -> int:
         """A token id; that it lies inside the vocabulary is checked by `Trunk`."""
-        value = self.config.get(name)
+        value = self.get(name)
         if type(value) is not int or abs(value) > LARGEST:
             raise ModelError(f"{self.family}: {name} must be one token id; found {value!r:.80}")
         return value

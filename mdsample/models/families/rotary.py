@@ -121,7 +121,8 @@ def read_rotary(fields: Fields, known: tuple[str, ...] = ()) -> Rotary:
     `ModelError` for a type of scaling that is not implemented, and for an entry that is not known.
     """
     entries = rope_entries(fields)
-    given = {**entries.config, **{k: v for k, v in fields.config.items() if v is not None}}
+    own = {name: fields.get(name) for name in ("rope_theta", "partial_rotary_factor")}
+    given = {**entries.config, **{name: value for name, value in own.items() if value is not None}}
     read = Fields(fields.family, given)
     read.require("rope_theta")
     theta = read.real("rope_theta")
@@ -142,7 +143,7 @@ def rope_entries(fields: Fields) -> Fields:
     """What `rope_scaling` says, or `rope_parameters` in its place; `ModelError` if both are there and differ."""
     both, named = dict[str, object](), "rope_scaling"
     for name in ("rope_scaling", "rope_parameters"):
-        value = fields.config.get(name)
+        value = fields.get(name)
         # false is how some published files write none
         if value is None or value is False:
             continue
@@ -162,7 +163,7 @@ def _scaling(kind: str, entries: Fields, theta: float, fields: Fields) -> Scalin
         return Linear(entries.real("factor"))
     longest = float(fields.count("max_position_embeddings"))
     # transformers lets a field of this name beside the scaling go first
-    outer = fields.config.get("original_max_position_embeddings")
+    outer = fields.get("original_max_position_embeddings")
     read = Fields(entries.family, {"original_max_position_embeddings": longest, **entries.config})
     original = (
         read.real("original_max_position_embeddings")

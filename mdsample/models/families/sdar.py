@@ -46,7 +46,7 @@ def read_moe(config: Mapping[str, object], special: Special | None = None) -> Tr
 
 
 def _block(fields: Fields) -> int:
-    if fields.config.get("block_size") is None:
+    if fields.get("block_size") is None:
         raise ModelError(
             f"{fields.family}: config.json lacks block_size, without which the model cannot be run as it was trained; "
             "add it to a local copy: 4 for SDAR-…-Chat, the number in the name for -b8 to -b64"
