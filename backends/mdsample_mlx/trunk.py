@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, any_in_row
+from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -47,9 +47,7 @@ class MlxTrunk:
         self._head = self._embed if spec.tied else matrices["head"]
         self._matrices = [_of_layer(matrices, number) for number in range(spec.layers)]
         self._vectors = [_of_layer(vectors, number) for number in range(spec.layers)]
-        half = spec.rotary_dim // 2
-        angle = np.arange(spec.max_length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
-        self._cos, self._sin = (upload(turn(angle).astype(np.float32))[:, None] for turn in (np.cos, np.sin))
+        self._cos, self._sin = (upload(turn)[:, None] for turn in spec.turns(arange64(spec.max_length)))
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -24,8 +24,8 @@ from mdsample.models.adapter import OTHERS
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.models.families import read_fields, unsupported
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.special import read_special
-from mdsample.models.families.trunk import Fields
 from mdsample.models.files import Files, FolderFiles
 from mdsample.models.headers import Stored
 from mdsample.models.tokenizer import FileTokenizer, Named

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from mdsample.core.arrays import arange64
 from mdsample.models.families.trunk import Trunk
 from mdsample_torch.device import upload
 from mdsample_torch.experts import mix, route
@@ -120,9 +120,7 @@ class TrainableTrunk(nn.Module):
         `tokens [B, L]` int64; `valid [B, L]` false in padding, which stands at the end of rows.
         """
         spec, length = self.spec, tokens.shape[1]
-        half = spec.rotary_dim // 2
-        angle = np.arange(length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
-        cos, sin = (upload(turn(angle).astype(np.float32), tokens.device)[:, None] for turn in (np.cos, np.sin))
+        cos, sin = (upload(turn, tokens.device)[:, None] for turn in spec.turns(arange64(length)))
         mask = None if spec.block is None and bool(valid.all()) else valid[:, None, None, :]
         if spec.block is not None and mask is not None:
             block = torch.arange(length, device=tokens.device) // spec.block

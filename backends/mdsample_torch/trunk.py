@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, any_in_row
+from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -48,11 +48,8 @@ class TorchTrunk:
         # experts wait for the GPU to say who goes where, which cannot be recorded
         recorded = compile and self.device.type == "cuda" and spec.experts is None
         self._recorder = Recorder(self._backbone, record_cuda) if recorded else None
-        half = spec.rotary_dim // 2
-        angle = np.arange(spec.max_length)[:, None] * spec.rope_theta ** -(np.arange(half) / half)
-        self._cos, self._sin = (
-            upload(turn(angle).astype(np.float32), self.device)[:, None] for turn in (np.cos, np.sin)
-        )
+        turns = spec.turns(arange64(spec.max_length))
+        self._cos, self._sin = (upload(turn, self.device)[:, None] for turn in turns)
 
     @property
     def device(self) -> torch.device:

@@ -107,3 +107,47 @@ PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
     "Qwen3-0.6B-diffusion-mdlm": (A2D_QWEN3, QWEN3, 596_049_920),
     "Qwen2.5-Coder-0.5B-mdlm": (A2D_QWEN2, QWEN3, 494_032_768),
 }
+
+# by model: fields beside those above that its published config.json has, or that its configuration class writes
+BESIDE: dict[str, dict[str, Any]] = {
+    # as in a LLaDA of 100M with the published file's fields, SwanHubX/SwanLab-Docs "08-diffusion/1.llada"
+    "LLaDA-8B": {
+        **{"alibi_bias_max": 8.0, "attention_dropout": 0.0, "attention_layer_norm": False},
+        **{"attention_layer_norm_with_affine": True, "bias_for_layer_norm": False, "block_group_size": 1},
+        **{"embedding_dropout": 0.0, "flash_attention": False, "init_cutoff_factor": None, "init_device": "meta"},
+        **{"init_fn": "mitchell", "init_std": 0.02, "input_emb_norm": False, "layer_norm_with_affine": True},
+        **{"mlp_ratio": 4, "multi_query_attention": None, "pad_token_id": 126081, "precision": "amp_bf16"},
+        **{"residual_dropout": 0.0, "rope_full_precision": True, "scale_logits": False, "use_cache": False},
+        **{"transformers_version": "4.46.3", "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"}},
+    },
+    # Qwen2.5's, of which Dream is made
+    "Dream-7B": {"torch_dtype": "bfloat16", "transformers_version": "4.46.2", "use_cache": True, "use_mrope": False},
+    "Fast-dLLM-v2-7B": {"layer_types": ["full_attention"] * 28, "sliding_window": 131072, "initializer_range": 0.02},
+    # configuration_llada2_moe.py in ZHZisZZ/dllm, and the fields of Ling, of which LLaDA2 is made
+    "LLaDA2.0-mini": {
+        **{"embedding_dropout": 0.0, "attention_dropout": 0.0, "output_dropout": 0.0, "use_cache": False},
+        **{"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, "norm_head": False},
+        **{"rotary_dim": 64, "use_rmsnorm": True, "norm_softmax": False, "router_dtype": "fp32", "use_bias": False},
+        **{"architectures": ["LLaDA2MoeModelLM"], "num_nextn_predict_layers": 0, "topk_method": "noaux_tc"},
+    },
+    # configuration_lladamoe.py in ZHZisZZ/dllm
+    "LLaDA-MoE-7B-A1B": {
+        **{"initializer_range": 0.02, "use_cache": False, "attention_dropout": 0.0, "router_aux_loss_coef": 0.01},
+        **{"router_num_group": None, "router_topk_group": None, "output_router_logits": False, "pad_token_id": 156892},
+    },
+    # configuration_rnd.py in RadicalNumerics/RND1
+    "RND1-Base": {
+        **{"num_diffusion_steps": 256, "moe_backend": "hf", "is_causal": False, "use_cache": False},
+        **{"sliding_window": False, "router_aux_loss_coef": 0.001, "pad_token_id": 151643, "attention_dropout": 0.0},
+    },
+}
+# what transformers 4 writes of generation and tasks when it writes everything
+EVERYTHING: dict[str, Any] = {
+    **{"return_dict": True, "torchscript": False, "pruned_heads": {}, "chunk_size_feed_forward": 0, "max_length": 20},
+    **{"min_length": 0, "do_sample": False, "num_beams": 1, "num_beam_groups": 1, "temperature": 1.0, "top_k": 50},
+    **{"top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "num_return_sequences": 1},
+    **{"remove_invalid_values": False, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "prefix": None},
+    **{"sep_token_id": 5, "_name_or_path": "a/b", "_attn_implementation_autoset": True, "attn_implementation": "sdpa"},
+    **{"dtype": "bfloat16", "torch_dtype": "bfloat16", "transformers_version": "4.57.1", "output_attentions": False},
+    **{"quantization": {"bits": 4, "group_size": 64}, "unsloth_version": "2026.1", "unsloth_fixed": True},
+}

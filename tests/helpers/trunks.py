@@ -9,9 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mdsample.models.families.rotary import Linear, Llama3, Yarn
 from mdsample.models.families.trunk import Experts, Trunk
 
 V = 40
+YARN = Yarn(factor=4.0, original=6.0, fast=2.0, slow=0.5, truncated=False, enlarged=1.2)
 
 
 few = settings(max_examples=25, deadline=None)
@@ -74,6 +76,7 @@ def descriptions(draw: st.DrawFn) -> Trunk:
         head_dim=size,
         rotary_dim=draw(st.sampled_from([2, size])),
         rope_theta=draw(st.sampled_from([10.0, 10000.0])),
+        rope_scaling=draw(st.sampled_from([None, Linear(2.0), Llama3(8.0, 1.0, 4.0, 6.0), YARN])),
         qkv_bias=draw(st.booleans()),
         head_norm=draw(st.booleans()),
         block=draw(st.sampled_from([None, 1, 3, 4])),
@@ -103,5 +106,6 @@ MIXED = trunk(
     qkv_bias=True,
     head_norm=True,
     rotary_dim=4,
+    rope_scaling=YARN,
     experts=Experts(count=6, chosen=2, size=8, shared_size=5, score="sigmoid", groups=3, chosen_groups=2, first=1),
 )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import FAMILIES, write_family
-from published import PUBLISHED
+from published import BESIDE, EVERYTHING, PUBLISHED
 
 import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import ALIASES, read_config
 from mdsample.models.families import FAMILIES as READERS
+from mdsample.models.families.known import FIXED
+from mdsample.models.families.rotary import Yarn
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
 
@@ -95,21 +98,39 @@ def test_other_names_are_the_same_model(alias: str, family: str, tmp_path: Path)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "rope-scaling": (
+    "rope-dynamic": (
         "Dream-7B",
-        {"rope_scaling": YARN},
-        r"Dream: rope_scaling = \{'rope_type': 'yarn', .* is not impl",
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+        "Dream: rope_scaling of type 'dynamic' is not implemented; default, linear, llama3, yarn are$",
     ),
-    "rope-scaling-old": (
+    "rope-odd": (
         "SDAR-4B",
-        {"rope_scaling": {"type": "linear", "factor": 2}},
-        "rope_scaling = .* not implemented",
+        {"rope_scaling": {"type": ["yarn"]}},
+        r"rope_scaling of type \['yarn'\] is not implemented",
     ),
-    "rope-parameters": (
+    "rope-text": ("SDAR-4B", {"rope_scaling": "yarn"}, "rope_scaling must be an object or null; found 'yarn'"),
+    "rope-entry": (
         "SDAR-4B",
-        {"rope_parameters": {**YARN, "rope_theta": 1e6}},
-        "rope_parameters = .* not implemented",
+        {"rope_parameters": {**YARN, "llama_4_scaling_beta": 0.1}},
+        "sdar: rope_parameters of type 'yarn' with llama_4_scaling_beta = 0.1 is not implemented; remove llama_4_sca",
+    ),
+    "rope-no-factor": (
+        "SDAR-4B",
+        {"rope_scaling": {"type": "linear"}},
+        "sdar: rope_scaling: factor must be a positive number; found None",
+    ),
+    "rope-two": (
+        "SDAR-4B",
+        {"rope_scaling": YARN, "rope_parameters": {**YARN, "factor": 2.0}},
+        "rope_scaling and rope_parameters differ in factor; remove one",
+    ),
+    "rope-llama3": ("SDAR-4B", {"rope_scaling": LLAMA3}, "low_freq_factor = 4 must be less than high_freq_f"),
+    "rope-base": (
+        "SDAR-4B",
+        {"rope_scaling": YARN, "rope_theta": 1},
+        "type 'yarn' needs a rope_theta above 1; found 1",
     ),
     "no-rope": ("SDAR-4B", {"rope_theta": None}, "sdar: config.json lacks rope_theta$"),
     "sliding": ("Dream-7B", {"use_sliding_window": True}, "use_sliding_window = True is not implemented"),
@@ -209,12 +230,54 @@ def test_what_is_not_implemented_is_refused_by_name(name: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_published_field_is_refused(name: str) -> None:
+    fields = {**BESIDE.get(name, {}), **EVERYTHING}
+    assert trunk(name, **fields) == trunk(name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_unknown_field_is_passed_over(name: str) -> None:
+    for field, value in (("query_scale", 2.0), ("use_relay", True), ("layer_order", [1, 0]), ("norm_type", "post")):
+        with pytest.raises(ModelError, match=f"has '{field}' = .*not known here and may change .*; if it does not, t"):
+            trunk(name, **{field: value})
+    off = {"query_scale": 0.0, "use_relay": False, "layer_order": [], "norm_type": None, "position_type": ""}
+    assert trunk(name, **off) == trunk(name)
+    with pytest.raises(ModelError, match="sliding_window = 4096 is not implemented; None or False is"):
+        trunk(name, sliding_window=4096, use_sliding_window=None)
+    assert trunk(name, sliding_window=4096, use_sliding_window=False) == trunk(name)
+
+
+@pytest.mark.parametrize("field", FIXED)
+def test_what_must_have_a_value_is_refused_with_another(field: str) -> None:
+    for name in PUBLISHED:
+        assert trunk(name, **{field: FIXED[field][0]}) == trunk(name)
+        with pytest.raises(ModelError, match=f"{field} = 'other' is not implemented; {FIXED[field][0]!r} is$"):
+            trunk(name, **{field: "other"})
+
+
 def test_what_transformers_5_writes_is_the_same() -> None:
     """`rope_parameters` in place of three fields, `layer_types`, `dtype`."""
     old = trunk("Qwen3-0.6B-diffusion-mdlm")
     parameters = {"rope_type": "default", "rope_theta": 1000000.0}
     new = {"rope_theta": None, "rope_parameters": parameters, "layer_types": ["full_attention"] * 28}
     assert trunk("Qwen3-0.6B-diffusion-mdlm", **new) == old
+
+
+def test_a_scaling_is_the_same_however_it_is_written() -> None:
+    """The old `type`, or `rope_parameters`; the length trained on inside, outside, or that of the whole model."""
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192, "finetuned": True}
+    expected = trunk("SDAR-4B", rope_scaling=yarn)
+    enlarged = 0.1 * math.log(4) + 1
+    assert expected.rope_scaling == Yarn(4.0, 8192.0, 32.0, 1.0, True, enlarged)
+    assert trunk("SDAR-4B", rope_scaling={**yarn, "beta_fast": None, "attention_factor": None}) == expected
+    parameters = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 8192}
+    assert trunk("SDAR-4B", rope_theta=None, rope_parameters=parameters) == expected
+    assert trunk("SDAR-4B", rope_scaling=YARN, original_max_position_embeddings=8192) == expected
+    assert trunk("SDAR-4B", rope_scaling={**yarn, "factor": None}) == expected, "32768 / 8192"
+    assert trunk("SDAR-4B", rope_scaling=YARN).rope_scaling == Yarn(
+        4.0, 32768.0, 32.0, 1.0, True, 0.1 * math.log(4) + 1
+    )
 
 
 class TestSpecial:

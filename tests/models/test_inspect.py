@@ -22,6 +22,7 @@ from damage import DAMAGE, write_header
 from hubs import Hub, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from mdsample_cli.main import main
 from published import PUBLISHED
 
 import mdsample
@@ -73,6 +74,15 @@ def test_facts_of_every_family(family: str, tmp_path: Path) -> None:
     assert (facts.trunk.block, facts.trunk.shifted) == (block, family in ("dream", "rnd1", "fast_dllm"))
 
 
+def test_scaled_positions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_family(tmp_path, "sdar", config={"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
+    assert main(["inspect", str(folder)]) == 0
+    assert "length      48 tokens at most; positions scaled by 4 (yarn)\n" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["trunk"]["rope_scaling"]
+    assert (told["kind"], told["factor"], told["original"]) == ("yarn", 4.0, 48.0)
+
+
 @given(st.sampled_from(["llada_moe", "llada2_moe", "sdar_moe"]), st.data())
 def test_counts_of_experts(family: str, data: st.DataObject) -> None:
     few = st.integers(1, 5)
@@ -82,7 +92,8 @@ def test_counts_of_experts(family: str, data: st.DataObject) -> None:
         **{"topk_group": 1, "moe_intermediate_size": data.draw(few), "expert_intermediate_size": data.draw(few)},
         **{"num_shared_experts": data.draw(few), "mask_token_id": 2, "hidden_size": 8 * data.draw(few)},
     }
-    trunk = READERS[family]({**FAMILIES[family][0], **changes}, Special())
+    known = {name: value for name, value in changes.items() if name in FAMILIES[family][0] or name == "mask_token_id"}
+    trunk = READERS[family]({**FAMILIES[family][0], **known}, Special())
     assert (trunk.parameters, trunk.active_parameters) == counts(family_shapes(family, changes), chosen)
 
 

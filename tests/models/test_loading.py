@@ -93,7 +93,7 @@ class TestFamilies:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"alibi": True}, "llada: alibi = True is not implemented; False or None is"),
+            ({"alibi": True}, "llada: alibi = True is not implemented; False is"),
             ({"include_bias": True}, "include_bias = True is not implemented"),
             ({"include_qkv_bias": True}, "include_qkv_bias = True is not implemented"),
             ({"bias_for_layer_norm": True}, "bias_for_layer_norm = True is not implemented"),

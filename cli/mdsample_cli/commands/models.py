@@ -107,6 +107,8 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
     trunk = facts.trunk
     mlp = f", SwiGLU {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
     attention = "full" if trunk.block is None else f"block-causal, blocks of {trunk.block}"
+    scaling = trunk.rope_scaling
+    scaled = "" if scaling is None else f"; positions scaled by {scaling.factor:g} ({scaling.kind})"
     heads = f"{trunk.heads} heads of {trunk.head_dim}, {trunk.kv_heads} for keys and values"
     return [
         ("model", f"{facts.name}\n{facts.description}".strip()),
@@ -115,7 +117,7 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
         ("layers", f"{trunk.layers}, {trunk.d_model:,} wide{mlp}"),
         ("experts", _experts(trunk, facts.active_parameters)),
         ("attention", f"{attention}; {heads}"),
-        ("length", f"{trunk.max_length:,} tokens at most"),
+        ("length", f"{trunk.max_length:,} tokens at most{scaled}"),
         ("vocabulary", f"{trunk.vocab_size:,} tokens"),
         ("logits", "shifted: read one position to the left" if trunk.shifted else "not shifted"),
     ]

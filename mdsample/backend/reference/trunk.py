@@ -97,9 +97,7 @@ class NumpyTrunk:
         if self.spec.shifted:
             first = np.repeat(np.cumsum(lengths) - lengths, lengths)
             asked = np.maximum(asked - 1, first[asked])
-        half = self.spec.rotary_dim // 2
-        angle = positions[:, None] * np.tile(self.spec.rope_theta ** -(np.arange(half) / half), 2)
-        cos, sin = (turn(angle).astype(np.float32)[:, None] for turn in (np.cos, np.sin))
+        cos, sin = (np.tile(turn, 2)[:, None] for turn in self.spec.turns(positions))
         block = positions // (self.spec.block or self.spec.max_length)
         return _Places(list(_spans(lengths)), cos, sin, block, asked, list(_spans(wanted.sum(1))))
 

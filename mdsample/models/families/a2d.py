@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Trunk
+from mdsample.models.families.trunk import Trunk
 
 #: by hub id: the fields of a published config.json of a2d-qwen3 that are read, and the mask token of its tokenizer
 PUBLISHED_QWEN3: dict[str, dict[str, object]] = {
@@ -46,6 +47,6 @@ def _read(
     family: str, config: Mapping[str, object], special: Special | None, *, qkv_bias: bool, head_norm: bool
 ) -> Trunk:
     fields = Fields(family, config)
-    block = None if config.get("block_size") is None else fields.count("block_size")
+    block = None if fields.get("block_size") is None else fields.count("block_size")
     variant = Variant(qkv_bias=qkv_bias, head_norm=head_norm, block=block)
     return read_trunk(fields, special or Special(), variant, ("<|mask|>",))

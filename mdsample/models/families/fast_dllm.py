@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Trunk
+from mdsample.models.families.trunk import Trunk
 
 #: what the published forward pass takes where nothing else is said
 _BLOCK = 32

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
+from mdsample.models.families.known import refuse_unknown
 from mdsample.models.families.llama_like import Variant, end_token, layouts
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Single, Trunk
+from mdsample.models.families.trunk import Single, Trunk
 
 #: by hub id: the fields of a published config.json that are read
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -47,19 +49,6 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         *("rope", "rope_theta", "rms_norm_eps", "weight_tying", "mask_token_id", "eos_token_id"),
         *("block_type", "activation_type", "layer_norm_type"),
     )
-    fields.only("block_type", "llama")
-    fields.only("activation_type", "silu")
-    fields.only("layer_norm_type", "rms")
-    fields.only("layer_norm_with_affine", True)
-    fields.only("rope", True)
-    fields.only("block_group_size", 1)
-    # each of these changes the forward pass where it is true; null is how the published files write false
-    for switch in (
-        *("alibi", "include_bias", "include_qkv_bias", "bias_for_layer_norm"),
-        *("attention_layer_norm", "input_emb_norm", "scale_logits", "multi_query_attention"),
-    ):
-        fields.only(switch, False, None)
-
     d_model, heads, layers = fields.count("d_model"), fields.count("n_heads"), fields.layers("n_layers")
     if d_model % heads:
         raise ModelError(f"llada: d_model = {d_model} cannot be split into n_heads = {heads} heads")
@@ -73,13 +62,13 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     names |= {
         f"layers.{i}.{ours}": f"blocks.{i}.{published}" for i in range(layers) for ours, published in _LAYER.items()
     }
-    return Trunk(
+    trunk = Trunk(
         family="llada",
         vocab_size=vocab_size,
         d_model=d_model,
         layers=layers,
         heads=heads,
-        kv_heads=heads if config.get("n_kv_heads") is None else fields.count("n_kv_heads"),
+        kv_heads=heads if fields.get("n_kv_heads") is None else fields.count("n_kv_heads"),
         head_dim=d_model // heads,
         rotary_dim=d_model // heads,
         mlp_size=fields.count("mlp_hidden_size"),
@@ -88,10 +77,12 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         tied=tied,
         mask_id=fields.token("mask_token_id"),
         end_id=end_token(fields, special or Special()),
-        start_id=None if config.get("bos_token_id") is None else fields.token("bos_token_id"),
+        start_id=None if fields.get("bos_token_id") is None else fields.token("bos_token_id"),
         max_length=fields.count("max_sequence_length"),
         layouts=(
             {ours: Single(f"model.transformer.{published}.weight") for ours, published in names.items()},
             *layouts(layers, Variant(), tied),
         ),
     )
+    refuse_unknown(fields)
+    return trunk

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.models.families.fields import Fields
+from mdsample.models.families.known import refuse_unknown
 from mdsample.models.families.llama_like import (
-    check_common,
+    check_layers,
     end_token,
     expert_names,
     head_size,
     mask_token,
     optional_head,
-    rope,
 )
+from mdsample.models.families.rotary import read_rotary
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Single, Slice, Source, Stack, Trunk
+from mdsample.models.families.trunk import Experts, Single, Slice, Source, Stack, Trunk
 
 #: by hub id: the fields of a published config.json that are read, and the mask token of the published code
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -52,18 +54,16 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         *("num_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace"),
         *("n_group", "topk_group", "routed_scaling_factor", "num_shared_experts"),
     )
-    check_common(fields)
-    fields.only("use_qkv_bias", False, None)
-    fields.only("use_bias", False, None)
+    check_layers(fields)
     fields.only("use_qk_norm", True, None)
     fields.only("score_function", "sigmoid", None)
     fields.only("moe_router_enable_expert_bias", True, None)
 
     d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     kv_heads, head_dim = fields.count("num_key_value_heads"), head_size(fields, d_model, heads)
-    rope_theta, rotated = rope(fields)
+    rotary = read_rotary(fields)
     size, chosen = fields.count("moe_intermediate_size"), fields.count("num_experts_per_tok")
-    shared, first = (config[name] for name in ("num_shared_experts", "first_k_dense_replace"))
+    shared, first = (fields.get(name) for name in ("num_shared_experts", "first_k_dense_replace"))
     experts = Experts(
         count=fields.count("num_experts"),
         chosen=chosen,
@@ -80,8 +80,10 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     )
     layers = fields.layers("num_hidden_layers", experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
-    ended = config.get("eos_token_id") is None and config.get("pad_token_id") is not None
-    return Trunk(
+    ended = fields.get("eos_token_id") is None and fields.get("pad_token_id") is not None
+    rotary_dim = int(head_dim * rotary.part)
+    fields.only("rotary_dim", None, rotary_dim)
+    trunk = Trunk(
         family="llada2_moe",
         vocab_size=vocab_size,
         d_model=d_model,
@@ -90,8 +92,9 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * rotated),
-        rope_theta=rope_theta,
+        rotary_dim=rotary_dim,
+        rope_theta=rotary.theta,
+        rope_scaling=rotary.scaling,
         norm_eps=fields.real("rms_norm_eps"),
         head_norm=True,
         block=fields.count_or("block_size", _BLOCK),
@@ -107,6 +110,8 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         ),
         optional_tensors=optional_head(tied, vocab_size, d_model),
     )
+    refuse_unknown(fields)
+    return trunk
 
 
 def _layout(

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Trunk
+from mdsample.models.families.trunk import Experts, Trunk
 
 #: by hub id: the fields of a published config.json that are read; vocabulary and eps are inferred, as above
 PUBLISHED: dict[str, dict[str, object]] = {
@@ -46,15 +47,15 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         first=_dense_layers(fields),
     )
     # the width of dense layers has a name of its own here
-    renamed = {**config, "intermediate_size": config.get("dense_intermediate_size")}
+    renamed = {**config, "intermediate_size": fields.get("dense_intermediate_size")}
     variant = Variant(head_norm=fields.flag("qk_layernorm"), experts=experts)
-    return read_trunk(Fields("llada_moe", renamed), special or Special(), variant, ("<|mask|>",))
+    return read_trunk(Fields("llada_moe", renamed, fields.asked), special or Special(), variant, ("<|mask|>",))
 
 
 def _dense_layers(fields: Fields) -> int:
     """How many layers come before those with experts; `moe_layer_freq` has 0 for a dense layer, 1 for the others."""
     layers = fields.layers("num_hidden_layers")
-    freq = fields.config.get("moe_layer_freq")
+    freq = fields.get("moe_layer_freq")
     kinds = cast("list[object]", freq) if isinstance(freq, list) else [freq if freq is not None else 1] * layers
     first = kinds.count(0)
     if kinds != [0] * first + [1] * (layers - first):

@@ -8,8 +8,11 @@ from typing import cast
 import attrs
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
+from mdsample.models.families.known import refuse_unknown
+from mdsample.models.families.rotary import read_rotary
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Experts, Fields, Single, Source, Stack, Trunk
+from mdsample.models.families.trunk import Experts, Single, Source, Stack, Trunk
 
 _ATTENTION = {
     "attention_norm": "input_layernorm.weight",
@@ -45,15 +48,15 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
         *("max_position_embeddings", "rms_norm_eps"),
     )
-    check_common(fields)
+    check_layers(fields)
     fields.only("attention_bias", variant.qkv_bias, None)
     d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     head_dim = head_size(fields, d_model, heads)
-    rope_theta, rotated = rope(fields)
+    rotary = read_rotary(fields)
     experts = variant.experts
     layers = fields.layers("num_hidden_layers", 1 if experts is None else experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
-    return Trunk(
+    trunk = Trunk(
         family=fields.family,
         vocab_size=vocab_size,
         d_model=d_model,
@@ -61,13 +64,14 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         heads=heads,
         kv_heads=fields.count_or("num_key_value_heads", heads),
         head_dim=head_dim,
-        rotary_dim=int(head_dim * rotated),
+        rotary_dim=int(head_dim * rotary.part),
         # where all layers have experts, files need not say how wide a dense one would be
         mlp_size=fields.count_or("intermediate_size", experts.size)
         if experts is not None and experts.first == 0
         else fields.count("intermediate_size"),
         experts=experts,
-        rope_theta=rope_theta,
+        rope_theta=rotary.theta,
+        rope_scaling=rotary.scaling,
         norm_eps=fields.real("rms_norm_eps"),
         qkv_bias=variant.qkv_bias,
         head_norm=variant.head_norm,
@@ -82,13 +86,15 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         layouts=layouts(layers, variant, tied),
         optional_tensors=optional_head(tied, vocab_size, d_model),
     )
+    refuse_unknown(fields)
+    return trunk
 
 
 def read_experts(fields: Fields) -> Experts:
     """The experts of a configuration with the field names of Qwen3-MoE, in every layer; raises `ModelError`."""
     fields.require("num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
     fields.only("decoder_sparse_step", 1, None)
-    dense = fields.config.get("mlp_only_layers")
+    dense = fields.get("mlp_only_layers")
     if dense is not None and (not isinstance(dense, list) or cast("list[object]", dense)):
         raise ModelError(f"{fields.family}: mlp_only_layers = {dense!r:.80} is not implemented; [] is")
     return Experts(
@@ -129,13 +135,9 @@ def expert_names(prefix: str, part: str, numbers: Iterable[int]) -> tuple[str, .
     return tuple(f"{prefix}.mlp.experts.{e}.{part}_proj.weight" for e in numbers)
 
 
-def check_common(fields: Fields) -> None:
-    """Refuses by name what changes the forward pass in any of these families and is not implemented."""
-    fields.only("hidden_act", "silu")
-    for switch in ("use_sliding_window", "mlp_bias", "use_mrope", "norm_head", "clip_qkv"):
-        fields.only(switch, False, None)
-    fields.only("pretraining_tp", 1, None)
-    kinds = fields.config.get("layer_types")
+def check_layers(fields: Fields) -> None:
+    """Refuses layers that do not all see everything; `ModelError`."""
+    kinds = fields.get("layer_types")
     if kinds is not None and (not isinstance(kinds, list) or set(map(str, cast("list[object]", kinds))) != {_FULL}):
         raise ModelError(f"{fields.family}: layer_types = {kinds!r:.80} is not implemented; {_FULL} in all layers is")
 
@@ -145,37 +147,16 @@ _FULL = "full_attention"
 
 def head_size(fields: Fields, d_model: int, heads: int) -> int:
     """Width of one head: `head_dim`, or the hidden size split evenly where that is absent."""
-    if fields.config.get("head_dim") is None and d_model % heads:
+    if fields.get("head_dim") is None and d_model % heads:
         raise ModelError(
             f"{fields.family}: hidden_size = {d_model} cannot be split into num_attention_heads = {heads} heads"
         )
     return fields.count_or("head_dim", d_model // heads)
 
 
-def rope(fields: Fields) -> tuple[float, float]:
-    """Rotary base, and the part of a head that is rotated.
-
-    transformers 5 writes `rope_parameters` in place of `rope_theta`, `rope_scaling` and `partial_rotary_factor`.
-    """
-    value = fields.config.get("rope_parameters")
-    parameters = cast("dict[str, object]", value) if isinstance(value, dict) else {}
-    given = {**parameters, **{k: v for k, v in fields.config.items() if v is not None}}
-    for name in ("rope_scaling", "rope_parameters"):
-        scaling = fields.config.get(name)
-        entries = cast("dict[str, object]", scaling) if isinstance(scaling, dict) else {}
-        kind = entries.get("rope_type", entries.get("type", "default"))
-        # false is how some published files write none
-        if scaling not in (None, False) and (not isinstance(scaling, dict) or kind != "default"):
-            raise ModelError(f"{fields.family}: {name} = {scaling!r:.80} is not implemented; None is")
-    read = Fields(fields.family, given)
-    read.require("rope_theta")
-    rotated = read.real("partial_rotary_factor") if "partial_rotary_factor" in given else 1.0
-    return read.real("rope_theta"), rotated
-
-
 def mask_token(fields: Fields, special: Special, *texts: str) -> int:
     """The mask token: of config.json, else of the tokenizer's files, else the one spelled like one of `texts`."""
-    if fields.config.get("mask_token_id") is not None:
+    if fields.get("mask_token_id") is not None:
         return fields.token("mask_token_id")
     mask = special.id_of("mask_token", *texts)
     if mask is None:
@@ -189,12 +170,12 @@ def mask_token(fields: Fields, special: Special, *texts: str) -> int:
 
 def end_token(fields: Fields, special: Special) -> int | None:
     """The token that fills up: the end token in config.json; of several there, the tokenizer's or the padding one."""
-    eos = fields.config.get("eos_token_id")
+    eos = fields.get("eos_token_id")
     if eos is not None and not isinstance(eos, list):
         return fields.token("eos_token_id")
     end = special.id_of("eos_token")
     if isinstance(eos, list) and end not in cast("list[object]", eos):
-        end = fields.config.get("pad_token_id", special.id_of("pad_token"))
+        end = fields.get("pad_token_id", special.id_of("pad_token"))
         if end not in cast("list[object]", eos):
             raise ModelError(
                 f"{fields.family}: eos_token_id = {eos!r:.80} names several tokens, and neither eos_token in "

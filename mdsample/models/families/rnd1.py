@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_experts, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Trunk
+from mdsample.models.families.trunk import Trunk
 
 #: by hub id: the fields of the published configuration class that are read
 PUBLISHED: dict[str, dict[str, object]] = {

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdsample.errors import ModelError
+from mdsample.models.families.fields import Fields
 from mdsample.models.families.llama_like import Variant, read_experts, read_trunk
 from mdsample.models.families.special import Special
-from mdsample.models.families.trunk import Fields, Trunk
+from mdsample.models.families.trunk import Trunk
 
 _MASKS = ("<|MASK|>", "<MASK>")
 
@@ -45,7 +46,7 @@ def read_moe(config: Mapping[str, object], special: Special | None = None) -> Tr
 
 
 def _block(fields: Fields) -> int:
-    if fields.config.get("block_size") is None:
+    if fields.get("block_size") is None:
         raise ModelError(
             f"{fields.family}: config.json lacks block_size, without which the model cannot be run as it was trained; "
             "add it to a local copy: 4 for SDAR-…-Chat, the number in the name for -b8 to -b64"
