@@ -89,7 +89,7 @@ from mdsample.policy.selection import (
 )
 from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
 from mdsample.policy.view import Batch, Evidence, Ranked, View
-from mdsample.policy.window import Blocks, Dilated, Whole, Window
+from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
 from mdsample.sampling.engine import Engine
 from mdsample.sampling.result import Result, Samples
@@ -156,6 +156,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     # parts: windows
     "Window",
     "Blocks",
+    "LedBlocks",
     "Dilated",
     "Whole",
     # parts: orders

@@ -10,6 +10,7 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         window.Whole,
         window.Blocks,
+        window.LedBlocks,
         window.Dilated,
         order.Confidence,
         order.Margin,

@@ -27,7 +27,7 @@ from mdsample.policy.selection import (
     Top,
 )
 from mdsample.policy.stop import Ended
-from mdsample.policy.window import Blocks, Dilated, Whole
+from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole
 
 
 def llada(steps: int | None = 128) -> Policy:
@@ -65,7 +65,7 @@ def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
 
     A block's first token is read in the block before and goes by itself. 0.9 as its evaluation and chat run it.
     """
-    return Blocks(size, lead=1) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
+    return LedBlocks(size) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
 
 
 def stable_diffcoder() -> Policy:

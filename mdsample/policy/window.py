@@ -59,29 +59,41 @@ class Blocks(Window):
     Also called semi-autoregressive. Without a size: of a model that was trained in blocks (SDAR, LLaDA2) its own, else
     32, with which LLaDA, Fast-dLLM and MED publish (arXiv 2505.22618, 2510.19990). A model's own blocks, and whole
     multiples of them or equal parts, are counted from the beginning of the row, as in training; on other models blocks
-    run over the row's open positions, slots counting on without a break. `lead` places at the beginning of a block (of
-    the model's own, where `size` is a part of it) go before its others, by themselves: in Fast-dLLM v2, whose logits
-    are shifted, the first place is read in the block before and sees nothing of its own. Units: tokens.
+    run over the row's open positions, slots counting on without a break. Unit: tokens.
     """
 
     name: ClassVar[str] = "blocks"
     size: int | None = integer(default=None, at_least=1, optional=True)
-    lead: int = integer(default=0, at_least=0, kw_only=True)
 
     def eligible(self, batch: Batch) -> Bools:
         """The blanks of the first unfinished block."""
-        count, size = _count(batch), self.size or batch.block or BLOCK
-        if not self.lead:
-            return _first(batch, count // size)
-        whole = max(size, batch.block or size)
-        block, place = np.divmod(count, np.int32(whole))
-        part = np.where(place < self.lead, 0, 1 + place // size)
-        return _first(batch, block * (1 + -(-whole // size)) + part)
+        return _first(batch, _count(batch) // (self.size or batch.block or BLOCK))
 
     def misfit(self, block: int) -> str:
         """A block that ends inside one of the model's."""
         size = self.size or block
         return "" if block % size == 0 else _misfit(self.name, size, block)
+
+
+@final
+@part
+class LedBlocks(Window):
+    """Blocks of the model's own, each its first place by itself and then in parts of `size` from left to right.
+
+    Fast-dLLM v2's sub-blocks (arXiv 2509.26328): its logits are shifted, so the first place of a block is read in the
+    block before and sees nothing of its own; the others then see it. A model without blocks has blocks of 32. Unit:
+    tokens. Default 8, as there.
+    """
+
+    name: ClassVar[str] = "led-blocks"
+    size: int = integer(default=8, at_least=1)
+
+    def eligible(self, batch: Batch) -> Bools:
+        """The blanks of the first unfinished part of the first unfinished block."""
+        whole = batch.block or BLOCK
+        block, place = np.divmod(_count(batch), np.int32(whole))
+        part = np.where(place == 0, 0, 1 + place // self.size)
+        return _first(batch, block * (1 + -(-whole // self.size)) + part)
 
 
 @final
@@ -126,8 +138,8 @@ def _misfit(name: str, size: int, block: int) -> str:
         return ""
     return (
         f"{name}({size}) does not fit a model that was trained in blocks of {block}: a position would be filled before "
-        f"the block that it is in is on offer; take {block} or a multiple of it (blocks: or an equal part of it), or "
-        "leave the number of blocks() out"
+        f"the block that it is in is on offer; take {block} or a multiple of it (with blocks: or an equal part of it), "
+        "or leave the number of blocks() out"
     )
 
 

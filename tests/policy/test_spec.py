@@ -280,7 +280,7 @@ whole has no setting without a name; it has: none
   med+whole(3)
             ^""",
         """\
-confidence has no setting without a name; it has: noise
+confidence has no setting without a name; it has: noise, ends
   confidence(0.5)
              ^""",
         """\
@@ -437,7 +437,7 @@ def test_toml_is_a_table_of_seats() -> None:
 window = { whole = {} }
 order = { entropy = { noise = 0 } }
 selection = { below-entropy = { entropy = 0.2, k = 8 } }
-stops = [{ early-exit = { entropy = 0.1, slot = "\"" } }, { ended = { token = "end" } }]
+stops = [{ early-exit = { entropy = 0.1, slot = "\"" } }, { ended = { token = "end", when = "seen" } }]
 constraints = [{ ban = { tokens = [1,"a"] } }]
 """
     )

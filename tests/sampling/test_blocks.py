@@ -192,3 +192,16 @@ def test_a_model_that_sees_all_refuses_nothing() -> None:
 def test_only_blind_may_follow_a_length(text: str) -> None:
     with pytest.raises(TemplateError, match="only the word blind may stand"):
         mdsample.Template.parse(text)
+
+
+@given(st.integers(1, 13), st.integers(1, 20), st.sampled_from([1, 2, 3, 8]), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_a_led_block_begins_with_its_first_place(
+    sdar: Denoiser, prompt: int, blanks: int, size: int, seed: int
+) -> None:
+    policy = f"random+top(2)+temperature(1)+led-blocks({size})"
+    row = mdsample.Sampler(policy, seed=seed).run(sdar, row_of(sdar, prompt, blanks)).rows[0]
+    group = [(place // 4, place % 4 > 0, place % 4 // size) for place in (commit.position for commit in row.commits)]
+    assert group == sorted(group)
+    steps = {commit.step for commit in row.commits if commit.position % 4 == 0}
+    assert all(sum(commit.step == step for commit in row.commits) == 1 for step in steps)
