@@ -105,8 +105,8 @@ def around(policy: Policy, part: Part, tokenizer: Tokenizer) -> Policy:
 def _planned_together(policy: Policy) -> Policy:
     """P2's revision goes with P2's selection of the same settings only."""
     match policy.at("revise"):
-        case [P2Remask(eta=eta, steps=steps)]:
-            return policy.replace(P2Reveal(eta, steps=steps))
+        case [P2Remask(eta=eta, steps=steps, scores=scores)]:
+            return policy.replace(P2Reveal(eta, steps=steps, scores=scores))
         case _:
             return policy
 

@@ -123,6 +123,8 @@ def test_an_even_split_ends_in_time(model: ScriptedDenoiser, canvas: Canvas, n: 
     match complete(rest).window:
         case mdsample.Blocks(size=given_size):
             size, rounds = given_size or BLOCK, 1
+        case mdsample.LedBlocks(size=part):
+            size, rounds = BLOCK, 1 + -(-BLOCK // part)
         case mdsample.Dilated(size=size):
             rounds = size.bit_length()
         case _:
@@ -151,7 +153,7 @@ def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, can
 
 #: parts whose settings mean more than the strategies know
 MADE: dict[str, SearchStrategy[Part]] = {
-    "ended": st.builds(mdsample.Ended, st.sampled_from(["end", "a", "b"])),
+    "ended": st.builds(mdsample.Ended, st.sampled_from(["end", "a", "b"]), when=st.sampled_from(["seen", "reached"])),
     "fixed": st.builds(mdsample.Fixed, st.permutations(range(8))),
 }
 

@@ -278,7 +278,7 @@ def test_the_plan_of_p2() -> None:
     toy, _ = random_joint(5, (4, 2))
     policy = mdsample.p2(0.0, steps=4) + mdsample.Temperature(1.0)
     for _, view in visits(policy, toy):
-        kept = planned(view, 0.0, 4)
+        kept = planned(view, 0.0, 4, "own")
         assert (kept | view.batch.blank).all()  # at 0 all that stands stays
         assert (kept.sum(1) == view.batch.step + 1).all()
     # then it is highest confidence first, an even split
