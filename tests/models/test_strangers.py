@@ -91,7 +91,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "deeper": (lambda path: path.write_text("[" * 10**6), "not valid JSON: it is nested too deeply"),
     "digits": (lambda path: path.write_text('{"a": ' + "1" * 5000 + "}"), "not valid JSON: Exceeds the limit"),
     "binary": (lambda path: path.write_bytes(b"\xff{}"), ""),
-    "empty": (Path.touch, "not valid JSON: Expecting value"),
+    "empty": (Path.touch, "is empty; fetch it again"),
 }
 NO_FILE = ("folder", "pipe", "device", "circle")
 
