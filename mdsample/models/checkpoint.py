@@ -267,6 +267,8 @@ def _read_index(files: Files) -> dict[str, str]:
 def _nothing(files: Files) -> str:
     """Why files without weights to read have none."""
     folder, names = files.folder, files.names()
+    if odd := next((name for name in (_SINGLE, _INDEX) if name in names), None):
+        return f"{folder / odd} is not an ordinary file, or a link to one that is gone; fetch it again"
     pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickles:
         return (

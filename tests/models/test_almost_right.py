@@ -190,6 +190,10 @@ CASES: dict[str, Case] = {
     "weights of another name": Case(
         renamed(SINGLE, "w.safetensors"), ("found w.safetensors", "is to be called model.safetensors")
     ),
+    "weights are a link to nothing": Case(
+        lambda folder: [gone(SINGLE)(folder), (folder / SINGLE).symlink_to(folder / "blob")],
+        (f"{SINGLE} is not an ordinary file, or a link to one that is gone", "fetch it again"),
+    ),
     "weights are a pointer": Case(text(SINGLE, LFS), (f"{SINGLE} is a pointer of git-lfs", "git lfs pull"), "headers"),
     "weights are a login page": Case(text(SINGLE, LOGIN), (f"{SINGLE} is a web page", "hf download"), "headers"),
     "weights cut off": Case(

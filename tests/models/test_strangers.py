@@ -111,7 +111,7 @@ def test_odd_files(name: str, odd: str, tmp_path: Path, capsys: pytest.CaptureFi
         return
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 1000, err
     if name.startswith("model") and odd in NO_FILE:
-        message = "holds neither"
+        message = "not an ordinary file"
     if name.endswith(".json") or odd in NO_FILE:
         assert message.removeprefix("not valid JSON: ") in err and str(folder) in err, err
 
