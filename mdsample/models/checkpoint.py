@@ -28,8 +28,9 @@ _READABLE = ("F32", "F16", "BF16")
 # rotary frequencies follow from the configuration; some published files carry them all the same
 _BUFFER = "rotary_emb.inv_freq"
 _LONGEST_INDEX = 1 << 26  # bytes; that of a model with 100,000 tensors has a seventh of it
+_REMEDY = "; fetch both again, of one commit"
 _COMPARED = 1 << 24  # bytes at a time
-_TOLD = 6  # faults spelled out in one sentence
+_TOLD = 4  # faults spelled out in one sentence
 
 
 @attrs.frozen
@@ -90,7 +91,7 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
     try:
         packed = packings(expected, stored)
     except ValueError as fault:
-        raise ModelError(f"the weights in {folder} do not fit config.json: {fault}") from fault
+        raise ModelError(f"the weights in {folder} do not fit config.json: {fault}{_REMEDY}") from fault
     packs = {part for name in packed for part in parts(name)}
     refuse_other_types(folder, {name: tensor for name, tensor in stored.items() if name not in packs})
     faults = [
@@ -109,7 +110,7 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
             faults.append(f"{name} should be {list(shape)}; found {list(tensor.shape)}")
         elif tensor.dtype not in _READABLE:
             faults.append(f"{name} is stored as {tensor.dtype}; F32, F16 and BF16 are read")
-    complain(f"the weights in {folder} do not fit config.json", faults)
+    complain(f"the weights in {folder} do not fit config.json", faults, _REMEDY)
     return Checkpoint(folder, trunk, {ours: _pieces(source, stored, packed) for ours, source in layout.items()})
 
 
@@ -230,15 +231,18 @@ def read_stored(files: Files) -> dict[str, Stored]:
             for name in header
             if name not in places and not name.endswith(_BUFFER)
         ]
-    complain(f"{index} and the files it names do not belong together", faults)
+    complain(f"{index} and the files it names do not belong together", faults, "; fetch them again, of one commit")
     return {name: tensor for header in headers.values() for name, tensor in header.items()}
 
 
 def _read_index(files: Files) -> dict[str, str]:
     """Which file each tensor is in; every file is a plain name, and there."""
     index = files.folder / _INDEX
+    data = read_bytes(index, _LONGEST_INDEX) or b""
+    if not data.strip():
+        raise ModelError(f"{index} is empty; fetch it again")
     try:
-        places = parse_object(read_bytes(index, _LONGEST_INDEX) or b"")["weight_map"]
+        places = parse_object(data)["weight_map"]
     except (ValueError, KeyError) as error:
         reason = "it lacks weight_map" if isinstance(error, KeyError) else error
         raise ModelError(f"{index} must be JSON with an object weight_map from tensor to file: {reason}") from error
@@ -263,22 +267,29 @@ def _read_index(files: Files) -> dict[str, str]:
 def _nothing(files: Files) -> str:
     """Why files without weights to read have none."""
     folder, names = files.folder, files.names()
+    if odd := next((name for name in (_SINGLE, _INDEX) if name in names), None):
+        return f"{folder / odd} is not an ordinary file, or a link to one that is gone; fetch it again"
     pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickles:
         return (
             f"{folder} holds pickled weights only ({', '.join(pickles[:3])}); unpickling runs code from the file, so "
             "they are not read: convert them to safetensors"
         )
+    if packed := [name for name in names if name.endswith(".gguf")]:
+        return f"{folder} holds its weights as GGUF ({packed[0]:.80}), which is not read; take the model in safetensors"
     others = [name for name in names if name.endswith(".safetensors")]
-    hint = f"; found {', '.join(others[:3])}: shards are read with their index" if others else ""
-    return f"{folder} holds neither {_SINGLE} nor {_INDEX}{hint}"
+    hint = "its weights are not there; fetch them again"
+    if others:
+        hint = f"found {', '.join(others[:3])}: shards are read with their index, which is to be fetched too"
+        hint += f", and a single file is to be called {_SINGLE}" * (len(others) == 1)
+    return f"{folder} holds neither {_SINGLE} nor {_INDEX}; {hint}"
 
 
-def complain(what: str, faults: list[str]) -> None:
-    """`ModelError` with the first of the faults, if there are any."""
+def complain(what: str, faults: list[str], remedy: str = "") -> None:
+    """`ModelError` with the first of the faults, if there are any, and what to do."""
     if faults:
         more = f"; and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
-        raise ModelError(f"{what}: {'; '.join(faults[:_TOLD])}{more}")
+        raise ModelError(f"{what}: {'; '.join(faults[:_TOLD])}{more}{remedy}")
 
 
 def size_text(count: int) -> str:

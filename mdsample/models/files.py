@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,8 @@ CARD = "mdsample.toml"
 def read_bytes(path: Path, most: int = MOST) -> bytes | None:
     """All of a file that comes from a stranger, `None` if there is none.
 
-    `ModelError` if it is a folder, a pipe or a device, which might never end, has more than `most` bytes, or cannot be
-    read. Every file of a model but its weights is read here.
+    `ModelError` if it is a folder, a pipe or a device, which might never end, has more than `most` bytes, is something
+    that a failed download leaves, or cannot be read. Every file of a model but its weights is read here.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -89,7 +90,22 @@ def read_bytes(path: Path, most: int = MOST) -> bytes | None:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > most:
         raise ModelError(f"{path} has more than {most:,} bytes, so it is not what its name says; fetch it again")
+    if instead := left_instead(data[:PEEK]):
+        raise ModelError(f"{path} {instead}")
     return data
+
+
+#: bytes of a file that tell what it is
+PEEK = 256
+
+
+def left_instead(beginning: bytes) -> str:
+    """What a download leaves in the place of a file, and what to do; empty if a file does not begin so."""
+    if beginning.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself: run 'git lfs pull' there, or fetch it with 'hf download'"
+    if re.match(rb"\s*<(!doctype\s+html|html\b)", beginning, re.IGNORECASE):
+        return "is a web page, such as a hub shows to who is not logged in: fetch it again with 'hf download'"
+    return ""
 
 
 def read_text(path: Path, most: int = MOST) -> str | None:
@@ -101,15 +117,20 @@ def read_text(path: Path, most: int = MOST) -> str | None:
         raise ModelError(f"{path} is not UTF-8 (byte {error.start})") from error
 
 
-def read_json(path: Path, most: int = MOST) -> object:
-    """What a file of JSON says, `None` if there is none; `ModelError` if it is not JSON, or nested without sense."""
+def read_json(path: Path, most: int = MOST, once: bool = False) -> object:
+    """What a file of JSON says, `None` if there is none; `ModelError` if it is not JSON, or nested without sense.
+
+    `once`: as for `parse_json`.
+    """
     data = read_bytes(path, most)
     if data is None:
         return None
+    if not data.strip():
+        raise ModelError(f"{path} is empty; fetch it again")
     try:
-        return parse_json(data)
+        return parse_json(data, once)
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
+        raise ModelError(f"{path} is not valid JSON: {error}; correct it, or fetch it again") from error
 
 
 def parse_json(text: bytes, once: bool = False) -> object:
@@ -120,6 +141,17 @@ def parse_json(text: bytes, once: bool = False) -> object:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return value
+
+
+def held_elsewhere(folder: Path) -> str:
+    """What a folder without `config.json` holds instead, and what to give; empty if it is nothing that is known."""
+    inside = sorted(path.parent for path in (*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")))
+    if inside:
+        more = f" (and {len(inside) - 1} more)" if len(inside) > 1 else ""
+        return f": a model is in the folder {inside[0]}{more}; give that"
+    if packed := sorted(path.name for path in folder.glob("*.gguf")):
+        return f": {packed[0]:.80} is GGUF, which is not read; give the model that it was made from, in safetensors"
+    return "; give the folder that config.json and the weights are in"
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -35,6 +35,8 @@ def find(name: str | Path, revision: str | None) -> Path | str:
         return folder
     if isinstance(name, str) and _HUB_ID.fullmatch(text):
         return text
+    if os.path.isfile(folder):
+        raise ModelError(f"{text!r} is a file; a model is a folder: give the one that its config.json is in")
     embedded = ", ".join(embedded_models()) or "none"
     raise ModelError(
         f"there is no model {text!r}: it is not an embedded model (there: {embedded}), not a folder, "

@@ -14,7 +14,7 @@ from typing import cast
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.files import Files, parse_json
+from mdsample.models.files import PEEK, Files, left_instead, parse_json
 
 #: bytes of one value, by the format's name of the type; sub-byte types are left out, their ranges are not checked
 SIZES = {
@@ -98,7 +98,8 @@ def _header_text(files: Files, name: str) -> tuple[int, bytes]:
     if length < 8:
         raise _damaged(file, f"a safetensors file has at least 8 bytes, this one {length}")
     size = int.from_bytes(files.read(name, 0, 8), "little")
-    # a file fetched without git-lfs is a short text instead of the weights
+    if instead := left_instead(files.read(name, 0, min(length, PEEK))):
+        raise ModelError(f"{file} {instead}")
     if size > length - 8:
         raise _damaged(file, f"it says that its header has {size} bytes, but only {length - 8} follow")
     if size > _LONGEST:

@@ -57,7 +57,11 @@ class _Merging:
             self._replace(name, tensor)
         for module, parts in self._pairs.items():
             self._change(module, dict(parts))
-        complain(f"the adapter {self._adapter.name} does not fit {self._trunk.family} models", self._faults)
+        complain(
+            f"the adapter {self._adapter.name} does not fit {self._trunk.family} models",
+            self._faults,
+            "; give the model that it was made for",
+        )
         self._refuse_shared()
         return self._applied()
 

@@ -73,6 +73,11 @@ class FileTokenizer:
         row, tokens; a text that is certain to have more is refused before it is cut into tokens.
         Raises `ModelError` if one of the ids is not one of its tokens, or if its rules cannot be trusted to end.
         """
+        if mask_id in (end_id, *ends):
+            raise ModelError(
+                f"config.json and the files beside it name token {mask_id} both as the mask and as what ends a text; "
+                "correct mask_token_id or eos_token_id"
+            )
         vocabulary = engine.get_vocab(with_added_tokens=True)
         # one more than the highest id: a vocabulary with holes has fewer tokens than ids
         self._size = 1 + max(vocabulary.values(), default=-1)
@@ -125,7 +130,7 @@ class FileTokenizer:
         file = FILE if text is not None else VOCAB
         sources = read_sources(folder)
         chat = read_chat_template(folder) if "default" in sources else None
-        with _in_a_sentence(f"{folder / (MERGES if text is None else FILE)} cannot be read"):
+        with _in_a_sentence(f"{folder / (MERGES if text is None else FILE)} cannot be read", "; fetch it again"):
             engine = read_byte_level(folder) if text is None else Engine.from_str(text)
             if engine is None:
                 raise _missing(folder)
@@ -244,7 +249,7 @@ def _missing(folder: Path) -> ModelError:
 
 
 @contextmanager
-def _in_a_sentence(what: str) -> Generator[None]:
+def _in_a_sentence(what: str, remedy: str = "") -> Generator[None]:
     """Whatever goes wrong inside the library is a `ModelError`: it raises plain `Exception`, and panics."""
     try:
         yield
@@ -253,7 +258,7 @@ def _in_a_sentence(what: str) -> Generator[None]:
     except BaseException as error:  # a panic is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what}: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{what}: {' '.join(str(error).split())[:200]}{remedy}") from error
 
 
 def _parts(state: object) -> Iterator[dict[str, Any]]:

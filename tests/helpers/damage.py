@@ -110,15 +110,24 @@ MISSING, WHOLE = "model.transformer.ln_f.weight", "model.transformer.blocks.0.q_
 OUT = "a shard must be a plain name that ends in .safetensors"
 #: name: what is done to a good folder, and what the one line says of it
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (weights(lambda w: w.pop(MISSING)), rf"{MISSING} \[16\] is missing$"),
-    "surplus": (weights(lambda w: w.update(x=np.ones(2, np.float32))), r"x \[2\] is not a tensor of llada models$"),
-    "shape": (weights(lambda w: w.update({WTE: w[WTE][:3]})), rf"{WTE} should be \[320, 16\]; found \[3, 16\]$"),
-    "transposed": (weights(lambda w: w.update({WTE: w[WTE].T})), r"should be \[320, 16\]; found \[16, 320\]$"),
+    "missing": (weights(lambda w: w.pop(MISSING)), rf"{MISSING} \[16\] is missing; fetch both again, of one commit$"),
+    "surplus": (
+        weights(lambda w: w.update(x=np.ones(2, np.float32))),
+        r"x \[2\] is not a tensor of llada models; fetch both again, of one commit$",
+    ),
+    "shape": (
+        weights(lambda w: w.update({WTE: w[WTE][:3]})),
+        rf"{WTE} should be \[320, 16\]; found \[3, 16\]; fetch both again, of one commit$",
+    ),
+    "transposed": (
+        weights(lambda w: w.update({WTE: w[WTE].T})),
+        r"should be \[320, 16\]; found \[16, 320\]; fetch both again, of one commit$",
+    ),
     "all-double": (
         weights(lambda w: None, dtype="F64"),
-        "is stored as F64; F32, F16 and BF16 are read; .*; and 15 more$",
+        "is stored as F64; F32, F16 and BF16 are read; .*; and 17 more; fetch both again, of one commit$",
     ),
-    "quantised": (quantised, f"{WTE} is quantised, but .*wte.scales is missing$"),
+    "quantised": (quantised, f"{WTE} is quantised, but .*wte.scales is missing; fetch both again, of one commit$"),
     "int8": (entry(lambda e: e.update(dtype="I8", shape=[320, 64])), "quantised in a way .* is stored as I8; take"),
     "float8": (entry(lambda e: e.update(dtype="F8_E4M3", shape=[320, 64])), "quantised in .* is stored as F8_E4M3"),
     "float4": (entry(lambda e: e.update(dtype="F4")), "quantised in a way .* is stored as F4"),
@@ -139,7 +148,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (raw(lambda b: b""), "damaged: a safetensors file has at least 8 bytes, this one 0"),
     "git-lfs-pointer": (
         raw(lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        "says that its header",
+        "model.safetensors is a pointer of git-lfs, not the file itself: run 'git lfs pull'",
     ),
     "header-length-lie": (
         raw(lambda b: (2**63).to_bytes(8, "little") + b[8:]),
@@ -169,7 +178,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "overlap": (entry(lambda e: e.update(data_offsets=[0, 64]), MISSING), "overlaps another tensor"),
     "gap": (header(lambda h: h.pop(WTE)), "leaves 20480 bytes unused"),
     "pickle": (pickled, r"pickled weights only \(pytorch_model.bin\); unpickling runs code"),
-    "nothing": (lambda f: (f / SINGLE).unlink(), f"holds neither {SINGLE} nor {INDEX}$"),
+    "nothing": (
+        lambda f: (f / SINGLE).unlink(),
+        f"holds neither {SINGLE} nor {INDEX}; its weights are not there; fetch them again$",
+    ),
     "shards-without-index": (unindexed, "found model-00001-of-00001.safetensors: shards are read with their index"),
     "index-not-json": (index_text("{"), "must be JSON with an object weight_map"),
     "index-a-list": (index_text("[]"), "expected an object; found list"),
@@ -197,9 +209,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "index-silent": (
         index(lambda s: s["weight_map"].pop(WTE)),
-        f"{WTE} in model-00001-of-00002.safetensors is not named$",
+        f"{WTE} in model-00001-of-00002.safetensors is not named; fetch them again, of one commit$",
     ),
-    "shard-of-another": (shard_of_another, "other in model-00002-of-00002.safetensors is not named$"),
+    "shard-of-another": (
+        shard_of_another,
+        "other in model-00002-of-00002.safetensors is not named; fetch them again, of one commit$",
+    ),
     "twice": (copy_tensor, f"{WTE} is there 2 times, in model-00001-of-00002.safetensors and model-00002-of"),
     "dangling-link": (lambda f: ((f / SINGLE).unlink(), (f / SINGLE).symlink_to(f / "gone")), "holds neither"),
     "nan": (weights(lambda w: w[WHOLE].__setitem__((3, 1), np.nan)), rf"damaged: {WHOLE} is nan at \[3, 1\]; fetch"),

@@ -50,7 +50,7 @@ class Hub:
         if not path.startswith(f"/{name}/resolve/{self.commit}/"):
             return 404, b"", {"X-Error-Code": "RepoNotFound"}
         file = folder / path.rsplit("/", 1)[1]
-        headers = {"X-Repo-Commit": self.commit, "ETag": f'"{file.name}"'}
+        headers = {"X-Repo-Commit": self.commit, "ETag": f'"{self.commit}-{file.name}"'}
         if part is None:
             self.whole |= {file.name} if file.suffix == ".safetensors" else set()
             return 200, file.read_bytes(), headers

@@ -399,6 +399,7 @@ def test_of_an_adapter_on_the_hub_facts_come_first(tmp_path: Path, monkeypatch: 
         with pytest.raises(ModelError, match="the adapter org/lora does not fit llada models"):
             mdsample.load("org/tiny", "reference", adapter="org/lora")
         assert not hub.whole
+        assert main(["inspect", "org/lora", "--json"]) == 0 and not hub.whole
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

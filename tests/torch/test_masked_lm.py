@@ -263,6 +263,10 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"compile is for the families of mdsample; .* leave it out"):
             open_model(folder, Setup(device="cpu", compile=True))
 
+    def test_adapters(self, folder: Path) -> None:
+        with pytest.raises(ModelError, match=r"merged into the families of mdsample; .* merge it with peft"):
+            open_model(folder, Setup(device="cpu", adapter=folder))
+
     def test_without_transformers(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
         self.refused(

@@ -10,7 +10,7 @@ from mdsample.errors import ModelError
 from mdsample.models.families import a2d, dream, fast_dllm, llada, llada2_moe, llada_moe, rnd1, sdar
 from mdsample.models.families.special import Special, read_object, read_special
 from mdsample.models.families.trunk import Trunk
-from mdsample.models.files import read_json
+from mdsample.models.files import held_elsewhere, read_json
 
 #: `model_type` in `config.json`, and who reads it
 FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
@@ -67,7 +67,7 @@ def read_config(folder: Path) -> Trunk:
 def read_fields(folder: Path) -> dict[str, object]:
     """A folder's `config.json`; `ModelError` if it is missing, no JSON object, or quantised otherwise than by MLX."""
     path = folder / "config.json"
-    config = read_json(path)
+    config = read_json(path, once=True)
     if (adapter := read_object(folder / ADAPTER)) or (folder / ADAPTER).exists():
         base = adapter.get("base_model_name_or_path")
         of = f" of {base:.200}" if isinstance(base, str) and base else ""
@@ -78,9 +78,9 @@ def read_fields(folder: Path) -> dict[str, object]:
             f"adapter (--adapter){remedy}"
         )
     if config is None and not path.exists():
-        raise ModelError(f"{folder} holds no config.json, so it is not a model folder")
+        raise ModelError(f"{folder} holds no config.json, so it is not a model folder{held_elsewhere(folder)}")
     if not isinstance(config, dict):
-        raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}")
+        raise ModelError(f"{path} must hold a JSON object; found {type(config).__name__}; fetch it again")
     fields = cast("dict[str, object]", config)
     for key in ("quantization", "quantization_config"):
         if fields.get(key) is not None and (kind := _foreign(fields[key])):
