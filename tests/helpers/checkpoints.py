@@ -230,12 +230,20 @@ _EXPERTS: dict[str, object] = {
 FAMILIES: dict[str, tuple[dict[str, object], str]] = {
     "llada": (CONFIG, MASK),
     "dream": ({**_QWEN, "model_type": "Dream", "mask_token_id": 2, "head_dim": None}, "<|mask|>"),
+    "dream_reasoner": (
+        {**_QWEN, "model_type": "Dream", "head_dim": 8, "block_size": 4, "mask_token_id": 2, "attention_bias": False},
+        "<|mask|>",
+    ),
     "a2d-llama": ({**_QWEN, "model_type": "a2d-llama", "mlp_bias": False}, "<|mask|>"),
     "a2d-qwen2": ({**_QWEN, "model_type": "a2d-qwen2", "tie_word_embeddings": True}, "<|mask|>"),
     "a2d-qwen3": ({**_QWEN, "model_type": "a2d-qwen3", "tie_word_embeddings": True, "head_dim": 8}, "<|mask|>"),
     "sdar": ({**_QWEN, "model_type": "sdar", "head_dim": 8, "block_size": 4, "mask_token_id": 2}, "<|MASK|>"),
     "sdar_moe": ({**_QWEN, **_EXPERTS, "model_type": "sdar_moe", "head_dim": 8, "block_size": 4}, "<|MASK|>"),
     "rnd1": ({**_QWEN, **_EXPERTS, "model_type": "rnd1", "head_dim": 8, "mask_token_id": 2}, "<|mask|>"),
+    "stable_diffcoder": (
+        {**_QWEN, "model_type": "llama", "architectures": ["StableDiffcoderForCausalLM"], "resid_pdrop": 0.1},
+        "<[MASK_TOKEN]>",
+    ),
     "fast_dllm": ({**_QWEN, "model_type": "Fast_dLLM_Qwen", "bd_size": 4}, "|<MASK>|"),
     "llada_moe": (_LLADA_MOE, "<|mask|>"),
     "llada2_moe": (_LLADA2, "<|mask|>"),
@@ -276,7 +284,7 @@ def family_shapes(family: str, config: Mapping[str, object] | None = None) -> di
                 if family in ("dream", "a2d-qwen2", "fast_dllm"):
                     shapes[f"{layer}.self_attn.{part}_proj.bias"] = (rows,)
             shapes[f"{layer}.self_attn.o_proj.weight"] = (d, heads * size)
-            if family in ("a2d-qwen3", "sdar", "sdar_moe", "rnd1", "llada_moe"):
+            if family in ("a2d-qwen3", "sdar", "sdar_moe", "rnd1", "llada_moe", "dream_reasoner"):
                 for norm in ("q_norm", "k_norm"):
                     shapes[f"{layer}.self_attn.{norm}.weight"] = (size,)
         middles: dict[str, int] = {}
@@ -343,7 +351,8 @@ WIDE: dict[str, dict[str, object]] = {
     "rnd1": {"hidden_size": 32, "moe_intermediate_size": 32},
 } | {
     name: {"hidden_size": 32, "intermediate_size": 64}
-    for name in ("dream", "a2d-llama", "a2d-qwen2", "a2d-qwen3", "sdar", "fast_dllm")
+    for name in FAMILIES
+    if name not in ("llada", "llada_moe", "llada2_moe", "sdar_moe", "rnd1")
 }
 
 

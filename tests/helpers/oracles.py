@@ -42,6 +42,7 @@ def _scaled(kind: str, **entries: float | bool | None) -> dict[str, Any]:
 _YARN: dict[str, Any] = {"factor": 4.0, "original_max_position_embeddings": 12}
 #: model_type to read it as, class in transformers, its settings, fields that are added to config.json
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "llada": ("llada", "Llama", {}, {}),
     "llama": ("a2d-llama", "Llama", {"head_dim": 16}, {}),
     "llama-tied": ("a2d-llama", "Llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}, {}),
     "qwen2": ("a2d-qwen2", "Qwen2", {}, {}),
@@ -52,6 +53,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "qwen3-moe": ("sdar_moe", "Qwen3Moe", {**_MOE, "head_dim": 16, "norm_topk_prob": True}, {"block_size": 4}),
     "llada-moe": ("llada", "Qwen3Moe", {**_MOE, "head_dim": 8, "norm_topk_prob": False, "mlp_only_layers": [0]}, {}),
     "rnd1": ("rnd1", "Qwen3Moe", {**_MOE, "head_dim": 16, "norm_topk_prob": True}, {"rope_scaling": False}),
+    "dream-reasoner": ("Dream", "Qwen3", {"head_dim": 16}, {"block_size": 4}),
+    "stable-diffcoder": ("llama", "Llama", {}, {"architectures": ["StableDiffcoderForCausalLM"]}),
+    "i-dlm": ("sdar", "Qwen3", {"head_dim": 16}, {"use_regular_causal": True, "block_size": 3}),
     "fast-dllm-v2": ("Fast_dLLM_Qwen", "Qwen2", {}, {"bd_size": 4}),
     "llada2-veomni": ("llada2_moe_veomni", "Glm4Moe", _GLM, {"block_size": 4}),
     "glm4-moe": ("llada2_moe", "Glm4Moe", _GLM, {"block_size": 4}),
@@ -100,13 +104,43 @@ def published(kind: str, model: Any) -> dict[str, NDArray[np.float32]]:
             for old, new in swaps.items() if kind.startswith("llada2_moe") else ():
                 name = name.replace(old, new)
             out[name] = x
+    if kind == "llada" and not hasattr(model.config, "num_experts"):
+        out = {_as_llada(name): x for name, x in out.items()}
     for layer, parts in fused.items():
         out[f"{layer}.attention.query_key_value.weight"] = np.concatenate([parts[f"{p}_proj"] for p in "qkv"])
     return {name: np.ascontiguousarray(x, np.float32) for name, x in out.items()}
 
 
+#: dense LLaDA's own names
+_LLADA = {
+    **{"embed_tokens": "wte", "lm_head": "ff_out", "q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj"},
+    **{"o_proj": "attn_out", "gate_proj": "ff_proj", "up_proj": "up_proj", "down_proj": "ff_out", "norm": "ln_f"},
+    **{"input_layernorm": "attn_norm", "post_attention_layernorm": "ff_norm"},
+}
+_LLADA_FIELDS = {
+    **{"d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"},
+    **{"n_kv_heads": "num_key_value_heads", "mlp_hidden_size": "intermediate_size", "vocab_size": "vocab_size"},
+    **{
+        "max_sequence_length": "max_position_embeddings",
+        "rms_norm_eps": "rms_norm_eps",
+        "eos_token_id": "eos_token_id",
+    },
+}
+
+
+def _as_llada(name: str) -> str:
+    words = name.split(".")
+    layer = f"blocks.{words[2]}." if "layers" in words else ""
+    return f"model.transformer.{layer}{_LLADA[words[-2]]}.weight"
+
+
 def published_config(kind: str, config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as the family names its fields."""
+    if kind == "llada" and "num_local_experts" not in config:
+        own = {name: config[theirs] for name, theirs in _LLADA_FIELDS.items()}
+        own |= {"rope": True, "rope_theta": config["rope_parameters"]["rope_theta"], "weight_tying": False}
+        own |= {"block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms"}
+        return {**own, "model_type": kind, "mask_token_id": 2, **more}
     fields = {**config, "model_type": kind, "mask_token_id": 2, **more}
     if "num_local_experts" in config:  # as transformers calls it since version 5
         fields["num_experts"] = config["num_local_experts"]

@@ -86,13 +86,29 @@ FAST_DLLM_7B: dict[str, Any] = {
     **{k: v for k, v in DREAM_7B.items() if k != "mask_token_id"},
     **{"model_type": "Fast_dLLM_Qwen", "bd_size": 32, "max_position_embeddings": 32768, "eos_token_id": 151645},
 }
+# config.json of ByteDance-Seed/Seed-Coder-8B-Base, which Stable-DiffCoder is made from, with the class and the length
+# that Diffulex has in `configuration_stable_diffcoder.py` (commit 184ba97)
+STABLE_DIFFCODER: dict[str, Any] = {
+    **{"model_type": "llama", "architectures": ["StableDiffcoderForCausalLM"], "attention_bias": False},
+    **{"attention_dropout": 0.1, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "hidden_act": "silu"},
+    **{"hidden_size": 4096, "initializer_range": 0.009882118, "intermediate_size": 14336, "layer_norm_eps": None},
+    **{"max_position_embeddings": 8192, "mlp_bias": False, "num_attention_heads": 32, "num_hidden_layers": 32},
+    **{"num_key_value_heads": 8, "resid_pdrop": 0.1, "rms_norm_eps": 1e-6, "rope_theta": 500000.0},
+    **{"tie_word_embeddings": False, "torch_dtype": "bfloat16", "use_cache": True, "vocab_size": 155136},
+}
+# block_size, mask and model_type of Dream-org/DreamReasoner-8B, as public ports note them; the rest is Qwen3-8B-Base's
+DREAM_REASONER: dict[str, Any] = {
+    **{**SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288, "model_type": "Dream", "block_size": 32},
+    "architectures": ["DreamForCausalLM"],
+}
 # what configuration_rnd.py of RND1 sets
 RND1_BASE: dict[str, Any] = {
     **{k: v for k, v in SDAR_30B.items() if k != "block_size"},
     **{"model_type": "rnd1", "max_position_embeddings": 40960, "rope_scaling": False, "eos_token_id": 151645},
 }
 # parameter counts: SDAR-4B's is from its published index; LLaDA-8B's and those of the Qwen parents are generally known;
-# those of LLaDA-MoE and LLaDA2.0-mini agree with the names 7B and 16B, no published file was seen to confirm the digits
+# those of LLaDA-MoE and LLaDA2.0-mini agree with the names 7B and 16B, that of Stable-DiffCoder with the hub's 8.3B; no
+# published file was seen to confirm the digits
 PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
     "LLaDA-8B": (LLADA_8B, Special(), 8_015_581_184),
     "Dream-7B": (DREAM_7B, Special(), 7_615_616_512),
@@ -100,6 +116,8 @@ PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
     "SDAR-4B": (SDAR_4B, Special(), 8_822_848_512 // 2),
     "SDAR-8B": ({**SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288}, Special(), 8_190_735_360),
     "SDAR-30B-A3B": (SDAR_30B, Special(), 30_532_122_624),
+    "DreamReasoner-8B": (DREAM_REASONER, Special(), 8_190_735_360),
+    "Stable-DiffCoder-8B": (STABLE_DIFFCODER, Special({"<[MASK_TOKEN]>": 5}), 8_250_462_208),
     "Fast-dLLM-v2-7B": (FAST_DLLM_7B, Special({"|<MASK>|": 151665}), 7_615_616_512),
     "RND1-Base": (RND1_BASE, Special(), 30_532_122_624),
     "LLaDA-MoE-7B-A1B": (LLADA_MOE, ANT, 7_356_880_896),

@@ -57,7 +57,8 @@ def test_quantised_weights_stay_packed(family: str, layout: str, bits: int, tmp_
     kinds = {name: type(matrix) for layer in model._matrices for name, matrix in layer.items()}
     assert all(kind is Affine for name, kind in kinds.items() if name != "router") and type(model._embed) is Affine
     assert kinds.get("router", Dense) is Dense
-    near(logits(model, *two_rows(model.spec)), reference.logits(*two_rows(model.spec)))
+    # without norms of queries and keys the scores of such weights are large, and so is their rounding
+    near(logits(model, *two_rows(model.spec)), reference.logits(*two_rows(model.spec)), 3e-5)
 
 
 @pytest.mark.parametrize("family", ["llada", "llada2_moe"])

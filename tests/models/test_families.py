@@ -14,7 +14,7 @@ from published import BESIDE, EVERYTHING, PUBLISHED
 import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.checkpoint import open_checkpoint
-from mdsample.models.families import ALIASES, read_config
+from mdsample.models.families import ALIASES, family_of, read_config
 from mdsample.models.families import FAMILIES as READERS
 from mdsample.models.families.known import FIXED
 from mdsample.models.families.rotary import Yarn
@@ -25,8 +25,7 @@ from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
 def trunk(name: str, **changes: Any) -> Trunk:
     config, special, _ = PUBLISHED[name]
     fields = {**config, **changes}
-    kind = str(config["model_type"])
-    return READERS["llada_moe" if kind == "llada" and "num_experts" in config else kind](fields, special)
+    return READERS[str(family_of(config))](fields, special)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -59,6 +58,14 @@ def test_what_is_read_beside_the_shapes() -> None:
     assert (fast.shifted, fast.qkv_bias, fast.block, fast.mask_id, fast.end_id) == (True, True, 32, 151665, 151645)
     assert (rnd1.shifted, rnd1.head_norm, rnd1.block, rnd1.mask_id, rnd1.end_id) == (True, True, None, 151669, 151645)
     assert rnd1.experts == Experts(count=128, chosen=8, size=768, normalized=True)
+    reasoner, coder = trunk("DreamReasoner-8B"), trunk("Stable-DiffCoder-8B")
+    assert (reasoner.shifted, reasoner.qkv_bias, reasoner.head_norm, reasoner.block) == (False, False, True, 32)
+    assert (reasoner.mask_id, reasoner.end_id, reasoner.head_dim) == (151669, 151643, 128)
+    assert (coder.shifted, coder.qkv_bias, coder.head_norm, coder.block) == (False, False, False, 4)
+    assert (coder.mask_id, coder.end_id, coder.kv_heads) == (5, 2, 8)
+    assert trunk("Stable-DiffCoder-8B", block_size=8).block == 8
+    causal = trunk("SDAR-4B", use_regular_causal=True, block_size=3)
+    assert (causal.shifted, causal.head_norm, causal.block, causal.mask_id) == (True, True, 1, 151669)
     a2d = trunk("Qwen3-0.6B-diffusion-mdlm")
     assert (a2d.shifted, a2d.block, a2d.mask_id, a2d.end_id, a2d.tied) == (False, None, 151669, 151645, True)
     assert trunk("Qwen3-0.6B-diffusion-mdlm", block_size=32).block == 32
@@ -87,7 +94,19 @@ def test_every_name_in_the_published_index_of_sdar_is_known() -> None:
 
 
 def test_every_family_file_is_in_the_catalogue() -> None:
-    assert {str(c["model_type"]) for c, _ in FAMILIES.values()} | {"llada_moe"} == set(READERS)
+    assert {family_of(config) for config, _ in FAMILIES.values()} == set(READERS)
+
+
+def test_stable_diffcoder_is_told_from_llama(tmp_path: Path) -> None:
+    """By its class, or by the file that has it; a Llama that is neither is refused."""
+    files = {"AutoModelForCausalLM": "modeling_stable_diffcoder.StableDiffcoderForCausalLM"}
+    for declared in ({"architectures": ["StableDiffCoderForCausalLM"]}, {"architectures": None, "auto_map": files}):
+        folder = write_family(tmp_path, "stable_diffcoder", config=declared)
+        assert read_config(folder).family == "stable_diffcoder"
+    for declared in ({"architectures": ["LlamaForCausalLM"]}, {"architectures": "StableDiffcoder", "auto_map": [1]}):
+        folder = write_family(tmp_path, "stable_diffcoder", config=declared)
+        with pytest.raises(ModelError, match=r"model_type 'llama' and architectures .*: of these only Stable-Diff"):
+            read_config(folder)
 
 
 @pytest.mark.parametrize(("alias", "family"), ALIASES.items())
@@ -142,7 +161,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "layer-types-odd": ("SDAR-4B", {"layer_types": "all"}, "layer_types = 'all' is not implemented"),
     "activation": ("Dream-7B", {"hidden_act": "gelu"}, "hidden_act = 'gelu' is not implemented; 'silu' is"),
     "mrope": ("Dream-7B", {"use_mrope": True}, "use_mrope = True is not implemented"),
-    "dream-blocks": ("Dream-7B", {"block_size": 32}, "Dream: block_size = 32 is not implemented; None is"),
+    "dream-blocks": (
+        "DreamReasoner-8B",
+        {"attention_bias": True},
+        "Dream: attention_bias = True is not implemented; False or None is",
+    ),
+    "dream-block": ("DreamReasoner-8B", {"block_size": 0}, "block_size must be a positive whole number; found 0"),
+    "sdar-causal": ("SDAR-4B", {"use_regular_causal": 1}, "use_regular_causal must be true or false; found 1"),
     "dream-no-bias": (
         "Dream-7B",
         {"attention_bias": False},

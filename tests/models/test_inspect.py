@@ -70,15 +70,16 @@ def test_facts_of_every_family(family: str, tmp_path: Path) -> None:
     files = sorted((tmp_path / "tiny").glob("*.safetensors"))
     assert facts.files == tuple(File(file.name, file.stat().st_size) for file in files) and len(files) == 2
     assert facts.bytes == sum(file.bytes for file in facts.files) > 2 * total
-    block = {"sdar": 4, "sdar_moe": 4, "llada2_moe": 32, "fast_dllm": 4}.get(family)
+    of_four = ("sdar", "sdar_moe", "fast_dllm", "dream_reasoner", "stable_diffcoder")
+    block = {"llada2_moe": 32, **dict.fromkeys(of_four, 4)}.get(family)
     assert (facts.trunk.block, facts.trunk.shifted) == (block, family in ("dream", "rnd1", "fast_dllm"))
 
 
 def test_scaled_positions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_family(tmp_path, "sdar", config={"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
-    assert main(["inspect", str(folder)]) == 0
+    assert main(["inspect", str(folder), "--backend", "reference"]) == 0
     assert "length      48 tokens at most; positions scaled by 4 (yarn)\n" in capsys.readouterr().out
-    assert main(["inspect", str(folder), "--json"]) == 0
+    assert main(["inspect", str(folder), "--backend", "reference", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["trunk"]["rope_scaling"]
     assert (told["kind"], told["factor"], told["original"]) == ("yarn", 4.0, 48.0)
 

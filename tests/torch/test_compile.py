@@ -80,7 +80,7 @@ def test_sizes_are_few_and_near(count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"dream_reasoner"}))  # the trunk of sdar once more
 def test_the_tokens_are_those_without_it(family: str, folders: dict[str, Path], graphs: Graphs) -> None:
     for cache in caches(folders[family]):
         plain, static = pair(folders[family], cache)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families import a2d, dream, fast_dllm, llada, llada2_moe, llada_moe, rnd1, sdar
+from mdsample.models.families import a2d, dream, fast_dllm, llada, llada2_moe, llada_moe, rnd1, sdar, stable_diffcoder
 from mdsample.models.families.special import Special, read_object, read_special
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import held_elsewhere, read_json
@@ -25,6 +25,7 @@ FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "rnd1": rnd1.read,
     "sdar": sdar.read,
     "sdar_moe": sdar.read_moe,
+    "stable_diffcoder": stable_diffcoder.read,
 }
 
 #: other names of `model_type` under which the same models are saved: by dllm, dllm, and dFactory
@@ -38,6 +39,7 @@ _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "llada_moe": llada_moe.PUBLISHED,
     "rnd1": rnd1.PUBLISHED,
     "sdar": sdar.PUBLISHED,
+    "stable_diffcoder": stable_diffcoder.PUBLISHED,
 }
 
 #: what peft calls the configuration of an adapter
@@ -109,6 +111,9 @@ def family_of(fields: Mapping[str, object]) -> str | None:
     # LLaDA-MoE is published under the model_type of the dense LLaDA
     if kind == "llada" and fields.get("num_experts") is not None:
         kind = "llada_moe"
+    # and Stable-DiffCoder under that of Llama, which is none of ours
+    if kind == "llama" and stable_diffcoder.declared(fields):
+        kind = "stable_diffcoder"
     if not isinstance(kind, str):
         return None
     kind = ALIASES.get(kind, kind)
@@ -118,6 +123,12 @@ def family_of(fields: Mapping[str, object]) -> str | None:
 def unsupported(folder: Path, fields: Mapping[str, object]) -> ModelError:
     """The error that says which models there are instead."""
     kind = fields.get("model_type")
+    if kind == "llama":
+        return ModelError(
+            f"{folder / 'config.json'} has model_type 'llama' and architectures {fields.get('architectures')!r:.80}: "
+            "of these only Stable-DiffCoder (StableDiffcoderForCausalLM) is a masked model; one that was made from "
+            "Llama with the causal mask left out is a2d-llama"
+        )
     named = "no model_type" if kind is None else f"model_type {kind!r:.80}"
     known = ", ".join(sorted([*FAMILIES, *ALIASES]))
     return ModelError(

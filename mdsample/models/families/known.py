@@ -77,8 +77,8 @@ NEUTRAL = frozenset(
 #: a name with one of these words between underscores speaks of training, storing or drawing
 NEUTRAL_WORDS = frozenset(
     (
-        *("dropout", "init", "initializer", "loss", "coef", "version", "dtype", "cache", "checkpoint", "checkpointing"),
-        *("training", "train", "optimizer", "seed", "unsloth", "revision", "commit", "license"),
+        *("dropout", "pdrop", "init", "initializer", "loss", "coef", "version", "dtype", "cache", "checkpoint"),
+        *("checkpointing", "training", "train", "optimizer", "seed", "unsloth", "revision", "commit", "license"),
     )
 )
 

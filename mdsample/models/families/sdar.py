@@ -5,6 +5,11 @@ SDAR-8B-Chat in JetAstra/SDAR `training/model` (commit c2041a8, arXiv 2510.06303
 151669, no shift, blocks of 4 in SDAR-*-Chat. The checkpoints on the hub may lack block_size (the repository keeps an
 8B configuration without it), and those called -b8 to -b64 have other blocks: then it is asked for, never guessed.
 Inferred: that SDAR-30B-A3B is Qwen3-30B-A3B in fields and names (its configuration was not seen).
+
+I-DLM (arXiv 2604.11035) is published under this `model_type`, too. `use_regular_causal` in config.json says that every
+position sees only itself and what is before, and then the logits are shifted. Sources: `IDLMPipeline`, written for
+diffusers, and public forks of SGLang that serve it, which read that field. A run from left to right is its own
+autoregressive law; the verification that makes it fast is not done here. Its config.json was not seen.
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ PUBLISHED: dict[str, dict[str, object]] = {
 def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     """The trunk that an SDAR `config.json` describes; `ModelError` names what is missing or not implemented."""
     fields = Fields("sdar", config)
+    if fields.flag("use_regular_causal"):
+        fields.count_or("block_size", 1)  # what it was trained to draft at once, not what sees what
+        return read_trunk(fields, special or Special(), Variant(head_norm=True, block=1, shifted=True), _MASKS)
     return read_trunk(fields, special or Special(), Variant(head_norm=True, block=_block(fields)), _MASKS)
 
 
