@@ -20,6 +20,7 @@ DECODING = {
     "rnd1": "rnd1",
     "sdar": "sdar",
     "sdar_moe": "sdar",
+    "stable_diffcoder": "stable-diffcoder",
 }
 #: checkpoints of a family that only their names tell apart, and are decoded otherwise
 _BY_NAME = {("Dream", "dream-coder"): "dream-coder", ("Dream", "diffucoder"): "diffucoder"}
@@ -29,9 +30,11 @@ def published_policy(trunk: Trunk, card: Card) -> str:
     """The text of the policy that a checkpoint is published with; empty: none is known.
 
     A folder that names a template of its own has slots that the published decoding knows nothing of, and one without an
-    end token is not what was published: they get none.
+    end token is not what was published: they get none. Nor do models that other authors made in a family's layout,
+    DreamReasoner (Dream in blocks) and I-DLM (SDAR, causal and shifted): their decoding was not read, or is no policy.
     """
-    if card.own_template or trunk.end_id is None:
+    stranger = {"Dream": trunk.block is not None, "sdar": trunk.shifted}.get(trunk.family, False)
+    if card.own_template or trunk.end_id is None or stranger:
         return ""
     family, name = trunk.family, card.name.lower()
     named = (text for (kind, part), text in _BY_NAME.items() if kind == family and part in name)
