@@ -265,7 +265,8 @@ class Factor(Selection):
         worst = np.minimum.accumulate(ranked.confidence, 1).astype(np.float64)
         if self.rule == "proved":
             return ranked.leading((n + 1) * (1 - worst) < self.factor)
-        count = ranked.leading(worst >= 1 - self.factor / (n + 1))
+        # the first is never tested there
+        count = ranked.leading((worst >= 1 - self.factor / (n + 1)) | (n == 1))
         return count + (count == ranked.number - 1)
 
 
