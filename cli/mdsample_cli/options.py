@@ -255,8 +255,8 @@ class PolicyOptions(OptionGroup):
             "--policy",
             "-p",
             metavar="POLICY",
-            help="For example 'med(0.2)+early-exit(0.1)'. Default: med+early-exit; in a chat, and without a slot "
-            "'answer', med.",
+            help="For example 'med(0.2)+early-exit(0.1)'. Default: what the model is published with (explain "
+            "--model), else med+early-exit; in a chat, and without a slot 'answer', med.",
         ),
     ] = None
     policy_file: Annotated[str | None, Option(metavar="FILE", help="Read the policy from a TOML file.")] = None
