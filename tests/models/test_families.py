@@ -99,7 +99,7 @@ def test_every_family_file_is_in_the_catalogue() -> None:
 
 def test_stable_diffcoder_is_told_from_llama(tmp_path: Path) -> None:
     """By its class, or by the file that has it; a Llama that is neither is refused."""
-    files = {"AutoModelForCausalLM": "modeling_stable_diffcoder.StableDiffcoderForCausalLM"}
+    files = {"AutoModelForCausalLM": "modeling_stable_diffcoder.Model"}
     for declared in ({"architectures": ["StableDiffCoderForCausalLM"]}, {"architectures": None, "auto_map": files}):
         folder = write_family(tmp_path, "stable_diffcoder", config=declared)
         assert read_config(folder).family == "stable_diffcoder"
@@ -243,6 +243,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "new-tiny-groups": ("LLaDA2.0-mini", {"n_group": 256}, "256 experts cannot be split into 256 groups"),
     "new-open": ("LLaDA2.0-mini", {"topk_group": 9}, "of which 9 are chosen"),
     "new-rotary": ("LLaDA2.0-mini", {"partial_rotary_factor": 0.2}, "an even width of at most a head's, 128; found 25"),
+    "new-rotary-dim": ("LLaDA2.0-mini", {"rotary_dim": 32}, "rotary_dim = 32 is not implemented; None or 64 is"),
     "new-rotary-wide": ("LLaDA2.0-mini", {"partial_rotary_factor": 1.5}, "at most a head's, 128; found 192"),
 }
 
