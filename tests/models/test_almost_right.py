@@ -124,7 +124,8 @@ CASES: dict[str, Case] = {
         ),
         ("config.json", "the key 'n_layers' is there twice", "correct it"),
     ),
-    "another model_type": Case(config(model_type="llama"), ("model_type 'llama'", "supported: Dream", "a2d-llama")),
+    "another model_type": Case(config(model_type="gemma"), ("model_type 'gemma'", "supported: Dream", "a2d-llama")),
+    "a plain Llama": Case(config(model_type="llama"), ("model_type 'llama'", "only Stable-DiffCoder", "a2d-llama")),
     "no model_type": Case(config(model_type=None), ("has no model_type", "supported: Dream")),
     "a number as text": Case(config(n_heads="4"), ("n_heads must be a positive whole number", "found '4'")),
     "too small a vocabulary": Case(

@@ -219,7 +219,7 @@ class TestTokenizer:
 
 class TestCard:
     def test_defaults(self, folder: Path) -> None:
-        assert attrs.astuple(read_card(folder)) == ("tiny", TEMPLATE, "", TEMPLATE)
+        assert attrs.astuple(read_card(folder)) == ("tiny", TEMPLATE, "", TEMPLATE, False)
 
     def test_what_it_says(self, folder: Path) -> None:
         (folder / "mdsample.toml").write_text('template = "Q: {prompt}\\nA:{answer:4}"\ndescription = "Sums."\n')
