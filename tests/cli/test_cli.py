@@ -237,6 +237,7 @@ FIELDS = ["id", "prompt", "text", "slots", "nfe", "steps", "tokens_per_forward",
 FIELDS += [
     "error_bound",
     "tv_bound",
+    "certain",
     "model",
     "cache",
     "policy",
