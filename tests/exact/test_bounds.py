@@ -17,6 +17,7 @@ from mdsample import (
     Choices,
     Confidence,
     EarlyExit,
+    Ended,
     Entropy,
     EntropyBound,
     Factor,
@@ -247,6 +248,21 @@ def test_a_row_says_which_share_of_its_tokens_was_certain():
         best = third.probability > third.confidence - 1e-6
         assert row.certain == pytest.approx((2 * (row.tokens[:2].tolist() == [0, 0]) + best) / 3)
     assert len({row.certain for row in drawn}) > 2
+
+
+def test_what_a_rule_writes_is_no_part_of_a_set():
+    toy = exact.Joint(np.random.default_rng(1).dirichlet(np.full(81, 0.2)).reshape((3,) * 4))
+    rows = Sampler(Whole() + LeftToRight() + Top(2) + ONE + Ended("1")).run(toy, toy.canvas(40)).rows
+    written = 0
+    for row in rows:
+        asked = [commit for commit in row.commits if not commit.by_rule]
+        step, h, c = (np.array([getattr(x, name) for x in asked]) for name in ("step", "entropy", "confidence"))
+        assert row.tv_bound == pytest.approx(parallel_bounds(step, h, c, row.steps)[1].sum())
+        best = [x.probability > x.confidence - 1e-6 for x in asked]
+        sure = certain_sets(step, c, row.steps)[step] & [all(np.array(best)[step == one]) for one in step]
+        assert row.certain == pytest.approx(sure.mean())
+        written += len(asked) < len(row.commits)
+    assert 5 < written < 40
 
 
 @CALM
