@@ -126,7 +126,7 @@ def _certainty(row: Row, draw: Draw) -> list[tuple[str, str]]:
     bound = f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
     if draw == Temperature() and row.tv_bound < 1:
         bound += f": up to {100 * row.tv_bound:.2g} in 100 texts differ from one at a time"
-    together = f"{100 * row.certain:.0f} % of tokens are provably the best of their step, alone or together"
+    together = f"{100 * row.certain:.0f} % of tokens are provably the best of their step"
     return [("error bound", bound), *([("certain", together)] if isinstance(draw, Greedy) else [])]
 
 
