@@ -233,11 +233,12 @@ def _price(event: Event) -> int | list[int]:
 
 
 def _read_event(line: dict[str, Any]) -> Event:
-    line = {"confidence": [0.0] * len(line["token"]), **line}  # traces from before it was kept: not known
-    arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items()}
+    kept = _ARRAYS.keys() - ({"confidence"} - line.keys())  # it was not kept at first
+    arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items() if key in kept}
     for name, array in arrays.items():
         if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
             raise ValueError(f"{name} must be a list of numbers from 0")
+    arrays.setdefault("confidence", np.zeros_like(arrays["probability"]))
     price: Any = line["price"]
     paid = cast("list[object]", price if isinstance(price, list) else [price])
     if not all(type(number) is int and number >= 0 for number in paid):
