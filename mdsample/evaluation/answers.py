@@ -45,6 +45,7 @@ class Answered:
     extract: str | None = None
 
 
+_BOUNDS = ("error_bound", "tv_bound")
 _FIELDS = tuple(field.name for field in attrs.fields(Answered))
 #: the types of JSON that a line has; an infinite bound is null
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -54,8 +55,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("answer", "expected", "text"), (str,)),
     "solved": (bool,),
     **dict.fromkeys(("nfe", "steps", "filled"), (int,)),
-    "error_bound": (int, float, type(None)),
-    **dict.fromkeys(("tv_bound", "seconds"), (int, float)),
+    **dict.fromkeys(_BOUNDS, (int, float, type(None))),
+    "seconds": (int, float),
 }
 _OPTIONAL = ("source", "extract")
 _Key = tuple[object, ...]
@@ -102,7 +103,7 @@ class Answers(Growing):
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""
-        fields = attrs.asdict(answered) | {"error_bound": finite(answered.error_bound)}
+        fields = attrs.asdict(answered) | {name: finite(getattr(answered, name)) for name in _BOUNDS}
         fields = {name: value for name, value in fields.items() if name not in _OPTIONAL or value is not None}
         record = {**fields, **{name: key[name] for name in KEY}, **more}
         self.append(line(record).encode() + b"\n")
@@ -117,9 +118,8 @@ def _read(path: str | Path, data: bytes) -> dict[_Key, dict[int | str, Answered]
         if record is None:
             raise RecordError(f"line {number} of {path} is not a benchmark answer; give another file")
         key = tuple(record[name] for name in KEY)
+        record |= {name: math.inf for name in _BOUNDS if record[name] is None}
         answered = Answered(**{name: record[name] for name in _FIELDS if name in record})
-        if record["error_bound"] is None:
-            answered = attrs.evolve(answered, error_bound=math.inf)
         answers.setdefault(key, {})[answered.id] = answered
     if last and not (last.startswith(OPENING) or OPENING.startswith(last)):
         raise RecordError(f"{path} is not a file of answers, and is left alone; give another file")

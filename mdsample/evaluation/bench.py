@@ -55,7 +55,7 @@ class PolicyScore:
     nfe_ratio: float
     #: blanks filled per forward pass, over all rows
     tokens_per_forward: float
-    #: means over rows, see `Row`
+    #: means over rows, see `Row`; that of `tv_bound` is at most 1
     error_bound: float
     tv_bound: float
     #: wall-clock seconds of all rows together
@@ -278,7 +278,7 @@ def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Ans
         nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in rows)),
         tokens_per_forward=sum(a.filled for a in rows) / max(1, sum(a.nfe for a in rows)),
         error_bound=sum(answered.error_bound for answered in rows) / len(rows),
-        tv_bound=sum(answered.tv_bound for answered in rows) / len(rows),
+        tv_bound=min(1.0, sum(answered.tv_bound for answered in rows) / len(rows)),
         seconds=sum(answered.seconds for answered in rows),
         extract=extract,
     )

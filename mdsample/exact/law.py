@@ -25,6 +25,7 @@ from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
+from mdsample.sampling.bounds import parallel_bounds
 from mdsample.sampling.observe import Kept, Observation
 from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order, remask
 from mdsample.sampling.state import Commits, Event, Outcome, State
@@ -48,7 +49,8 @@ class Law:
     #: inf where that theorem does not speak: at other draws than temperature(1), under a guide, a constraint or a
     #: revision, where a stop rule wrote tokens by itself, and where the denoiser has no joint
     kl_bound: float
-    #: TV(joint, law) is at most this: min(1, E Σ √(b/2)) over the sampler's visits; 1 where the theorem does not speak
+    #: TV(joint, law) is at most this, the least of 1, E Σ d over the sampler's visits (d: `parallel_bounds`) and
+    #: √(kl_bound/2); 1 where the theorem does not speak
     tv_bound: float
     #: probability of leaving because of each stop rule, or `filled`
     left: Mapping[str, float]
@@ -195,6 +197,7 @@ class _Tally:
                 drawn.tokens[which[row], position],
                 drawn.probability[which[row], position],
                 view.marginals.entropy[parent[row], position],
+                view.marginals.confidence[parent[row], position],
             ),
             (again_row.astype(np.int32), again_position.astype(np.int32)),
             np.flatnonzero(np.array(leaves) >= 0).astype(np.int32),
@@ -222,12 +225,13 @@ class _Tally:
         return attrs.evolve(before, state=state).take(np.flatnonzero(state.active))
 
     def _count(self, states: Branches, placed: Placements, model: Doubles, passes: Ints) -> None:
-        """Adds a step to the expectations: its passes, b over the joint's visits, √(b/2) over the sampler's."""
+        """Adds a step to the expectations: its passes, b over the joint's visits, d over the sampler's."""
         self.nfe += float((states.weight * passes).sum())
         logarithm = np.log(model, out=np.zeros_like(model), where=model > 0)
-        entropy = -(model * logarithm).sum(2)[placed.state] * placed.chosen
-        b = np.maximum(entropy.sum(1) - entropy.max(1), 0)
-        self.tv += float((states.weight[placed.state] * placed.probability * np.sqrt(b / 2)).sum())
+        which, position = np.nonzero(placed.chosen)
+        there = placed.state[which], position
+        b, d = parallel_bounds(which, -(model * logarithm).sum(2)[there], model.max(2)[there], len(placed.chosen))
+        self.tv += float((states.weight[placed.state] * placed.probability * d).sum())
         toy = self.walk.plan.denoiser
         if isinstance(toy, Toy):
             # how likely the joint itself deals the tokens of a state, given the fixed text
@@ -248,7 +252,7 @@ class _Tally:
             pooled(np.concatenate(self.weights), which),
             self.nfe,
             self.kl if speaks else math.inf,
-            min(1.0, self.tv) if speaks else 1.0,
+            min(1.0, self.tv, math.sqrt(self.kl / 2)) if speaks else 1.0,
             self.left,
             mask if mask == model.vocab_size - 1 else model.vocab_size,
             mask,

@@ -167,7 +167,7 @@ class Tracer:
                     "slots": trace.row.slots,
                     "nfe": trace.row.nfe,
                     "error_bound": finite(trace.row.error_bound),
-                    "tv_bound": trace.row.tv_bound,
+                    "tv_bound": finite(trace.row.tv_bound),
                     "scores": [round(score, 6) for score in trace.scores],
                     "kept": kept,
                 }

@@ -35,9 +35,9 @@ class RunLog:
 
     def add(self, event: Event) -> None:
         """Takes down what one step did."""
-        columns = (event.row, event.position, event.token, event.probability, event.entropy, event.by_rule)
-        for row, position, token, probability, entropy, by_rule in zip(*(c.tolist() for c in columns), strict=True):
-            self._commits[row].append(Commit(self._step[row], position, token, probability, entropy, by_rule))
+        columns = (event.position, event.token, event.probability, event.entropy, event.confidence, event.by_rule)
+        for row, *commit in zip(event.row.tolist(), *(c.tolist() for c in columns), strict=True):
+            self._commits[row].append(Commit(self._step[row], *commit))
         self._outcomes.update(zip(event.left.tolist(), event.outcomes, strict=True))
         for row in event.rows.tolist():
             self._step[row] += 1
@@ -59,7 +59,7 @@ class RunLog:
             int((canvas.blank[i] & ~state.blank[i]).sum()),
             int(state.blank[i].sum()),
             math.inf if state.remasked[i] else float(state.error_bound[i]),
-            1.0 if state.remasked[i] else float(min(1.0, state.tv_sum[i])),
+            math.inf if state.remasked[i] else float(state.tv_sum[i]),
             tuple(self._commits[i]),
             state.blank[i, :length],
             self._tokenizer,

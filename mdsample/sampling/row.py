@@ -8,11 +8,16 @@ from itertools import groupby
 from typing import Any
 
 import attrs
+import numpy as np
 
 from mdsample.core import html
 from mdsample.core.arrays import Bools, Ints
 from mdsample.core.tokens import Tokenizer
+from mdsample.sampling.bounds import certain_sets
 from mdsample.sampling.state import Outcome
+
+#: more than a model's rounding makes of one probability where it draws and where it ranks
+_ROUNDING = 1e-4
 
 
 @attrs.frozen
@@ -26,6 +31,8 @@ class Commit:
     probability: float
     #: of the position when it was written, nats
     entropy: float
+    #: probability of the position's most probable token, 0 if it is not known
+    confidence: float
     #: written by a stop rule, without asking the model
     by_rule: bool = False
 
@@ -53,8 +60,10 @@ class Row:
     #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
     #: inf if tokens were masked again: nothing is promised of such a run
     error_bound: float
-    #: min(1, Σ √(b/2)): its mean over runs estimates a bound on the total variation from one-at-a-time decoding; 1 if
-    #: tokens were masked again
+    #: Σ d over steps, d of a step's commits as in docs/bounds.md. Its mean over rows drawn at temperature 1 says how
+    #: many texts may differ from decoding one at a time: at 0.05 at most 5 in 100, in that both can be drawn together
+    #: so that the other 95 are the same (a maximal coupling). Of one row it is what the row adds to the mean. From 1 on
+    #: it says nothing, but only the mean may be cut off there. inf if tokens were masked again
     tv_bound: float
     commits: tuple[Commit, ...]
     #: what is still blank, `[L]`
@@ -66,6 +75,22 @@ class Row:
     def tokens_per_forward(self) -> float:
         """Blanks filled per forward pass."""
         return self.filled / self.nfe if self.nfe else 0.0
+
+    @property
+    def certain(self) -> float:
+        """Share of the tokens asked of the model that are provably the best of their step, alone or together.
+
+        No other tokens of such a step are more probable, under any joint with the model's marginals (`certain_sets`):
+        at temperature 0 nothing was lost by writing them at once. 1 if nothing was asked.
+        """
+        asked = [commit for commit in self.commits if not commit.by_rule]
+        if not asked:
+            return 1.0
+        step = np.array([commit.step for commit in asked])
+        p, c = (np.array([getattr(commit, name) for commit in asked]) for name in ("probability", "confidence"))
+        best = certain_sets(step, c, self.steps)
+        np.logical_and.at(best, step, p >= c - _ROUNDING)
+        return float(best[step].mean())
 
     @property
     def written(self) -> dict[int, Commit]:
@@ -105,7 +130,8 @@ class Row:
             "outcome": self.outcome.name,
             "sentence": self.outcome.sentence,
             "error_bound": self.error_bound if math.isfinite(self.error_bound) else None,
-            "tv_bound": self.tv_bound,
+            "tv_bound": self.tv_bound if math.isfinite(self.tv_bound) else None,
+            "certain": self.certain,
         }
 
     def headline(self) -> str:

@@ -9,6 +9,7 @@ from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
+from mdsample.sampling.bounds import parallel_bounds
 
 
 @attrs.frozen
@@ -42,6 +43,8 @@ class Commits:
     probability: Floats
     #: of the position, nats
     entropy: Floats
+    #: of the position's most probable token
+    confidence: Floats
 
 
 @attrs.frozen(eq=False)
@@ -52,13 +55,15 @@ class Event:
     rows: Ints
     #: forward passes that it cost each of them, `[R]`
     passes: Ints
-    #: commits: where, which token, its probability under the model, the position's entropy (nats); all `[N]`
+    #: commits: where, which token, its probability under the model, the position's entropy (nats) and the probability
+    #: of its most probable token (0 in traces from before it was kept); all `[N]`
     row: Ints
     position: Ints
     token: Ints
     probability: Floats
     entropy: Floats
-    #: written by rule (`ended`), without a look, `[N]`; such commits have probability 1 and entropy 0
+    confidence: Floats
+    #: written by rule (`ended`), without a look, `[N]`; such commits have probability and confidence 1 and entropy 0
     by_rule: Bools
     #: positions masked again, `[M]`, after the commits from a look and before those by rule
     remasked_row: Ints
@@ -86,6 +91,7 @@ class Event:
             commits.token,
             commits.probability,
             commits.entropy,
+            commits.confidence,
             by_rule,
             *remasked,
             left,
@@ -102,6 +108,7 @@ class Event:
             token=np.concatenate([self.token, token]),
             probability=np.concatenate([self.probability, np.ones(count, np.float32)]),
             entropy=np.concatenate([self.entropy, np.zeros(count, np.float32)]),
+            confidence=np.concatenate([self.confidence, np.ones(count, np.float32)]),
             by_rule=np.concatenate([self.by_rule, np.ones(count, np.bool_)]),
             left=np.concatenate([self.left, left]).astype(np.int32),
             outcomes=(*self.outcomes, *outcomes),
@@ -110,7 +117,8 @@ class Event:
     @staticmethod
     def none() -> Event:
         """Nothing happened."""
-        return Event.of(_NONE, _NONE, Commits(_NONE, _NONE, _NONE, _NONE.astype(np.float32), _NONE.astype(np.float32)))
+        nothing = np.zeros(0, np.float32)
+        return Event.of(_NONE, _NONE, Commits(_NONE, _NONE, _NONE, nothing, nothing, nothing))
 
 
 @attrs.frozen(eq=False)
@@ -131,7 +139,7 @@ class State:
     active: Bools
     #: positions masked again so far, `[B]`
     remasked: Ints
-    #: Σ b and Σ √(b/2) over steps, b = ΣH − max H of a step's commits, `[B]` float64
+    #: Σ b and Σ d over steps, the bounds of `parallel_bounds` on a step's commits, `[B]` float64
     error_bound: Doubles
     tv_sum: Doubles
     events: tuple[Event, ...]
@@ -220,7 +228,7 @@ class State:
         nfe[event.rows] += event.passes
         active[event.left] = False
         np.add.at(remasked, event.remasked_row, 1)
-        b = parallel_bound(event.row, event.entropy, len(step))
+        b, d = parallel_bounds(event.row, event.entropy, event.confidence, len(step))
         return State(
             self.canvas,
             tokens,
@@ -232,14 +240,6 @@ class State:
             active,
             remasked,
             self.error_bound + b,
-            self.tv_sum + np.sqrt(b / 2),
+            self.tv_sum + d,
             (*self.events, event),
         )
-
-
-def parallel_bound(row: Ints, entropy: Floats, rows: int) -> Doubles:
-    """b = ΣH − max H of each row's commits, nats, `[rows]`: it bounds their total correlation (DESIGN 4.5)."""
-    total, most = np.zeros(rows), np.zeros(rows)
-    np.add.at(total, row, entropy)
-    np.maximum.at(most, row, entropy)
-    return np.maximum(total - most, 0.0)

@@ -174,6 +174,8 @@ def _impossible(state: State, event: Event) -> str:
     """Why this cannot be the event after the state; empty if it can."""
     if not ((event.probability >= 0) & (event.probability <= 1)).all():
         return "a probability lies outside 0 to 1"
+    if not ((event.confidence >= 0) & (event.confidence <= 1)).all():
+        return "a confidence lies outside 0 to 1"
     if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
         return "an entropy is not a number of nats from 0"
     if not state.active[np.concatenate([event.rows, event.row, event.left, event.remasked_row])].all():
@@ -211,6 +213,7 @@ _ARRAYS: dict[str, tuple[str, type]] = {
     "token": ("token", np.int32),
     "probability": ("probability", np.float32),
     "entropy": ("entropy", np.float32),
+    "confidence": ("confidence", np.float32),
     "ruled": ("by_rule", np.bool_),
     "remasked_row": ("remasked_row", np.int32),
     "remasked_position": ("remasked_position", np.int32),
@@ -230,10 +233,12 @@ def _price(event: Event) -> int | list[int]:
 
 
 def _read_event(line: dict[str, Any]) -> Event:
-    arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items()}
+    kept = _ARRAYS.keys() - ({"confidence"} - line.keys())  # it was not kept at first
+    arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items() if key in kept}
     for name, array in arrays.items():
         if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
             raise ValueError(f"{name} must be a list of numbers from 0")
+    arrays.setdefault("confidence", np.zeros_like(arrays["probability"]))
     price: Any = line["price"]
     paid = cast("list[object]", price if isinstance(price, list) else [price])
     if not all(type(number) is int and number >= 0 for number in paid):

@@ -365,4 +365,4 @@ def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted:
 def _writing(rows: Ints, position: Ints, token: Ints) -> Event:
     """One token in each of these rows."""
     zeros = np.zeros(len(rows), np.float32)
-    return Event.of(rows, np.ones(len(rows), np.int32), Commits(rows, position, token, zeros, zeros))
+    return Event.of(rows, np.ones(len(rows), np.int32), Commits(rows, position, token, zeros, zeros, zeros))

@@ -59,7 +59,9 @@ def keeps_its_promises(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed:
         assert row.filled == len(row.commits) - again
         assert (row.error_bound == math.inf) == (again > 0)
         assert row.filled + row.unfilled == canvas.blank[i].sum()
-        assert row.error_bound >= 0 and 0 <= row.tv_bound <= 1
+        assert row.error_bound >= 0 and row.tv_bound >= 0 and 0 <= row.certain <= 1
+        # no step costs more than Pinsker's inequality says
+        assert row.tv_bound == math.inf if again else row.tv_bound <= math.sqrt(row.steps * row.error_bound / 2) + 1e-6
         least = row.steps * whole.guide.passes
         assert least <= row.nfe <= least * (1 + further), "a step costs what was paid, and no more than was announced"
     a_trace_replays(result, denoiser)
@@ -104,6 +106,7 @@ def a_trace_replays(result: Result, denoiser: Denoiser) -> None:
     assert (last.blank == result.state.blank).all()
     assert (last.nfe == result.state.nfe).all()
     np.testing.assert_array_equal(last.error_bound, result.state.error_bound)
+    np.testing.assert_array_equal(last.tv_sum, result.state.tv_sum)
     states = list(trace.states())
     middle = states[len(states) // 2]
     sampler = Sampler(result.policy, seed=result.seed)

@@ -237,6 +237,7 @@ FIELDS = ["id", "prompt", "text", "slots", "nfe", "steps", "tokens_per_forward",
 FIELDS += [
     "error_bound",
     "tv_bound",
+    "certain",
     "model",
     "cache",
     "policy",
@@ -261,10 +262,15 @@ def test_without_a_prompt_it_takes_a_sample_problem(mdsample: Command, model: Pa
     ran = mdsample("run", "--model", model, "--steps", 4)
     assert (ran.code, ran.err) == (0, "")
     labels = [text.split("  ")[0] for text in ran.out.splitlines() if text[:1].strip()]
-    assert labels == ["prompt", "reasoning", "answer", "passes", "time", "outcome", "error bound", "policy", "model"]
+    cost = ["passes", "time", "outcome", "error bound", "certain"]
+    assert labels == ["prompt", "reasoning", "answer", *cost, "policy", "model"]
     assert re.search(r"^answer .*\(expected: \d+\)$", ran.out, re.MULTILINE)
     assert "\npasses       4 for 100 blanks, 25.0 tokens each\n" in ran.out
     assert "\npolicy       steps(4)\n" in ran.out
+    assert re.search(r"^error bound  [\d.]+ nats \(KL\), [\d.]+ \(total variation\)$", ran.out, re.MULTILINE)
+    drawn = mdsample("run", "--model", model, "--policy", "whole+top(2)+temperature(1)", "-t", "{a:2}").out
+    said = re.search(r"([\d.]+) \(total variation\): up to (\d+)\s+in 100 texts\s+differ", drawn)
+    assert said and round(100 * float(said[1])) == int(said[2]) and "certain" not in drawn
     assert max(map(len, ran.out.splitlines())) <= 80
     assert mdsample("run", "--model", model, "--steps", 4, "--json").rows[0]["expected"].isdigit()
 

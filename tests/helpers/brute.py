@@ -128,7 +128,7 @@ class Brute:
                 yield chance * probability, ordering[: max(1, min(count, len(ordering)))]
 
     def run(self, row: Row) -> tuple[dict[Row, float], float, float]:
-        """The law of the final row, the expected NFE, and E Σ √(b/2) over the sampler's own visits."""
+        """The law of the final row, the expected NFE, and E Σ d over the sampler's own visits."""
         law: dict[Row, float] = defaultdict(float)
         totals = [0.0, 0.0]
 
@@ -140,7 +140,7 @@ class Brute:
             tried = min(self.order.k, len(looks[-1])) if isinstance(self.order, Lookahead) else 0
             totals[0] += weight * (1 + tried * (tried > 1))
             for chance, chosen in self.sets(row, spent, looks):
-                totals[1] += weight * chance * math.sqrt(bound(chosen) / 2)
+                totals[1] += weight * chance * tv_bound([place.p for place in chosen])
                 for tokens in itertools.product(range(self.size), repeat=len(chosen)):
                     drawn = math.prod(place.p[token] for place, token in zip(chosen, tokens, strict=True))
                     if drawn > 0:
@@ -170,6 +170,16 @@ class Brute:
 def bound(chosen: list[Place]) -> float:
     entropies = [place.entropy for place in chosen]
     return sum(entropies) - max(entropies)
+
+
+def tv_bound(marginals: list[list[float]]) -> float:
+    """No joint with these marginals is further from their product."""
+    c = sorted(max(p) for p in marginals)
+    entropies = [-sum(q * math.log(q) for q in p if q > 0) for p in marginals]
+    pinsker = math.sqrt((sum(entropies) - max(entropies)) / 2)
+    wrong = sum(1 - x for x in c)
+    given_the_least_certain = 1 - math.prod(c[1:]) * max(0.0, 1 - (wrong - (1 - c[0])))
+    return min(1.0, pinsker, given_the_least_certain, *([1 - math.prod(c)] if wrong <= 1 else []))
 
 
 def rounded_bound(chosen: list[Place]) -> float:

@@ -33,7 +33,7 @@ NOT_RUN = {
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample (bench|calibrate) ": "takes minutes",
-    r"benchmarks/exact_study\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
+    r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
 }
 #: how long one may take

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mdsample
@@ -69,6 +70,7 @@ def test_binary_is_refused(tmp_path: Path) -> None:
         ("probability", lambda t: _event(t, "probability", 7.5)),
         ("probability", lambda t: _event(t, "probability", float("nan"))),
         ("entropy", lambda t: _event(t, "entropy", -3.0)),
+        ("confidence", lambda t: _event(t, "confidence", 1.5)),
         ("not blank", lambda t: _event(t, "position", 0)),
         ("price", lambda t: _event(t, "price", -5)),
         ("had left", lambda t: _event(t, "left", 0)),
@@ -79,6 +81,26 @@ def test_an_edited_trace_is_refused(saved: Path, name: str, edit: Callable[[str]
     saved.write_text(edit(saved.read_text()))
     with pytest.raises(TraceError, match=name):
         Trace.load(saved)
+
+
+def test_a_trace_from_before_top_probabilities_were_kept_is_read_with_what_it_knows(tmp_path: Path) -> None:
+    symbols = Symbols(4)
+    canvas = mdsample.Template.parse("ab{reasoning:5}c{answer:2}").canvas(symbols, [{}, {}])
+    result = testing.run(mdsample.Whole() + mdsample.Top(2), ScriptedDenoiser(symbols, sharpness=8.0), canvas)
+    path = tmp_path / "trace.jsonl"
+    Trace.of(result).save(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in x.items() if k != "confidence"}) + "\n" for x in lines))
+    old = Trace.load(path).replay()
+    assert (old.tokens == result.state.tokens).all() and (old.error_bound == result.state.error_bound).all()
+    # Pinsker's inequality is what is left
+    total = np.zeros(2)
+    for event in result.state.events:
+        for row in set(event.row.tolist()):
+            h = event.entropy[event.row == row].astype(np.float64)
+            total[row] += min(1.0, np.sqrt((h.sum() - h.max()) / 2))
+    np.testing.assert_allclose(old.tv_sum, total, atol=1e-12)
+    assert (result.state.tv_sum < old.tv_sum).all()
 
 
 def _event(text: str, name: str, value: float) -> str:

@@ -20,6 +20,8 @@ from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
 from mdsample.models.denoiser import Denoiser
+from mdsample.policy.complete import complete
+from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
@@ -117,10 +119,15 @@ def entries(menu: Iterable[Entry]) -> Table:
     return grid
 
 
-def _bound(row: Row) -> str:
+def _certainty(row: Row, draw: Draw) -> list[tuple[str, str]]:
+    """What parallel steps may have cost, in the words that suit the draw."""
     if not math.isfinite(row.error_bound):
-        return "no bound (tokens were re-masked)"
-    return f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
+        return [("error bound", "no bound (tokens were re-masked)")]
+    bound = f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
+    if draw == Temperature() and row.tv_bound < 1:
+        bound += f": up to {100 * row.tv_bound:.2g} in 100 texts differ from one at a time"
+    together = f"{100 * row.certain:.0f} % of tokens are provably the best of their step"
+    return [("error bound", bound), *([("certain", together)] if isinstance(draw, Greedy) else [])]
 
 
 def answer(job: Job, given: Answer, named: bool, label: str, time: float | None) -> RenderableType:
@@ -154,7 +161,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
             *took,
             ("outcome", plain(row.outcome.sentence)),
             *([("left blank", plain(left, "yellow"))] if left else []),
-            ("error bound", _bound(row)),
+            *_certainty(row, complete(sampler.policy).draw),
             ("policy", policy(label, 64)),
             ("model", plain(where)),
             ("", ""),
