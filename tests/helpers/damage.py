@@ -216,7 +216,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "other in model-00002-of-00002.safetensors is not named; fetch them again, of one commit$",
     ),
     "twice": (copy_tensor, f"{WTE} is there 2 times, in model-00001-of-00002.safetensors and model-00002-of"),
-    "dangling-link": (lambda f: ((f / SINGLE).unlink(), (f / SINGLE).symlink_to(f / "gone")), "link to one that is gone"),
+    "dangling-link": (lambda f: ((f / SINGLE).unlink(), (f / SINGLE).symlink_to(f / "gone")), "link to one that"),
     "nan": (weights(lambda w: w[WHOLE].__setitem__((3, 1), np.nan)), rf"damaged: {WHOLE} is nan at \[3, 1\]; fetch"),
     "inf": (weights(lambda w: w[WHOLE].__setitem__((0, 0), np.inf)), rf"damaged: {WHOLE} is inf at \[0, 0\]; fetch"),
 }
