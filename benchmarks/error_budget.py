@@ -44,9 +44,9 @@ class Paced(Selection):
     power: float = attrs.field(kw_only=True)
 
     def count(self, view: View, ranked: Ranked) -> Ints:
-        left = np.maximum(view.board.blank.sum(1), 1)[:, None]
+        left = np.maximum(view.batch.blank.sum(1), 1)[:, None]
         share = np.minimum((arange64(ranked.entropy.shape[1]) + 1) / left, 1.0) ** self.power
-        return ranked.leading(bounds(ranked) <= (self.total - view.board.error_bound[:, None]) * share)
+        return ranked.leading(bounds(ranked) <= (self.total - view.batch.error_bound[:, None]) * share)
 
 
 RULE = Callable[[float], Selection]

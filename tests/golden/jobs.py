@@ -924,7 +924,7 @@ REFUSED: list[list[str]] = [
     ["bench", "--task", "gsm8k"],
     ["bench", "--task", "x.jsonl"],
     ["bench", "--limit", "1001", "--backend", "reference"],
-    ["bench", "--limit", "1", "-p", "fast-dllm-factor", "-p", "confidence+factor(0.75)"],
+    ["bench", "--limit", "1", "-p", "fast-dllm", "-p", "confidence+above-confidence(0.9)"],
     ["bench", "--plot", "x.gif"],
     ["bench", "--limit", "1", "-t", "{prompt}{reasoning:4}", "--backend", "reference"],
     ["calibrate", "med(?)"],
