@@ -73,11 +73,12 @@ class Confidence(NoisyOrder):
 
     def rank(self, view: View) -> Doubles:
         """Minus the probability; without noise minus its logarithm, which does not saturate near 1."""
-        chosen = view.marginals.log_probability.astype(np.float64)
-        if self.ends == "last":
-            ends = np.isin(view.marginals.token, sorted(view.batch.tokenizer.ends))
-            others = np.log1p(-np.minimum(view.get(EndProbability()), 1), where=~ends, out=np.zeros(ends.shape))
-            chosen = np.where(ends, _NEVER, chosen - others)
+        marginals = view.marginals
+        if self.ends == "free":
+            return -(marginals.confidence if self.noise else marginals.log_probability).astype(np.float64)
+        ends = np.isin(marginals.token, sorted(view.batch.tokenizer.ends))
+        others = np.log1p(-np.minimum(view.get(EndProbability()), 1), where=~ends, out=np.zeros(ends.shape))
+        chosen = np.where(ends, _NEVER, marginals.log_probability.astype(np.float64) - others)
         return -np.exp(chosen) if self.noise else -chosen
 
 

@@ -56,7 +56,7 @@ def reader(model: Path, *messages: str) -> list[str]:
     opened, chat, replies = mdsample.load(model, backend="reference"), list[Any](), list[str]()
     for number, message in enumerate(messages):
         chat.append({"role": "user", "content": message})
-        row = mdsample.sample(opened, [chat], policy="med", template=SHORT, ids=[number]).rows[0]
+        row = mdsample.sample(opened, [chat], policy=None, template=SHORT, ids=[number]).rows[0]
         chat.append({"role": "assistant", "content": row.text})
         replies.append(row.text)
     return replies
@@ -72,7 +72,7 @@ def test_a_reply_is_that_of_the_library_to_all_turns_before(folder: Path, talk: 
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3
     assert record["messages"][2] == {"role": "user", "content": "and\nnow?"}
     assert [(reply["policy"], reply["seed"]) for reply in record["replies"]] == [
-        (as_run(mdsample.parse("med"), None), 0)
+        (as_run(mdsample.parse("llada(none)+blocks(32)"), None), 0)  # as the family is published
     ] * 3
     assert os.listdir(tmp_path) == ["talk.jsonl"]
 
@@ -91,7 +91,13 @@ def test_commands(folder: Path, talk: Any, tmp_path: Path) -> None:
     assert len(out.splitlines()) == 5
     settings = [line for line in err.splitlines() if line.startswith(("seed: ", "taken", "policy: ", "template: "))]
     assert settings == [
-        *("seed: 4", "taken back: one", "policy: med", "policy: whole+steps(1)", "policy: whole+steps(1)"),
+        *(
+            "seed: 4",
+            "taken back: one",
+            "policy: llada(none)+blocks(32)",
+            "policy: whole+steps(1)",
+            "policy: whole+steps(1)",
+        ),
         "template: {prompt}{answer:2}",
     ]
     refused = [line.removeprefix("error: ") for line in err.splitlines() if line.startswith("error: ")]

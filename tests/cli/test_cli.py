@@ -138,7 +138,11 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             [*run, "-t", "{prompt}{answer:900}", "hi"],
             "the row is 901 tokens long, slots included; tiny takes at most 640: shorten the text or the slots",
         ),
-        (["run", "--model", folder], f"{folder} holds no config.json, so it is not a model folder"),
+        (
+            ["run", "--model", folder],
+            f"{folder} holds no config.json, so it is not a model folder; give the folder that config.json and the "
+            "weights are in",
+        ),
         (
             [*run, "--backend", "abacus"],
             f"there is no backend 'abacus'; installed: {working}, or 'auto' to choose",
@@ -155,7 +159,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         ([*run, "--trace", absent / "x", "hi"], f"--trace: cannot write {absent / 'x'}: there is no such folder"),
         ([*run, "one", "two"], "Got unexpected extra argument(s) (two) (see 'mdsample run --help')"),
         (["walk"], "No such command 'walk' (see 'mdsample --help')"),
-        (["explain"], "Missing argument 'POLICY' (see 'mdsample explain --help')"),
+        (["explain"], "give a POLICY, such as 'med(0.2)+early-exit', or --model for the one that a model takes"),
         (["audit", "--toy", "x"], "there is no toy 'x'; there are: "),
         (["audit", "--plot", "x.pdf"], "--plot writes .png and .svg; got x.pdf"),
         (["audit", "-p", "early-exit"], "early-exit(slot='answer'): there is no such slot; slots here: text"),
@@ -221,7 +225,7 @@ def test_a_policy_file(mdsample: Command, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("policy = 'steps(2)+whole'")
     ran = mdsample("run", "--model", model, "-t", SHORT, "--policy-file", path, "--json", "hi")
-    assert ran.rows[0]["policy"] == "whole+entropy(noise=0)+steps(n=2)+greedy+never+none"
+    assert ran.rows[0]["policy"] == "whole+entropy(noise=0)+steps(n=2,shares='larger-first')+greedy+never+none"
     path.write_text("policy = 'steps(0)'")
     ran = mdsample("run", "--model", model, "--policy-file", path, "hi")
     assert (ran.code, ran.err.splitlines()[0]) == (
@@ -450,7 +454,9 @@ def test_replay_of_a_trace(mdsample: Command, model: Path, tmp_path: Path) -> No
     assert [{key: row[key] for key in keys} for row in sorted(found, key=lambda row: row["id"])] == [
         {key: row[key] for key in keys} for row in rows
     ]
-    assert {"step", "position", "token", "text", "probability", "entropy", "ruled"} == set(found[0]["commits"][0])
+    assert {"step", "position", "token", "text", "probability", "entropy", "confidence", "ruled"} == set(
+        found[0]["commits"][0]
+    )
     told = mdsample("replay", path, "--model", model, "--row", 1)
     steps = re.findall(r"^step (\d)   (\d+:'.*')$", told.out, re.MULTILINE)
     assert [number for number, _ in steps] == ["1", "2", "3"]
@@ -631,10 +637,10 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_bench_refuses_a_policy_twice_and_leaves_early_exit_out_of_boards(mdsample: Command) -> None:
-    refused = mdsample("bench", "-p", "fast-dllm-factor", "-p", "confidence+factor(0.75)", "--limit", 1)
+    refused = mdsample("bench", "-p", "fast-dllm", "-p", "confidence+above-confidence(0.9)", "--limit", 1)
     assert (refused.code, refused.err) == (
         2,
-        "error: confidence+factor is there twice, perhaps by another name; leave one --policy out\n",
+        "error: confidence+above-confidence is there twice, perhaps by another name; leave one --policy out\n",
     )
     ran = mdsample("bench", "--task", "sudoku6", "--limit", 1, "--json")
     assert [row["policy"].split("+")[2] for row in ran.rows] == ["top(k=1)", "below-entropy(entropy=0.2,k=none)"]
@@ -781,7 +787,7 @@ def test_option_groups_become_the_options_of_a_command() -> None:
         return model, seed
 
     flat = grouped(command)
-    names = ["model", "revision", "backend", "device", "dtype", "cache", "seed"]
+    names = ["model", "revision", "adapter", "backend", "device", "dtype", "cache", "seed"]
     assert list(signature(flat).parameters) == names
     values = {name: parameter.default for name, parameter in signature(flat).parameters.items()}
     assert flat(**{**values, "model": "x", "seed": 3}) == (ModelOptions(model="x"), 3)

@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: commands that a page shows and nobody can run here in seconds, by what they have in common, and why not
 NOT_RUN = {
     r"^pip install": "changes the environment and needs the network; .ci/run does the README's",
-    r"GSAI-ML/|\./llada-8b": "needs a checkpoint of 16 GB",
+    r"GSAI-ML/|\./llada-8b|\./my-lora": "needs a checkpoint of 16 GB",
     r"--model \./bert": "needs a checkpoint that is not here; tests/torch runs one like it",
     r"--task (gsm8k|math500)": "needs the published problems",
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",

@@ -155,6 +155,13 @@ def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, can
 MADE: dict[str, SearchStrategy[Part]] = {
     "ended": st.builds(mdsample.Ended, st.sampled_from(["end", "a", "b"]), when=st.sampled_from(["seen", "reached"])),
     "fixed": st.builds(mdsample.Fixed, st.permutations(range(8))),
+    # what it scores shows where a clock of few steps leaves blanks beside tokens
+    "p2-reveal": st.builds(
+        mdsample.P2Reveal,
+        st.sampled_from([0.3, 1.0, 3.0]),
+        steps=st.integers(2, 9),
+        scores=st.sampled_from(["own", "best"]),
+    ),
 }
 
 
