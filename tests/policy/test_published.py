@@ -28,7 +28,7 @@ from mdsample.policy.window import Whole
 from mdsample.sampling.row import Row
 from mdsample.testing.toys import ScriptedDenoiser, Symbols
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=20, deadline=None)
 CONFIDENCES = st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=1, max_size=9)
 
 
