@@ -275,6 +275,10 @@ def test_without_a_prompt_it_takes_a_sample_problem(mdsample: Command, model: Pa
     drawn = mdsample("run", "--model", model, "--policy", "whole+top(2)+temperature(1)", "-t", "{a:2}").out
     said = re.search(r"([\d.]+) \(total variation\): up to (\d+)\s+in 100 texts\s+differ", drawn)
     assert said and round(100 * float(said[1])) == int(said[2]) and "certain" not in drawn
+    # the theorem does not speak of a law that is cooled or constrained
+    for part in ("cooling(0.5)", "ban([5])"):
+        other = mdsample("run", "--model", model, "-p", f"whole+top(2)+temperature(1)+{part}", "-t", "{a:2}").out
+        assert "(total variation)" in other and "100 texts" not in " ".join(other.split())
     assert max(map(len, ran.out.splitlines())) <= 80
     assert mdsample("run", "--model", model, "--steps", 4, "--json").rows[0]["expected"].isdigit()
 

@@ -20,8 +20,9 @@ from mdsample.core.html import BLANK, END, RAMP
 from mdsample.core.tokens import Tokenizer
 from mdsample.jobs.job import Answer, Job
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.complete import complete
-from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.complete import CompletePolicy, complete
+from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.guide import NoGuide
 from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
@@ -119,15 +120,16 @@ def entries(menu: Iterable[Entry]) -> Table:
     return grid
 
 
-def _certainty(row: Row, draw: Draw) -> list[tuple[str, str]]:
-    """What parallel steps may have cost, in the words that suit the draw."""
+def _certainty(row: Row, policy: CompletePolicy) -> list[tuple[str, str]]:
+    """What parallel steps may have cost, in words that suit the policy: texts are counted for the model's own law."""
     if not math.isfinite(row.error_bound):
         return [("error bound", "no bound (tokens were re-masked)")]
     bound = f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
-    if draw == Temperature() and row.tv_bound < 1:
+    own = policy.draw == Temperature() and policy.guide == NoGuide() and not policy.constraints
+    if own and row.tv_bound < 1:
         bound += f": up to {100 * row.tv_bound:.2g} in 100 texts differ from one at a time"
     together = f"{100 * row.certain:.0f} % of tokens are provably the best of their step"
-    return [("error bound", bound), *([("certain", together)] if isinstance(draw, Greedy) else [])]
+    return [("error bound", bound), *([("certain", together)] if isinstance(policy.draw, Greedy) else [])]
 
 
 def answer(job: Job, given: Answer, named: bool, label: str, time: float | None) -> RenderableType:
@@ -161,7 +163,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
             *took,
             ("outcome", plain(row.outcome.sentence)),
             *([("left blank", plain(left, "yellow"))] if left else []),
-            *_certainty(row, complete(sampler.policy).draw),
+            *_certainty(row, complete(sampler.policy)),
             ("policy", policy(label, 64)),
             ("model", plain(where)),
             ("", ""),
