@@ -53,8 +53,8 @@ class TorchPrediction(DevicePrediction):
         """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
         `restriction` and, after it, a `guide` that cools are applied here. `size`: number of tokens; columns from
-        there to `width` are ignored. Raises `ValueError` where the restriction allows no
-        token, `ModelError` where the logits are not finite; both name row and position.
+        there to `width` are ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the
+        logits are not finite; both name row and position.
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
         self._restriction, self._law = restriction, cooled_law(guide)

@@ -131,17 +131,21 @@ def dream(steps: int = 512) -> Policy:
 
 def dream_entropy(steps: int = 512) -> Policy:
     """Dream's `entropy`, as its README runs it: lowest entropies, measured after temperature and top-p (2508.15487)."""
-    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.2, top_p=0.95)
+    return _cooled_dream(steps, 0.2)
 
 
 def dream_coder(steps: int = 768) -> Policy:
     """Dream-Coder's README: `dream-entropy` at temperature 0.1 (DreamLM/Dream-Coder)."""
-    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.1, top_p=0.95)
+    return _cooled_dream(steps, 0.1)
 
 
 def diffucoder(steps: int = 256) -> Policy:
     """DiffuCoder-Instruct's README: `dream-entropy` at temperature 0.4; its base model takes 0.2 (2506.20639)."""
-    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(0.4, top_p=0.95)
+    return _cooled_dream(steps, 0.4)
+
+
+def _cooled_dream(steps: int, t: float) -> Policy:
+    return Whole() + Entropy() + DreamSteps(steps) + Temperature(1.0) + Cooling(t, top_p=0.95)
 
 
 def dus(size: int = 32) -> Policy:

@@ -56,6 +56,21 @@ class Selection(Part):
         return np.zeros_like(view.eligible)
 
 
+class OwnChoice(Selection):
+    """A selection that names the positions itself, whatever the order, and commits all of them."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def first(self, view: View) -> Bools:
+        """The positions that are committed, `[B, L]`; in a row without any the first of the order goes alone."""
+
+    @final
+    def count(self, view: View, ranked: Ranked) -> Ints:
+        """As many as there are of them."""
+        return self.first(view).sum(1, dtype=np.int32)
+
+
 class RandomSelection(Selection):
     """A selection whose count is drawn; its exact law is `chances`, which `mdsample.exact` follows."""
 
@@ -292,7 +307,7 @@ class Frechet(Selection):
 
 @final
 @part
-class Stable(Selection):
+class Stable(OwnChoice):
     """All converged positions with a top probability of at least `probability` (KLASS, arXiv 2511.05664).
 
     A position has converged if KL(look ‖ look before) was below `shift` nats in the last `looks` looks, it being
@@ -317,14 +332,10 @@ class Stable(Selection):
         still = (view.get(Divergence(self.looks)) < np.float64(self.shift)).all(1)
         return view.eligible & still & (view.marginals.confidence >= self.probability)
 
-    def count(self, view: View, ranked: Ranked) -> Ints:
-        """As many as there are of them."""
-        return self.first(view).sum(1, dtype=np.int32)
-
 
 @final
 @part
-class Hierarchy(Selection):
+class Hierarchy(OwnChoice):
     """In every run of adjacent blanks the best if its top probability is above `low`; all above `probability` besides.
 
     dInfer's hierarchical decoding (inclusionAI/dInfer): tokens far apart go together on less confidence, and a long
@@ -347,10 +358,6 @@ class Hierarchy(Selection):
         best = np.zeros_like(view.eligible)
         np.put_along_axis(best, order, np.diff(ranked, axis=1, prepend=-1) != 0, 1)
         return view.eligible & ((best & (c > self.low)) | (c > self.probability))
-
-    def count(self, view: View, ranked: Ranked) -> Ints:
-        """As many as there are of them."""
-        return self.first(view).sum(1, dtype=np.int32)
 
 
 @final

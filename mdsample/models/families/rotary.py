@@ -8,7 +8,7 @@ queries and keys. They do not look at a row's length; those that do (`dynamic`, 
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import attrs
 import numpy as np
@@ -22,6 +22,8 @@ from mdsample.models.families.fields import Fields
 class Linear:
     """Positions are divided by `factor`."""
 
+    #: what queries and keys are multiplied by
+    enlarged: ClassVar[float] = 1.0
     factor: float
     kind: str = attrs.field(default="linear", init=False)
 
@@ -29,16 +31,13 @@ class Linear:
         """The frequencies `[n]`, radians a position, in place of the plain ones of the base `theta`."""
         return plain / self.factor
 
-    @property
-    def enlarged(self) -> float:
-        """What queries and keys are multiplied by."""
-        return 1.0
-
 
 @attrs.frozen
 class Llama3:
     """Wavelengths above `original / low` are divided by `factor`, those below `original / high` stay as they are."""
 
+    #: as in `Linear`
+    enlarged: ClassVar[float] = 1.0
     factor: float
     low: float
     high: float
@@ -51,11 +50,6 @@ class Llama3:
         turns = self.original * plain / (2 * math.pi)
         kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
         return plain * (kept + (1 - kept) / self.factor)
-
-    @property
-    def enlarged(self) -> float:
-        """As `Linear.enlarged`."""
-        return 1.0
 
 
 @attrs.frozen
