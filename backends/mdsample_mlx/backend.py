@@ -42,7 +42,7 @@ class MlxDenoiser(Denoiser):
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         spec = trunk.spec
         facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, cache, spec.block, policy))
+        super().__init__(About(*facts, cache, spec.block, policy, spec.led))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -62,7 +62,7 @@ class MlxDenoiser(Denoiser):
         passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
             hidden, *masked = (
-                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened)
                 for tokens, kv_cache in zip(passes, self._kept.caches[: len(passes)], strict=True)
             )
 

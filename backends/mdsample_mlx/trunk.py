@@ -13,9 +13,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
+from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
+from mdsample.backend.views import hidden_positions, views
+from mdsample.core.arrays import Bools, Ints, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -47,7 +48,7 @@ class MlxTrunk:
         self._head = self._embed if spec.tied else matrices["head"]
         self._matrices = [_of_layer(matrices, number) for number in range(spec.layers)]
         self._vectors = [_of_layer(vectors, number) for number in range(spec.layers)]
-        self._cos, self._sin = (upload(turn)[:, None] for turn in spec.turns(arange64(spec.max_length)))
+        self._cos, self._sin = (upload(turn) for turn in spec.turns(arange64(spec.max_length)))
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -68,25 +69,30 @@ class MlxTrunk:
         return self._head(hidden).astype(mx.float32)
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        cache: KVCache | None = None,
+        rows: Rows | None = None,
+        opened: Bools | None = None,
     ) -> mx.array:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row; lazy.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
-        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. With a `cache`, which needs to
+        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist: MLX itself would read whatever lies there.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        run = any_in_row(wanted)  # rows without a wanted position are not run
-        if not run.any():
+        seen = views(self.spec, tokens, valid, wanted, opened)
+        if not len(seen.row):
             return mx.zeros((0, self.spec.d_model), self.dtype)
-        tokens, valid, wanted = tokens[run], valid[run], wanted[run]
         if cache is None or rows is None:
-            return self._run(_moved(self._pack(self.spec, tokens, valid, wanted, valid)), None)
-        asked = np.zeros_like(wanted)
-        asked[hidden_positions(self.spec, valid, wanted)] = True
-        plan = cache.plan(rows.only(run), tokens, valid, asked)
-        at = _moved(self._pack(self.spec, tokens, valid, wanted, plan.active))
+            return self._run(_moved(self._pack(self.spec, seen, seen.valid)), None)
+        asked = np.zeros_like(seen.wanted)
+        asked[hidden_positions(self.spec, seen)] = True
+        plan = cache.plan(rows, seen, asked)
+        at = _moved(self._pack(self.spec, seen, plan.active))
         stores = cache.buffers(plan, at.shape, self.dtype)
         hidden = self._run(at, stores)
         cache.commit(plan, stores)
@@ -151,11 +157,11 @@ class MlxTrunk:
                 projected = self._rms_norm(projected, vectors[f"{part}_norm"])
             return projected
 
-        keys = rotate(heads("k", h, self.spec.kv_heads), cos, sin)
+        keys = rotate(heads("k", h, self.spec.kv_heads), cos[:, :1], sin[:, :1])
         keys, values = kept = placed(keys, heads("v", h, self.spec.kv_heads), shape, where, store)
         if asking.select is not None:
             x, h, cos, sin = x[asking.select], h[asking.select], cos[asking.select], sin[asking.select]
-        queries = pad_queries(rotate(heads("q", h, self.spec.heads), cos, sin), asking)
+        queries = pad_queries(rotate(heads("q", h, self.spec.heads), cos[:, -1:], sin[:, -1:]), asking)
         mixed = attend(queries, keys, values, asking.mask).flatten(0, 1)
         x = x + matrices["o"](mixed if asking.unpad_index is None else mixed[asking.unpad_index])
         return x + self._mlp(number, self._rms_norm(x, vectors["mlp_norm"])), kept

@@ -52,7 +52,15 @@ class Backbone(Protocol):
         """Room for what is kept from pass to pass; `CacheError` if it does not keep this, or nothing."""
         ...
 
-    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None, rows: Rows | None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        cache: KVCache | None,
+        rows: Rows | None,
+        opened: Bools | None,
+    ) -> Tensor:
         """States `[N, d]` on the device, of the N places where `wanted [B, L]`, row by row; see `TorchTrunk.hidden`."""
         ...
 
@@ -79,7 +87,7 @@ class TorchDenoiser(Denoiser):
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         spec = trunk.spec
         facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, cache, spec.block, policy))
+        super().__init__(About(*facts, cache, spec.block, policy, spec.led))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -117,11 +125,11 @@ class TorchDenoiser(Denoiser):
         count = len(passes)
         if count == 1 or self.cache is not None or count * query.tokens.size > STACKED_TOKENS:
             return [
-                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened)
                 for tokens, kv_cache in zip(passes, self._kept.caches[:count], strict=True)
             ]
-        valid, wanted = np.concatenate([query.valid] * count), np.concatenate([query.wanted] * count)
-        return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None).chunk(count)
+        valid, wanted, opened = (np.concatenate([array] * count) for array in (query.valid, query.wanted, query.opened))
+        return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None, opened).chunk(count)
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:

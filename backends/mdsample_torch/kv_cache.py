@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mdsample.backend.kv_plan import CachePlan, CachePlanner
-from mdsample.core.arrays import Bools, Ints
+from mdsample.backend.views import Views
+from mdsample.core.arrays import Bools
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -23,9 +24,10 @@ class KVCache:
         self._shape = (0, 0)
         self._layers: list[tuple[Tensor, Tensor]] = []
 
-    def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
-        """As `CachePlanner.plan`."""
-        return self._planner.plan(rows, tokens, valid, wanted)
+    def plan(self, rows: Rows, seen: Views, wanted: Bools) -> CachePlan:
+        """As `CachePlanner.plan`, of the rows of a query; `wanted [V, L]`: where hidden states are asked for."""
+        start = None if seen.start is None else seen.start.tolist()
+        return self._planner.plan(rows.take(seen.row), seen.tokens, seen.valid, wanted, start)
 
     def buffers(
         self, plan: CachePlan, shape: tuple[int, int], dtype: torch.dtype, device: torch.device

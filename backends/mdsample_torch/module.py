@@ -33,6 +33,7 @@ class Sizes:
     max_length: int
     #: modules see the whole row
     block: int | None = None
+    led: bool = False
 
 
 @final
@@ -68,11 +69,17 @@ class ModuleBody:
         )
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        cache: KVCache | None = None,
+        rows: Rows | None = None,
+        opened: Bools | None = None,
     ) -> Tensor:
         """States `[N, d]` of the N places where `wanted [B, L]`, row by row; other rows are not run.
 
-        `cache` and `rows` play no part: see `kv_cache`.
+        `cache`, `rows` and `opened` play no part: see `kv_cache`.
         Raises `ValueError` as `refuse_ask`, and `ModelError` if the module is in training mode or gives another shape.
         """
         refuse_ask(self.spec, tokens, valid, wanted)

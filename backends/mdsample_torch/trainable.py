@@ -85,13 +85,15 @@ class Layer(nn.Module):
         self.middle = Experts(spec) if sparse else Middle(spec)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """`x [B, L, d]`, `cos` and `sin [L, 1, rotary_dim / 2]`, `mask [B, 1, 1 or L, L]` to `[B, L, d]`."""
+        """`x [B, L, d]`, `cos` and `sin` as `Trunk.turns` gives them, `mask [B, 1, 1 or L, L]` to `[B, L, d]`."""
         spec, shape = self._spec, (*x.shape[:2], -1, self._spec.head_dim)
         h = self.attention_norm(x)
         q, k, v = self.q(h).view(shape), self.k(h).view(shape), self.v(h).view(shape)
         if spec.head_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (t.transpose(1, 2) for t in (rotate(q, cos, sin), rotate(k, cos, sin), v))
+        q, k, v = (
+            t.transpose(1, 2) for t in (rotate(q, cos[:, -1:], sin[:, -1:]), rotate(k, cos[:, :1], sin[:, :1]), v)
+        )
         if spec.kv_heads != spec.heads:
             k, v = (t.repeat_interleave(spec.heads // spec.kv_heads, 1) for t in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
@@ -120,7 +122,7 @@ class TrainableTrunk(nn.Module):
         `tokens [B, L]` int64; `valid [B, L]` false in padding, which stands at the end of rows.
         """
         spec, length = self.spec, tokens.shape[1]
-        cos, sin = (upload(turn, tokens.device)[:, None] for turn in spec.turns(arange64(length)))
+        cos, sin = (upload(turn, tokens.device) for turn in spec.turns(arange64(length)))
         mask = None if spec.block is None and bool(valid.all()) else valid[:, None, None, :]
         if spec.block is not None and mask is not None:
             block = torch.arange(length, device=tokens.device) // spec.block

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, hidden_positions, packed
+from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
+from mdsample.backend.views import hidden_positions, views
+from mdsample.core.arrays import Bools, Ints, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
 from mdsample.models.families.trunk import Trunk
@@ -49,7 +50,7 @@ class TorchTrunk:
         recorded = compile and self.device.type == "cuda" and spec.experts is None
         self._recorder = Recorder(self._backbone, record_cuda) if recorded else None
         turns = spec.turns(arange64(spec.max_length))
-        self._cos, self._sin = (upload(turn, self.device)[:, None] for turn in turns)
+        self._cos, self._sin = (upload(turn, self.device) for turn in turns)
 
     @property
     def device(self) -> torch.device:
@@ -81,26 +82,31 @@ class TorchTrunk:
             out.copy_(hidden @ self._head.t())
 
     def hidden(
-        self, tokens: Ints, valid: Bools, wanted: Bools, cache: KVCache | None = None, rows: Rows | None = None
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        cache: KVCache | None = None,
+        rows: Rows | None = None,
+        opened: Bools | None = None,
     ) -> Tensor:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. With a `cache`, which needs to know the `rows`, only
-        what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. With a `cache`, which needs to
+        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
         `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        run = any_in_row(wanted)  # rows without a wanted position are not run
-        if not run.any():
+        seen = views(self.spec, tokens, valid, wanted, opened)
+        if not len(seen.row):
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
-        tokens, valid, wanted = tokens[run], valid[run], wanted[run]
         layout = packed if self._compiled is None else bucketed
         if cache is None or rows is None:
-            return self._run(self._moved(layout(self.spec, tokens, valid, wanted, valid)), None)
-        asked = np.zeros_like(wanted)
-        asked[hidden_positions(self.spec, valid, wanted)] = True
-        plan = cache.plan(rows.only(run), tokens, valid, asked)
-        at = self._moved(layout(self.spec, tokens, valid, wanted, plan.active))
+            return self._run(self._moved(layout(self.spec, seen, seen.valid)), None)
+        asked = np.zeros_like(seen.wanted)
+        asked[hidden_positions(self.spec, seen)] = True
+        plan = cache.plan(rows, seen, asked)
+        at = self._moved(layout(self.spec, seen, plan.active))
         hidden = self._run(at, cache.buffers(plan, at.shape, self.dtype, self.device))
         cache.commit(plan)
         return hidden
@@ -118,7 +124,7 @@ class TorchTrunk:
         return self._rms_norm(x, self._norm)
 
     def _backbone(self, at: PackedBatch[Tensor], stores: Stores) -> tuple[Tensor, ...]:
-        """Hidden states before the last layer, and every token's cosines and sines."""
+        """Hidden states before the last layer, and every token's cosines and sines, `[T, 1 or 2, rotary_dim / 2]`."""
         x = F.embedding(at.tokens, self._embed)
         cos, sin = self._cos[at.positions], self._sin[at.positions]
         for number, layer in enumerate(self._layers[:-1]):
@@ -152,8 +158,9 @@ class TorchTrunk:
             k, v = F.linear(h, layer["qkv"][inner:], kv_bias).view(len(x), -1, spec.head_dim).chunk(2, 1)
             q = F.linear(h[asking.select], layer["qkv"][:inner], q_bias).view(-1, spec.heads, spec.head_dim)
             x, q_cos, q_sin = x[asking.select], cos[asking.select], sin[asking.select]
-        keys, values = placed(self._turn(layer, "k", k, cos, sin), v, at, store)
-        mixed = attend(pad_queries(self._turn(layer, "q", q, q_cos, q_sin), asking), keys, values, asking.mask)
+        keys, values = placed(self._turn(layer, "k", k, cos[:, :1], sin[:, :1]), v, at, store)
+        q = self._turn(layer, "q", q, q_cos[:, -1:], q_sin[:, -1:])
+        mixed = attend(pad_queries(q, asking), keys, values, asking.mask)
         mixed = mixed.flatten(0, 1)
         x = x + F.linear(mixed if asking.unpad_index is None else mixed[asking.unpad_index], layer["o"])
         return x.add_(self._mlp(layer, self._rms_norm(x, layer["mlp_norm"])))

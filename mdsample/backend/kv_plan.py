@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -74,6 +74,8 @@ class _Row:
     age: int
     #: where hidden states were wanted then
     region: Bools
+    #: as in `Views`
+    start: int | None = None
 
 
 class CachePlanner:
@@ -85,9 +87,16 @@ class CachePlanner:
         self._cache, self._block = cache, block
         self._rows: dict[Key, tuple[int, _Row]] = {}
 
-    def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
-        """Plans a pass; arrays `[B, L]`, `wanted` where hidden states are. Only `commit` remembers it."""
-        plans = [self._row(*row) for row in zip(rows.keys, rows.steps.tolist(), tokens, valid, wanted, strict=True)]
+    def plan(
+        self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools, start: Sequence[int] | None = None
+    ) -> CachePlan:
+        """Plans a pass; arrays `[B, L]`, `wanted` where hidden states are, `start [B]` as in `Views`.
+
+        Only `commit` remembers it.
+        """
+        starts = [None] * len(tokens) if start is None else start
+        facts = zip(rows.keys, rows.steps.tolist(), tokens, valid, wanted, starts, strict=True)
+        plans = [self._row(*row) for row in facts]
         source, active, pasts = zip(*plans, strict=True)
         return CachePlan(np.array(source), np.stack(active), rows, pasts)
 
@@ -101,33 +110,25 @@ class CachePlanner:
         """Every row is recomputed."""
         self._rows = {}
 
-    def _row(self, key: Key, step: int, tokens: Ints, valid: Bools, wanted: Bools) -> tuple[int, Bools, _Row]:
+    def _row(
+        self, key: Key, step: int, tokens: Ints, valid: Bools, wanted: Bools, start: int | None
+    ) -> tuple[int, Bools, _Row]:
         source, past = self._rows.get(key, (-1, None))
         length = int(np.flatnonzero(valid)[-1]) + 1  # the batch's width is none of a row's business
         tokens, inside, wanted_inside = tokens[:length], valid[:length], wanted[:length]
+        if past is not None and start is not None:
+            past = _turned(past, start, inside)
         if past is not None and not np.array_equal(past.valid, inside):
             source, past = -1, None
         if self._block is not None:
-            active, row = self._plan_exact(past, step, tokens, inside, wanted_inside)
+            unit = arange64(length) // self._block if start is None else np.minimum(arange64(length), start)
+            active, row = _plan_exact(unit, past, step, tokens, inside, wanted_inside)
+            row = attrs.evolve(row, start=start)
         else:
             active, row = self._plan_approximate(past, step, tokens, inside, wanted_inside)
         whole = np.zeros(len(valid), np.bool_)
         whole[:length] = active
         return source, whole, row
-
-    def _plan_exact(
-        self, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
-    ) -> tuple[Bools, _Row]:
-        assert self._block is not None
-        block = arange64(len(tokens)) // self._block
-        known = np.full(len(tokens), -1, np.int32) if past is None else past.tokens
-        changed = valid & (tokens != known)
-        first = block[np.argmax(changed)] if changed.any() else len(tokens)
-        last = block[np.flatnonzero(wanted)[-1]]
-        again = valid & (block >= first) & (block <= last)
-        # what comes after a block that is recomputed was computed from what that block was before
-        kept = np.where((block > last) & (first <= last), -1, known)
-        return again | wanted, _Row(valid, np.where(again, tokens, kept).astype(np.int32), step, 0, wanted)
 
     def _plan_approximate(
         self, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
@@ -146,3 +147,29 @@ class CachePlanner:
         if isinstance(self._cache, Prefix):
             active = valid & (arange64(len(tokens)) >= int(np.argmax(active)))
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)
+
+
+def _turned(past: _Row, start: int, valid: Bools) -> _Row:
+    """What is still right of a led row whose block now begins at `start`: nothing of what one of the blocks saw."""
+    length = len(valid)
+    tokens = np.full(length, -1, np.int32)
+    tokens[: len(past.tokens)] = past.tokens[:length]
+    if past.start is not None and past.start != start:
+        tokens[min(past.start, start) :] = -1
+    there = valid.copy()
+    there[: len(past.valid)] = past.valid[:length]
+    return attrs.evolve(past, tokens=tokens, valid=there)
+
+
+def _plan_exact(
+    unit: Longs, past: _Row | None, step: int, tokens: Ints, valid: Bools, wanted: Bools
+) -> tuple[Bools, _Row]:
+    """`unit [L]`, never falling: the positions that see one another; a position sees all units up to its own."""
+    known = np.full(len(tokens), -1, np.int32) if past is None else past.tokens
+    changed = valid & (tokens != known)
+    first = unit[np.argmax(changed)] if changed.any() else len(tokens)
+    last = unit[np.flatnonzero(wanted)[-1]]
+    again = valid & (unit >= first) & (unit <= last)
+    # what comes after a unit that is recomputed was computed from what that unit was before
+    kept = np.where((unit > last) & (first <= last), -1, known)
+    return again | wanted, _Row(valid, np.where(again, tokens, kept).astype(np.int32), step, 0, wanted)

@@ -13,7 +13,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Ints, Longs, arange64
+from mdsample.backend.views import Views, hidden_positions, sight
+from mdsample.core.arrays import Bools, Longs, arange64
 from mdsample.models.families.trunk import Trunk
 
 A = TypeVar("A")
@@ -70,58 +71,54 @@ class PackedBatch(Generic[A]):
         )
 
 
-def hidden_positions(trunk: Trunk, valid: Bools, wanted: Bools) -> tuple[Longs, Longs]:
-    """Rows and positions of the hidden states from which the wanted places' logits are read, `[N]`, row by row."""
-    rows, positions = np.nonzero(wanted)
-    return rows, _before(valid)[rows, positions] if trunk.shifted else positions
-
-
-def packed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> PackedBatch[NDArray[Any]]:
-    """Arrays `[B, L]`; every row has a wanted position, wanted ones are valid, the hidden states asked for active.
+def packed(trunk: Trunk, seen: Views, active: Bools) -> PackedBatch[NDArray[Any]]:
+    """The positions that are `active [B, L]`, B the views: those asked for are; wanted ones are valid.
 
     Positions that are valid and not active have their keys and values already.
     """
-    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
-    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    length = int(np.flatnonzero(seen.valid.any(0))[-1]) + 1
+    tokens, valid, active = seen.tokens[:, :length], seen.valid[:, :length], active[:, :length]
+    upto = sight(trunk, seen.start, length)
     rows, positions = np.nonzero(active)
     order = np.cumsum(active).reshape(active.shape) - 1
-    asked_rows, asked = hidden_positions(trunk, valid, wanted)
+    asked_rows, asked = hidden_positions(trunk, seen)
     everything = len(rows) == active.size
     return PackedBatch(
         tokens[active].astype(np.int64),
         positions,
         (len(valid), length),
         None if everything else rows * length + positions,
-        _queries(trunk, valid, rows, positions, None),
-        _queries(trunk, valid, asked_rows, asked, order[asked_rows, asked]),
+        _queries(valid, upto, rows, positions, None),
+        _queries(valid, upto, asked_rows, asked, order[asked_rows, asked]),
     )
 
 
-def bucketed(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, active: Bools) -> PackedBatch[NDArray[Any]]:
+def bucketed(trunk: Trunk, seen: Views, active: Bools) -> PackedBatch[NDArray[Any]]:
     """As `packed`, but all except `last` is of few different shapes: a grid of B rows with M tokens each, over L.
 
     B, M and L are rounded up. A row is filled up with its own first token, which gives the same keys and values once
     more, and the batch with copies of its first row, whose outputs are not read.
     """
-    length = int(np.flatnonzero(valid.any(0))[-1]) + 1
-    tokens, valid, wanted, active = tokens[:, :length], valid[:, :length], wanted[:, :length], active[:, :length]
+    length = int(np.flatnonzero(seen.valid.any(0))[-1]) + 1
+    tokens, valid, active = seen.tokens[:, :length], seen.valid[:, :length], active[:, :length]
     rows, positions = np.nonzero(active)
     rank = np.cumsum(active, 1) - 1
     most = rounded(int(active.sum(1).max()))
     table = np.repeat(np.argmax(active, 1)[:, None], most, 1)
     table[rows, rank[rows, positions]] = positions
-    asked_rows, asked = hidden_positions(trunk, valid, wanted)
+    asked_rows, asked = hidden_positions(trunk, seen)
     batch, wide = rounded(len(valid)), rounded(length)
     row = np.where(arange64(batch) < len(valid), arange64(batch), 0)[:, None]
-    seen = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
+    there = np.pad(valid, ((0, 0), (0, wide - length)))[row[:, 0]]
+    upto = sight(trunk, None if seen.start is None else seen.start[row[:, 0]], wide)
     at = table[row[:, 0]]
     return PackedBatch(
         tokens[row, at].astype(np.int64).ravel(),
         at.ravel(),
         (batch, wide),
         (arange64(batch)[:, None] * wide + at).ravel(),
-        QueryLayout(None, None, None, batch, _seen(seen, at, _blocks(trunk, wide))),
-        _queries(trunk, seen, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
+        QueryLayout(None, None, None, batch, _seen(there, upto, at)),
+        _queries(there, upto, asked_rows, asked, asked_rows * most + rank[asked_rows, asked]),
     )
 
 
@@ -132,7 +129,7 @@ def rounded(count: int) -> int:
 
 
 def _queries(
-    trunk: Trunk, valid: Bools, rows: Longs, positions: Longs, select: Longs | None
+    valid: Bools, upto: Longs | None, rows: Longs, positions: Longs, select: Longs | None
 ) -> QueryLayout[NDArray[Any]]:
     counts = np.bincount(rows, minlength=len(valid))
     starts = np.cumsum(counts) - counts
@@ -141,28 +138,18 @@ def _queries(
     # a row that asks nothing repeats some other's place
     grid = np.repeat(np.minimum(starts, len(rows) - 1)[:, None], most, 1)
     grid[rows, columns] = arange64(len(rows))
-    block = _blocks(trunk, valid.shape[1])
-    everywhere = block is None and valid.all()
-    mask = None if everywhere else _seen(valid, positions[grid], block)
+    everywhere = upto is None and valid.all()
+    mask = None if everywhere else _seen(valid, upto, positions[grid])
     full = len(rows) == grid.size
     return QueryLayout(None if full else grid, None if full else rows * most + columns, select, len(valid), mask)
 
 
-def _blocks(trunk: Trunk, length: int) -> Longs | None:
-    """Number of each position's block; `None`: everything sees everything."""
-    return None if trunk.block is None else arange64(length) // trunk.block
+def _seen(valid: Bools, upto: Longs | None, queries: Longs) -> Bools:
+    """What queries at positions `[B, M]` see, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same.
 
-
-def _before(valid: Bools) -> Longs:
-    """The position of the token before each, or its own if it is its row's first, `[B, L]`."""
-    own = arange64(valid.shape[1])
-    latest = np.maximum.accumulate(np.where(valid, own, -1), axis=1)
-    before = np.concatenate([np.full((len(valid), 1), -1), latest[:, :-1]], axis=1)
-    return np.where(before < 0, own, before)
-
-
-def _seen(valid: Bools, queries: Longs, block: Longs | None) -> Bools:
-    """What queries at positions `[B, M]` see, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same."""
-    if block is None:
+    `upto`: as `sight` gives it.
+    """
+    if upto is None:
         return np.ascontiguousarray(valid[:, None])
-    return (block[None, None] <= block[queries][:, :, None]) & valid[:, None]
+    last = upto[0][queries] if len(upto) == 1 else np.take_along_axis(upto, queries, 1)
+    return (arange64(valid.shape[1]) <= last[:, :, None]) & valid[:, None]

@@ -29,6 +29,11 @@ class Limits(Protocol):
         """It sees a row in blocks of this many positions; `None`: all of it."""
         ...
 
+    @property
+    def led(self) -> bool:
+        """Whether they are counted from a row's first open position."""
+        ...
+
 
 def place(row: int | np.integer, position: int | np.integer) -> str:
     """How errors name a place."""

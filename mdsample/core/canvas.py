@@ -153,15 +153,17 @@ class Canvas:
             self.blind,
         )
 
-    def unseen(self, block: int | None) -> str:
+    def unseen(self, block: int | None, led: bool = False) -> str:
         """What stands in a row where a slot before it cannot see it, and the remedy; empty if there is no such thing.
 
         A model that sees a row in blocks of `block` positions sees nothing of later blocks. Slots in `blind` need not.
+        Blocks are counted from the beginning of a row, `led` ones from its first open position.
         """
         if block is None or not self.blank.any():
             return ""
         seeing = self.blank & ~np.isin(self.slot, [self.names.index(name) for name in self.blind])
-        group = arange64(self.blank.shape[1]) // block
+        place = arange64(self.blank.shape[1])[None]
+        group = (place - self.blank.argmax(1)[:, None] if led else place) // block
         first = np.where(seeing, group, np.iinfo(np.int64).max).min(1, keepdims=True)
         hidden = np.argwhere(self.valid & ~self.blank & (group > first))
         if not len(hidden):

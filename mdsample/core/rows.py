@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from mdsample.core.arrays import Bools, Ints
+from mdsample.core.arrays import Ints, Longs
 
 #: what names a row from look to look
 Key = tuple[int, int]
@@ -20,6 +20,6 @@ class Rows:
     #: looks that each had before, `[B]`
     steps: Ints
 
-    def only(self, which: Bools) -> Rows:
-        """Those where `which [B]` is true."""
-        return Rows([key for key, yes in zip(self.keys, which.tolist(), strict=True) if yes], self.steps[which])
+    def take(self, which: Longs) -> Rows:
+        """Those of these numbers `[n]`; one that is taken several times is not told apart."""
+        return Rows([self.keys[row] for row in which.tolist()], self.steps[which])

@@ -117,7 +117,9 @@ class Walk:
     def batch(self, branches: Branches) -> Batch:
         """What parts may see of the branches."""
         rows = np.arange(len(branches), dtype=np.int32)
-        batch = branches.state.batch(rows, self.plan.passes, self.plan.tokenizer, self.plan.denoiser.block)
+        batch = branches.state.batch(
+            rows, self.plan.passes, self.plan.tokenizer, self.plan.denoiser.block, self.plan.denoiser.led
+        )
         return batch if self.remembers else _HistoryGuard.of(batch)
 
     def see(self, branches: Branches) -> Observation:

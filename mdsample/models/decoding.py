@@ -17,6 +17,7 @@ DECODING = {
     "llada": "llada(none)+blocks(32)",
     "llada2_moe": "llada2",
     "llada_moe": "llada-moe",
+    "nemotron_labs_diffusion": "nemotron",
     "rnd1": "rnd1",
     "sdar": "sdar",
     "sdar_moe": "sdar",

@@ -35,6 +35,11 @@ class Query:
     #: what tells the rows apart from pass to pass, for models that keep something between them
     rows: Rows
 
+    @property
+    def opened(self) -> Bools:
+        """Positions that were open when their row began."""
+        return self.valid & ~self.fixed
+
     def passes(self, mask_id: int) -> tuple[Ints, ...]:
         """The tokens `[B, L]` int32 of every forward pass: as they are, and for `Cfg` also with `fixed` masked.
 
@@ -106,6 +111,8 @@ class About:
     block: int | None = None
     #: text of the policy that it is published with, taken where nobody names another; empty: none is known
     policy: str = ""
+    #: its blocks are counted from a row's first open position, and each is led by the token before it
+    led: bool = False
 
 
 class Denoiser(abc.ABC):
@@ -166,6 +173,11 @@ class Denoiser(abc.ABC):
     def block(self) -> int | None:
         """How many positions it sees at once beside all before them; `None`: the whole row."""
         return self.about.block
+
+    @property
+    def led(self) -> bool:
+        """Whether its blocks are counted from a row's first open position (else from the row's beginning)."""
+        return self.about.led
 
     @property
     def cache(self) -> Cache | None:

@@ -68,6 +68,14 @@ def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
     return LedBlocks(size) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
 
 
+def nemotron(probability: float = 0.9) -> Policy:
+    """Nemotron-Labs-Diffusion's `generate`: a block's next token by itself, then all above `probability` in the block.
+
+    At least the best; 0.9 and blocks of 32 as its model card and chat call it (NVlabs/Nemotron-Labs-Diffusion).
+    """
+    return LedBlocks(32) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
+
+
 def stable_diffcoder() -> Policy:
     """Stable-DiffCoder's `generate`: highest confidence, one token a step (ByteDance-Seed/Stable-DiffCoder README)."""
     return Confidence() + Top(1) + Ended(when="reached")

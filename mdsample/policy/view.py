@@ -53,6 +53,8 @@ class Batch:
     tokenizer: Tokenizer
     #: the model sees a row in blocks of this many positions, each with all before it; `None`: all of the row
     block: int | None = None
+    #: these are counted from the row's first open position, not from its beginning
+    led: bool = False
 
     @cached_property
     def open_index(self) -> Ints:

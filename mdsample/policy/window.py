@@ -58,8 +58,9 @@ class Blocks(Window):
 
     Also called semi-autoregressive. Without a size: of a model that was trained in blocks (SDAR, LLaDA2) its own, else
     32, with which LLaDA, Fast-dLLM and MED publish (arXiv 2505.22618, 2510.19990). A model's own blocks, and whole
-    multiples of them or equal parts, are counted from the beginning of the row, as in training; on other models blocks
-    run over the row's open positions, slots counting on without a break. Unit: tokens.
+    multiples of them or equal parts, are counted from the beginning of the row, as in training, or from its first open
+    position (Nemotron-Labs-Diffusion); on other models blocks run over the row's open positions, slots counting on
+    without a break. Unit: tokens.
     """
 
     name: ClassVar[str] = "blocks"
@@ -130,7 +131,10 @@ def _count(batch: Batch) -> Ints:
     """The number that blocks go by, of each position `[B, L]`."""
     if batch.block is None:
         return batch.open_index
-    return np.broadcast_to(np.arange(batch.blank.shape[1], dtype=np.int32), batch.blank.shape)
+    place = np.arange(batch.blank.shape[1], dtype=np.int32)[None]
+    # what stands before the first block is never on offer
+    first = batch.initially_blank.argmax(1).astype(np.int32)[:, None] if batch.led else 0
+    return np.broadcast_to(place - first, batch.blank.shape)
 
 
 def _misfit(name: str, size: int, block: int) -> str:

@@ -77,7 +77,9 @@ def prepare(
     prepared = Prepared(id, row.tokens, row.slot, row.blank, template.blind)
     block = denoiser.block
     # only a model in blocks can miss something; for the others no row is worth a canvas of its own
-    if block is not None and (fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(block)):
+    if block is None:
+        return prepared
+    if fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(block, denoiser.led):
         raise TemplateError(fault)
     return prepared
 

@@ -63,7 +63,7 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
     if ((canvas.tokens < 0) | (canvas.tokens >= denoiser.vocab_size)).any():
         raise PolicyError(f"the canvas has token ids outside 0..{denoiser.vocab_size - 1}")
     block = denoiser.block
-    if block is not None and (reason := whole.window.misfit(block) or canvas.unseen(block)):
+    if block is not None and (reason := whole.window.misfit(block) or canvas.unseen(block, denoiser.led)):
         raise PolicyError(reason)
     allowed = np.arange(denoiser.vocab_size) < tokenizer.size
     allowed[tokenizer.mask_id] = False

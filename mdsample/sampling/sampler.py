@@ -100,7 +100,9 @@ def begin(plan: Plan, canvas: Canvas) -> State:
 def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
     """One step of some running rows: observe, rank, choose, draw, revise, stop."""
     before = yield from recall(plan, state, rows)
-    seen = yield from observe(plan, state.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block), rows, before)
+    seen = yield from observe(
+        plan, state.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led), rows, before
+    )
     view = seen.view
     ranking = rank(plan.policy, view)
     chosen, leaving, outcomes = choose(plan.policy, view, ranking)
@@ -238,7 +240,9 @@ def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[Sta
     mask_id = plan.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    fill, over = stop_decisions(plan.policy, after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block))
+    fill, over = stop_decisions(
+        plan.policy, after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
+    )
     if not over and not (fill >= 0).any():
         return after, event
     row, position = np.nonzero(fill >= 0)

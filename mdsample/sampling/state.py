@@ -168,8 +168,13 @@ class State:
         """Whether every row has left."""
         return not self.active.any()
 
-    def batch(self, rows: Ints, passes: int, tokenizer: Tokenizer, block: int | None = None) -> Batch:
-        """What parts may see of these rows, without padding that none of them needs; `block`: `Denoiser.block`."""
+    def batch(
+        self, rows: Ints, passes: int, tokenizer: Tokenizer, block: int | None = None, led: bool = False
+    ) -> Batch:
+        """What parts may see of these rows, without padding that none of them needs.
+
+        `block`, `led`: those of the denoiser.
+        """
         canvas = self.canvas
         width = int(canvas.valid[rows].sum(1).max(initial=1))
         # arrays are never changed in place, so rows in their order need no copy
@@ -189,6 +194,7 @@ class State:
             passes,
             tokenizer,
             block,
+            led,
         )
 
     def take(self, rows: Indices) -> State:

@@ -76,7 +76,7 @@ def judge(
         raise ScoreError(f"the trace has no slot {slot!r}; slots there: {', '.join(trace.canvas.names)}")
     number = trace.canvas.names.index(slot)
     asked = attrs.evolve(trace.canvas, blank=trace.canvas.slot == number)
-    if reason := asked.unseen(denoiser.block):
+    if reason := asked.unseen(denoiser.block, denoiser.led):
         raise ScoreError(reason)
     wanted = [_wanted(tokenizer, last, row, number, (answers or {}).get(name)) for row, name in _rows(trace)]
     groups = [_groups(tokenizer, last, row, number, by) for row, _ in _rows(trace)]

@@ -171,7 +171,7 @@ def score(
     brought = given or [nothing] * len(rows)
     names = list(range(len(rows))) if ids is None else list(ids)
     blank = template.canvas(denoiser.tokenizer, rows, names, brought)
-    if reason := blank.unseen(denoiser.block):
+    if reason := blank.unseen(denoiser.block, denoiser.led):
         raise ScoreError(reason)
     # a candidate's tokens are those that the slot would have if it were given
     pairs = [(row, text) for row, texts in enumerate(lists) for text in texts]
@@ -263,7 +263,7 @@ class _Scorer:
             kept: dict[int, Kept] = {row: {} for row in range(len(canvas))}
             while (state.blank & slot).any():
                 rows = np.flatnonzero((state.blank & slot).any(1)).astype(np.int32)
-                batch = state.batch(rows, 1, self.denoiser.tokenizer, self.denoiser.block)
+                batch = state.batch(rows, 1, self.denoiser.tokenizer, self.denoiser.block, self.denoiser.led)
                 width = batch.tokens.shape[1]
                 eligible = slot[rows, :width] & batch.blank
                 wanted = eligible
@@ -354,7 +354,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
 
 def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
-    batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block)
+    batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block, denoiser.led)
     restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
     row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
     wanted = wanted[:, : batch.tokens.shape[1]]

@@ -27,7 +27,7 @@ class ReferenceDenoiser(Denoiser):
         self.trunk = trunk
         spec = trunk.spec
         facts = name, "reference", tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, block=spec.block, policy=policy))
+        super().__init__(About(*facts, block=spec.block, policy=policy, led=spec.led))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.
@@ -35,7 +35,7 @@ class ReferenceDenoiser(Denoiser):
         Raises `ValueError` as `Query.passes`, `NumpyTrunk.logits` and `NumpyPrediction` do.
         """
         passes = query.passes(self.tokenizer.mask_id)
-        logits = [self.trunk.logits(tokens, query.valid, query.wanted) for tokens in passes]
+        logits = [self.trunk.logits(tokens, query.valid, query.wanted, query.opened) for tokens in passes]
         return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction, query.guide)
 
 

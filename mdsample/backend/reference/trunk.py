@@ -14,6 +14,7 @@ import numpy as np
 
 from mdsample.backend.reference.experts import Gated, Mixture
 from mdsample.backend.refusals import refuse_ask
+from mdsample.backend.views import Views, hidden_positions, sight, views
 from mdsample.core.arrays import Bools, Floats, Ints, Longs
 from mdsample.models.families.trunk import Trunk
 
@@ -42,11 +43,12 @@ class _Places:
 
     #: each row's tokens among all T
     rows: list[slice]
-    #: cosines and sines of the rotary angles, `[T, 1, rotary_dim]`
+    #: cosines and sines of the rotary angles, `[T, 1 or 2, rotary_dim]`, see `Trunk.turns`
     cos: Floats
     sin: Floats
-    #: number of each token's block in its row, `[T]`
-    block: Longs
+    #: each token's position in its row, and the last that it sees, `[T]`; `None`: it sees everything
+    position: Longs
+    sight: Longs | None
     #: the N tokens asked for, and each row's among them
     asked: Longs | slice
     asking: list[slice]
@@ -63,43 +65,42 @@ class NumpyTrunk:
         self._head = self._embed if spec.tied else tensors["head"]
         self._layers = [_read_layer(spec, tensors, i) for i in range(spec.layers)]
 
-    def logits(self, tokens: Ints, valid: Bools, wanted: Bools) -> Floats:
+    def logits(self, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools | None = None) -> Floats:
         """Logits `[N, V]` of the N places where `wanted [B, L]`, row by row.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding. Raises `ValueError` if a place in padding is wanted, a
-        row is longer than the model's `max_length`, or a token id does not exist.
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. Raises `ValueError` if a place
+        in padding is wanted, a row is longer than the model's `max_length`, or a token id does not exist.
         """
-        return self.hidden(tokens, valid, wanted) @ self._head.T
+        return self.hidden(tokens, valid, wanted, opened) @ self._head.T
 
-    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools) -> Floats:
+    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools | None = None) -> Floats:
         """Hidden states `[N, d]` after the last norm, from which the logits of the wanted places are read.
 
         Arguments, order and errors as for `logits`. Where the trunk is `shifted`, the state is that of the token
         before the place, or of the place itself if it is its row's first.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
-        rows = wanted.any(1)  # rows without a wanted position are not run
-        if not rows.any():
+        seen = views(self.spec, tokens, valid, wanted, opened)
+        if not len(seen.row):
             return np.zeros((0, self.spec.d_model), np.float32)
-        tokens, valid, wanted = tokens[rows], valid[rows], wanted[rows]
-        places = self._places(valid, wanted)
-        x = self._embed[tokens[valid]]
+        places = self._places(seen)
+        x = self._embed[seen.tokens[seen.valid]]
         everything = attrs.evolve(places, asked=np.s_[:], asking=places.rows)
         for layer in self._layers[:-1]:
             x = self._run(layer, x, everything)
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         return _rms_norm(self._run(self._layers[-1], x, places), self._norm, self.spec.norm_eps)
 
-    def _places(self, valid: Bools, wanted: Bools) -> _Places:
-        lengths = valid.sum(1)
-        positions = np.nonzero(valid)[1]
-        asked = np.flatnonzero(wanted[valid])
-        if self.spec.shifted:
-            first = np.repeat(np.cumsum(lengths) - lengths, lengths)
-            asked = np.maximum(asked - 1, first[asked])
-        cos, sin = (np.tile(turn, 2)[:, None] for turn in self.spec.turns(positions))
-        block = positions // (self.spec.block or self.spec.max_length)
-        return _Places(list(_spans(lengths)), cos, sin, block, asked, list(_spans(wanted.sum(1))))
+    def _places(self, seen: Views) -> _Places:
+        valid = seen.valid
+        rows, positions = np.nonzero(valid)
+        number = np.cumsum(valid).reshape(valid.shape) - 1
+        cos, sin = (np.tile(turn, 2) for turn in self.spec.turns(positions))
+        upto = sight(self.spec, seen.start, valid.shape[1])
+        last = None if upto is None else np.broadcast_to(upto, valid.shape)[rows, positions]
+        asked = number[hidden_positions(self.spec, seen)]
+        spans = list(_spans(valid.sum(1))), list(_spans(seen.wanted.sum(1)))
+        return _Places(spans[0], cos, sin, positions, last, asked, spans[1])
 
     def _run(self, layer: _Layer, x: Floats, places: _Places) -> Floats:
         """One layer over `x [T, d]`, which it may overwrite: new hidden states of the tokens asked for, `[N, d]`."""
@@ -112,11 +113,12 @@ class NumpyTrunk:
         if layer.q_norm is not None and layer.k_norm is not None:
             queries = _rms_norm(queries, layer.q_norm, spec.norm_eps)
             keys = _rms_norm(keys, layer.k_norm, spec.norm_eps)
-        keys = self._rotate(keys, places.cos, places.sin)
-        queries = self._rotate(queries, places.cos[asked], places.sin[asked]) * np.float32(spec.head_dim**-0.5)
-        asking = places.block[asked]
+        keys = self._rotate(keys, places.cos[:, :1], places.sin[:, :1])
+        cos, sin = places.cos[asked, -1:], places.sin[asked, -1:]
+        queries = self._rotate(queries, cos, sin) * np.float32(spec.head_dim**-0.5)
+        last = None if places.sight is None else places.sight[asked, None]
         heads = [
-            _attend(queries[n], keys[t], values[t], places.block[t] > asking[n, None] if spec.block else None)
+            _attend(queries[n], keys[t], values[t], None if last is None else places.position[t] > last[n])
             for n, t in zip(places.asking, places.rows, strict=True)
         ]
         x = x[asked]

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import cast
 
 from mdsample.errors import ModelError
-from mdsample.models.families import a2d, dream, fast_dllm, llada, llada2_moe, llada_moe, rnd1, sdar, stable_diffcoder
+from mdsample.models.families import (
+    a2d,
+    dream,
+    fast_dllm,
+    llada,
+    llada2_moe,
+    llada_moe,
+    nemotron,
+    rnd1,
+    sdar,
+    stable_diffcoder,
+)
 from mdsample.models.families.special import Special, read_object, read_special
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import held_elsewhere, read_json
@@ -22,6 +33,7 @@ FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "llada": llada.read,
     "llada2_moe": llada2_moe.read,
     "llada_moe": llada_moe.read,
+    "nemotron_labs_diffusion": nemotron.read,
     "rnd1": rnd1.read,
     "sdar": sdar.read,
     "sdar_moe": sdar.read_moe,
@@ -37,6 +49,7 @@ _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "llada": llada.PUBLISHED,
     "llada2_moe": llada2_moe.PUBLISHED,
     "llada_moe": llada_moe.PUBLISHED,
+    "nemotron_labs_diffusion": nemotron.PUBLISHED,
     "rnd1": rnd1.PUBLISHED,
     "sdar": sdar.PUBLISHED,
     "stable_diffcoder": stable_diffcoder.PUBLISHED,

@@ -10,7 +10,7 @@ import attrs
 from mdsample.errors import ModelError
 from mdsample.models.families.fields import Fields
 from mdsample.models.families.known import refuse_unknown
-from mdsample.models.families.rotary import read_rotary
+from mdsample.models.families.rotary import Growth, read_rotary
 from mdsample.models.families.special import Special
 from mdsample.models.families.trunk import Experts, Single, Source, Stack, Trunk
 
@@ -25,6 +25,8 @@ _ATTENTION = {
 _BIAS = {f"{part}_bias": f"self_attn.{part}_proj.bias" for part in "qkv"}
 _HEAD_NORM = {"q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
 _HEAD = "lm_head.weight"
+#: the entry of `rope_parameters` by which queries grow with their position
+GROWTH = "llama_4_scaling_beta"
 _MIDDLE = ("gate", "up", "down")
 
 
@@ -36,7 +38,12 @@ class Variant:
     head_norm: bool = False
     block: int | None = None
     shifted: bool = False
+    led: bool = False
+    query_growth: Growth | None = None
     experts: Experts | None = None
+    #: what published names begin with, and the name of the head
+    prefix: str = "model"
+    head: str = _HEAD
 
 
 def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[str, ...] = ()) -> Trunk:
@@ -52,7 +59,7 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
     fields.only("attention_bias", variant.qkv_bias, None)
     d_model, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     head_dim = head_size(fields, d_model, heads)
-    rotary = read_rotary(fields)
+    rotary = read_rotary(fields, () if variant.query_growth is None else (GROWTH,))
     experts = variant.experts
     layers = fields.layers("num_hidden_layers", 1 if experts is None else experts.count)
     vocab_size, tied = fields.count("vocab_size"), fields.flag("tie_word_embeddings")
@@ -76,7 +83,9 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         qkv_bias=variant.qkv_bias,
         head_norm=variant.head_norm,
         block=variant.block,
+        led=variant.led,
         shifted=variant.shifted,
+        query_growth=variant.query_growth,
         tied=tied,
         mask_id=mask_token(fields, special, *mask),
         end_id=end_token(fields, special),
@@ -84,7 +93,7 @@ def read_trunk(fields: Fields, special: Special, variant: Variant, mask: tuple[s
         start_id=None,
         max_length=fields.count("max_position_embeddings"),
         layouts=layouts(layers, variant, tied),
-        optional_tensors=optional_head(tied, vocab_size, d_model),
+        optional_tensors=optional_head(tied, vocab_size, d_model, variant.head),
     )
     refuse_unknown(fields)
     return trunk
@@ -107,23 +116,25 @@ def read_experts(fields: Fields) -> Experts:
 
 def layouts(layers: int, variant: Variant, tied: bool = False) -> tuple[Mapping[str, Source], ...]:
     """The published layout, and with experts that of mlx-lm, where they are stacked under `switch_mlp`."""
-    shared = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"} | ({} if tied else {"head": _HEAD})
+    prefix = variant.prefix
+    shared = {"embed": f"{prefix}.embed_tokens.weight", "norm": f"{prefix}.norm.weight"}
+    shared |= {} if tied else {"head": variant.head}
     attention = _ATTENTION | (_BIAS if variant.qkv_bias else {}) | (_HEAD_NORM if variant.head_norm else {})
     published: dict[str, Source] = {ours: Single(name) for ours, name in shared.items()}
     converted = dict(published)
     experts = variant.experts
     for i in range(layers):
-        prefix, ours = f"model.layers.{i}", f"layers.{i}"
-        both: dict[str, Source] = {f"{ours}.{part}": Single(f"{prefix}.{name}") for part, name in attention.items()}
+        layer, ours = f"{prefix}.layers.{i}", f"layers.{i}"
+        both: dict[str, Source] = {f"{ours}.{part}": Single(f"{layer}.{name}") for part, name in attention.items()}
         if experts is None or i < experts.first:
-            both |= {f"{ours}.{part}": Single(f"{prefix}.mlp.{part}_proj.weight") for part in _MIDDLE}
+            both |= {f"{ours}.{part}": Single(f"{layer}.mlp.{part}_proj.weight") for part in _MIDDLE}
         else:
-            both[f"{ours}.router"] = Single(f"{prefix}.mlp.gate.weight")
+            both[f"{ours}.router"] = Single(f"{layer}.mlp.gate.weight")
             published |= {
-                f"{ours}.experts.{part}": Stack(expert_names(prefix, part, range(experts.count))) for part in _MIDDLE
+                f"{ours}.experts.{part}": Stack(expert_names(layer, part, range(experts.count))) for part in _MIDDLE
             }
             converted |= {
-                f"{ours}.experts.{part}": Single(f"{prefix}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
+                f"{ours}.experts.{part}": Single(f"{layer}.mlp.switch_mlp.{part}_proj.weight") for part in _MIDDLE
             }
         published |= both
         converted |= both
@@ -186,6 +197,6 @@ def end_token(fields: Fields, special: Special) -> int | None:
     return end
 
 
-def optional_head(tied: bool, vocab_size: int, d_model: int) -> Mapping[str, tuple[int, ...]]:
+def optional_head(tied: bool, vocab_size: int, d_model: int, name: str = _HEAD) -> Mapping[str, tuple[int, ...]]:
     """The head's copy that some published files carry beside tied weights."""
-    return {_HEAD: (vocab_size, d_model)} if tied else {}
+    return {name: (vocab_size, d_model)} if tied else {}

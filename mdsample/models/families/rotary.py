@@ -84,6 +84,20 @@ class Yarn:
 
 Scaling = Linear | Llama3 | Yarn
 
+
+@attrs.frozen
+class Growth:
+    """Queries are multiplied by 1 + `beta` · ln(1 + ⌊position / `original`⌋), as in Llama 4 and Ministral 3."""
+
+    beta: float
+    #: the longest row before the model was extended, tokens
+    original: float
+
+    def at(self, positions: Longs) -> Floats:
+        """The factors at `positions [n]`, float32."""
+        return (1 + self.beta * np.log1p(np.floor(positions / self.original))).astype(np.float32)
+
+
 #: the entries of each type, beside those of all types
 _ENTRIES: dict[str, tuple[str, ...]] = {
     "default": (),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import attrs
+import numpy as np
 
 from mdsample.core.arrays import Floats, Longs
 from mdsample.errors import ModelError
-from mdsample.models.families.rotary import Scaling, turns
+from mdsample.models.families.rotary import Growth, Scaling, turns
 
 
 @attrs.frozen
@@ -117,8 +118,13 @@ class Trunk:
     qkv_bias: bool = False
     #: queries and keys are normalised head by head before they are rotated
     head_norm: bool = False
+    #: queries grow with their position; `None`: they do not
+    query_growth: Growth | None = None
     #: block-causal attention: a position sees its own block of this many positions and all before it; `None`: all
     block: int | None = None
+    #: blocks are counted from a row's first open position, what stands before a block sees only what is before it, and
+    #: the logits of a block's first place are read one place before it; see `mdsample.backend.views`
+    led: bool = False
     #: the logits of position i are read one place before it, at i − 1 (at 0 for the first)
     shifted: bool = False
     experts: Experts | None = None
@@ -146,6 +152,10 @@ class Trunk:
                 f"{self.family}: rotary embeddings need an even width of at most a head's, {self.head_dim}; "
                 f"found {self.rotary_dim}"
             )
+        if self.query_growth is not None and self.rotary_dim != self.head_dim:
+            raise ModelError(f"{self.family}: queries that grow with their position must be rotated as a whole")
+        if self.led and (self.block is None or self.shifted):
+            raise ModelError(f"{self.family}: a led trunk has blocks, and is shifted nowhere else")
         if self.experts is not None:
             self.experts.check(self.family)
         for role, token in (("mask", self.mask_id), ("end", self.end_id), ("start", self.start_id)):
@@ -168,11 +178,15 @@ class Trunk:
         return self.experts is not None and layer >= self.experts.first
 
     def turns(self, positions: Longs) -> tuple[Floats, Floats]:
-        """Cosines and sines of the rotary embedding at `positions [n]`, float32 `[n, rotary_dim / 2]` each.
+        """Cosines and sines of the rotary embedding at `positions [n]`, float32 `[n, 1 or 2, rotary_dim / 2]` each.
 
-        What a scaling multiplies queries and keys by is in them.
+        What queries and keys are multiplied by is in them. Two where that differs: those of keys, then of queries.
         """
-        return turns(self.rope_theta, self.rotary_dim, self.rope_scaling, positions)
+        cos, sin = (turn[:, None] for turn in turns(self.rope_theta, self.rotary_dim, self.rope_scaling, positions))
+        if self.query_growth is None:
+            return cos, sin
+        grown = self.query_growth.at(positions)[:, None, None]
+        return np.concatenate([cos, cos * grown], 1), np.concatenate([sin, sin * grown], 1)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
