@@ -93,8 +93,8 @@ class TorchTrunk:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
         `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. With a `cache`, which needs to
-        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is longer than the model's
-        `max_length`, or a token id does not exist.
+        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is
+        longer than the model's `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
         seen = views(self.spec, tokens, valid, wanted, opened)

@@ -4,8 +4,10 @@ In full attention that is the row's end, in block-causal attention the end of th
 
 A *led* trunk (Nemotron-Labs-Diffusion) sees a row as it is while one of its blocks is being filled: what stands before
 the block was computed causally, the block sees all of that and itself, and what comes after it is not there yet. Blocks
-are counted from the row's first open position, and a block's first place is read in the place before it. So a row of
-which several blocks are wanted at once is run once for each of them.
+are counted from the row's first open position. As long as nothing stands in a block behind its first place, that place
+is the next token of the causal pass, read in the place before it; so the published loop begins every block. Otherwise
+that would miss what stands there, and the place is read where it is, as all others are. A row of which several blocks
+are wanted at once is run once for each of them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Views:
     wanted: Bools
     #: of a led trunk, the first position of the block that is being filled, `[V]`; `None`: other trunks
     start: Longs | None
+    #: whether that one is read in the place before it, `[V]`
+    leading: Bools | None
 
 
 def views(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools | None) -> Views:
@@ -38,7 +42,7 @@ def views(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools
     """
     if not trunk.led:
         row = np.flatnonzero(any_in_row(wanted))
-        return Views(row, tokens[row], valid[row], wanted[row], None)
+        return Views(row, tokens[row], valid[row], wanted[row], None, None)
     assert trunk.block is not None
     opened = wanted if opened is None else opened & valid
     length = wanted.shape[1]
@@ -47,8 +51,11 @@ def views(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools
     block = np.maximum((arange64(length) - origin[:, None]) // trunk.block, -1)
     row, number = np.unique(np.stack([np.nonzero(wanted)[0], block[wanted]]), axis=1)
     start = origin[row] + np.maximum(number, 0) * trunk.block
-    there = valid[row] & (arange64(length) < start[:, None] + trunk.block)
-    return Views(row, tokens[row], there, wanted[row] & (block[row] == number[:, None]), start)
+    place, text = arange64(length)[None], tokens[row]
+    there = valid[row] & (place < start[:, None] + trunk.block)
+    behind = there & (place > start[:, None]) & (text != trunk.mask_id)
+    inside = wanted[row] & (block[row] == number[:, None])
+    return Views(row, text, there, inside, start, ~any_in_row(behind))
 
 
 def sight(trunk: Trunk, start: Longs | None, length: int) -> Longs | None:
@@ -64,8 +71,9 @@ def sight(trunk: Trunk, start: Longs | None, length: int) -> Longs | None:
 def hidden_positions(trunk: Trunk, seen: Views) -> tuple[Longs, Longs]:
     """Rows and positions of the hidden states from which the wanted places' logits are read, `[N]`, row by row."""
     rows, positions = np.nonzero(seen.wanted)
-    if seen.start is not None:
-        return rows, np.where(positions == seen.start[rows], _before(seen.valid)[rows, positions], positions)
+    if seen.start is not None and seen.leading is not None:
+        led = seen.leading[rows] & (positions == seen.start[rows])
+        return rows, np.where(led, _before(seen.valid)[rows, positions], positions)
     return rows, _before(seen.valid)[rows, positions] if trunk.shifted else positions
 
 

@@ -208,6 +208,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "llada2": llada2,
     "sdar": sdar,
     "fast-dllm-v2": fast_dllm_v2,
+    "nemotron": nemotron,
     "stable-diffcoder": stable_diffcoder,
     "rnd1": rnd1,
     "med": med,

@@ -245,6 +245,17 @@ FAMILIES: dict[str, tuple[dict[str, object], str]] = {
         "<[MASK_TOKEN]>",
     ),
     "fast_dllm": ({**_QWEN, "model_type": "Fast_dLLM_Qwen", "bd_size": 4}, "|<MASK>|"),
+    "nemotron": (
+        {
+            **{**_QWEN, "model_type": "nemotron_labs_diffusion", "head_dim": 8, "block_size": 4, "mask_token_id": 2},
+            **{"mlp_bias": False, "attention_bias": False, "dlm_paradigm": "bidirectional", "rope_theta": None},
+            "rope_parameters": {
+                **{"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "original_max_position_embeddings": 3},
+                **{"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1},
+            },
+        },
+        "<|mask|>",
+    ),
     "llada_moe": (_LLADA_MOE, "<|mask|>"),
     "llada2_moe": (_LLADA2, "<|mask|>"),
 }
@@ -264,14 +275,15 @@ def family_shapes(family: str, config: Mapping[str, object] | None = None) -> di
     )
     size = n("head_dim") if c.get("head_dim") else d // heads
     new = family == "llada2_moe"
+    top, head = ("encoder", "diffusion_head") if family == "nemotron" else ("model", "lm_head")
     shapes: dict[str, tuple[int, ...]] = {
-        f"model.{'word_embeddings' if new else 'embed_tokens'}.weight": (vocab, d),
-        "model.norm.weight": (d,),
+        f"{top}.{'word_embeddings' if new else 'embed_tokens'}.weight": (vocab, d),
+        f"{top}.norm.weight": (d,),
     }
     if not c["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (vocab, d)
+        shapes[f"{head}.weight"] = (vocab, d)
     for i in range(layers):
-        layer = f"model.layers.{i}"
+        layer = f"{top}.layers.{i}"
         shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (d,)
         if new:
             shapes[f"{layer}.attention.query_key_value.weight"] = ((heads + 2 * kv) * size, d)
@@ -330,6 +342,8 @@ def converted(family: str, weights: Mapping[str, NDArray[np.float32]]) -> dict[s
             new = f"model.layers.{words[3]}.{part[words[4]]}" if words[2] == "blocks" else top[words[2]]
             out[f"{new}.weight"] = x
         return out
+    if family == "nemotron":  # by mlx-vlm
+        return {f"language_model.{name.replace('encoder.', 'model.')}": x for name, x in weights.items()}
     out = {name: x for name, x in weights.items() if ".mlp.experts." not in name}
     stacks: dict[str, list[NDArray[np.float32]]] = {}
     for name, x in weights.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mdsample.models.families.trunk import Trunk
 
 #: ragged; the longest one is longer than what scaled positions were trained on
 ROWS = [[5, 0, 7, 7, 300, 2, 1, 44, 9, 2, 2], [2, 2, 9], [319], [2, 31, *range(40, 80, 3), 2, 2, 8]]
+ROWS += [[5, 6, 7, 8, 9, 10, 11, 12, 2, 2, 2]]
 
 _SMALL: dict[str, Any] = {
     **{"vocab_size": 320, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "bos_token_id": 1},
@@ -40,6 +41,10 @@ def _scaled(kind: str, **entries: float | bool | None) -> dict[str, Any]:
 
 
 _YARN: dict[str, Any] = {"factor": 4.0, "original_max_position_embeddings": 12}
+_GROWTH: dict[str, Any] = {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+_GROWN = _scaled("yarn", **{**_GROWTH, "original_max_position_embeddings": 5, "llama_4_scaling_beta": 0.7})
+#: fixed text at the beginning of a row, where blocks are counted from its end
+PROMPT = 3
 #: model_type to read it as, class in transformers, its settings, fields that are added to config.json
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "llada": ("llada", "Llama", {}, {}),
@@ -73,6 +78,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     ),
     "yarn-mscale": ("Dream", "Qwen2", _scaled("yarn", **_YARN, mscale=0.7, mscale_all_dim=1.4), {}),
     "yarn-attention": ("a2d-qwen2", "Qwen2", _scaled("yarn", **_YARN, attention_factor=0.8), {}),
+    "nemotron": ("nemotron_labs_diffusion", "Ministral3", {"head_dim": 16, **_GROWN}, {"block_size": 4}),
+    "nemotron-short": (
+        *("nemotron_labs_diffusion", "Ministral3"),
+        {"head_dim": 6, **_scaled("yarn", **{**_GROWTH, "factor": 0.25, "original_max_position_embeddings": 192})},
+        {"block_size": 32, "dlm_paradigm": "bidirectional", "eos_token_id": 11, "sliding_window": None},
+    ),
     "glm4-moe-whole": ("llada2_moe", "Glm4Moe", {**_GLM, "n_group": 1, "topk_group": 1}, {"block_size": 64}),
 }
 
@@ -104,6 +115,8 @@ def published(kind: str, model: Any) -> dict[str, NDArray[np.float32]]:
             for old, new in swaps.items() if kind.startswith("llada2_moe") else ():
                 name = name.replace(old, new)
             out[name] = x
+    if kind.startswith("nemotron"):
+        out = {name.replace("model.", "encoder.").replace("lm_head", "diffusion_head"): x for name, x in out.items()}
     if kind == "llada" and not hasattr(model.config, "num_experts"):
         out = {_as_llada(name): x for name, x in out.items()}
     for layer, parts in fused.items():
@@ -180,21 +193,52 @@ def made(case: str, folder: Path) -> tuple[Trunk, NDArray[np.float32]]:
     write_safetensors(folder / "model.safetensors", published(kind, model))
     spec = read_config(folder)
     expected: list[Any] = []
-    for row in ROWS:
-        block = np.arange(len(row)) // (spec.block or 100)
-        mask = torch.from_numpy(np.where(block[None] > block[:, None], np.float32(-1e30), np.float32(0)))
+
+    def logits(row: list[int], unseen: NDArray[np.bool_]) -> NDArray[np.float32]:
+        mask = torch.from_numpy(np.where(unseen, np.float32(-1e30), np.float32(0)))
         with torch.no_grad():
-            logits = model(torch.tensor([row]), attention_mask=mask[None, None]).logits[0].numpy()
-        expected.append(logits[np.maximum(np.arange(len(row)) - 1, 0)] if spec.shifted else logits)
+            return model(torch.tensor([row]), attention_mask=mask[None, None]).logits[0].numpy()
+
+    for row in ROWS:
+        place = np.arange(len(row))
+        if spec.led:
+            expected.append(_led(row, spec.block or 0, logits))
+            continue
+        block = place // (spec.block or 100)
+        found = logits(row, block[None] > block[:, None])
+        expected.append(found[np.maximum(place - 1, 0)] if spec.shifted else found)
     return spec, np.concatenate(expected)
+
+
+def _led(
+    row: list[int], size: int, logits: Callable[[list[int], NDArray[np.bool_]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """A causal pass for prompt and first places, then one for each block, after which there is nothing."""
+    first = _prompt(row)
+    places = np.arange(len(row))
+    causal = logits(row, places[None] > places[:, None])
+    out = [causal[:first]]
+    for start in range(first, len(row), size):
+        text = row[: start + size]
+        place = places[: len(text)]
+        found = logits(text, (place[None] > place[:, None]) & (place < start)[:, None])[start:]
+        if start and set(text[start + 1 :]) <= {2}:
+            found[0] = causal[start - 1]
+        out.append(found)
+    return np.concatenate(out)
+
+
+def _prompt(row: list[int]) -> int:
+    return PROMPT if len(row) > PROMPT else 0
 
 
 def found(backend: str, spec: Trunk, folder: Path) -> NDArray[np.float32]:
     """The same logits of a backend on the CPU in float32: reference, torch or mlx; the rows are padded."""
     tokens, valid = batch(ROWS, width=25)
+    opened = valid & (np.arange(25) >= np.array([[_prompt(row)] for row in ROWS]))
     checkpoint = open_checkpoint(folder, spec)
     if backend == "reference":
-        return NumpyTrunk(checkpoint.trunk, Tensors(checkpoint)).logits(tokens, valid, valid)
+        return NumpyTrunk(checkpoint.trunk, Tensors(checkpoint)).logits(tokens, valid, valid, opened)
     side = {"torch": Torch, "mlx": Mlx}[backend]()
     trunk = side.trunk(checkpoint.trunk, {name: x.copy() for name, x in Tensors(checkpoint).items()})
-    return side.logits(trunk, tokens, valid, valid)
+    return side.logits(trunk, tokens, valid, valid, opened)

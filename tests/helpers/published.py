@@ -101,6 +101,21 @@ DREAM_REASONER: dict[str, Any] = {
     **{**SDAR_4B, "hidden_size": 4096, "intermediate_size": 12288, "model_type": "Dream", "block_size": 32},
     "architectures": ["DreamForCausalLM"],
 }
+# config.json of nvidia/Nemotron-Labs-Diffusion-3B-Base, as copied in the tests of edwardcapriolo/deliverance
+NEMOTRON_3B: dict[str, Any] = {
+    **{"architectures": ["NemotronLabsDiffusionModel"], "model_type": "nemotron_labs_diffusion"},
+    **{"attention_bias": False, "attention_dropout": 0.0, "attn_implementation": "sdpa", "block_size": 32},
+    **{"bos_token_id": 1, "eos_token_id": 2, "mask_token_id": 100, "dlm_loss_weight": None, "ar_loss_weight": 1.0},
+    **{"dlm_paradigm": "bidirectional", "dp_varying_mask_ratio": False, "head_dim": 128, "hidden_act": "silu"},
+    **{"hidden_size": 3072, "intermediate_size": 9216, "max_position_embeddings": 4096, "mlp_bias": False},
+    **{"num_attention_heads": 32, "num_hidden_layers": 26, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+    **{"sliding_window": None, "tie_word_embeddings": False, "vocab_size": 131072},
+    "rope_parameters": {
+        **{"beta_fast": 32.0, "beta_slow": 1.0, "factor": 0.25, "llama_4_scaling_beta": 0.1, "mscale": 1.0},
+        **{"mscale_all_dim": 1.0, "original_max_position_embeddings": 16384, "rope_theta": 1000000.0},
+        "rope_type": "yarn",
+    },
+}
 # what configuration_rnd.py of RND1 sets
 RND1_BASE: dict[str, Any] = {
     **{k: v for k, v in SDAR_30B.items() if k != "block_size"},
@@ -120,6 +135,8 @@ PUBLISHED: dict[str, tuple[Mapping[str, Any], Special, int]] = {
     "Stable-DiffCoder-8B": (STABLE_DIFFCODER, Special({"<[MASK_TOKEN]>": 5}), 8_250_462_208),
     "Fast-dLLM-v2-7B": (FAST_DLLM_7B, Special({"|<MASK>|": 151665}), 7_615_616_512),
     "RND1-Base": (RND1_BASE, Special(), 30_532_122_624),
+    # its file has 7,663,347,000 bytes in bfloat16 and 237 tensors: 118 bytes of header for each
+    "Nemotron-Labs-Diffusion-3B-Base": (NEMOTRON_3B, Special(), (7_663_347_000 - 237 * 118 + 6) // 2),
     "LLaDA-MoE-7B-A1B": (LLADA_MOE, ANT, 7_356_880_896),
     "LLaDA2.0-mini": (LLADA2_MINI, ANT, 16_255_643_392),
     "Qwen3-0.6B-diffusion-mdlm": (A2D_QWEN3, QWEN3, 596_049_920),

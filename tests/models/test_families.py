@@ -17,7 +17,7 @@ from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import ALIASES, family_of, read_config
 from mdsample.models.families import FAMILIES as READERS
 from mdsample.models.families.known import FIXED
-from mdsample.models.families.rotary import Yarn
+from mdsample.models.families.rotary import Growth, Yarn
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
 
@@ -66,6 +66,9 @@ def test_what_is_read_beside_the_shapes() -> None:
     assert trunk("Stable-DiffCoder-8B", block_size=8).block == 8
     causal = trunk("SDAR-4B", use_regular_causal=True, block_size=3)
     assert (causal.shifted, causal.head_norm, causal.block, causal.mask_id) == (True, True, 1, 151669)
+    led = trunk("Nemotron-Labs-Diffusion-3B-Base")
+    assert (led.led, led.shifted, led.block, led.mask_id, led.end_id) == (True, False, 32, 100, 2)
+    assert led.query_growth == Growth(0.1, 16384.0) and (led.head_dim, led.heads * led.head_dim) == (128, 4096)
     a2d = trunk("Qwen3-0.6B-diffusion-mdlm")
     assert (a2d.shifted, a2d.block, a2d.mask_id, a2d.end_id, a2d.tied) == (False, None, 151669, 151645, True)
     assert trunk("Qwen3-0.6B-diffusion-mdlm", block_size=32).block == 32

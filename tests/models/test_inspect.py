@@ -70,9 +70,10 @@ def test_facts_of_every_family(family: str, tmp_path: Path) -> None:
     files = sorted((tmp_path / "tiny").glob("*.safetensors"))
     assert facts.files == tuple(File(file.name, file.stat().st_size) for file in files) and len(files) == 2
     assert facts.bytes == sum(file.bytes for file in facts.files) > 2 * total
-    of_four = ("sdar", "sdar_moe", "fast_dllm", "dream_reasoner", "stable_diffcoder")
+    of_four = ("sdar", "sdar_moe", "fast_dllm", "dream_reasoner", "stable_diffcoder", "nemotron")
     block = {"llada2_moe": 32, **dict.fromkeys(of_four, 4)}.get(family)
     assert (facts.trunk.block, facts.trunk.shifted) == (block, family in ("dream", "rnd1", "fast_dllm"))
+    assert facts.trunk.led == (family == "nemotron")
 
 
 def test_scaled_positions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,10 +103,18 @@ def inspect(
     render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
 
 
+def _read_at(trunk: Trunk) -> str:
+    if trunk.led:
+        return "not shifted, but for the first position of an empty block"
+    return "shifted: read one position to the left" if trunk.shifted else "not shifted"
+
+
 def _sizes(facts: Facts) -> list[tuple[str, str]]:
     trunk = facts.trunk
     mlp = f", SwiGLU {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
     attention = "full" if trunk.block is None else f"block-causal, blocks of {trunk.block}"
+    if trunk.led:
+        attention = f"causal up to a block of {trunk.block}, counted from the end of the prompt"
     scaling = trunk.rope_scaling
     scaled = "" if scaling is None else f"; positions scaled by {scaling.factor:g} ({scaling.kind})"
     heads = f"{trunk.heads} heads of {trunk.head_dim}, {trunk.kv_heads} for keys and values"
@@ -119,7 +127,7 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
         ("attention", f"{attention}; {heads}"),
         ("length", f"{trunk.max_length:,} tokens at most{scaled}"),
         ("vocabulary", f"{trunk.vocab_size:,} tokens"),
-        ("logits", "shifted: read one position to the left" if trunk.shifted else "not shifted"),
+        ("logits", _read_at(trunk)),
     ]
 
 

@@ -123,7 +123,7 @@ class Trunk:
     #: block-causal attention: a position sees its own block of this many positions and all before it; `None`: all
     block: int | None = None
     #: blocks are counted from a row's first open position, what stands before a block sees only what is before it, and
-    #: the logits of a block's first place are read one place before it; see `mdsample.backend.views`
+    #: an empty block's first place is read one place before it; see `mdsample.backend.views`
     led: bool = False
     #: the logits of position i are read one place before it, at i − 1 (at 0 for the first)
     shifted: bool = False
