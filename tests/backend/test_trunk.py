@@ -154,6 +154,33 @@ def test_later_blocks_are_not_seen(trunks: dict[str, NumpyTrunk], row: list[int]
         assert np.abs(before[start:] - after[start:]).max(1).min() > 0, "the whole block and all after it see it"
 
 
+@few
+@given(
+    st.lists(st.integers(3, 319), min_size=1, max_size=14),
+    *(st.integers(0, 13),) * 2,
+    st.integers(3, 319),
+    st.booleans(),
+)
+def test_a_led_row_is_seen_as_it_is_filled(
+    trunks: dict[str, NumpyTrunk], row: list[int], prompt: int, place: int, token: int, empty: bool
+) -> None:
+    """What a token that is changed changes: all of its own block, whatever of it stands, and all after it."""
+    trunk, prompt, place = trunks["nemotron"], prompt % len(row), place % len(row)
+    tokens, valid = batch([row], len(row))
+    opened = valid & (np.arange(len(row)) >= prompt)
+    start = max(prompt, place - (place - prompt) % 4)
+    if empty:  # of the block only what is changed stands
+        tokens[0, start : start + 4] = 2
+    changed = tokens.copy()
+    changed[0, place] = token
+    before, after = (trunk.hidden(t, valid, opened, opened) for t in (tokens, changed))
+    np.testing.assert_allclose(before[: start - prompt], after[: start - prompt], atol=1e-5)
+    if token != tokens[0, place] and place >= prompt:
+        seen = np.abs(before[start - prompt :] - after[start - prompt :]).max(1) > 0
+        # a block whose first place alone stands is read there
+        assert seen[1:].all() and (seen[0] or (place == start and set(tokens[0, start + 1 : start + 4]) <= {2}))
+
+
 def test_a_long_row_costs_no_table(tmp_path: Path) -> None:
     """Published lengths (131,072) cost nothing until a row is that long."""
     spec = read_config(write_family(tmp_path, "dream", config={"max_position_embeddings": 2**40}))

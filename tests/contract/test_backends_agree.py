@@ -37,7 +37,7 @@ TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6:blind} A{answer:3}"
 TEXTS = [[{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}], [{"prompt": "Ben has 7"}]]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
 BACKENDS = ("torch", "mlx")
-BLOCK_CAUSAL = ("sdar", "sdar_moe", "llada2_moe", "fast_dllm", "dream_reasoner", "stable_diffcoder")
+BLOCK_CAUSAL = ("sdar", "sdar_moe", "llada2_moe", "fast_dllm", "dream_reasoner", "stable_diffcoder", "nemotron")
 
 
 @pytest.fixture(scope="module")

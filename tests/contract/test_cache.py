@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,42 @@ class TestPrefix:
         assert row.predict(6) == EVERYTHING[5:]
 
 
+class TestLed:
+    """A row of 12 whose blocks are counted from position 4; what stands before a block was computed causally."""
+
+    def row(self) -> Callable[..., list[int]]:
+        planner, tokens = CachePlanner(Exact(), 3), np.array([[5] * 4 + [9] * 8], np.int32)
+
+        def predict(start: int, *asked: int, write: tuple[int, ...] = ()) -> list[int]:
+            tokens[0, list(write)] += 1
+            place = np.arange(12)[None]
+            where = np.isin(place, asked)
+            plan = planner.plan(Rows([(0, 1)], np.zeros(1, np.int32)), tokens, place < start + 3, where, [start])
+            planner.commit(plan)
+            return np.flatnonzero(plan.active[0]).tolist()
+
+        return predict
+
+    def test_a_block_is_computed_as_a_whole_and_once_more_when_the_next_one_begins(self) -> None:
+        predict = self.row()
+        assert predict(4, 3, 5) == [0, 1, 2, 3, 4, 5, 6]
+        assert predict(4, 5, 6) == [5, 6]
+        assert predict(4, 6, write=(4, 5)) == [4, 5, 6]
+        assert predict(7, 6, 8, write=(6,)) == [4, 5, 6, 7, 8, 9]
+        assert predict(7, 8, write=(7,)) == [7, 8, 9]
+
+    def test_what_stands_before_a_block_is_causal(self) -> None:
+        predict = self.row()
+        predict(7, 8)
+        assert predict(7, 8, write=(5,)) == [5, 6, 7, 8, 9], "a change there changes nothing before it"
+
+    def test_an_earlier_block_again(self) -> None:
+        predict = self.row()
+        predict(7, 8)
+        assert predict(4, 5) == [4, 5, 6], "its places saw only what is before them"
+        assert predict(7, 8) == [4, 5, 6, 7, 8, 9]
+
+
 class TestExact:
     def test_computes_blocks_that_changed_up_to_the_last_one_asked(self) -> None:
         row = Script(Exact(), 3)
@@ -151,6 +188,7 @@ def test_other_rows_are_forgotten_and_found() -> None:
 
 backends = pytest.mark.parametrize("backend", [on("torch", "torch"), on("mlx", "mlx")])
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:9:blind} A{answer:3}")
+FAMILIES = ("dream", "sdar", "llada2_moe", "fast_dllm", "nemotron")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
 POLICIES = testing.policies(("reasoning", "answer"), vocab=290, texts=("at", "12", "the"))
 few = settings(max_examples=25, deadline=None)
@@ -160,7 +198,7 @@ few = settings(max_examples=25, deadline=None)
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Full attention, the same with shifted logits; block-causal, with experts, with shifted logits."""
     place = tmp_path_factory.mktemp("models")
-    made = {family: write_family(place / family, family) for family in ("dream", "sdar", "llada2_moe", "fast_dllm")}
+    made = {family: write_family(place / family, family) for family in FAMILIES}
     return {"llada": write_checkpoint(place / "llada"), **made}
 
 
@@ -175,7 +213,7 @@ def result(policy: Policy, model: Denoiser) -> mdsample.Result:
 @pytest.mark.slow
 @backends
 @few
-@given(POLICIES, st.sampled_from(["sdar", "llada2_moe", "fast_dllm"]))
+@given(POLICIES, st.sampled_from(["sdar", "llada2_moe", "fast_dllm", "nemotron"]))
 def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, family: str) -> None:
     plain, cached = opened(folders[family], backend), opened(folders[family], backend, Exact())
     policy = fitting(policy, plain)
@@ -189,10 +227,11 @@ def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, 
 @pytest.mark.parametrize(
     "policy", ["left-to-right+top(1)", "confidence+top(3)+blocks(4)", "confidence+top(2)+blocks(8)"]
 )
+@pytest.mark.parametrize("family", ["fast_dllm", "nemotron"])
 def test_the_first_place_of_a_block_is_read_in_the_block_before(
-    folders: dict[str, Path], backend: str, policy: str
+    folders: dict[str, Path], backend: str, policy: str, family: str
 ) -> None:
-    plain, cached = (opened(folders["fast_dllm"], backend, cache) for cache in (None, Exact()))
+    plain, cached = (opened(folders[family], backend, cache) for cache in (None, Exact()))
     # nothing stands after the slot, which a block-causal model would not see
     canvas = mdsample.Template.parse("Q {prompt} A{answer:12}").canvas(plain.tokenizer, TEXTS)
     expected, found = (testing.run(mdsample.parse(policy), model, canvas) for model in (plain, cached))
@@ -225,7 +264,8 @@ def test_rows_are_independent_under_an_approximate_cache(
 
 @backends
 @pytest.mark.parametrize(
-    ("family", "cache"), [("sdar", Exact()), ("llada", Dual()), ("llada", Prefix()), ("dream", Dual())]
+    ("family", "cache"),
+    [("sdar", Exact()), ("nemotron", Exact()), ("llada", Dual()), ("llada", Prefix()), ("dream", Dual())],
 )
 def test_computes_less(
     folders: dict[str, Path], backend: str, family: str, cache: Cache, monkeypatch: pytest.MonkeyPatch

@@ -216,6 +216,8 @@ def test_wrong_inputs(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FinetuneError, match="cannot be written"):
         run(folder, tmp_path / "file" / "c")
+    with pytest.raises(FinetuneError, match=r"nemotron_labs_diffusion.* is trained with a causal loss beside that of"):
+        run(write_family(tmp_path / "led", "nemotron"), tmp_path / "d")
     from mdsample.models.convert import convert
 
     convert("tiny-gsm", tmp_path / "packed", bits=4)

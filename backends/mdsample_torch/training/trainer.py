@@ -73,6 +73,11 @@ def finetune(
         raise FinetuneError("there are no examples to train on")
     source = fetch(name, revision)
     checkpoint = open_checkpoint(source, read_config(source))
+    if checkpoint.trunk.led:
+        raise FinetuneError(
+            f"{source.name} ({checkpoint.trunk.family}) is trained with a causal loss beside that of its blocks, which "
+            "is not implemented; take a model of another family"
+        )
     if any(isinstance(piece, Packed) for pieces in checkpoint.pieces.values() for piece in pieces):
         raise FinetuneError(f"{source.name} is quantised, which cannot be trained; take the model it was made from")
     where = choose_device(device)
