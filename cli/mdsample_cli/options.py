@@ -42,7 +42,7 @@ Adapter = Annotated[
     Option(
         "--adapter",
         metavar="NAME",
-        help="A low-rank adapter in peft's layout, a folder or a hub id, to be merged into the model.",
+        help="A low-rank adapter in peft's layout, a folder or a hub id (@ and a revision after it), to be merged in.",
     ),
 ]
 Prompt = Annotated[str | None, Argument(metavar="PROMPT", help="Text for the template's field.")]

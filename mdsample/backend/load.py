@@ -64,8 +64,8 @@ def load(
     `cache`: `exact` for block-causal models, or, both approximate, `prefix` or `dual` (`mdsample.models.cache`);
     by default nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which
     takes some seconds for every new shape; results may round otherwise.
-    `adapter`: a low-rank adapter in peft's layout, a folder or a hub id, merged into the weights as they are read; the
-    model's name tells which (`mdsample.models.adapter`).
+    `adapter`: a low-rank adapter in peft's layout, a folder or a hub id (with a revision: `organisation/name@tag`),
+    merged into the weights as they are read; the model's name tells which (`mdsample.models.adapter`).
     Of a model on the hub the facts come first (`mdsample.models.fetch`): what cannot be opened here is refused before a
     weight is fetched. With `HF_HUB_OFFLINE=1` nothing is asked and the hub's cache alone is used. Raises `ModelError`.
     """

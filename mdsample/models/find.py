@@ -44,16 +44,21 @@ def find(name: str | Path, revision: str | None) -> Path | str:
     )
 
 
-def find_adapter(name: str | Path) -> Path | str:
-    """The folder of an adapter, or else its id on the hub; nothing is fetched. `ModelError` for any other name."""
+def find_adapter(name: str | Path) -> tuple[Path | str, str | None]:
+    """The folder of an adapter, or else its id on the hub and the revision that stands after `@`; nothing is fetched.
+
+    `ModelError` for any other name.
+    """
     text = name_text(name)
     folder = Path(os.path.expanduser(text))
     if text and os.path.isdir(folder):
-        return folder
-    if isinstance(name, str) and _HUB_ID.fullmatch(text):
-        return text
+        return folder, None
+    hub_id, at, revision = text.partition("@")
+    if isinstance(name, str) and _HUB_ID.fullmatch(hub_id) and bool(revision) == bool(at):
+        return hub_id, revision or None
     raise ModelError(
-        f"there is no adapter {text!r}: it is not a folder, and not a hub id of the form organisation/adapter"
+        f"there is no adapter {text!r}: it is not a folder, and not a hub id of the form organisation/adapter or "
+        "organisation/adapter@revision"
     )
 
 

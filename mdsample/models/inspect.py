@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from mdsample.errors import ModelError
 from mdsample.models.adapter import AdapterFacts, adapter_facts, read_adapter
 from mdsample.models.card import read_card
 from mdsample.models.chat_template import chat_file
@@ -147,8 +148,14 @@ def facts_of(files: Files, adapter: Files | None = None) -> Facts:
 
 
 def adapter_files(name: str | Path, revision: str | None = None) -> Files:
-    """The files of an adapter by a name as `load` takes it; from the hub what says what it is is fetched."""
-    return _opened(find_adapter(name), revision)
+    """The files of an adapter by a name as `load` takes it; from the hub what says what it is is fetched.
+
+    `ModelError` also for a revision beside one in the name.
+    """
+    source, own = find_adapter(name)
+    if own is not None and revision not in (None, own):
+        raise ModelError(f"the adapter {name} names a revision, and revision={revision!r} another; leave one out")
+    return _opened(source, own or revision)
 
 
 def _files(name: str | Path, revision: str | None) -> Files:

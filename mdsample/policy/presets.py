@@ -63,9 +63,11 @@ def sdar(probability: float = 0.85, *, at_least: int = 1) -> Policy:
 def fast_dllm_v2(probability: float = 0.9, *, size: int = 8) -> Policy:
     """Fast-dLLM v2: parts of `size` of the model's blocks, all above `probability`, the best at least (2509.26328).
 
-    A block's first token is read in the block before and goes by itself. 0.9 as its evaluation and chat run it.
+    A block's first token is read in the block before and goes by itself. 0.9 as its evaluation and chat run it; 1, the
+    default of its `generate`, is above every probability: one token a step.
     """
-    return LedBlocks(size) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
+    chosen = Top(1) if probability == 1 else AboveConfidence(probability)
+    return LedBlocks(size) + Confidence() + chosen + Ended(when="reached")
 
 
 def nemotron(probability: float = 0.9) -> Policy:

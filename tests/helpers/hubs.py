@@ -29,6 +29,8 @@ class Hub:
     #: whether parts of files can be had
     ranges: bool = True
     commit: str = "0123456789abcdef0123456789abcdef01234567"
+    #: what revisions were asked for, of which model
+    revisions: set[str] = attrs.field(factory=set[str])
     #: what else it serves
     others: Mapping[str, Path] = attrs.field(factory=dict[str, Path])
 
@@ -45,6 +47,7 @@ class Hub:
             found = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
             return 200, json.dumps(found).encode(), {}
         if path.startswith(f"/api/models/{name}/revision/"):
+            self.revisions |= {f"{name}@{path.rsplit('/', 1)[1]}"}
             siblings = [{"rfilename": file.name} for file in files]
             return 200, json.dumps({"id": name, "sha": self.commit, "siblings": siblings}).encode(), {}
         if not path.startswith(f"/{name}/resolve/{self.commit}/"):

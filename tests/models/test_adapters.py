@@ -26,6 +26,7 @@ from mdsample.models.adapter import open_adapter
 from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.convert import convert
 from mdsample.models.families import read_config
+from mdsample.models.inspect import inspect_adapter
 from mdsample.models.merging import merged
 
 Q = "model.transformer.blocks.0.q_proj"
@@ -400,6 +401,22 @@ def test_of_an_adapter_on_the_hub_facts_come_first(tmp_path: Path, monkeypatch: 
             mdsample.load("org/tiny", "reference", adapter="org/lora")
         assert not hub.whole
         assert main(["inspect", "org/lora", "--json"]) == 0 and not hub.whole
+
+
+def test_a_revision_of_an_adapter_stands_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, (adapter, _) = write_checkpoint(tmp_path / "base"), small(tmp_path / "adapter")
+    here = mdsample.load(folder, "reference", adapter=adapter).name.partition("@")[2]
+    with serving(folder, tmp_path / "cache", monkeypatch) as hub:
+        hub.others = {"org/lora": adapter}
+        model = mdsample.load("org/tiny", "reference", revision="main", adapter="org/lora@v2")
+        assert model.name == f"org/tiny+org/lora@{here}", "the digits are those of its files"
+        assert {"org/tiny@main", "org/lora@v2"} <= hub.revisions and "org/lora@main" not in hub.revisions
+        assert inspect_adapter("org/lora@v2", revision="v2").name == "org/lora"
+        with pytest.raises(ModelError, match="org/lora@v2 names a revision, and revision='v1' another"):
+            inspect_adapter("org/lora@v2", revision="v1")
+    for name in ("org/lora@", "@v2", "lora@v2"):
+        with pytest.raises(ModelError, match="or organisation/adapter@revision"):
+            mdsample.load(folder, adapter=name)
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ from mdsample.policy.settings import real
 from mdsample.policy.stop import EarlyExit, Ended
 from mdsample.policy.toml import from_toml, policy_from_toml_value, to_toml
 from mdsample.policy.view import Ranked, View
-from mdsample.policy.window import Blocks, Whole
+from mdsample.policy.window import Blocks, LedBlocks, Whole
 
 PARTS_ANY = testing.parts()
 POLICIES = testing.policies(("answer", "reasoning"), vocab=20, blanks=5, texts=("yes", "no", "it's\n"))
@@ -122,6 +122,7 @@ def test_the_text_is_short(part: Part, text: str) -> None:
         ("med+early-exit", presets.med() + EarlyExit()),
         ("med( entropy = 2e-1 , k = none )\n+ blocks ( )", presets.med() + Blocks()),
         ("med(.5)", presets.med(0.5)),
+        ("fast-dllm-v2(1)", LedBlocks() + Confidence() + Top(1) + Ended(when="reached")),
         ("fixed([ 0 , 1 ])", Policy.of(Fixed((0, 1)))),
         ("none", Policy.of(NoGuide())),
         (r"""ended("\x41\u00e9\U0001f600\"\'\\\n\t\r")""", Policy.of(Ended("A\u00e9\U0001f600\"'\\\n\t\r"))),

@@ -69,14 +69,20 @@ def published() -> dict[str, Trunk]:
 
 
 def read_config(folder: Path) -> Trunk:
-    """The description of the model in a folder; `ModelError` if `config.json` is missing, malformed or unsupported."""
+    """The description of the model in a folder; `ModelError` if `config.json` is missing, malformed or unsupported.
+
+    What a family says of it is told with the folder.
+    """
     fields = read_fields(folder)
     family = family_of(fields)
     if family is None:
         raise unsupported(folder, fields)
     silent = any(fields.get(name) is None for name in ("mask_token_id", "eos_token_id"))
     special = read_special(folder) if silent or isinstance(fields.get("eos_token_id"), list) else Special()
-    return FAMILIES[family](fields, special)
+    try:
+        return FAMILIES[family](fields, special)
+    except ModelError as fault:
+        raise ModelError(f"{folder}: {fault}") from None
 
 
 def read_fields(folder: Path) -> dict[str, object]:
