@@ -27,6 +27,8 @@ class KVCache:
     def plan(self, rows: Rows, seen: Views, wanted: Bools) -> CachePlan:
         """As `CachePlanner.plan`, of the rows of a query; `wanted [V, L]`: where hidden states are asked for."""
         start = None if seen.start is None else seen.start.tolist()
+        # a block is recomputed as a whole: its last place, too, from which a shifted model reads nothing of it
+        wanted = wanted if self._trunk.block is not None else wanted | seen.wanted
         return self._planner.plan(rows.take(seen.row), seen.tokens, seen.valid, wanted, start)
 
     def buffers(

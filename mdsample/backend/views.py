@@ -46,7 +46,8 @@ def views(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools
     assert trunk.block is not None
     opened = wanted if opened is None else opened & valid
     length = wanted.shape[1]
-    origin = np.where(any_in_row(opened), opened.argmax(1), length)
+    first: Longs = opened.argmax(1)
+    origin: Longs = np.where(any_in_row(opened), first, np.int64(length))
     # −1 before the first block
     block = np.maximum((arange64(length) - origin[:, None]) // trunk.block, -1)
     row, number = np.unique(np.stack([np.nonzero(wanted)[0], block[wanted]]), axis=1)

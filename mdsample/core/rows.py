@@ -22,4 +22,5 @@ class Rows:
 
     def take(self, which: Longs) -> Rows:
         """Those of these numbers `[n]`; one that is taken several times is not told apart."""
-        return Rows([self.keys[row] for row in which.tolist()], self.steps[which])
+        numbers: list[int] = which.tolist()
+        return Rows([self.keys[number] for number in numbers], self.steps[which])

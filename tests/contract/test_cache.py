@@ -21,6 +21,7 @@ import mdsample
 from backends import fitting
 from mdsample import testing
 from mdsample.backend.kv_plan import CachePlanner
+from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.errors import CacheError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix, read_cache
@@ -260,6 +261,27 @@ def test_rows_are_independent_under_an_approximate_cache(
 ) -> None:
     model = opened(folders[family], backend, cache)
     testing.rows_are_independent(policy, model, TEMPLATE.canvas(model.tokenizer, TEXTS))
+
+
+@backends
+@pytest.mark.parametrize(("family", "again"), [("llada", 4), ("dream", 5)])
+def test_a_block_is_recomputed_as_a_whole(
+    folders: dict[str, Path], backend: str, family: str, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last place too, of which a shifted model reads nothing; that reads the place before the block instead."""
+    model = opened(folders[family], backend, Dual())
+    kind, tokens = type(model.trunk), list[int]()
+    own = kind._run
+
+    def counting(self: Any, at: Any, stores: Any) -> Any:
+        tokens.append(len(at.tokens))
+        return own(self, at, stores)
+
+    monkeypatch.setattr(kind, "_run", counting)
+    mask = model.tokenizer.mask_id
+    canvas = Canvas.of_rows([[5] * 4 + [mask] * 8], [[-1] * 4 + [0] * 8], ("answer",), mask)
+    mdsample.Sampler("left-to-right+top(1)+blocks(4)").run(model, canvas)
+    assert tokens == [12, again, again, again] * 2
 
 
 @backends
