@@ -162,8 +162,8 @@ class Canvas:
         if block is None or not self.blank.any():
             return ""
         seeing = self.blank & ~np.isin(self.slot, [self.names.index(name) for name in self.blind])
-        place = arange64(self.blank.shape[1])[None]
-        group = (place - self.blank.argmax(1)[:, None] if led else place) // block
+        places = arange64(self.blank.shape[1])[None]
+        group = (places - self.blank.argmax(1)[:, None] if led else places) // block
         first = np.where(seeing, group, np.iinfo(np.int64).max).min(1, keepdims=True)
         hidden = np.argwhere(self.valid & ~self.blank & (group > first))
         if not len(hidden):

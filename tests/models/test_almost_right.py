@@ -135,7 +135,7 @@ CASES: dict[str, Case] = {
         config(embedding_size=336), ("wte.weight should be [336, 16]; found [320, 16]", "fetch both again"), "headers"
     ),
     # tokens
-    "no mask": Case(config(mask_token_id=None), ("lacks mask_token_id",)),
+    "no mask": Case(config(mask_token_id=None), ("M: llada: config.json lacks mask_token_id",)),
     "a mask without logits": Case(config(mask_token_id=400), ("the mask token is 400", "from 0 to 319")),
     "a mask that is no token": Case(
         config(mask_token_id=319), ("the mask token is 319", "its ids end at 288", "belong")

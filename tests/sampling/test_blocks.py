@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import write_family
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import mdsample
@@ -191,6 +191,8 @@ def test_a_trace_of_a_blind_slot_is_saved_and_read(sdar: Denoiser, tmp_path: Pat
 
 
 @given(st.sampled_from(["sdar", "nemotron"]), st.integers(0, 9), st.integers(1, 9), st.integers(1, 9))
+@example("nemotron", 1, 1, 3)
+@example("nemotron", 3, 2, 3)
 @settings(max_examples=60, deadline=None)
 def test_what_is_let_through_is_seen(
     models: dict[str, Denoiser], family: str, before: int, blanks: int, after: int
