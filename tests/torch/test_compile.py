@@ -26,6 +26,7 @@ import mdsample
 from mdsample import testing
 from mdsample.backend.places import bucketed, rounded
 from mdsample.backend.setup import Setup
+from mdsample.backend.views import views
 from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix
 from mdsample.models.families import read_config
@@ -153,7 +154,7 @@ def test_only_what_comes_twice_is_recorded(folders: dict[str, Path], monkeypatch
     def at(length: int) -> Any:
         yes = np.ones((1, length), np.bool_)
         tokens = np.arange(length, dtype=np.int32)[None] + 3
-        return trunk._moved(bucketed(trunk.spec, tokens, yes, yes, yes))  # pyright: ignore
+        return trunk._moved(bucketed(trunk.spec, views(trunk.spec, tokens, yes, yes, None), yes))  # pyright: ignore
 
     trunk._compiled = None  # pyright: ignore
     for length, count in ((4, 0), (4, 1), (4, 1), (8, 1), (8, 2), (16, 2), (4, 2), (4, 3)):
@@ -165,7 +166,8 @@ def test_recordings_of_stores_that_are_gone_go(folders: dict[str, Path]) -> None
     trunk = open_model(folders["llada"], Setup(device="cpu", compile=True)).trunk
     recorder = Recorder(lambda at, stores: (at.tokens.clone(),), play)
     yes = np.ones((1, 4), np.bool_)
-    at = trunk._moved(bucketed(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, yes))  # pyright: ignore
+    seen = views(trunk.spec, np.full((1, 4), 3, np.int32), yes, yes, None)
+    at = trunk._moved(bucketed(trunk.spec, seen, yes))  # pyright: ignore
     held = [[(torch.zeros(2), torch.zeros(2))] for _ in range(4)]
     for stores in (None, held[0], held[1], held[0], held[1], held[0], held[2], held[2], held[3], held[3], None):
         recorder(at, stores)
