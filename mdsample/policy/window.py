@@ -82,8 +82,8 @@ class LedBlocks(Window):
     """Blocks of the model's own, each its first place by itself and then in parts of `size` from left to right.
 
     Fast-dLLM v2's sub-blocks (arXiv 2509.26328): its logits are shifted, so the first place of a block is read in the
-    block before and sees nothing of its own; the others then see it. A model without blocks has blocks of 32. Unit:
-    tokens. Default 8, as there.
+    block before and sees nothing of its own; the others then see it. With 32, Nemotron-Labs-Diffusion's blocks. A model
+    without blocks has blocks of 32. Unit: tokens. Default 8, as there.
     """
 
     name: ClassVar[str] = "led-blocks"

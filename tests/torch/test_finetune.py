@@ -194,7 +194,7 @@ def test_every_step_of_a_reasoning_is_trained(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [*FAMILIES])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "nemotron"])  # refused, see below
 def test_every_family_in_its_own_layout(family: str, tmp_path: Path) -> None:
     source = write_family(tmp_path / "source", family)
     # too little is learned to be felt, so that a weight under another's name would be
