@@ -27,7 +27,7 @@ def test_every_family_is_decoded_as_published_or_said_not_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["llada", "dream", "sdar", "llada2_moe", "fast_dllm", "a2d-qwen3", "stable_diffcoder"]
+    "family", ["llada", "dream", "sdar", "llada2_moe", "fast_dllm", "a2d-qwen3", "stable_diffcoder", "nemotron"]
 )
 def test_every_door_takes_the_same(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_family(tmp_path / family, family)
