@@ -31,8 +31,8 @@ class Part(abc.ABC):
     name: ClassVar[str]
     #: the seat it fills
     seat: ClassVar[Seat]
-    #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`); exact laws must then keep
-    #: histories apart
+    #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`, `batch.tv_sum`); exact laws
+    #: must then keep histories apart
     remembers: ClassVar[bool] = False
 
     @property

@@ -9,7 +9,7 @@ from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
-from mdsample.sampling.bounds import parallel_bounds
+from mdsample.core.bounds import parallel_bounds
 
 
 @attrs.frozen
@@ -184,6 +184,7 @@ class State:
             self.written[pick, :width],
             self.probability[pick, :width],
             self.error_bound[pick],
+            self.tv_sum[pick],
             self.step[pick],
             self.nfe[pick],
             passes,
