@@ -40,6 +40,11 @@ class Part(abc.ABC):
         """What it must know beyond the marginals (`View.get`); the loop provides it. Default: nothing."""
         return ()
 
+    @property
+    def promise(self) -> str:
+        """What a run under these very settings keeps, in a sentence; `explain` says it. Default: nothing to say."""
+        return ""
+
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""
 

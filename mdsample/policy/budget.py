@@ -5,7 +5,7 @@ With b and d the bounds of a step's commits on KL and on total variation (`mdsam
 | part | the prefix goes on while |
 | --- | --- |
 | `error-budget(total)` | Σb of the run <= `total` · share of the blanks filled |
-| `tv-budget(total)` | d of the step <= |
+| `tv-budget(total)` | d of the step <= √(share of the blanks left) · (`total` − Σd of the run) |
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from mdsample.core.arrays import Bools, Ints, arange64
 from mdsample.core.bounds import parallel_bounds, prefix_tv_bounds
 from mdsample.core.tokens import Tokenizer
-from mdsample.policy.base import Part
+from mdsample.policy.base import Part, part_text
 from mdsample.policy.selection import Selection
 from mdsample.policy.settings import part, real
 from mdsample.policy.stop import Budget
@@ -50,19 +50,44 @@ class ErrorBudget(Selection):
 @final
 @part
 class TvBudget(Selection):
-    """x."""
+    """At most `total` of the texts, by default 5 in 100, differ from decoding one at a time, by maximal coupling.
+
+    That is a promise: the run's Σ d, d the bound on a step's total variation, stays within `total` on every path, and
+    bounds how far the policy's law is from the model's own (`docs/bounds.md`). A step of n out of the m blanks left
+    may spend √(n/m) of what is left, and all that ends it: what a stop rule fills on leaving is paid from the same
+    purse, and a row that cannot pay goes on instead. It speaks of temperature 1, and of nothing where tokens are
+    masked again. A rule of our own; `benchmarks/tv_budget.py` compares its pacing with others.
+    """
 
     name: ClassVar[str] = "tv-budget"
     remembers: ClassVar[bool] = True
-    total: float = real(default=0.05, at_least=0, at_most=1, values=(0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3))
+    total: float = real(default=0.05, at_least=0, at_most=1, values=(0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4))
+
+    @property
+    def promise(self) -> str:
+        """For texts that are drawn."""
+        return (
+            f"At temperature 1 at most {100 * self.total:g} in 100 texts differ from decoding one at a time: both can "
+            "be drawn together so that all others are the same (a maximal coupling)."
+        )
+
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
+        """A budget of passes fills at the end whatever that costs."""
+        if isinstance(other, Budget):
+            return (
+                f"{part_text(other)} fills all that is left at once, {part_text(self)} no more than it can pay for; "
+                "leave one of them out"
+            )
+        return ""
 
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix that can be paid for."""
         batch = view.batch
         d = prefix_tv_bounds(entropies(ranked), ranked.confidence)
-        left = np.maximum(batch.blank.sum(1), 1)[:, None]
-        share = np.minimum((arange64(d.shape[1]) + 1) / left, 1.0)
-        return ranked.leading(d <= (self.total - batch.tv_sum[:, None]) * share)
+        spent, left = batch.tv_sum[:, None], np.maximum(batch.blank.sum(1), 1)[:, None]
+        share = np.sqrt(np.minimum((arange64(d.shape[1]) + 1) / left, 1.0))
+        # the sum is the one that the state will hold, bit for bit, so the promise is exact
+        return ranked.leading((d <= (self.total - spent) * share) & (spent + d <= self.total))
 
     def affords(self, view: View, row: Ints, position: Ints) -> Bools:
         """Whether what is left pays for it."""

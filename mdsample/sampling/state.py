@@ -6,10 +6,10 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
+from mdsample.core.bounds import parallel_bounds
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
-from mdsample.core.bounds import parallel_bounds
 
 
 @attrs.frozen

@@ -33,9 +33,9 @@ from mdsample import (
     exact,
 )
 from mdsample.core.arrays import Doubles
+from mdsample.core.bounds import certain_sets, coupling_bounds, parallel_bounds
 from mdsample.exact.law import visits
 from mdsample.policy.complete import complete
-from mdsample.core.bounds import certain_sets, coupling_bounds, parallel_bounds
 from mdsample.sampling.sampler import Sampler, choose, rank, ranked
 
 ONE = Temperature(1.0)
