@@ -52,6 +52,13 @@ def test_it_stops_at_the_first_that_does_not_keep_the_loss(runs: Runs) -> None:
     assert found[0].policy == parse("entropy+error-budget(0.1)")
 
 
+def test_a_total_variation_is_kept(runs: Runs) -> None:
+    found = tried(runs, "entropy+tv-budget(?)", Loss("total-variation", 0.05))
+    assert [one.kept for one in found] == [True] * (len(found) - 1) + [False]
+    assert all(0 < one.loss <= one.value and one.loss <= one.limit for one in found)
+    assert found[-2].value >= 0.02
+
+
 def test_nothing_lost_is_still_not_certain(runs: Runs) -> None:
     # one by one is the reference itself, but 20 rows cannot show that a loss is below 5 %
     (one,) = tried(runs, "entropy+top(?)", Loss("agreement", 0.05), [1])
