@@ -53,10 +53,10 @@ def test_it_stops_at_the_first_that_does_not_keep_the_loss(runs: Runs) -> None:
 
 
 def test_a_total_variation_is_kept(runs: Runs) -> None:
-    found = tried(runs, "entropy+tv-budget(?)", Loss("total-variation", 0.05))
-    assert [one.kept for one in found] == [True] * (len(found) - 1) + [False]
-    assert all(0 < one.loss <= one.value and one.loss <= one.limit for one in found)
-    assert found[-2].value >= 0.02
+    one, two = tried(runs, "entropy+top(?)", Loss("total-variation", 0.5), [1, 2, 3])
+    assert (one.loss, one.limit, one.kept) == (0.0, 0.0, True)
+    assert 0.5 < two.loss <= two.limit and not two.kept
+    assert all(trial.loss <= trial.value for trial in tried(runs, "tv-budget(?)", Loss("total-variation", 0.9)))
 
 
 def test_nothing_lost_is_still_not_certain(runs: Runs) -> None:
