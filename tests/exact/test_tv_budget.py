@@ -37,7 +37,9 @@ from mdsample.core.bounds import parallel_bounds, prefix_tv_bounds
 from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError
 from mdsample.exact.law import visits
+from mdsample.policy.complete import complete
 from mdsample.policy.menu import explain
+from mdsample.sampling.sampler import choose, rank
 from mdsample.testing import ScriptedDenoiser
 from mdsample.testing.worlds import LETTERS, TEXTS, canvases, denoisers
 
@@ -50,10 +52,11 @@ totals = st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]) | st.floats(0.0, 1.0)
 @final
 @attrs.frozen
 class Impatient(Stop):
-    """Wants to fill everything at once, or the first `number` blanks, from the first pass on."""
+    """Wants to fill everything at once, or the first `number` blanks, once there were `after` steps."""
 
     name: ClassVar[str] = "impatient"
     number: int = 99
+    after: int = attrs.field(default=0, kw_only=True)
 
     @property
     def sentence(self):
@@ -65,7 +68,7 @@ class Impatient(Stop):
 
     def after_pass(self, view):
         blank = view.batch.blank
-        return AfterPass(np.ones(len(blank), np.bool_), blank & (np.cumsum(blank, 1) <= self.number))
+        return AfterPass(view.batch.step >= self.after, blank & (np.cumsum(blank, 1) <= self.number))
 
 
 STOPS = [EarlyExit(0.3), EarlyExit(2.0), Impatient(), Impatient(2)]
@@ -135,21 +138,34 @@ def test_no_row_spends_more(model: ScriptedDenoiser, canvas: Canvas, total, poli
         assert row.unfilled == 0 or row.outcome.name in ("early-exit", "impatient")
 
 
-def test_what_the_default_takes_is_what_the_rest_of_the_purse_pays_for():
-    toy = exact.reasoning(3, 3, seed=4)
-    taken = set()
-    for _, view in visits(Whole() + LeftToRight() + TvBudget(0.6) + ONE, toy):
-        batch = view.batch
-        for i in range(len(batch.blank)):
+def test_a_step_takes_what_the_root_of_its_share_of_the_rest_pays_for():
+    policy, counts = Whole() + LeftToRight() + TvBudget(0.6) + ONE, set[tuple[int, int]]()
+    for _, view in visits(policy, exact.reasoning(3, 3, seed=4)):
+        batch, chosen = view.batch, choose(complete(policy), view, rank(complete(policy), view))[0].sum(1)
+        for i in range(len(chosen)):
             blanks = np.flatnonzero(batch.blank[i])
             seen = view.marginals.take(np.full(len(blanks), i), blanks)
             h, c = seen.entropy.astype(np.float64), seen.confidence
-            whole = [parallel_bounds(np.zeros(n, np.int32), h[:n], c[:n], 1)[1][0] for n in range(1, len(blanks) + 1)]
-            np.testing.assert_array_equal(prefix_tv_bounds(h[None], c[None])[0], whole)
-            rest = 0.6 - batch.tv_sum[i]
-            number = max(n for n in range(1, len(blanks) + 1) if whole[n - 1] <= rest * (n / len(blanks)) ** 0.5)
-            taken.add((batch.step[i], number))
-    assert len({number for _, number in taken}) > 1
+            d = [parallel_bounds(np.zeros(n, np.int32), h[:n], c[:n], 1)[1][0] for n in range(1, len(blanks) + 1)]
+            np.testing.assert_array_equal(prefix_tv_bounds(h[None], c[None])[0], d)
+            share = np.sqrt(np.arange(1, len(blanks) + 1) / len(blanks))
+            assert chosen[i] == np.cumprod(np.array(d) <= (0.6 - batch.tv_sum[i]) * share).sum()
+            counts.add((batch.step[i], chosen[i]))
+    assert len(counts) > 2
+
+
+#: two pairs of bits that err together, one time in ten: each costs 0.19
+PAIR = np.array([[0.9, 0.0], [0.0, 0.1]])
+
+
+def test_what_was_spent_is_spent():
+    toy = exact.Joint(np.einsum("ab,cd->abcd", PAIR, PAIR))
+    for total, passes in ((0.3, 3), (0.5, 2)):
+        for stop in (Policy(), Policy.of(Impatient(after=1))):
+            policy = Whole() + LeftToRight() + TvBudget(total) + ONE + stop
+            assert exact.law(policy, toy).expected_nfe == passes
+            [row] = mdsample.Sampler(policy).run(toy, toy.canvas()).rows
+            assert (row.nfe, row.tv_bound) == (passes, pytest.approx(0.19 * (4 - passes)))
 
 
 def test_a_row_that_cannot_pay_for_leaving_goes_on_and_leaves_once_it_can():
@@ -166,9 +182,8 @@ def test_a_row_that_cannot_pay_for_leaving_goes_on_and_leaves_once_it_can():
 
 
 def test_two_rules_that_leave_together_pay_together():
-    # each fills a pair that costs 0.19; together 1 - 0.9^4, more than 0.3
-    pair = np.array([[0.9, 0.0], [0.0, 0.1]])
-    toy = exact.Joint(np.einsum("ab,cd->acbd", pair, pair))
+    # each fills a pair; together they cost 1 - 0.9^4, more than 0.3
+    toy = exact.Joint(np.einsum("ab,cd->abcd", PAIR, PAIR))
     canvas = toy.canvas(slots={"reasoning": 2, "answer": 2})
     both = EarlyExit(9.0, slot="reasoning") + EarlyExit(9.0, slot="answer")
     for total, filled in ((0.3, 2), (0.4, 4)):
