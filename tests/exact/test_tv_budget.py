@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar, final
 
 import attrs
@@ -140,7 +141,8 @@ def test_no_row_spends_more(model: ScriptedDenoiser, canvas: Canvas, total, poli
 
 def test_a_step_takes_what_the_root_of_its_share_of_the_rest_pays_for():
     policy, counts = Whole() + LeftToRight() + TvBudget(0.6) + ONE, set[tuple[int, int]]()
-    for _, view in visits(policy, exact.reasoning(3, 3, seed=4)):
+    worlds = [exact.coupled(1.0, seed=seed, length=6, size=2) for seed in range(12)]
+    for _, view in itertools.chain.from_iterable(visits(policy, toy) for toy in worlds):
         batch, chosen = view.batch, choose(complete(policy), view, rank(complete(policy), view))[0].sum(1)
         for i in range(len(chosen)):
             blanks = np.flatnonzero(batch.blank[i])
