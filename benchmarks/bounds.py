@@ -7,15 +7,15 @@ Prints the tables of docs/bounds.md. Joints and runs come from fixed seeds. Abou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
-from common import command_line, print_head, print_row, progress
+from common import bootstrap, command_line, print_head, print_row, progress
 
 import mdsample
 from mdsample.core.arrays import Doubles
-from mdsample.sampling.bounds import parallel_bounds
+from mdsample.core.bounds import parallel_bounds
 from mdsample.sampling.engine import fill, prepare
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
@@ -96,7 +96,7 @@ def sampled(model: mdsample.Denoiser, task: str, policy: str, limit: int) -> lis
     """The task's first problems."""
     template = mdsample.Template.parse(TASKS[task].template)
     prepared = [prepare(model, template, p.id, p.texts, p.given) for p in TASKS[task].read()[:limit]]
-    return list(fill(Sampler(policy), model, template.slots, prepared, batch_size=limit))
+    return list(fill(Sampler(policy), model, template.slots, prepared, batch_size=64))
 
 
 def sets(row: Row) -> Iterator[tuple[Doubles, Doubles]]:
@@ -107,14 +107,14 @@ def sets(row: Row) -> Iterator[tuple[Doubles, Doubles]]:
             yield np.array([c.entropy for c in commits]), np.array([c.confidence for c in commits])
 
 
-def models(limit: int) -> None:
+def models(limit: int, policies: Sequence[str]) -> None:
     """What each term says on real runs: in how many sets it is the least, and the sum over a row with it alone."""
     names = ("√(b/2)", "1 − Πc", "1 − r(1 − s)", "d", "Σ(1 − c)", "2s", "refined", "split")
     least = [f"least: {name}" for name in names[:3]]
     print_head(("model", "policy", "passes", "certain, %", "sets", *least, *(f"row: {name}" for name in names)), text=2)
     for name, task in TASK_OF.items():
         model = mdsample.load(name, backend="reference")
-        for policy in DRAWN:
+        for policy in policies:
             if "early-exit" in policy and task != "tiny-gsm":
                 continue  # a board has no slot for the answer
             progress(f"{policy} on {name} …")
@@ -125,7 +125,10 @@ def models(limit: int) -> None:
             total = np.array([[*cost[:, :3].sum(0), cost[:, :3].min(1).sum(), *cost[:, 3:].sum(0)] for cost in costs])
             assert np.allclose(total[:, 3], [row.tv_bound for row in rows], atol=1e-4)
             facts = (f"{np.mean([row.nfe for row in rows]):.1f}", f"{100 * np.mean([row.certain for row in rows]):.0f}")
-            cells = (*facts, len(steps), *best, *(f"{x:.3f}" for x in total.mean(0)))
+            means = [f"{x:.3f}" for x in total.mean(0)]
+            d = bootstrap(total[:, 3])
+            means[3] += f" [{d.low:.3f}, {d.high:.3f}]"
+            cells = (*facts, len(steps), *best, *means)
             print_row((name, f"`{policy}`", *cells))
 
 
@@ -134,10 +137,12 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--joints", type=int, default=10_000)
     parser.add_argument("--limit", type=int, default=32, help="problems of each task")
+    parser.add_argument("--policy", action="append", help="of the models, in place of the table's; may be repeated")
     options = parser.parse_args()
-    joints(options.joints)
-    print()
-    models(options.limit)
+    if options.joints:
+        joints(options.joints)
+        print()
+    models(options.limit, options.policy or DRAWN)
 
 
 if __name__ == "__main__":

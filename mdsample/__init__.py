@@ -32,6 +32,7 @@ from mdsample.errors import (
 from mdsample.models.chat import chat
 from mdsample.models.inspect import Facts, inspect
 from mdsample.policy.base import Part, Policy
+from mdsample.policy.budget import ErrorBudget, TvBudget
 from mdsample.policy.constraint import Allow, Ban, Characters, Choices, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
@@ -74,7 +75,6 @@ from mdsample.policy.selection import (
     CumulativeConfidence,
     DreamSteps,
     EntropyBound,
-    ErrorBudget,
     Factor,
     Frechet,
     Hierarchy,
@@ -188,6 +188,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "DreamSteps",
     "Steps",
     "Top",
+    "TvBudget",
     # parts: draws, stops, constraints, revisions, guides
     "Draw",
     "Greedy",

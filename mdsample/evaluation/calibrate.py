@@ -29,7 +29,7 @@ from mdsample.sampling.state import State
 
 #: what stands in policy text for the setting to be found
 HOLE = "?"
-Kind = Literal["accuracy", "agreement", "error-bound"]
+Kind = Literal["accuracy", "agreement", "error-bound", "total-variation"]
 
 
 @attrs.frozen
@@ -37,7 +37,7 @@ class Loss:
     """What may be lost, and how sure one wants to be."""
 
     #: `accuracy`: share of problems solved, less than the reference; `agreement`: share of answers that differ from the
-    #: reference's; `error-bound`: mean error bound of a row, nats
+    #: reference's; `error-bound`: mean error bound of a row, nats; `total-variation`: mean `tv_bound` of a row
     kind: Kind
     at_most: float = attrs.field(validator=attrs.validators.ge(0))
     confidence: float = attrs.field(default=0.95, validator=[attrs.validators.ge(0.5), attrs.validators.lt(1)])
@@ -140,8 +140,8 @@ def _loss(loss: Loss, rows: Sequence[Answered], base: Sequence[Answered]) -> tup
     if loss.kind == "agreement":
         differing = sum(row.answer != reference.answer for row, reference in pairs)
         return differing / len(pairs), exact_limit(differing, len(pairs), loss.confidence)
-    if loss.kind == "error-bound":
-        bounds = np.array([row.error_bound for row in rows])
+    if loss.kind in ("error-bound", "total-variation"):
+        bounds = np.array([row.error_bound if loss.kind == "error-bound" else row.tv_bound for row in rows])
         standard_error = float(bounds.std(ddof=1)) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
         return float(bounds.mean()), float(bounds.mean()) + NormalDist().inv_cdf(loss.confidence) * standard_error
     lost = sum(reference.solved and not row.solved for row, reference in pairs)

@@ -23,7 +23,7 @@ from mdsample.exact.divergence import kl, tv
 from mdsample.exact.law import law, visits
 from mdsample.exact.states import pooled
 from mdsample.exact.toy import Toy
-from mdsample.policy import selection
+from mdsample.policy import budget, selection
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import complete
 from mdsample.policy.draw import Temperature
@@ -130,7 +130,7 @@ RULES: tuple[StudyRule, ...] = (
     StudyRule("MED", Entropy(), selection.BelowEntropy, _largest_entropy),
     StudyRule("AR-MED", LeftToRight(), selection.BelowEntropy, _largest_entropy),
     StudyRule("EB", Entropy(), selection.EntropyBound, _bound, (0.0, math.inf)),
-    StudyRule("budget", Entropy(), selection.ErrorBudget, _total, (0.0, math.inf)),
+    StudyRule("budget", Entropy(), budget.ErrorBudget, _total, (0.0, math.inf)),
     StudyRule("threshold", Confidence(), selection.AboveConfidence, _least_confidence, (1e-9, 1.0)),
     StudyRule("factor", Confidence(), selection.Factor, _factor),
     StudyRule("Fréchet", Confidence(), selection.Frechet, _profile, (-math.inf, math.inf)),

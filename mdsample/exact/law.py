@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Ints, Longs
+from mdsample.core.bounds import parallel_bounds
 from mdsample.core.canvas import Canvas
 from mdsample.exact.branches import Placements, draws, placements, revisions, tables
 from mdsample.exact.states import Branches, Walk, distinct, pooled
@@ -25,7 +26,6 @@ from mdsample.policy.draw import Temperature
 from mdsample.policy.guide import NoGuide
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.view import View
-from mdsample.sampling.bounds import parallel_bounds
 from mdsample.sampling.observe import Kept, Observation
 from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order, remask
 from mdsample.sampling.state import Commits, Event, Outcome, State

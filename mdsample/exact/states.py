@@ -62,7 +62,8 @@ class Branches:
         columns = [state.tokens, state.blank]
         columns += [column[:, None] for column in (state.remasked, state.nfe, self.kept)]
         if remembers:
-            columns += [state.written, state.probability.view(np.int32), state.error_bound.view(np.int64)[:, None]]
+            columns += [state.written, state.probability.view(np.int32)]
+            columns += [column.view(np.int64)[:, None] for column in (state.error_bound, state.tv_sum)]
         first, which = distinct(columns)
         return attrs.evolve(
             self.take(first),
@@ -142,7 +143,7 @@ class _HistoryGuard(Batch):
         return guarded
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("written", "probability", "error_bound"):
+        if name in ("written", "probability", "error_bound", "tv_sum"):
             raise ValueError(
                 f"a part reads batch.{name}, which tells the past, without saying so; give its class `remembers = True`"
             )

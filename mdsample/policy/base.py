@@ -31,14 +31,19 @@ class Part(abc.ABC):
     name: ClassVar[str]
     #: the seat it fills
     seat: ClassVar[Seat]
-    #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`); exact laws must then keep
-    #: histories apart
+    #: whether it reads the past (`batch.written`, `batch.probability`, `batch.error_bound`, `batch.tv_sum`); exact laws
+    #: must then keep histories apart
     remembers: ClassVar[bool] = False
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
         """What it must know beyond the marginals (`View.get`); the loop provides it. Default: nothing."""
         return ()
+
+    @property
+    def promise(self) -> str:
+        """What a run under these very settings keeps, in a sentence; `explain` says it. Default: nothing to say."""
+        return ""
 
     def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:  # noqa: B027, most parts fit anything
         """Raises `ValueError`, with the remedy, if the part does not fit this canvas; before any forward pass."""

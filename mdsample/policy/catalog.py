@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdsample.policy import constraint, draw, guide, order, revise, selection, stop, window
+from mdsample.policy import budget, constraint, draw, guide, order, revise, selection, stop, window
 from mdsample.policy.base import Part
 
 PARTS: dict[str, type[Part]] = {
@@ -26,7 +26,8 @@ PARTS: dict[str, type[Part]] = {
         selection.DreamSteps,
         selection.BelowEntropy,
         selection.EntropyBound,
-        selection.ErrorBudget,
+        budget.ErrorBudget,
+        budget.TvBudget,
         selection.AboveConfidence,
         selection.CumulativeConfidence,
         selection.Factor,

@@ -104,9 +104,8 @@ def explain(policy: Policy) -> Iterator[ExplainedPart]:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
         accepted = tuple(s.domain for s in entry.settings)
-        yield ExplainedPart(
-            part.seat, part_text(part), part.seat in given, settings, entry.about, entry.sources, accepted
-        )
+        about = "\n\n".join(filter(None, (entry.about, part.promise)))
+        yield ExplainedPart(part.seat, part_text(part), part.seat in given, settings, about, entry.sources, accepted)
 
 
 def empty_seats(policy: Policy) -> list[Seat]:

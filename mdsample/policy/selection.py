@@ -10,7 +10,6 @@ position and at most all eligible ones. With c the top probability and H the ent
 | `dream-steps(n)` | Dream's split, which grows towards the end |
 | `below-entropy(λ)` | every H < λ |
 | `entropy-bound(γ)` | ΣH − max H <= γ |
-| `error-budget(total)` | Σb of the run <= `total` · share of the blanks filled, b = ΣH − max H |
 | `above-confidence(τ)` | every c >= τ, or n <= `at_least` |
 | `cumulative-confidence(p)` | Πc >= p |
 | `factor(f)` | (n + 1)(1 − min c) < f |
@@ -54,6 +53,13 @@ class Selection(Part):
     def first(self, view: View) -> Bools:
         """Positions that go before all others in the ranking, whatever the order, `[B, L]`. Default: none."""
         return np.zeros_like(view.eligible)
+
+    def affords(self, view: View, row: Ints, position: Ints) -> Bools:
+        """Which rows may fill at once, on leaving, what a stop rule asks for, `[B]`; a row that may not goes on.
+
+        The N places come in the order in which they would be committed. Default: all.
+        """
+        return np.ones(len(view.eligible), np.bool_)
 
 
 class OwnChoice(Selection):
@@ -200,29 +206,6 @@ class EntropyBound(Selection):
     def count(self, view: View, ranked: Ranked) -> Ints:
         """The longest prefix within the bound."""
         return capped(ranked.leading(bounds(ranked) <= self.bound), self.k)
-
-
-@final
-@part
-class ErrorBudget(Selection):
-    """While the run's Σ b, b = ΣH − max H of a step, stays within `total` nats times the share of the blanks filled.
-
-    So a run's `error_bound` is at most `total`, however many steps it takes: the error that is asked for is the error
-    that is paid. What a step leaves unspent, later ones may spend. A stop rule that fills blanks from one look spends
-    on top (`early-exit(γ)` at most γ). A rule of our own; `benchmarks/error_budget.py` compares its pacing with others.
-    """
-
-    name: ClassVar[str] = "error-budget"
-    remembers: ClassVar[bool] = True
-    total: float = real(at_least=0, values=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0))
-
-    def count(self, view: View, ranked: Ranked) -> Ints:
-        """The longest prefix that can be paid for."""
-        batch = view.batch
-        blanks = np.maximum(batch.initially_blank.sum(1), 1)[:, None]
-        filled = blanks - batch.blank.sum(1)[:, None] + arange64(ranked.entropy.shape[1]) + 1
-        # the sum is the one that the state will hold, bit for bit, so the promise is exact
-        return ranked.leading(batch.error_bound[:, None] + bounds(ranked) <= self.total * (filled / blanks))
 
 
 @final

@@ -43,6 +43,8 @@ class Batch:
     probability: Floats
     #: Σ b so far, nats, b = ΣH − max H of a step's commits, `[B]` float64
     error_bound: Doubles
+    #: Σ d so far, d the bound of `mdsample.core.bounds` on a step's total variation, `[B]` float64
+    tv_sum: Doubles
     #: steps taken so far, `[B]`
     step: Ints
     #: forward passes so far, `[B]`

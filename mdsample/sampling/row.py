@@ -12,8 +12,8 @@ import numpy as np
 
 from mdsample.core import html
 from mdsample.core.arrays import Bools, Ints
+from mdsample.core.bounds import certain_sets
 from mdsample.core.tokens import Tokenizer
-from mdsample.sampling.bounds import certain_sets
 from mdsample.sampling.state import Outcome
 
 #: more than a model's rounding makes of one probability where it draws and where it ranks

@@ -167,9 +167,13 @@ def prefix(policy: CompletePolicy, view: View, ranking: Ints, count: Ints) -> tu
     leaving: dict[int, Outcome] = {}
     for stop in policy.stops:
         leave = stop.after_pass(view)
-        for row in np.flatnonzero(leave.done).tolist():
-            fill = leave.last[row] & view.batch.blank[row]
-            chosen[row] = chosen[row] | fill if row in leaving else fill
+        if not leave.done.any():
+            continue
+        filled = leave.last & view.batch.blank & leave.done[:, None]
+        filled[list(leaving)] |= chosen[list(leaving)]
+        now = leave.done & policy.selection.affords(view, *in_rank_order(ranking, filled))
+        chosen[now] = filled[now]
+        for row in np.flatnonzero(now).tolist():
             leaving.setdefault(row, Outcome(stop.name, stop.sentence))
     return chosen, np.array(list(leaving), np.int32), tuple(leaving.values())
 

@@ -6,10 +6,10 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
+from mdsample.core.bounds import parallel_bounds
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.view import Batch
-from mdsample.sampling.bounds import parallel_bounds
 
 
 @attrs.frozen
@@ -189,6 +189,7 @@ class State:
             self.written[pick, :width],
             self.probability[pick, :width],
             self.error_bound[pick],
+            self.tv_sum[pick],
             self.step[pick],
             self.nfe[pick],
             passes,

@@ -11,10 +11,12 @@ from hypothesis.strategies import SearchStrategy
 
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import MANY, SEATS, Part, Policy
+from mdsample.policy.budget import TvBudget
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.revise import P2Remask
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import Domain, domains
+from mdsample.policy.stop import Budget
 
 _TEXT = st.text(min_size=1)
 _LARGEST = 2**31 - 1
@@ -88,7 +90,7 @@ def policies(
                 # two sets of texts or characters for one slot may have nothing in common
                 st.lists(seated(slotted), max_size=2, unique_by=_slot),
             )
-    return st.tuples(*held.values()).map(lambda groups: _planned_together(Policy.of(*chain(*groups))))
+    return st.tuples(*held.values()).map(lambda groups: _going_together(Policy.of(*chain(*groups))))
 
 
 def around(policy: Policy, part: Part, tokenizer: Tokenizer) -> Policy:
@@ -99,14 +101,16 @@ def around(policy: Policy, part: Part, tokenizer: Tokenizer) -> Policy:
         for other in rest.replace(part).parts
         if other == part or not (part.conflict(other, tokenizer) or other.conflict(part, tokenizer))
     ]
-    return _planned_together(Policy.of(*others))
+    return _going_together(Policy.of(*others))
 
 
-def _planned_together(policy: Policy) -> Policy:
-    """P2's revision goes with P2's selection of the same settings only."""
-    match policy.at("revise"):
-        case [P2Remask(eta=eta, steps=steps, scores=scores)]:
+def _going_together(policy: Policy) -> Policy:
+    """P2's revision goes with P2's selection of the same settings only, and a budget of passes with none of TV."""
+    match policy.at("selection", "revise"):
+        case [*_, P2Remask(eta=eta, steps=steps, scores=scores)]:
             return policy.replace(P2Reveal(eta, steps=steps, scores=scores))
+        case [TvBudget(), *_]:
+            return Policy(part for part in policy.parts if not isinstance(part, Budget))
         case _:
             return policy
 

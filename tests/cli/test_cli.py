@@ -170,7 +170,8 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         ),
         (
             ["calibrate", "med(?)"],
-            "say what may be lost, once: --accuracy-loss 0.02, --disagreement 0.05 or --error-bound 1",
+            "say what may be lost, once: --accuracy-loss 0.02, --disagreement 0.05, --total-variation 0.05 or "
+            "--error-bound 1",
         ),
         (
             ["calibrate", "med", "--disagreement", "0.1"],

@@ -52,6 +52,13 @@ def test_it_stops_at_the_first_that_does_not_keep_the_loss(runs: Runs) -> None:
     assert found[0].policy == parse("entropy+error-budget(0.1)")
 
 
+def test_a_total_variation_is_kept(runs: Runs) -> None:
+    one, two = tried(runs, "entropy+top(?)", Loss("total-variation", 0.5), [1, 2, 3])
+    assert (one.loss, one.limit, one.kept) == (0.0, 0.0, True)
+    assert 0.5 < two.loss <= two.limit and not two.kept
+    assert all(trial.loss <= trial.value for trial in tried(runs, "tv-budget(?)", Loss("total-variation", 0.9)))
+
+
 def test_nothing_lost_is_still_not_certain(runs: Runs) -> None:
     # one by one is the reference itself, but 20 rows cannot show that a loss is below 5 %
     (one,) = tried(runs, "entropy+top(?)", Loss("agreement", 0.05), [1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from joints import tables
 
 from mdsample import (
     Ban,
@@ -33,26 +34,14 @@ from mdsample import (
     exact,
 )
 from mdsample.core.arrays import Doubles
+from mdsample.core.bounds import certain_sets, coupling_bounds, parallel_bounds
 from mdsample.exact.law import visits
 from mdsample.policy.complete import complete
-from mdsample.sampling.bounds import certain_sets, coupling_bounds, parallel_bounds
 from mdsample.sampling.sampler import Sampler, choose, rank, ranked
 
 ONE = Temperature(1.0)
 CALM = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 RULES = [Top(2), Top(3), BelowEntropy(0.6), EntropyBound(0.5), Frechet(-0.2)]
-
-
-def random_table(seed: int) -> Doubles:
-    """A joint of 2 to 4 positions of 2 to 4 tokens, from nearly independent to all but settled."""
-    draw = np.random.default_rng(seed)
-    shape = (int(draw.integers(2, 5)),) * int(draw.integers(2, 5))
-    table = draw.dirichlet(np.full(math.prod(shape), draw.choice([0.03, 0.3, 2.0]))).reshape(shape)
-    table[(0,) * len(shape)] += draw.choice([0.0, 0.5, 2.0, 8.0])
-    return table / table.sum()
-
-
-tables = st.integers(0, 10**6).map(random_table)
 
 
 def marginals(table: Doubles) -> list[Doubles]:

@@ -48,6 +48,7 @@ from mdsample import (
     Steps,
     Temperature,
     Top,
+    TvBudget,
     View,
     Whole,
     exact,
@@ -105,6 +106,7 @@ SELECTIONS = [
     (Frechet(-0.2), brute.frechet(-0.2)),
     (CumulativeConfidence(0.4), brute.cumulative_confidence(0.4)),
     (ErrorBudget(0.8), brute.error_budget(0.8)),
+    (TvBudget(0.4), brute.tv_budget(0.4)),
     (Stable(0.3, shift=0.5, looks=1), brute.Stable(0.3, 0.5, 1)),
     (Stable(0.4, shift=0.2), brute.Stable(0.4, 0.2, 2)),
     (Steps(2), brute.steps(2)),
@@ -113,7 +115,9 @@ SELECTIONS = [
 
 
 #: those that decide by what they see alone, without dice, clock or past
-MEMORYLESS = [rule for rule in SELECTIONS if not isinstance(rule[0], (Steps, LinearTime, ErrorBudget, Stable))]
+MEMORYLESS = [
+    rule for rule in SELECTIONS if not isinstance(rule[0], (Steps, LinearTime, ErrorBudget, TvBudget, Stable))
+]
 
 
 def as_dict(joint: exact.Toy) -> dict[tuple[int, ...], float]:

@@ -53,18 +53,21 @@ Window = Callable[[Row], list[int]]
 Order = Callable[[Place], Any]
 
 
+#: Σ b and Σ d of the steps so far
+Spent = tuple[float, float]
+
 #: what was on offer in each look so far, and what the model said of it
 Looks = tuple[dict[int, list[float]], ...]
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a selection may know besides the places: steps taken, blanks left and at first, nats spent, looks so far."""
+    """What a selection may know besides the places: steps taken, blanks left and at first, Σb and Σd so far, looks."""
 
     step: int
     blanks: int
     open: int
-    spent: float
+    spent: Spent
     looks: Looks
 
 
@@ -119,7 +122,7 @@ class Brute:
         places = self.places(row)
         return {i: places[i].p for i in self.window(row)}
 
-    def sets(self, row: Row, spent: float, looks: Looks) -> Iterator[tuple[float, list[Place]]]:
+    def sets(self, row: Row, spent: Spent, looks: Looks) -> Iterator[tuple[float, list[Place]]]:
         """Every set that may be committed, with its probability (the same set may come several times)."""
         offered = [Place(i, p) for i, p in looks[-1].items()]
         past = Past(len(looks) - 1, sum(token is None for token in row), len(row), spent, looks)
@@ -132,7 +135,7 @@ class Brute:
         law: dict[Row, float] = defaultdict(float)
         totals = [0.0, 0.0]
 
-        def go(row: Row, looks: Looks, weight: float, spent: float) -> None:
+        def go(row: Row, looks: Looks, weight: float, spent: Spent) -> None:
             if None not in row:
                 law[row] += weight
                 return
@@ -145,15 +148,15 @@ class Brute:
                     drawn = math.prod(place.p[token] for place, token in zip(chosen, tokens, strict=True))
                     if drawn > 0:
                         after = filled(row, chosen, tokens)
-                        go(after, looks, weight * chance * drawn, spent + rounded_bound(chosen))
+                        go(after, looks, weight * chance * drawn, paid(spent, chosen))
 
-        go(row, (), 1.0, 0.0)
+        go(row, (), 1.0, (0.0, 0.0))
         return law, totals[0], totals[1]
 
     def dealt(self, row: Row) -> float:
         """E Σ b when the tokens are dealt from the joint: x is drawn first, the policy only decides what is shown."""
 
-        def go(row: Row, x: tuple[int, ...], looks: Looks, weight: float, spent: float) -> float:
+        def go(row: Row, x: tuple[int, ...], looks: Looks, weight: float, spent: Spent) -> float:
             if None not in row:
                 return 0.0
             total = 0.0
@@ -161,10 +164,10 @@ class Brute:
             for chance, chosen in self.sets(row, spent, looks):
                 after = filled(row, chosen, [x[place.position] for place in chosen])
                 total += weight * chance * bound(chosen)
-                total += go(after, x, looks, weight * chance, spent + rounded_bound(chosen))
+                total += go(after, x, looks, weight * chance, paid(spent, chosen))
             return total
 
-        return sum(go(row, x, (), p, 0.0) for x, p in self.joint.items() if p > 0)
+        return sum(go(row, x, (), p, (0.0, 0.0)) for x, p in self.joint.items() if p > 0)
 
 
 def bound(chosen: list[Place]) -> float:
@@ -174,17 +177,28 @@ def bound(chosen: list[Place]) -> float:
 
 def tv_bound(marginals: list[list[float]]) -> float:
     """No joint with these marginals is further from their product."""
-    c = sorted(max(p) for p in marginals)
     entropies = [-sum(q * math.log(q) for q in p if q > 0) for p in marginals]
-    pinsker = math.sqrt((sum(entropies) - max(entropies)) / 2)
+    return coupled([max(p) for p in marginals], sum(entropies) - max(entropies))
+
+
+def coupled(c: list[float], b: float) -> float:
+    c = sorted(c)
     wrong = sum(1 - x for x in c)
     given_the_least_certain = 1 - math.prod(c[1:]) * max(0.0, 1 - (wrong - (1 - c[0])))
-    return min(1.0, pinsker, given_the_least_certain, *([1 - math.prod(c)] if wrong <= 1 else []))
+    return min(1.0, math.sqrt(max(b, 0.0) / 2), given_the_least_certain, *([1 - math.prod(c)] if wrong <= 1 else []))
 
 
 def rounded_bound(chosen: list[Place]) -> float:
     entropies = [float(place.h) for place in chosen]
     return sum(entropies) - max(entropies)
+
+
+def rounded_tv_bound(chosen: list[Place]) -> float:
+    return coupled([float(place.c) for place in chosen], rounded_bound(chosen))
+
+
+def paid(spent: Spent, chosen: list[Place]) -> Spent:
+    return spent[0] + rounded_bound(chosen), spent[1] + rounded_tv_bound(chosen)
 
 
 def filled(row: Row, chosen: list[Place], tokens: object) -> Row:
@@ -259,10 +273,20 @@ def entropy_bound(limit: float) -> Selection:
 
 def error_budget(total: float) -> Selection:
     def count(ordering: list[Place], past: Past) -> dict[int, float]:
-        def paid(s: list[Place]) -> bool:
-            return past.spent + rounded_bound(s) <= total * (past.open - past.blanks + len(s)) / past.open
+        def within(s: list[Place]) -> bool:
+            return past.spent[0] + rounded_bound(s) <= total * (past.open - past.blanks + len(s)) / past.open
 
-        return longest(paid)(ordering, past)
+        return longest(within)(ordering, past)
+
+    return count
+
+
+def tv_budget(total: float) -> Selection:
+    def count(ordering: list[Place], past: Past) -> dict[int, float]:
+        def within(s: list[Place]) -> bool:
+            return rounded_tv_bound(s) <= (total - past.spent[1]) * math.sqrt(len(s) / past.blanks)
+
+        return longest(within)(ordering, past)
 
     return count
 

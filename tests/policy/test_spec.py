@@ -590,7 +590,8 @@ def test_a_part_is_a_frozen_value_with_a_name_a_seat_and_a_rule(part: type[Part]
     assert part.seat in SEATS
     rule = vars(part).get("__doc__") or ""
     assert len(rule.split()) >= 4 and re.search(r"[.:]", rule), "its docstring says its rule"
-    assert part.__module__ == f"mdsample.policy.{part.seat}"
+    budgets = {"mdsample.policy.budget"} if part.seat == "selection" else set[str]()
+    assert part.__module__ in {f"mdsample.policy.{part.seat}", *budgets}
     assert [field.kw_only for field in attrs.fields(part)[1:]] == [True] * len(attrs.fields(part)[1:])
     [made] = parse(REQUIRED.get(part.name, part.name)).parts
     with pytest.raises(attrs.exceptions.FrozenInstanceError):

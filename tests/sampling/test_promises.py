@@ -24,6 +24,7 @@ from mdsample.policy.view import Ranked, View
 from mdsample.policy.window import BLOCK
 from mdsample.testing import ScriptedDenoiser, Symbols
 from mdsample.testing.part import every_setting_matters
+from mdsample.testing.strategies import around
 from mdsample.testing.worlds import LETTERS, TEXTS, canvases
 from mdsample.testing.worlds import denoisers as models
 
@@ -77,9 +78,9 @@ def test_constraints_hold(policy: Policy, model: ScriptedDenoiser, canvas: Canva
 @pytest.mark.slow
 @given(models(), canvases(), st.integers(1, 12), POLICIES)
 def test_a_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, nfe: int, policy: Policy) -> None:
-    rest = policy.without("stop")
+    policy = around(policy.without("stop"), mdsample.Budget(nfe), model.tokenizer)
     passes = mdsample.Sampler(policy).plan(model, canvas).passes
-    for row in testing.run(rest + mdsample.Budget(nfe), model, canvas).rows:
+    for row in testing.run(policy, model, canvas).rows:
         assert row.nfe <= max(nfe, passes)
         assert row.unfilled == 0
 

@@ -18,7 +18,12 @@ from mdsample_cli.task_option import TaskModel, TaskOptions, default_model
 if TYPE_CHECKING:
     from mdsample.evaluation.calibrate import Kind, Loss, Trial
 
-_HEADINGS = {"accuracy": "accuracy lost, %", "agreement": "other answers, %", "error-bound": "error bound, nats"}
+_HEADINGS = {
+    "accuracy": "accuracy lost, %",
+    "agreement": "other answers, %",
+    "error-bound": "error bound, nats",
+    "total-variation": "total variation bound, %",
+}
 
 
 @grouped
@@ -39,6 +44,10 @@ def calibrate(
     ] = None,
     error_bound: Annotated[
         float | None, Option(min=0, metavar="NATS", help="Keep a row's mean error bound at most this.")
+    ] = None,
+    total_variation: Annotated[
+        float | None,
+        Option(min=0, max=1, metavar="SHARE", help="Keep the mean bound on total variation at most this, as 0.05."),
     ] = None,
     values: Annotated[
         str | None, Option(metavar="LIST", help="Settings to try, safest first, as 0.05,0.1,0.2.")
@@ -66,7 +75,7 @@ def calibrate(
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import Bars, bar
 
-    loss = _loss(accuracy_loss, disagreement, error_bound, confidence)
+    loss = _loss(accuracy_loss, disagreement, error_bound, total_variation, confidence)
     candidates = settings(policy, None if values is None else _numbers(values))
     base = options.policy_of(reference, "--reference", "leave the option out")
     problems = task.open(template.template, answers=loss.kind == "accuracy")
@@ -93,14 +102,24 @@ def calibrate(
     return 0 if any(trial.kept for trial in tried) else 1
 
 
-def _loss(accuracy: float | None, disagreement: float | None, error_bound: float | None, confidence: float) -> Loss:
+def _loss(
+    accuracy: float | None, disagreement: float | None, nats: float | None, variation: float | None, confidence: float
+) -> Loss:
     """The one loss that is given."""
     from mdsample.evaluation.calibrate import Loss
 
-    limits: dict[Kind, float | None] = {"accuracy": accuracy, "agreement": disagreement, "error-bound": error_bound}
+    limits: dict[Kind, float | None] = {
+        "accuracy": accuracy,
+        "agreement": disagreement,
+        "error-bound": nats,
+        "total-variation": variation,
+    }
     given: list[tuple[Kind, float]] = [(kind, limit) for kind, limit in limits.items() if limit is not None]
     if len(given) != 1:
-        raise UsageError("say what may be lost, once: --accuracy-loss 0.02, --disagreement 0.05 or --error-bound 1")
+        raise UsageError(
+            "say what may be lost, once: --accuracy-loss 0.02, --disagreement 0.05, --total-variation 0.05 or "
+            "--error-bound 1"
+        )
     return Loss(*given[0], confidence)
 
 

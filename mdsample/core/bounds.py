@@ -32,7 +32,20 @@ def parallel_bounds(
 
 def coupling_bounds(group: Indices, confidence: Floats | Doubles, groups: int) -> Doubles:
     """The terms of d that know top probabilities alone, `[groups]`; arguments as for `parallel_bounds`."""
-    errors, least, rest = _sums(group, confidence, groups)
+    return _coupled(*_sums(group, confidence, groups))
+
+
+def prefix_tv_bounds(entropy: Doubles, confidence: Floats | Doubles) -> Doubles:
+    """d of the first n of each row's positions, for every n, `[B, N]`, as `parallel_bounds` has it bit for bit."""
+    c = np.asarray(confidence, np.float64)
+    b = np.maximum(np.cumsum(entropy, 1) - np.maximum.accumulate(entropy, 1), 0.0)
+    least, every = np.minimum.accumulate(c, 1), np.cumprod(c, 1)
+    rest = np.divide(every, least, out=np.zeros_like(c), where=least > 0)
+    return np.minimum(np.sqrt(b / 2), _coupled(np.cumsum(1 - c, 1), least, rest))
+
+
+def _coupled(errors: Doubles, least: Doubles, rest: Doubles) -> Doubles:
+    """The least of 1 − Πc and 1 − r·(1 − s); arguments as `_sums` gives them."""
     alone = np.maximum(1 - (errors - (1 - least)), 0.0)
     return np.clip(1 - rest * np.maximum(alone, np.where(errors <= 1, least, 0.0)), 0.0, 1.0)
 
