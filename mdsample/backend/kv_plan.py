@@ -83,7 +83,7 @@ class CachePlanner:
         """`block` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
         check_compatible(cache, block)
         self._cache, self._block = cache, block
-        self._rows: dict[Key, tuple[int, _Row]] = {}
+        self._rows: dict[Key, list[tuple[int, _Row]]] = {}
 
     def plan(self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools) -> CachePlan:
         """Plans a pass; arrays `[B, L]`, `wanted` where hidden states are. Only `commit` remembers it."""
@@ -93,20 +93,20 @@ class CachePlanner:
 
     def commit(self, plan: CachePlan) -> None:
         """The pass was run; what is remembered of other rows is forgotten."""
-        self._rows = {
-            key: (index, past) for index, (key, past) in enumerate(zip(plan.rows.keys, plan.pasts, strict=True))
-        }
+        self._rows = {}
+        for index, (key, past) in enumerate(zip(plan.rows.keys, plan.pasts, strict=True)):
+            self._rows.setdefault(key, []).append((index, past))
 
     def forget(self) -> None:
         """Every row is recomputed."""
         self._rows = {}
 
     def _row(self, key: Key, step: int, tokens: Ints, valid: Bools, wanted: Bools) -> tuple[int, Bools, _Row]:
-        source, past = self._rows.get(key, (-1, None))
         length = int(np.flatnonzero(valid)[-1]) + 1  # the batch's width is none of a row's business
         tokens, inside, wanted_inside = tokens[:length], valid[:length], wanted[:length]
-        if past is not None and not np.array_equal(past.valid, inside):
-            source, past = -1, None
+        pasts = [(index, past) for index, past in self._rows.get(key, ()) if np.array_equal(past.valid, inside)]
+        # of several texts of the row, the one that this one begins like
+        source, past = max(pasts, key=lambda pair: _common(pair[1].tokens, tokens), default=(-1, None))
         if self._block is not None:
             active, row = self._plan_exact(past, step, tokens, inside, wanted_inside)
         else:
@@ -146,3 +146,8 @@ class CachePlanner:
         if isinstance(self._cache, Prefix):
             active = valid & (arange64(len(tokens)) >= int(np.argmax(active)))
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)
+
+
+def _common(one: Ints, other: Ints) -> int:
+    """How many tokens two rows of one length have in common at the beginning."""
+    return len(one) if (same := one == other).all() else int(np.argmin(same))
