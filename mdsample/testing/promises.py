@@ -112,8 +112,7 @@ def speculation_changes_nothing(
         row, other = guessed.rows[i], plain.rows[i]
         assert row.outcome == other.outcome
         assert row.rounds <= other.rounds and row.nfe >= other.nfe, "a guess is a pass more, and saves one at most"
-        trace = Trace.of(guessed)
-        np.testing.assert_array_equal(trace.replay().tokens, plain.state.tokens)
+    np.testing.assert_array_equal(Trace.of(guessed).replay().tokens, plain.state.tokens)
     return guessed
 
 
