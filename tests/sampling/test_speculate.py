@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample import testing
 from mdsample.backend.kv_plan import CachePlanner
+from mdsample.core.arrays import Bools
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
@@ -19,6 +22,8 @@ from mdsample.models.cache import Dual, Exact
 from mdsample.models.denoiser import Query
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.presets import PRESETS
+from mdsample.policy.view import Batch
+from mdsample.policy.window import Window
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, as_speculation, read_speculation
 from mdsample.testing import ScriptedDenoiser
@@ -60,6 +65,23 @@ def test_guesses_are_right_where_the_text_changes_nothing() -> None:
         # the first pass has nothing to guess from; each later one takes a step and its four guesses
         assert (row.steps, row.rounds) == (12, 1 + -(-11 // 5))
         assert row.nfe >= row.steps
+
+
+@attrs.frozen
+class Widening(Window):
+    """On offer are two blanks more in every step, so what is asked of a text depends on how a row came to it."""
+
+    name: ClassVar[str] = "widening"
+
+    def eligible(self, batch: Batch) -> Bools:
+        """The first blanks."""
+        return batch.blank & (batch.open_index < 2 * (batch.step[:, None] + 1))
+
+
+def test_a_guess_that_was_asked_too_little_does_not_count() -> None:
+    policy = Policy.of(Widening(), mdsample.parse("eb").at("selection")[0])
+    for seed in range(4):
+        speculation_changes_nothing(policy, ScriptedDenoiser(SYMBOLS, seed), CANVAS, 0, "4x4")
 
 
 def test_the_inputs_of_a_query_are_those_that_its_text_decides() -> None:
