@@ -78,7 +78,7 @@ class Widening(Window):
         return batch.blank & (batch.open_index < 2 * (batch.step[:, None] + 1))
 
 
-def test_a_guess_that_was_asked_too_little_does_not_count() -> None:
+def test_a_window_that_depends_on_steps_is_the_same_run() -> None:
     policy = Policy.of(Widening(), mdsample.parse("eb").at("selection")[0])
     for seed in range(4):
         speculation_changes_nothing(policy, ScriptedDenoiser(SYMBOLS, seed), CANVAS, 0, "4x4")
