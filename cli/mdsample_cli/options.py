@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
+    from mdsample.sampling.speculate import Speculation
 
 MODEL = "tiny-gsm"
 #: a policy, for errors
@@ -59,6 +60,14 @@ AnswerAs = Annotated[
 Seed = Annotated[int, Option(metavar="N", help="Seed; with the ids of the rows it fixes every random number.")]
 BatchSize = Annotated[
     int, Option(metavar="N", min=1, help="Rows in one forward pass; changes the time, never the results.")
+]
+Speculate = Annotated[
+    str | None,
+    Option(
+        metavar="K",
+        help="Guess K steps, or KxW with W guesses of each: fewer passes follow one another, and the results stay "
+        "what they are.",
+    ),
 ]
 Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout, in the input's order.")]
 
@@ -315,6 +324,16 @@ def policy_of(text: str, option: str, otherwise: str = "") -> Policy:
             f"{option} is empty; write a policy, such as {_EXAMPLE!r}" + (otherwise and f", or {otherwise}")
         )
     return parse(text)
+
+
+def speculation_of(text: str | None) -> Speculation | None:
+    """What --speculate says."""
+    from mdsample.sampling.speculate import read_speculation
+
+    try:
+        return None if text is None else read_speculation(text)
+    except ValueError as error:
+        raise UsageError(f"--speculate: {error}") from error
 
 
 def check_answer_as(text: str) -> None:

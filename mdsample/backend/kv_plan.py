@@ -85,7 +85,7 @@ class CachePlanner:
         """`block` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
         check_compatible(cache, block)
         self._cache, self._block = cache, block
-        self._rows: dict[Key, tuple[int, _Row]] = {}
+        self._rows: dict[Key, list[tuple[int, _Row]]] = {}
 
     def plan(
         self, rows: Rows, tokens: Ints, valid: Bools, wanted: Bools, start: Sequence[int] | None = None
@@ -102,9 +102,9 @@ class CachePlanner:
 
     def commit(self, plan: CachePlan) -> None:
         """The pass was run; what is remembered of other rows is forgotten."""
-        self._rows = {
-            key: (index, past) for index, (key, past) in enumerate(zip(plan.rows.keys, plan.pasts, strict=True))
-        }
+        self._rows = {}
+        for index, (key, past) in enumerate(zip(plan.rows.keys, plan.pasts, strict=True)):
+            self._rows.setdefault(key, []).append((index, past))
 
     def forget(self) -> None:
         """Every row is recomputed."""
@@ -113,13 +113,14 @@ class CachePlanner:
     def _row(
         self, key: Key, step: int, tokens: Ints, valid: Bools, wanted: Bools, start: int | None
     ) -> tuple[int, Bools, _Row]:
-        source, past = self._rows.get(key, (-1, None))
         length = int(np.flatnonzero(valid)[-1]) + 1  # the batch's width is none of a row's business
         tokens, inside, wanted_inside = tokens[:length], valid[:length], wanted[:length]
-        if past is not None and start is not None:
-            past = _turned(past, start, inside)
-        if past is not None and not np.array_equal(past.valid, inside):
-            source, past = -1, None
+        known = self._rows.get(key, ())
+        if start is not None:
+            known = [(index, _turned(past, start, inside)) for index, past in known]
+        pasts = [(index, past) for index, past in known if np.array_equal(past.valid, inside)]
+        # of several texts of the row, the one that this one begins like
+        source, past = max(pasts, key=lambda pair: _common(pair[1].tokens, tokens), default=(-1, None))
         if self._block is not None:
             unit = arange64(length) // self._block if start is None else np.minimum(arange64(length), start)
             active, row = _plan_exact(unit, past, step, tokens, inside, wanted_inside)
@@ -173,3 +174,8 @@ def _plan_exact(
     # what comes after a unit that is recomputed was computed from what that unit was before
     kept = np.where((unit > last) & (first <= last), -1, known)
     return again | wanted, _Row(valid, np.where(again, tokens, kept).astype(np.int32), step, 0, wanted)
+
+
+def _common(one: Ints, other: Ints) -> int:
+    """How many tokens two rows of one length have in common at the beginning."""
+    return len(one) if (same := one == other).all() else int(np.argmin(same))

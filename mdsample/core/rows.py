@@ -14,7 +14,10 @@ Key = tuple[int, int]
 
 @attrs.frozen(eq=False)
 class Rows:
-    """The B rows of a look, as a cache tells them apart; all different."""
+    """The B rows of a look, as a cache tells them apart.
+
+    Rows under one key are texts that one row may have, guesses beside it: what is kept of any of them serves them all.
+    """
 
     keys: Sequence[Key]
     #: looks that each had before, `[B]`

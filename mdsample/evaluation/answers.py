@@ -18,7 +18,7 @@ from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, finite, line, parsed
 
 #: what decides an answer besides its problem
-KEY = ("task", "model", "backend", "cache", "policy", "template", "seed")
+KEY = ("task", "model", "backend", "cache", "policy", "template", "seed", "speculate")
 
 
 @attrs.frozen
@@ -34,6 +34,8 @@ class Answered:
     text: str
     nfe: int
     steps: int
+    #: passes that followed one another; in records from before it was kept, the steps
+    rounds: int
     #: blanks filled
     filled: int
     error_bound: float
@@ -54,7 +56,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "id": (int, str),
     **dict.fromkeys(("answer", "expected", "text"), (str,)),
     "solved": (bool,),
-    **dict.fromkeys(("nfe", "steps", "filled"), (int,)),
+    **dict.fromkeys(("nfe", "steps", "rounds", "filled"), (int,)),
     **dict.fromkeys(_BOUNDS, (int, float, type(None))),
     "seconds": (int, float),
 }
@@ -105,7 +107,7 @@ class Answers(Growing):
         """Appends an answer."""
         fields = attrs.asdict(answered) | {name: finite(getattr(answered, name)) for name in _BOUNDS}
         fields = {name: value for name, value in fields.items() if name not in _OPTIONAL or value is not None}
-        record = {**fields, **{name: key[name] for name in KEY}, **more}
+        record = {**fields, **{name: key[name] for name in KEY if name != "speculate" or key[name]}, **more}
         self.append(line(record).encode() + b"\n")
 
 
@@ -141,5 +143,6 @@ def _to(
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
     record = parsed(raw) or {}
+    record = {"speculate": "", "rounds": record.get("steps"), **record}
     required = all(name in record and type(record[name]) in kinds for name, kinds in _TYPES.items())
     return record if required and all(type(record.get(name, "")) is str for name in _OPTIONAL) else None

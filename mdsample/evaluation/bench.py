@@ -26,6 +26,7 @@ from mdsample.policy.complete import as_run
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation, as_speculation, require_exact
 from mdsample.sampling.state import State
 from mdsample.tasks.catalog import Problem, Task, source
 
@@ -51,6 +52,8 @@ class PolicyScore:
     difference: Interval
     #: mean forward passes of a row
     nfe: Interval
+    #: mean number of passes that follow one another, of a row
+    rounds: Interval
     #: the first policy's mean NFE over this one's: how many times fewer forward passes
     nfe_ratio: float
     #: blanks filled per forward pass, over all rows
@@ -62,6 +65,8 @@ class PolicyScore:
     seconds: float
     #: how answers were read, where the task has several ways; else empty
     extract: str = ""
+    #: how many steps were guessed, as `mdsample.sampling.speculate` reads it; empty: none
+    speculate: str = ""
 
     def record(self) -> dict[str, object]:
         """One flat JSON object; an interval becomes `name`, `name_low` and `name_high`."""
@@ -71,8 +76,9 @@ class PolicyScore:
                 flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
             else:
                 flat[name] = value
-        if not self.extract:
-            del flat["extract"]
+        for name in ("extract", "speculate"):
+            if not flat[name]:
+                del flat[name]
         return {**flat, "error_bound": finite(self.error_bound), "versions": versions()}
 
 
@@ -91,6 +97,7 @@ def bench(
     extract: str | None = None,
     watch: Callable[[Policy, int], None] | None = None,
     on_step: Callable[[State], None] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
@@ -100,12 +107,13 @@ def bench(
     `chats`: where messages of problems are put, by default around the template. `extract`: one of the task's ways to
     read an answer, by default the one that suits the template; what `answers` holds is read again in that way.
     `watch` is told after every row which policy is at work and how many of its rows are done; `on_step` as in
-    `engine.fill`. Raises `BenchError`, `PolicyError` where a policy does not fit the task, and `RecordError` where
-    `answers` are to other problems, before the first forward pass.
+    `engine.fill`. `speculate` as in `Engine`: answers stay what they are, NFE and rounds do not. Raises `BenchError`,
+    `PolicyError` where a policy does not fit the task, and `RecordError` where `answers` are to other problems, before
+    the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision, chats, extract)
+    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision, chats, extract, speculate)
     jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
@@ -135,6 +143,8 @@ class Runs:
     chats: Chats
     #: how answers are read, where the task has several ways; else empty
     extract: str
+    #: how many steps are guessed
+    speculate: Speculation | None
 
     @staticmethod
     def of(
@@ -148,8 +158,12 @@ class Runs:
         revision: str | None,
         chats: Chats | None = None,
         extract: str | None = None,
+        speculate: Speculation | int | str | None = None,
     ) -> Runs:
-        """Arguments and `BenchError` as for `bench`."""
+        """Arguments and errors as for `bench`."""
+        guess = as_speculation(speculate)
+        if guess is not None:
+            require_exact(denoiser)
         problems = task.read()[:limit]
         if limit is not None and not 1 <= limit <= len(problems):
             raise BenchError(
@@ -184,6 +198,7 @@ class Runs:
             model,
             talks,
             extract or task.suits(chosen),
+            guess,
         )
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
@@ -200,6 +215,7 @@ class Runs:
             "policy": as_run(policy, self.denoiser.block),
             "template": str(self.template),
             "seed": self.seed,
+            "speculate": "" if self.speculate is None else str(self.speculate),
         }
         expected = {problem.id: problem.answer for problem in self.problems}
         found = {} if self.answers is None else self.answers.found(key, expected)
@@ -236,8 +252,15 @@ class Runs:
         if watch is not None:
             watch(policy, len(done))
         before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
-        slots = self.template.slots
-        for row in fill(sampler, self.denoiser, slots, left, batch_size=self.batch_size, on_step=on_step):
+        for row in fill(
+            sampler,
+            self.denoiser,
+            self.template.slots,
+            left,
+            batch_size=self.batch_size,
+            on_step=on_step,
+            speculate=self.speculate,
+        ):
             now = time.perf_counter()
             answered = self._answered(row, by_id[row.id], now - before)
             done[row.id], before = answered, now
@@ -258,6 +281,7 @@ class Runs:
             text=row.text,
             nfe=row.nfe,
             steps=row.steps,
+            rounds=row.rounds,
             filled=row.filled,
             error_bound=row.error_bound,
             tv_bound=row.tv_bound,
@@ -275,6 +299,7 @@ def _score(key: Mapping[str, Any], rows: Sequence[Answered], first: Sequence[Ans
         accuracy=share(sum(solved), len(solved)),
         difference=paired_difference(solved, base) if rows is not first else Interval(0.0, 0.0, 0.0),
         nfe=mean([answered.nfe for answered in rows]),
+        rounds=mean([answered.rounds for answered in rows]),
         nfe_ratio=sum(answered.nfe for answered in first) / max(1, sum(answered.nfe for answered in rows)),
         tokens_per_forward=sum(a.filled for a in rows) / max(1, sum(a.nfe for a in rows)),
         error_bound=sum(answered.error_bound for answered in rows) / len(rows),

@@ -8,13 +8,14 @@ from functools import cached_property
 import attrs
 
 from mdsample.core.template import Template
-from mdsample.errors import TemplateError
+from mdsample.errors import TemplateError, WatchError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation, require_exact
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace, versions
 from mdsample.scoring.watch import SlotReading, SlotWatcher, plain
@@ -55,6 +56,8 @@ class Job:
     #: of a model from the hub
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: how many steps are guessed, see `mdsample.sampling.speculate`
+    speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
     watch_slot: str | None = attrs.field(default=None, kw_only=True)
     #: where messages of rows are put; by default around `template`
@@ -64,6 +67,13 @@ class Job:
 
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
+        if self.speculate is not None:
+            require_exact(self.denoiser)
+            if self.watch_slot is not None:
+                raise WatchError(
+                    f"to watch slot {self.watch_slot!r} takes down what every forward pass says of it, and guesses are "
+                    "passes that the row may never come to; leave out one of the two"
+                )
         if self.watch_slot is not None:
             SlotWatcher(self.denoiser, self.template, self.watch_slot, self.sampler.seed)
         nothing = dict.fromkeys(self.template.fields, "")
@@ -73,7 +83,7 @@ class Job:
     @cached_property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision, self.speculate)
         return facts | ({} if self.watch_slot is None else {"watch": self.watch_slot})
 
     def request(self, prompt: str | None = None, given: Mapping[str, str] | None = None) -> Request:
@@ -137,6 +147,7 @@ class Job:
             batch_size=self.batch_size,
             chunk_size=len(requests) if one_chunk else None,
             on_step=on_step,
+            speculate=self.speculate,
         ):
             yield from failed
             failed.clear()

@@ -27,6 +27,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation, require_exact
 from mdsample.sampling.state import State
 from mdsample.scoring.score import marginal_scores
 
@@ -96,6 +97,8 @@ class Tracer:
     keep: Keep = attrs.field(factory=Keep, kw_only=True)
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: how many steps are guessed, see `mdsample.sampling.speculate`
+    speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: where messages of rows are put; by default around `template`
     chats: Chats = attrs.field(
         default=attrs.Factory(lambda tracer: Chats.of(tracer.denoiser, tracer.template), takes_self=True), kw_only=True
@@ -106,6 +109,8 @@ class Tracer:
         self.template.check_given({self.answer: ""})
         if len(self.template.slots) < 2:
             raise TracesError(f"a trace needs a slot beside {self.answer!r}, in which it is written; add one")
+        if self.speculate is not None:
+            require_exact(self.denoiser)
         nothing = dict.fromkeys(self.template.fields, "")
         given = [{self.answer: ""}] if self.denoiser.tokenizer.end_id is not None else None
         self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing], given=given))
@@ -113,7 +118,7 @@ class Tracer:
     @property
     def fingerprint(self) -> Record:
         """What decides the records: two runs with the same fingerprint and requests give the same ones."""
-        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision)
+        facts = fingerprint(self.denoiser, self.sampler, self.template, self.revision, self.speculate)
         return {**facts, "n": self.n, "keep": attrs.asdict(self.keep)}
 
     def prepare(self, request: Request) -> list[Prepared]:
@@ -143,8 +148,8 @@ class Tracer:
             owner |= {row.id: (request, number) for number, row in enumerate(prepared)}
             rows += prepared
         waiting: dict[int | str, dict[int, Row]] = {}
-        slots = self.template.slots
-        for row in fill(self.sampler, self.denoiser, slots, rows, batch_size=self.batch_size, on_step=on_step):
+        how = self.sampler, self.denoiser, self.template.slots, rows
+        for row in fill(*how, batch_size=self.batch_size, on_step=on_step, speculate=self.speculate):
             request, number = owner[row.id]
             done = waiting.setdefault(request.id, {})
             done[number] = row
@@ -166,6 +171,7 @@ class Tracer:
                     "text": trace.row.text,
                     "slots": trace.row.slots,
                     "nfe": trace.row.nfe,
+                    "rounds": trace.row.rounds,
                     "error_bound": finite(trace.row.error_bound),
                     "tv_bound": finite(trace.row.tv_bound),
                     "scores": [round(score, 6) for score in trace.scores],

@@ -28,17 +28,27 @@ from mdsample.models.chat import MESSAGES, Messages, messages_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import as_run
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
-FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "watch", "n", "keep")
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "speculate", "watch", "n", "keep")
 
 #: how deep a value of a row may be nested to be carried into its record
 _DEEPEST = 100
 
 
-def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revision: str | None) -> Record:
-    """What decides the records of any job: two runs with the same fingerprint and requests give the same ones."""
+def fingerprint(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    template: Template,
+    revision: str | None,
+    speculate: Speculation | None = None,
+) -> Record:
+    """What decides the records of any job: two runs with the same fingerprint and requests give the same ones.
+
+    `speculate` decides their `nfe` and `rounds`, and nothing else.
+    """
     return {
         "model": denoiser.name,
         **({} if revision is None else {"revision": revision}),
@@ -46,6 +56,7 @@ def fingerprint(denoiser: Denoiser, sampler: Sampler, template: Template, revisi
         "policy": as_run(sampler.policy, denoiser.block),
         "template": str(template),
         "seed": sampler.seed,
+        **({} if speculate is None else {"speculate": str(speculate)}),
     }
 
 

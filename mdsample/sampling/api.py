@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast, overload
 
 import attrs
+import numpy as np
 
 from mdsample.core.canvas import identities
 from mdsample.core.template import Template
@@ -16,10 +17,12 @@ from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
+from mdsample.sampling.observe import answered
 from mdsample.sampling.prompts import Message, Prompt, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row
-from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.sampler import Sampler, steps
+from mdsample.sampling.speculate import Speculation
 
 #: texts of slots by name: for every row, or one mapping for each
 Given = Mapping[str, str] | Sequence[Mapping[str, str]]
@@ -52,6 +55,7 @@ def sample(  # pyright: ignore[reportOverlappingOverload]  # a text is an iterab
     batch_size: int = BATCH_SIZE,
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Row: ...
 @overload
 def sample(
@@ -64,6 +68,7 @@ def sample(
     batch_size: int = BATCH_SIZE,
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Samples: ...
 def sample(
     model: Denoiser,
@@ -75,6 +80,7 @@ def sample(
     batch_size: int = BATCH_SIZE,
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Row | Samples:
     """Fills the template's slots for one prompt, which gives a `Row`, or for several, which give `Samples`.
 
@@ -83,13 +89,15 @@ def sample(
     with, see `mdsample.models.decoding`. `template`:
     a template or its text; by default the model's own. `seed` and `ids` (of the rows, by default 0, 1, 2, …) fix every
     random number. `batch_size`: rows in one forward pass; it changes the time, not the texts. `given`: texts of slots
-    that rows bring, one mapping for all rows or one for each. Raises `TemplateError`, `ModelError` or `PolicyError`
+    that rows bring, one mapping for all rows or one for each. `speculate`: how many steps to guess, as in 8, or '8x2'
+    with two guesses of each; fewer passes follow one another, and the texts stay the same
+    (`mdsample.sampling.speculate`). Raises `TemplateError`, `ModelError` or `PolicyError`
     before the first forward pass.
     """
     began = time.perf_counter()
     job = _job(model, prompts, policy, template, seed, given, ids)
     model.restart_peak_memory()
-    rows = {row.id: row for row in _fill(job, batch_size)}
+    rows = {row.id: row for row in _fill(job, batch_size, speculate)}
     ordered = tuple(rows[row.id] for row in job.rows)
     if job.single:
         return ordered[0]
@@ -108,12 +116,13 @@ def stream(
     batch_size: int = BATCH_SIZE,
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Iterator[Row]:
     """Rows as they finish, each as soon as it is done; `row.id` says whose it is. All prompts are read first.
 
     The arguments are those of `sample`.
     """
-    return _fill(_job(model, prompts, policy, template, seed, given, ids), batch_size)
+    return _fill(_job(model, prompts, policy, template, seed, given, ids), batch_size, speculate)
 
 
 def watch(
@@ -125,12 +134,16 @@ def watch(
     seed: int = 0,
     given: Mapping[str, str] | None = None,
     id: int | str = 0,
+    speculate: Speculation | int | str | None = None,
 ) -> Iterator[Step]:
-    """The row of one prompt after every step. The arguments are those of `sample`."""
+    """The row of one prompt after every step. The arguments are those of `sample`.
+
+    With `speculate` the steps that follow from one pass come at once, and share what they cost.
+    """
     job = _job(model, prompt, policy, template, seed, given, [id])
     if not job.single:
         raise TemplateError("watch shows one prompt; give one, or take stream for several")
-    return _steps(job)
+    return _steps(job, speculate)
 
 
 @attrs.frozen
@@ -145,15 +158,21 @@ class _Job:
     single: bool
 
 
-def _fill(job: _Job, batch_size: int) -> Iterator[Row]:
-    return fill(job.sampler, job.model, job.slots, job.rows, batch_size=batch_size)
+def _fill(job: _Job, batch_size: int, speculate: Speculation | int | str | None) -> Iterator[Row]:
+    return fill(job.sampler, job.model, job.slots, job.rows, batch_size=batch_size, speculate=speculate)
 
 
-def _steps(job: _Job) -> Iterator[Step]:
+def _steps(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Step]:
     model, sampler, row = job.model, job.sampler, job.rows[0]
     canvas = row.canvas(job.slots, model.tokenizer.mask_id)
-    for state, _ in sampler.steps(model, canvas):
-        yield Step(sampler.result(model, state).rows[0])
+    plan = sampler.plan(model, canvas)
+    speculator = sampler.speculator(plan, canvas, speculate)
+    spent = None if speculator is None else speculator.spent
+    state = sampler.start(model, canvas, plan)
+    while not state.done:
+        taken = answered(steps(plan, state, np.zeros(1, np.int32), speculator), model)
+        for state, _ in taken:
+            yield Step(sampler.result(model, state, spent=spent).rows[0])
 
 
 def _job(

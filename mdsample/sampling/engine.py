@@ -27,8 +27,9 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
-from mdsample.sampling.sampler import Sampler, advance, begin
+from mdsample.sampling.sampler import Sampler, begin, steps
 from mdsample.sampling.shared import lockstep
+from mdsample.sampling.speculate import Speculation, Speculator, as_speculation, require_exact
 from mdsample.sampling.state import Event, State
 
 #: rows in flight, unless said otherwise
@@ -93,6 +94,8 @@ class _Chunk:
     log: RunLog
     #: number of each row in the engine
     numbers: Sequence[int]
+    #: what guesses its steps
+    speculator: Speculator | None
     #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
     salt: int
 
@@ -106,9 +109,17 @@ class Engine:
         *,
         batch_size: int = BATCH_SIZE,
         on_step: Callable[[State], None] | None = None,
+        speculate: Speculation | int | str | None = None,
     ) -> None:
-        """At most `batch_size` rows in one forward pass. `on_step` sees the state of each chunk that took part."""
+        """At most `batch_size` rows in one forward pass. `on_step` sees the state of each chunk that took part.
+
+        `speculate`: how many steps to guess, see `mdsample.sampling.speculate`; the guesses come on top of the rows.
+        `PolicyError` with an approximate cache.
+        """
         self._denoiser, self._batch_size, self._on_step = denoiser, as_batch_size(batch_size), on_step
+        self._speculate = as_speculation(speculate)
+        if self._speculate is not None:
+            require_exact(denoiser)
         self._chunks: list[_Chunk] = []
         self._finished: list[tuple[int, Row]] = []
         self._numbers = count()
@@ -139,7 +150,9 @@ class Engine:
         running = {key for chunk in self._chunks for key in chunk.plan.keys}
         salt = next(self._salts) if running & set(plan.keys) else 0
         state = begin(plan, canvas)
-        chunk = _Chunk(plan, state, RunLog(canvas, tokenizer), [numbers[i] for i in order], salt)
+        log = RunLog(canvas, tokenizer, plan.policy.guide.passes)
+        speculator = sampler.speculator(plan, canvas, self._speculate)
+        chunk = _Chunk(plan, state, log, [numbers[i] for i in order], speculator, salt)
         self._enter(chunk, state.events[-1])
         if not state.done:
             self._chunks.append(chunk)
@@ -151,18 +164,22 @@ class Engine:
         return sum(int(chunk.state.active.sum()) for chunk in self._chunks)
 
     def step(self) -> bool:
-        """One forward pass for the first `batch_size` rows that are running; whether there were any."""
+        """One forward pass for the first `batch_size` rows that are running, and all steps that follow from it.
+
+        Returns whether there were any.
+        """
         free, work = self._batch_size, list[tuple[_Chunk, Ints]]()
         for chunk in self._chunks:
             rows = np.flatnonzero(chunk.state.active)[:free].astype(np.int32)
             free -= len(rows)
             if len(rows):
                 work.append((chunk, rows))
-        steps = [advance(chunk.plan, chunk.state, rows) for chunk, rows in work]
+        askings = [steps(chunk.plan, chunk.state, rows, chunk.speculator) for chunk, rows in work]
         salts = [chunk.salt for chunk, _ in work]
-        for (chunk, _), (state, event) in zip(work, lockstep(self._denoiser, steps, salts), strict=True):
-            chunk.state = state
-            self._enter(chunk, event)
+        for (chunk, _), taken in zip(work, lockstep(self._denoiser, askings, salts), strict=True):
+            for state, event in taken:
+                chunk.state = state
+                self._enter(chunk, event)
         self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
         return bool(work)
 
@@ -174,7 +191,8 @@ class Engine:
     def _enter(self, chunk: _Chunk, event: Event) -> None:
         """Takes down an event of a chunk."""
         chunk.log.add(event)
-        self._finished += [(chunk.numbers[row], chunk.log.row(chunk.state, row)) for row in event.left.tolist()]
+        spent = None if chunk.speculator is None else chunk.speculator.spent
+        self._finished += [(chunk.numbers[row], chunk.log.row(chunk.state, row, spent)) for row in event.left.tolist()]
         if self._on_step is not None:
             self._on_step(chunk.state)
 
@@ -188,16 +206,17 @@ def fill(
     batch_size: int = BATCH_SIZE,
     chunk_size: int | None = None,
     on_step: Callable[[State], None] | None = None,
+    speculate: Speculation | int | str | None = None,
 ) -> Iterator[Row]:
     """Fills rows, at most `batch_size` in one forward pass, and yields each as soon as it is done.
 
     `slots` names the template's slots. Rows are taken up in chunks of `chunk_size` (by default `batch_size * BATCHES`),
     the next chunk when places fall free. An iterator of rows is read no further than that, and its first chunk is one
-    batch. `on_step` sees the state of a chunk after each of its steps. Raises `PolicyError` before the first forward
-    pass if the policy does not fit.
+    batch. `on_step` sees the state of a chunk after each of its steps. `speculate` as in `Engine`. Raises `PolicyError`
+    before the first forward pass if the policy does not fit.
     """
     batch_size = as_batch_size(batch_size)
-    engine = Engine(denoiser, batch_size=batch_size, on_step=on_step)
+    engine = Engine(denoiser, batch_size=batch_size, on_step=on_step, speculate=speculate)
     if isinstance(rows, Sequence) and len({row.id for row in rows}) != len(rows):
         raise ValueError("row ids must differ: randomness is keyed by them")
     usual = max(1, chunk_size or batch_size * BATCHES)

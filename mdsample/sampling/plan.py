@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import any_in_row
+from mdsample.core.arrays import Indices, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
@@ -47,6 +47,12 @@ class Plan:
     def tokenizer(self) -> Tokenizer:
         """The model's."""
         return self.denoiser.tokenizer
+
+    def take(self, rows: Indices) -> Plan:
+        """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them."""
+        static = self.restriction
+        restriction = Restriction(static.sets, static.index[rows], static.group[rows])
+        return attrs.evolve(self, restriction=restriction, keys=tuple(self.keys[int(row)] for row in rows), kept={})
 
 
 def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> Plan:

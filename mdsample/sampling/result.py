@@ -16,6 +16,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, until_end
 from mdsample.models.cache import read_cache
 from mdsample.policy.base import Policy
+from mdsample.policy.complete import complete
 from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.state import UNFINISHED, Event, Outcome, State
 
@@ -23,12 +24,31 @@ from mdsample.sampling.state import UNFINISHED, Event, Outcome, State
 _SHOWN = 20
 
 
+@attrs.frozen(eq=False)
+class Spent:
+    """What rows cost where that is not what their steps cost, because texts were guessed; arrays `[B]`."""
+
+    #: forward passes that each was in, guesses included
+    nfe: Ints
+    #: how many of them followed one another
+    rounds: Ints
+
+
+def rounds_of(event: Event, passes: int) -> Ints:
+    """How many passes followed one another in a step without guesses, of each of its rows, `[R]`.
+
+    `passes`: what one look costs under the guide. What evidence tries out is tried after the look, all at once.
+    """
+    return 1 + (event.passes > passes).astype(np.int32)
+
+
 class RunLog:
     """Commits and outcomes of a canvas's rows, entered event by event; a row can be read as soon as it has left."""
 
-    def __init__(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
-        """Nothing entered yet."""
-        self._tokenizer = tokenizer
+    def __init__(self, canvas: Canvas, tokenizer: Tokenizer, passes: int) -> None:
+        """Nothing entered yet. `passes`: what one look costs, 2 under guidance."""
+        self._tokenizer, self._passes = tokenizer, passes
+        self._rounds = dict.fromkeys(range(len(canvas)), 0)
         self._step = dict.fromkeys(range(len(canvas)), 0)
         self._commits: dict[int, list[Commit]] = {row: [] for row in range(len(canvas))}
         self._outcomes: dict[int, Outcome] = {}
@@ -39,11 +59,15 @@ class RunLog:
         for row, *commit in zip(event.row.tolist(), *(c.tolist() for c in columns), strict=True):
             self._commits[row].append(Commit(self._step[row], *commit))
         self._outcomes.update(zip(event.left.tolist(), event.outcomes, strict=True))
-        for row in event.rows.tolist():
+        for row, rounds in zip(event.rows.tolist(), rounds_of(event, self._passes).tolist(), strict=True):
             self._step[row] += 1
+            self._rounds[row] += rounds
 
-    def row(self, state: State, i: int) -> Row:
-        """Row `i` in the state that it left in or a later one; if it never left, it is called unfinished."""
+    def row(self, state: State, i: int, spent: Spent | None = None) -> Row:
+        """Row `i` in the state that it left in or a later one; if it never left, it is called unfinished.
+
+        `spent`: what the rows cost, if texts were guessed.
+        """
         canvas = state.canvas
         length = int(canvas.valid[i].sum())
         text, slots = read(self._tokenizer, state.tokens[i, :length], state.blank[i], canvas.slot[i], canvas.names)
@@ -53,8 +77,9 @@ class RunLog:
             canvas.slot[i, :length],
             text,
             slots,
-            int(state.nfe[i]),
+            int(state.nfe[i] if spent is None else spent.nfe[i]),
             int(state.step[i]),
+            self._rounds[i] if spent is None else int(spent.rounds[i]),
             self._outcomes.get(i, UNFINISHED),
             int((canvas.blank[i] & ~state.blank[i]).sum()),
             int(state.blank[i].sum()),
@@ -155,6 +180,8 @@ class Result:
     peak_memory: int | None = None
     #: as `Denoiser.block`
     block: int | None = None
+    #: what the rows cost, if texts were guessed
+    spent: Spent | None = None
 
     @property
     def approximate(self) -> bool:
@@ -165,10 +192,10 @@ class Result:
     @cached_property
     def rows(self) -> Samples:
         """The rows, in the canvas's order."""
-        log = RunLog(self.state.canvas, self.tokenizer)
+        log = RunLog(self.state.canvas, self.tokenizer, complete(self.policy).guide.passes)
         for event in self.state.events:
             log.add(event)
-        rows = tuple(log.row(self.state, i) for i in range(len(self.state.canvas)))
+        rows = tuple(log.row(self.state, i, self.spent) for i in range(len(self.state.canvas)))
         return Samples(
             rows, self.policy, self.seed, self.model, self.backend, self.cache, self.seconds, self.peak_memory
         )

@@ -50,9 +50,11 @@ class Row:
     text: str
     #: each slot's text up to its end token, without surrounding white space; blanks left blank are skipped
     slots: dict[str, str]
-    #: forward passes and steps the row was in
+    #: forward passes the row was in, and its steps
     nfe: int
     steps: int
+    #: how many of its passes followed one another: fewer than steps where texts were guessed
+    rounds: int
     outcome: Outcome
     #: blanks filled, and blanks left blank by a stop rule
     filled: int
@@ -75,6 +77,11 @@ class Row:
     def tokens_per_forward(self) -> float:
         """Blanks filled per forward pass."""
         return self.filled / self.nfe if self.nfe else 0.0
+
+    @property
+    def guessed_text(self) -> str:
+        """How many passes followed one another, where guesses made them fewer than steps; else empty."""
+        return f" in {self.rounds} round{'s' * (self.rounds != 1)}" if self.rounds < self.steps else ""
 
     @property
     def certain(self) -> float:
@@ -125,6 +132,7 @@ class Row:
             "slots": self.slots,
             "nfe": self.nfe,
             "steps": self.steps,
+            "rounds": self.rounds,
             "tokens_per_forward": self.tokens_per_forward,
             "unfilled": self.unfilled,
             "outcome": self.outcome.name,
@@ -156,7 +164,7 @@ class Row:
 
     def facts_html(self) -> str:
         """One line of HTML: what it says and what it cost."""
-        passes = f"{self.nfe} forward pass{'es' * (self.nfe != 1)}"
+        passes = f"{self.nfe} forward pass{'es' * (self.nfe != 1)}" + self.guessed_text
         bound = f"error bound {self.error_bound:.2g} nats" if math.isfinite(self.error_bound) else "no error bound"
         rate = f"{self.tokens_per_forward:.1f} tokens each"
         return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound)

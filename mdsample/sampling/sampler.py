@@ -7,13 +7,14 @@ within n steps (plus a revise part's budget). Fixed text is never written. Rows 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Floats, Ints, any_in_row, arange64
+from mdsample.core.arrays import Bools, Floats, Indices, Ints, any_in_row, arange64
 from mdsample.core.canvas import Canvas
+from mdsample.core.uniforms import Uniforms
 from mdsample.errors import shown
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
@@ -22,10 +23,13 @@ from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
 from mdsample.sampling.arguments import as_batch_size, as_policy, as_seed, require_canvas
-from mdsample.sampling.observe import Asking, answered, observe, restrict
+from mdsample.sampling.guess import Step, Way
+from mdsample.sampling.observe import Asking, Observation, answered, observe, restrict
+from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.previous import note, recall
-from mdsample.sampling.result import Result
+from mdsample.sampling.result import Result, Spent
+from mdsample.sampling.speculate import Speculation, Speculator, as_speculation
 from mdsample.sampling.state import FILLED, Commits, Event, Outcome, State
 
 
@@ -36,25 +40,44 @@ class Sampler:
     policy: Policy = attrs.field(converter=as_policy)
     seed: int = attrs.field(default=0, kw_only=True, converter=as_seed)
 
-    def run(self, denoiser: Denoiser, canvas: Canvas, *, batch_size: int | None = None) -> Result:
-        """Fills the canvas, at most `batch_size` rows in one forward pass (by default all of them)."""
+    def run(
+        self,
+        denoiser: Denoiser,
+        canvas: Canvas,
+        *,
+        batch_size: int | None = None,
+        speculate: Speculation | int | str | None = None,
+    ) -> Result:
+        """Fills the canvas, at most `batch_size` rows in one forward pass (by default all of them).
+
+        `speculate`: how many steps to guess, which changes how many passes follow one another and not the result; the
+        guesses come on top of the rows (`mdsample.sampling.speculate`).
+        """
         size = None if batch_size is None else as_batch_size(batch_size)
         began = time.perf_counter()
         plan = self.plan(denoiser, canvas)
+        speculator = self.speculator(plan, canvas, speculate)
         denoiser.restart_peak_memory()
         state = self.start(denoiser, canvas, plan)
         while not state.done:
             running = np.flatnonzero(state.active)[:size].astype(np.int32)
-            state, _ = self.step(denoiser, state, plan, running)
-        return self.result(denoiser, state, time.perf_counter() - began, denoiser.peak_memory)
+            state, _ = answered(steps(plan, state, running, speculator), denoiser)[-1]
+        seconds = time.perf_counter() - began
+        spent = None if speculator is None else speculator.spent
+        return self.result(denoiser, state, seconds, denoiser.peak_memory, spent)
 
     def result(
-        self, denoiser: Denoiser, state: State, seconds: float | None = None, peak_memory: int | None = None
+        self,
+        denoiser: Denoiser,
+        state: State,
+        seconds: float | None = None,
+        peak_memory: int | None = None,
+        spent: Spent | None = None,
     ) -> Result:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
         facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory, about.block
-        return Result(state, about.tokenizer, *facts)
+        return Result(state, about.tokenizer, *facts, spent)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -63,6 +86,14 @@ class Sampler:
         while not state.done:
             state, event = self.step(denoiser, state, plan)
             yield state, event
+
+    def speculator(self, plan: Plan, canvas: Canvas, speculate: Speculation | int | str | None) -> Speculator | None:
+        """What guesses the steps of a plan; `None` if nothing is to be guessed.
+
+        `PolicyError` for a model with an approximate cache, `ValueError` or `TypeError` for what is no speculation.
+        """
+        how = as_speculation(speculate)
+        return None if how is None else Speculator(plan, canvas, how, Step(advance, alternatives))
 
     def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
         """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
@@ -97,24 +128,70 @@ def begin(plan: Plan, canvas: Canvas) -> State:
     return apply_stops(plan, State.begin(canvas), np.arange(len(canvas), dtype=np.int32), Event.none())[0]
 
 
+def steps(plan: Plan, state: State, rows: Ints, speculator: Speculator | None) -> Asking[list[tuple[State, Event]]]:
+    """One pass for some running rows, and all the steps that follow from it: one, or more that were guessed."""
+    if speculator is None:
+        return [(yield from advance(plan, state, rows))]
+    return (yield from speculator.steps(state, rows))
+
+
 def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
     """One step of some running rows: observe, rank, choose, draw, revise, stop."""
     before = yield from recall(plan, state, rows)
     seen = yield from observe(
         plan, state.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led), rows, before
     )
-    view = seen.view
-    ranking = rank(plan.policy, view)
-    chosen, leaving, outcomes = choose(plan.policy, view, ranking)
+    ranking = rank(plan.policy, seen.view)
+    after, event = follow(plan, state, rows, seen, ranking, choose(plan.policy, seen.view, ranking))
+    note(plan, event, seen.kept, after)
+    return after, event
+
+
+def follow(
+    plan: Plan,
+    state: State,
+    rows: Ints,
+    seen: Observation,
+    ranking: Ints,
+    choice: tuple[Bools, Ints, tuple[Outcome, ...]],
+) -> tuple[State, Event]:
+    """What a step does once it is known what goes: draw, revise, stop. `choice`: as `choose` gives it."""
+    view, (chosen, leaving, outcomes) = seen.view, choice
     row, position = in_rank_order(ranking, chosen)
     token, probability = draw(plan, seen.prediction, view, rows, row, position)
     marginals = view.marginals.take(row, position)
     commits = Commits(rows[row], position, token, probability, marginals.entropy, marginals.confidence)
     again, where = remask(plan, view, state.remasked[rows])
     event = Event.of(rows, seen.passes, commits, (rows[again], where), rows[leaving], outcomes)
-    after, event = apply_stops(plan, state, rows, event)
-    note(plan, event, seen.kept, after)
-    return after, event
+    return apply_stops(plan, state, rows, event)
+
+
+def alternatives(plan: Plan, state: State, seen: Observation, ways: Sequence[Way]) -> tuple[Indices, State]:
+    """What a step may make of T rows of which `seen` is a guess, each in several ways; a plan and state of these rows.
+
+    First as the policy would have it, then nearly so. Returns the row that each of N outcomes comes from, and the
+    outcomes. Nothing is written where nothing was seen.
+    """
+    ranking = rank(plan.policy, seen.view)
+    count = plan.policy.selection.count(seen.view, ranked(seen.view, ranking))
+    number = seen.view.eligible.sum(1)
+    count = np.clip(count, 1, np.maximum(number, 1))
+    line, way = (x.reshape(-1) for x in np.indices((len(count), len(ways))))
+    longer, swapped = np.array(ways)[way].T
+    count, ranking, number = count[line] + longer, ranking[line], number[line]
+    swapped = (swapped > 0) & (count < number)
+    at = (np.flatnonzero(swapped), count[swapped])
+    last = (at[0], at[1] - 1)
+    ranking[last], ranking[at] = ranking[at], ranking[last]
+    plan, state, view = plan.take(line), state.take(line), seen.view.take(line)
+    view = attrs.evolve(view, uniforms=Uniforms(plan.keys, view.batch.step, view.batch.tokens.shape[1]))
+    kept = [seen.kept[int(row)] for row in line]
+    prediction = Picked([seen.prediction] * len(line), line.tolist(), np.isfinite(view.marginals.entropy))
+    seen = Observation(view, prediction, seen.passes[line], kept)
+    chosen, leaving, outcomes = prefix(plan.policy, view, ranking, count.astype(np.int32))
+    chosen &= np.isfinite(view.marginals.entropy)
+    after, _ = follow(plan, state, np.arange(len(line), dtype=np.int32), seen, ranking, (chosen, leaving, outcomes))
+    return line, after
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, final
+from typing import TypeVar
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Doubles, Floats, Ints
-from mdsample.core.marginals import Marginals
+from mdsample.core.arrays import Bools
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.models.denoiser import Denoiser, Prediction, Query
-from mdsample.policy.draw import Draw
 from mdsample.policy.guide import Guide
 from mdsample.sampling.observe import Asking
+from mdsample.sampling.picked import Part
 
 T = TypeVar("T")
 S = TypeVar("S", np.int32, np.bool_)
@@ -55,13 +54,19 @@ def _salted(query: Query, salt: int) -> Query:
 
 
 def _predicted(denoiser: Denoiser, queries: Sequence[Query]) -> list[Prediction]:
-    prediction = denoiser.predict(queries[0] if len(queries) == 1 else _together(queries))
+    return divided(denoiser.predict(together(queries)), queries)
+
+
+def divided(prediction: Prediction, queries: Sequence[Query]) -> list[Prediction]:
+    """To each query its part of the prediction of them `together`."""
     first = np.cumsum([0, *(len(query.tokens) for query in queries)]).tolist()
-    return [_Part(prediction, start, *query.tokens.shape) for start, query in zip(first, queries, strict=False)]
+    return [Part(prediction, start, *query.tokens.shape) for start, query in zip(first, queries, strict=False)]
 
 
-def _together(queries: Sequence[Query]) -> Query:
-    """The rows of all queries, one after the other."""
+def together(queries: Sequence[Query]) -> Query:
+    """The rows of all queries, which are under one guide, one after the other."""
+    if len(queries) == 1:
+        return queries[0]
     restrictions = [query.restriction for query in queries]
     # each restriction's sets follow those of the ones before it
     sets = np.cumsum([0, *(len(restriction.sets) for restriction in restrictions)]).tolist()
@@ -81,52 +86,22 @@ def _together(queries: Sequence[Query]) -> Query:
     )
 
 
+def rows_of(query: Query, which: Bools) -> Query:
+    """The rows of a query where `which [B]` is true."""
+    index, group = query.restriction.index[which], query.restriction.group[which]
+    return attrs.evolve(
+        query,
+        tokens=query.tokens[which],
+        valid=query.valid[which],
+        wanted=query.wanted[which],
+        fixed=query.fixed[which],
+        restriction=attrs.evolve(query.restriction, index=index, group=group),
+        rows=query.rows.take(np.flatnonzero(which)),
+    )
+
+
 def _stacked(arrays: Sequence[NDArray[S]], padding: int) -> NDArray[S]:
     """Arrays `[B, L]` of unequal length, one after the other, padded at the end."""
     width = max(array.shape[1] for array in arrays)
     padded = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=padding) for a in arrays]
     return np.concatenate(padded)
-
-
-@final
-@attrs.frozen(eq=False)
-class _Part(Prediction):
-    """Some rows of a prediction."""
-
-    whole: Prediction
-    #: the first of its rows in the whole
-    first: int
-    rows: int
-    width: int
-
-    @property
-    def marginals(self) -> Marginals:
-        """Statistics of its rows."""
-        region = (slice(self.first, self.first + self.rows), slice(self.width))
-        return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
-
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
-        """As the whole draws; a restriction that replaces the query's is that of these rows."""
-        if restriction is not None:
-            restriction = Restriction(
-                restriction.sets, self._placed(restriction.index, 0), self._placed(restriction.group, -1)
-            )
-        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how, restriction)
-
-    def _placed(self, values: Ints, elsewhere: int) -> Ints:
-        """`values [rows, width]` where the whole has them."""
-        out = np.full(self.whole.marginals.token.shape, elsewhere, np.int32)
-        out[self.first : self.first + self.rows, : self.width] = values
-        return out
-
-    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """As the whole."""
-        return self.whole.log_probabilities(rows + np.int32(self.first), positions, tokens)
-
-    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
-        """As the whole; `before` may be a part of another prediction."""
-        if isinstance(before, _Part):
-            before, before_rows = before.whole, before_rows + np.int32(before.first)
-        return self.whole.divergence(rows + np.int32(self.first), positions, before, before_rows)

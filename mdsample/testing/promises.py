@@ -14,6 +14,7 @@ from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
 from mdsample.sampling.result import Result
 from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace
 
@@ -83,6 +84,50 @@ def same_row(one: Result, i: int, other: Result, j: int) -> None:
     numbers = [[(c.probability, c.entropy) for c in row.commits] for row in (a, b)]
     np.testing.assert_allclose(*(np.array(n).reshape(-1, 2) for n in numbers), rtol=0, atol=1e-4)
     np.testing.assert_allclose([a.error_bound, a.tv_bound], [b.error_bound, b.tv_bound], rtol=0, atol=1e-3)
+
+
+def speculation_changes_nothing(
+    policy: Policy,
+    denoiser: Denoiser,
+    canvas: Canvas,
+    seed: int = 0,
+    speculate: Speculation | int | str = 4,
+    batch_size: int | None = None,
+) -> Result:
+    """Asserts that guessing changes passes and nothing else: steps, commits, outcomes, prices, bounds of every row.
+
+    Which rows share an event is a matter of schedule. Returns the speculated run.
+    """
+    sampler = Sampler(policy, seed=seed)
+    plain = sampler.run(denoiser, canvas)
+    guessed = sampler.run(denoiser, canvas, batch_size=batch_size, speculate=speculate)
+    for name in ("tokens", "blank", "written", "step", "nfe", "active", "remasked"):
+        np.testing.assert_array_equal(getattr(guessed.state, name), getattr(plain.state, name), name)
+    for name in ("probability", "error_bound", "tv_sum"):
+        np.testing.assert_allclose(getattr(guessed.state, name), getattr(plain.state, name), 0, 1e-3, err_msg=name)
+    for i in range(len(canvas)):
+        for one, other in zip(_events(plain, i), _events(guessed, i), strict=True):
+            for name, values in one.items():
+                np.testing.assert_allclose(other[name], values, 0, 1e-4, err_msg=name)
+        row, other = guessed.rows[i], plain.rows[i]
+        assert row.outcome == other.outcome
+        assert row.rounds <= other.rounds and row.nfe >= other.nfe, "a guess is a pass more, and saves one at most"
+    np.testing.assert_array_equal(Trace.of(guessed).replay().tokens, plain.state.tokens)
+    return guessed
+
+
+def _events(result: Result, row: int) -> list[dict[str, np.ndarray]]:
+    """What each step did to one row."""
+    steps: list[dict[str, np.ndarray]] = []
+    for event in result.state.events:
+        mine, again = event.row == row, event.remasked_row == row
+        columns = ("position", "token", "by_rule", "probability", "entropy", "confidence")
+        step = {name: getattr(event, name)[mine] for name in columns}
+        step |= {"passes": event.passes[event.rows == row], "again": event.remasked_position[again]}
+        step |= {"left": event.left[event.left == row]}
+        if any(map(len, step.values())):
+            steps.append(step)
+    return steps
 
 
 def rows_are_independent(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> None:

@@ -27,6 +27,7 @@ from mdsample.errors import CacheError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix, read_cache
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
+from mdsample.testing.promises import speculation_changes_nothing
 
 CACHES = [None, Exact(), Prefix(), Prefix(3), Dual(), Dual(1)]
 
@@ -222,6 +223,18 @@ def test_exact_is_exact(folders: dict[str, Path], backend: str, policy: Policy, 
     for row in range(len(TEXTS)):
         testing.same_row(expected, row, found, row)
     testing.a_trace_replays(found, cached)
+
+
+@pytest.mark.slow
+@backends
+@settings(max_examples=8, deadline=None)
+@given(POLICIES, st.sampled_from(["sdar", "llada2_moe", "fast_dllm"]), st.sampled_from([None, Exact()]))
+def test_guesses_change_nothing(
+    folders: dict[str, Path], backend: str, policy: Policy, family: str, cache: Cache | None
+) -> None:
+    model = opened(folders[family], backend, cache)
+    canvas = TEMPLATE.canvas(model.tokenizer, TEXTS)
+    speculation_changes_nothing(fitting(policy, model), model, canvas, 0, "3x2")
 
 
 @backends

@@ -65,6 +65,7 @@ def bench(
     ] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
+    speculate: options.Speculate = None,
     json: options.Json = False,
 ) -> None:
     """Accuracy and forward passes of policies on the same problems, with 95 % intervals.
@@ -77,6 +78,7 @@ def bench(
     from mdsample_cli.show.picture import draw
     from mdsample_cli.show.screens import Bars, bar
 
+    guess = options.speculation_of(speculate)
     problems = task.open(template.template)
     if extract is not None and extract not in problems.extracts:
         ways = ", ".join(problems.extracts)
@@ -110,6 +112,7 @@ def bench(
                         chats=template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template),
                         watch=bars.count,
                         on_step=bars.see,
+                        speculate=guess,
                     ):
                         scores.append(score)
                         if json:
@@ -144,16 +147,20 @@ def _show(problems: str, names: Sequence[str], scores: Sequence[PolicyScore]) ->
     first = scores[0]
     rows = [_row(name, score, score is first) for name, score in zip(names, scores, strict=False)]
     out = render.console(width=render.WIDEST)
-    render.show(out, f"{problems}; {first.model} on {first.backend}, seed {first.seed}; 95 % intervals\n")
-    render.show(out, render.table(out, ["accuracy, %", "difference", "NFE", "speed-up", "tokens/pass"], rows))
+    guessed = f", {first.speculate} guessed" if first.speculate else ""
+    render.show(out, f"{problems}; {first.model} on {first.backend}, seed {first.seed}{guessed}; 95 % intervals\n")
+    rounds = ["rounds"] if first.speculate else []
+    columns = ["accuracy, %", "difference", "NFE", *rounds, "speed-up", "tokens/pass"]
+    render.show(out, render.table(out, columns, rows))
 
 
 def _row(policy: str, score: PolicyScore, first: bool) -> list[str]:
+    costs = (score.nfe, score.rounds) if score.speculate else (score.nfe,)
     return [
         policy,
         _interval(score.accuracy, 100),
         "" if first else _interval(score.difference, 100, "+"),
-        f"{score.nfe.value:.1f} ± {score.nfe.high - score.nfe.value:.1f}",
+        *(f"{of.value:.1f} ± {of.high - of.value:.1f}" for of in costs),
         f"{score.nfe_ratio:.2f}",
         f"{score.tokens_per_forward:.2f}",
     ]

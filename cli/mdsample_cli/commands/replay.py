@@ -34,6 +34,8 @@ def replay(
     ] = False,
 ) -> None:
     """Replay a recorded run: on a terminal the canvas fills step by step, elsewhere one line a step."""
+    from mdsample.policy.complete import complete
+    from mdsample.policy.parsing import parse
     from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
 
@@ -43,7 +45,7 @@ def replay(
     if row is not None and row not in ids:
         raise UsageError(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
     if json:
-        log = RunLog(record.canvas, tokenizer)
+        log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)).guide.passes)
         for event in record.events:
             log.add(event)
         last = record.replay()

@@ -47,6 +47,7 @@ def run(
     ] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
+    speculate: options.Speculate = None,
 ) -> int:
     """Fill a template's blanks: a PROMPT, a file of prompts or what is piped in; with none, a sample problem.
 
@@ -59,6 +60,7 @@ def run(
     if live and rows.input is not None:
         raise UsageError("--live shows one prompt; leave out --input, or --live")
     rows.check()
+    guess = options.speculation_of(speculate)
     if expect_from is not None and rows.input is None:
         raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
     require_distinct(input=rows.input, output=output, trace=trace)
@@ -71,7 +73,16 @@ def run(
     chosen = policy.open()
     layout, denoiser, chats = template.open_with(model)
     sampler = Sampler(default_text(denoiser.policy, layout) if chosen is None else chosen, seed=seed)
-    job = Job(denoiser, layout, sampler, revision=model.revision, batch_size=batch_size, watch_slot=watch, chats=chats)
+    job = Job(
+        denoiser,
+        layout,
+        sampler,
+        revision=model.revision,
+        batch_size=batch_size,
+        speculate=guess,
+        watch_slot=watch,
+        chats=chats,
+    )
     layout.check_given(rows.in_every_row | rows.from_rows)
     many = rows.read(layout, expected=expect_from)
     requests = [job.request(prompt, rows.in_every_row)] if many is None else many

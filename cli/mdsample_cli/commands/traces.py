@@ -51,13 +51,14 @@ def traces(
     policy: Annotated[str, Option("--policy", "-p", metavar="POLICY", help="How the traces are sampled.")] = POLICY,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
+    speculate: options.Speculate = None,
 ) -> int:
     """Sample reasonings given question and answer; score how much each makes of its answer.
 
     A record per problem: its different traces, with log p(answer | reasoning so far) before, at each quarter and after,
     and which are kept. Exit code 1 if a row of the input could not be used.
     """
-    kept = _keep(keep, min_score, keep_by)
+    kept, guess = _keep(keep, min_score, keep_by), options.speculation_of(speculate)
     options.check_answer_as(answer_as)
     require_distinct(input=input, output=output)
     from mdsample.jobs.posterior import Tracer
@@ -75,6 +76,7 @@ def traces(
         keep=kept,
         revision=model.revision,
         batch_size=batch_size,
+        speculate=guess,
         chats=chats,
     )
     requests = [

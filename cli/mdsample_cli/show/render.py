@@ -151,6 +151,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
     rows += [("along", reading) for reading in along(given.readings)]
     blanks = f"{row.filled} of {row.filled + row.unfilled}" if row.unfilled else f"{row.filled}"
     in_steps = f" in {count(row.steps, 'step')}" if row.steps != row.nfe else ""
+    in_steps += f" and {count(row.rounds, 'round')}" if row.rounds < row.steps else ""
     took = [] if time is None else [("time", speed(time, row.filled))]
     left = _left_blank(row, job.template.slots)
     sampler = job.sampler

@@ -115,7 +115,9 @@ class Screen:
             parts.append(f"{self.failed:,} with an error")
         if rows:
             filled = sum(row.filled for row in rows)
-            parts.append(f"{nfe / len(rows):.1f} forward passes a row, {filled / max(1, nfe):.1f} tokens each")
+            rounds = sum(row.rounds for row in rows)
+            guessed = f" in {rounds / len(rows):.1f} rounds" if rounds < sum(row.steps for row in rows) else ""
+            parts.append(f"{nfe / len(rows):.1f} forward passes a row{guessed}, {filled / max(1, nfe):.1f} tokens each")
             parts.append(render.speed(seconds, filled))
         return "\n".join(["; ".join(parts), *_kinds(self._errors)])
 

@@ -1,0 +1,114 @@
+"""Speculation changes how many passes follow one another, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mdsample
+from mdsample import testing
+from mdsample.backend.kv_plan import CachePlanner
+from mdsample.core.arrays import Bools
+from mdsample.core.canvas import Canvas
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.errors import PolicyError
+from mdsample.models.cache import Dual, Exact
+from mdsample.models.denoiser import Query
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.presets import PRESETS
+from mdsample.policy.view import Batch
+from mdsample.policy.window import Window
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.speculate import Speculation, as_speculation, read_speculation
+from mdsample.testing import ScriptedDenoiser
+from mdsample.testing.promises import speculation_changes_nothing
+from mdsample.testing.worlds import LETTERS, TEXTS, canvases, denoisers
+
+SYMBOLS = testing.Symbols(LETTERS)
+MODEL = ScriptedDenoiser(SYMBOLS)
+CANVAS = mdsample.Template.parse("a{reasoning:9}b{answer:3}").canvas(SYMBOLS, [{}, {}])
+POLICIES = testing.policies(("answer",), vocab=LETTERS, texts=TEXTS)
+SHAPES = st.sampled_from([1, "3", "4x2", "2x4"])
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(POLICIES, denoisers(), canvases(), st.integers(0, 3), SHAPES, st.sampled_from([None, 2]))
+def test_a_speculated_run_is_the_same_run(
+    policy: Policy, model: ScriptedDenoiser, canvas: Canvas, seed: int, shape: int | str, size: int | None
+) -> None:
+    speculation_changes_nothing(policy, model, canvas, seed, shape, size)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("draw", [mdsample.Greedy(), mdsample.Temperature(1.0)])
+def test_every_preset_is_the_same_run(name: str, draw: Part) -> None:
+    policy = mdsample.parse(name).replace(draw)
+    speculation_changes_nothing(policy, MODEL, CANVAS, 0, "3x2")
+
+
+def test_an_approximate_cache_is_refused_before_a_pass() -> None:
+    model = ScriptedDenoiser(SYMBOLS, cache=Dual())
+    with pytest.raises(PolicyError, match="approximate"):
+        Sampler("med").run(model, CANVAS, speculate=2)
+
+
+def test_guesses_are_right_where_the_text_changes_nothing() -> None:
+    model = ScriptedDenoiser(SYMBOLS, sharpness=0.0)
+    for row in Sampler("whole+left-to-right+top(1)+temperature(1)").run(model, CANVAS, speculate=4).rows:
+        # the first pass has nothing to guess from; each later one takes a step and its four guesses
+        assert (row.steps, row.rounds) == (12, 1 + -(-11 // 5))
+        assert row.nfe >= row.steps
+
+
+@attrs.frozen
+class Widening(Window):
+    """On offer are two blanks more in every step, so what is asked of a text depends on how a row came to it."""
+
+    name: ClassVar[str] = "widening"
+
+    def eligible(self, batch: Batch) -> Bools:
+        """The first blanks."""
+        return batch.blank & (batch.open_index < 2 * (batch.step[:, None] + 1))
+
+
+def test_a_window_that_depends_on_steps_is_the_same_run() -> None:
+    policy = Policy.of(Widening(), mdsample.parse("eb").at("selection")[0])
+    for seed in range(4):
+        speculation_changes_nothing(policy, ScriptedDenoiser(SYMBOLS, seed), CANVAS, 0, "4x4")
+
+
+def test_the_inputs_of_a_query_are_those_that_its_text_decides() -> None:
+    # a further field must be a function of the row's text as well, or guesses must compare it
+    names = [field.name for field in attrs.fields(Query)]
+    assert names == ["tokens", "valid", "wanted", "fixed", "restriction", "guide", "rows"]
+    assert [field.name for field in attrs.fields(Restriction)] == ["sets", "index", "group"]
+
+
+@pytest.mark.parametrize("text", ["", "0", "8x", "x2", "8x0", "-1", "8y", "1.5", "1024x2"])
+def test_what_is_no_speculation(text: str) -> None:
+    with pytest.raises(ValueError, match=r"speculat|guesses"):
+        read_speculation(text)
+
+
+@pytest.mark.parametrize("how", [Speculation(8), Speculation(4, 2)])
+def test_text_round_trip(how: Speculation) -> None:
+    assert as_speculation(str(how)) == how
+
+
+def test_guesses_take_up_what_any_text_of_their_row_left() -> None:
+    planner = CachePlanner(Exact(), 2)
+    valid, wanted = np.ones((2, 6), np.bool_), np.arange(6)[None] // 2 == np.array([[1], [2]])
+    tokens = np.array([[1, 2, 9, 9, 9, 9], [1, 2, 3, 4, 9, 9]], np.int32)
+    keys = Rows([(0, 1), (0, 1)], np.array([0, 1], np.int32))
+    planner.commit(planner.plan(keys, tokens, valid, wanted))
+    later = np.array([[1, 2, 3, 4, 5, 9]], np.int32)
+    plan = planner.plan(Rows([(0, 1)], np.array([2], np.int32)), later, valid[:1], wanted[1:])
+    assert plan.source.tolist() == [1]
+    assert np.flatnonzero(plan.active[0]).tolist() == [4, 5]
