@@ -63,6 +63,7 @@ def _predicted(denoiser: Denoiser, queries: Sequence[Query]) -> list[Prediction]
 def _together(queries: Sequence[Query]) -> Query:
     """The rows of all queries, one after the other."""
     restrictions = [query.restriction for query in queries]
+    first = np.cumsum([0, *(len(query.tokens) for query in queries)]).tolist()
     # each restriction's sets follow those of the ones before it
     sets = np.cumsum([0, *(len(restriction.sets) for restriction in restrictions)]).tolist()
     index = [restriction.index + np.int32(start) for start, restriction in zip(sets, restrictions, strict=False)]
@@ -74,7 +75,11 @@ def _together(queries: Sequence[Query]) -> Query:
         Restriction(
             np.concatenate([restriction.sets for restriction in restrictions]),
             _stacked(index, 0),
-            _stacked([restriction.group for restriction in restrictions], -1),
+            tuple(
+                attrs.evolve(span, row=span.row + start)
+                for restriction, start in zip(restrictions, first, strict=False)
+                for span in restriction.spans
+            ),
         ),
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
@@ -105,21 +110,9 @@ class _Part(Prediction):
         region = (slice(self.first, self.first + self.rows), slice(self.width))
         return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
-        """As the whole draws; a restriction that replaces the query's is that of these rows."""
-        if restriction is not None:
-            restriction = Restriction(
-                restriction.sets, self._placed(restriction.index, 0), self._placed(restriction.group, -1)
-            )
-        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how, restriction)
-
-    def _placed(self, values: Ints, elsewhere: int) -> Ints:
-        """`values [rows, width]` where the whole has them."""
-        out = np.full(self.whole.marginals.token.shape, elsewhere, np.int32)
-        out[self.first : self.first + self.rows, : self.width] = values
-        return out
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
+        """As the whole draws."""
+        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how)
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """As the whole."""
