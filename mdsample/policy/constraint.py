@@ -118,6 +118,8 @@ class Language(Constraint):
     """Slot `slot` holds a text of a language, whatever the order in which it is filled."""
 
     __slots__ = ()
+    #: whether the law of a position weighs how likely the rest of the text is then, or only whether there is one
+    weighed: ClassVar[bool] = True
     #: the slot
     slot: str
 
@@ -138,7 +140,7 @@ class Language(Constraint):
         for row in np.flatnonzero(any_in_row(inside & canvas.blank)).tolist():
             positions = np.flatnonzero(inside[row]).astype(np.int32)
             tokens = np.where(canvas.blank[row], np.int32(-1), canvas.tokens[row])[positions]
-            spans.append(Span(row, positions, tokens, language))
+            spans.append(Span(row, positions, tokens, language, self.weighed))
         everything = np.ones((1, vocab_size), np.bool_)
         return Restriction(everything, np.zeros(canvas.tokens.shape, np.int32), tuple(spans))
 
@@ -148,10 +150,12 @@ class Language(Constraint):
 class Choices(Language):
     """Slot `slot` holds one of these texts, as the tokenizer spells it, padded with the end token; each must fit.
 
-    Statistics and draws are those of the model's marginals conditioned on the slot holding one of the texts.
+    A position may hold what one of the texts that are still possible has there, in the model's own proportions. So a
+    model that itself says nothing but these texts keeps its law.
     """
 
     name: ClassVar[str] = "choices"
+    weighed: ClassVar[bool] = False
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
     slot: str = text(default="answer", of="slot", kw_only=True)
 

@@ -26,7 +26,7 @@ def both(left: Restriction, right: Restriction) -> Restriction:
             pair = id(other.language), id(span.language)
             if pair not in met:
                 met[pair] = intersect(other.language, span.language)
-            span = attrs.evolve(span, language=met[pair])
+            span = attrs.evolve(span, language=met[pair], weighed=span.weighed or other.weighed)
         spans[key] = span
     folded = left.within(right)
     return Restriction(folded.sets, folded.index, tuple(spans.values()))
@@ -143,6 +143,7 @@ def now(spans: Sequence[Span], rows: Ints, tokens: Ints, blank: Bools) -> tuple[
             span.positions,
             np.where(blank[line, span.positions], np.int32(-1), tokens[line, span.positions]),
             span.language,
+            span.weighed,
         )
         for span in spans
         for line in lines.get(span.row, ())
