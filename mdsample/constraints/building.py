@@ -28,8 +28,8 @@ _BYTES = 256
 def serve(states: int, seconds: float, megabytes: int) -> None:
     """Answers until the parent is gone.
 
-    `states`: the most that an automaton may have; `megabytes`: what building one may take; `seconds` of the processor: what ends
-    it and this process.
+    `states`: the most that an automaton may have; `megabytes`: what building one may take; `seconds` of the processor:
+    what ends it and this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's
     _limit_memory(megabytes)

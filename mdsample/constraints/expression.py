@@ -130,8 +130,8 @@ def _refusal(pattern: str, reason: str) -> PolicyError:
         return PolicyError(f"the expression {_short(pattern)} has an anchor; {_WHOLE}")
     if "building NFA" in reason:
         return PolicyError(
-            f"the expression {_short(pattern)} is valid in Python, but no automaton can be built of it (names of "
-            "characters, octal numbers, flags within a group); write it more simply"
+            f"the expression {_short(pattern)} is valid in Python, but no automaton can be built of it ({{,n}}, "
+            "names of characters, octal numbers, rare flags); write it more simply"
         )
     most = f", and {STATES:,} are the most" if "states" in reason else ""
     return PolicyError(f"the expression {_short(pattern)} cannot be compiled: {reason}{most}; {_SMALLER}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable, Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 
 from mdsample.errors import PolicyError, shown
 
@@ -59,14 +59,20 @@ def _limit(value: float | str | Decimal | None) -> Decimal | None:
 
 def _signed(low: Decimal | None, high: Decimal | None, places: int) -> Iterator[str]:
     """The numbers with exactly so many places, as integers of the last place."""
-    first = None if low is None else int(low.scaleb(places).to_integral_value(ROUND_CEILING))
-    last = None if high is None else int(high.scaleb(places).to_integral_value(ROUND_FLOOR))
+    first = None if low is None else -_floor(low, places, -1)
+    last = None if high is None else _floor(high, places, 1)
     least = 1 if last is None else max(1, -last)
     if first is None or -first >= least:
         yield from (f"-{way}" for way in _placed(least, None if first is None else -first, places))
     least = 0 if first is None else max(0, first)
     if last is None or last >= least:
         yield from _placed(least, last, places)
+
+
+def _floor(value: Decimal, places: int, sign: int) -> int:
+    """The integer at or below `sign` times the value, counted in its last place."""
+    above, below = value.as_integer_ratio()  # a Decimal's own arithmetic rounds to 28 digits
+    return sign * above * 10**places // below
 
 
 def _placed(low: int, high: int | None, places: int) -> Iterator[str]:
@@ -94,14 +100,18 @@ def _placed(low: int, high: int | None, places: int) -> Iterator[str]:
 
 def _whole(low: int, high: int | None) -> str:
     """The integers from `low` to `high`, both 0 or more."""
-    ways: list[str] = []
-    while high is None or low <= high:
-        length = len(str(low))
-        last = 10**length - 1
-        if high is None:
-            return _any([*ways, _at_least(str(low)), f"[1-9][0-9]{{{length},}}"])
-        ways.append(_between(str(low), str(min(last, high))))
-        low = last + 1
+    length = len(str(low))
+    most = None if high is None else len(str(high))
+    if high is not None and most == length:
+        return _between(str(low), str(high))
+    # those of the length of `low`, those of lengths in between, those of the length of `high`
+    ways = [_at_least(str(low)) if low else "[0-9]"]
+    if most is None:
+        ways.append(f"[1-9][0-9]{{{length},}}")
+    elif most - length > 1:
+        ways.append(f"[1-9][0-9]{{{length},{most - 2}}}" if most - length > 2 else f"[1-9]{_digits(length)}")
+    if high is not None:
+        ways.append(_between("1" + "0" * (len(str(high)) - 1), str(high)))
     return _any(ways)
 
 
@@ -109,27 +119,27 @@ def _between(low: str, high: str) -> str:
     """The digits from `low` to `high`, of one length."""
     if not low:
         return ""
+    if not low[1:].strip("0") and not high[1:].strip("9"):
+        return _span(int(low[0]), int(high[0]), len(low) - 1)
     if low[0] == high[0]:
         return low[0] + _between(low[1:], high[1:])
-    ways = [low[0] + _at_least(low[1:]), high[0] + _at_most(high[1:])]
-    return _any([*ways, *_span(int(low[0]) + 1, int(high[0]) - 1, len(low) - 1)])
+    ways = [low[0] + _at_least(low[1:]), _span(int(low[0]) + 1, int(high[0]) - 1, len(low) - 1)]
+    return _any([*ways, high[0] + _at_most(high[1:])])
 
 
 def _at_least(low: str) -> str:
-    if low.strip("0") == "":
-        return _digits(len(low))
-    return _any([low[0] + _at_least(low[1:]), *_span(int(low[0]) + 1, 9, len(low) - 1)])
+    return _between(low, "9" * len(low))
 
 
 def _at_most(high: str) -> str:
-    if high.strip("9") == "":
-        return _digits(len(high))
-    return _any([high[0] + _at_most(high[1:]), *_span(0, int(high[0]) - 1, len(high) - 1)])
+    return _between("0" * len(high), high)
 
 
-def _span(first: int, last: int, rest: int) -> Iterator[str]:
-    if first <= last:
-        yield (str(first) if first == last else f"[{first}-{last}]") + _digits(rest)
+def _span(first: int, last: int, rest: int) -> str:
+    """Digits that begin with one from `first` to `last`; nothing if there is none."""
+    if first > last:
+        return ""
+    return (str(first) if first == last else f"[{first}-{last}]") + _digits(rest)
 
 
 def _digits(count: int) -> str:
@@ -137,7 +147,8 @@ def _digits(count: int) -> str:
 
 
 def _any(ways: list[str]) -> str:
-    ways = [*dict.fromkeys(ways)]
+    """One of these; those that are empty are none."""
+    ways = [*dict.fromkeys(way for way in ways if way)]
     return f"(?:{'|'.join(ways)})" if len(ways) > 1 else ways[0]
 
 
@@ -168,7 +179,7 @@ def date(form: str = "%Y-%m-%d", first: int = 1900, last: int = 2099) -> str:
     years, leap = _whole(first, last), [year for year in range(first, last + 1) if calendar.isleap(year)]
     kinds = [(years, long, 31), (years, short, 30), (years, [2], 28)]
     if leap or "Y" not in names:
-        kinds.append((_by_decade(leap), [2], 29))
+        kinds.append((_by_decade(leap) if leap else "", [2], 29))
     ways: list[str] = []
     for year, among, days in kinds:
         written = _TIMES | {"Y": year, "d": _padded(days), "-d": _whole(1, days)}
@@ -184,5 +195,6 @@ def _padded(days: int) -> str:
 
 def _by_decade(years: list[int]) -> str:
     decades = dict.fromkeys(year // 10 for year in years)
-    ways = [f"{decade}[{''.join(str(year % 10) for year in years if year // 10 == decade)}]" for decade in decades]
-    return _any(ways or [""])
+    return _any(
+        [f"{decade}[{''.join(str(year % 10) for year in years if year // 10 == decade)}]" for decade in decades]
+    )

@@ -36,7 +36,8 @@ def read_spelling(engine: Engine, size: int, special: Collection[int], file: str
     if not kinds or (unknown and not byte_level) or odd:
         raise ModelError(
             f"the decoder of {file} ({', '.join(map(str, kinds)) or 'none'}) does not put tokens' texts one after "
-            "another, so what a slot may hold cannot be told token by token; byte-level and SentencePiece tokenizers can"
+            "another, so what a slot may hold cannot be told token by token; that of byte-level and "
+            "SentencePiece tokenizers can"
         )
     replaced = [(part["pattern"].get("String"), part["content"]) for part in parts if part.get("type") == "Replace"]
     if any(pattern is None for pattern, _ in replaced):
