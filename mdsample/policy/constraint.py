@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, final
 
+import attrs
 import numpy as np
 
-from mdsample.constraints.texts import from_texts
+from mdsample.constraints.compile import from_texts
 from mdsample.core.arrays import Bools, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.language import Automaton, Span
@@ -124,8 +125,8 @@ class Language(Constraint):
     slot: str
 
     @abc.abstractmethod
-    def language(self, tokenizer: Tokenizer, vocab_size: int, length: int) -> Automaton:
-        """The language over the model's tokens; `ValueError`, with the remedy.
+    def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
+        """The language over the tokenizer's tokens; `ValueError`, with the remedy.
 
         `length`: positions of the shortest such slot on the canvas.
         """
@@ -135,7 +136,9 @@ class Language(Constraint):
         number = _slot_number(self.name, self.slot, canvas)
         inside = canvas.slot == number
         # rows need not have the slot in one length
-        language = self.language(tokenizer, vocab_size, int(inside.sum(1)[any_in_row(inside)].min(initial=_NO_LIMIT)))
+        language = self.language(tokenizer, int(inside.sum(1)[any_in_row(inside)].min(initial=_NO_LIMIT)))
+        beyond = np.zeros(vocab_size - len(language.classes), np.int32)
+        language = attrs.evolve(language, classes=np.concatenate([language.classes, beyond]))
         spans: list[Span] = []
         for row in np.flatnonzero(any_in_row(inside & canvas.blank)).tolist():
             positions = np.flatnonzero(inside[row]).astype(np.int32)
@@ -159,7 +162,7 @@ class Choices(Language):
     texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
     slot: str = text(default="answer", of="slot", kw_only=True)
 
-    def language(self, tokenizer: Tokenizer, vocab_size: int, length: int) -> Automaton:
+    def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
         """The texts' tokens."""
         for choice in self.texts:
             count = len(tokenizer.encode(choice))
@@ -172,4 +175,4 @@ class Choices(Language):
                     f"choices: {choice!r} is {count} tokens, slot {self.slot!r} has {length}, and the model "
                     "has no end token to pad with; make the slot as long as the choices"
                 )
-        return from_texts(self.texts, tokenizer, vocab_size)
+        return from_texts(self.texts, tokenizer, turn=True)
