@@ -22,9 +22,9 @@ class Weights:
     #: and which line of that language's table is the place's, `[N]`
     line: Longs
     #: each language with its table `[M, C]`, −inf for what may not stand there; the greatest of a line is 0
-    tables: tuple[tuple[Automaton, Floats], ...]
+    tables: tuple[tuple[Automaton, Doubles], ...]
 
-    def at(self, numbers: Indices) -> Iterator[tuple[Automaton, Longs, Floats]]:
+    def at(self, numbers: Indices) -> Iterator[tuple[Automaton, Longs, Doubles]]:
         """For each language among some places: which of these it is at, `[k]`, and its weights there, `[k, C]`."""
         language = self.language[numbers]
         for index, (automaton, table) in enumerate(self.tables):
@@ -34,10 +34,10 @@ class Weights:
 
     def only(self, numbers: Indices, classes: Ints) -> Weights:
         """These, but at the places `numbers [k]` nothing is left but one class each, `classes [k]`."""
-        line, tables = self.line.copy(), list[tuple[Automaton, Floats]]()
+        line, tables = self.line.copy(), list[tuple[Automaton, Doubles]]()
         for index, (automaton, table) in enumerate(self.tables):
             here = np.flatnonzero(self.language[numbers] == index)
-            alone = np.full((len(here), automaton.symbols), -np.inf, np.float32)
+            alone = np.full((len(here), automaton.symbols), -np.inf)
             alone[np.arange(len(here)), classes[here]] = 0
             line[numbers[here]] = len(table) + np.arange(len(here))
             tables.append((automaton, np.concatenate([table, alone])))
@@ -122,7 +122,7 @@ class Languages:
         """The weights of all places, with these classes written in each span."""
         found = self.found(written, range(len(self.spans)))
         language, line = np.full(len(self.span), -1, np.int64), np.zeros(len(self.span), np.int64)
-        tables: dict[int, tuple[int, Automaton, list[Floats]]] = {}
+        tables: dict[int, tuple[int, Automaton, list[Doubles]]] = {}
         begin: dict[int, int] = {}
         for index, span in enumerate(self.spans):
             key = id(span.language)
@@ -130,7 +130,7 @@ class Languages:
             places = np.flatnonzero(self.span == index)
             language[places], line[places] = number, begin.get(key, 0) + self.column[places]
             begin[key] = begin.get(key, 0) + len(span.positions)
-            table.append(found[index].astype(np.float32))
+            table.append(found[index])
         return Weights(language, line, tuple((of, np.concatenate(parts)) for _, of, parts in tables.values()))
 
 

@@ -60,6 +60,7 @@ def _linear(language: Automaton, log_mass: Doubles) -> tuple[Doubles, Bools]:
     for place in range(length - 1, -1, -1):
         flow = mass[:, place] * later[place + 1][:, target]
         later[place] = _scaled(_sums(back, flow.ravel(), rows * states).reshape(rows, states))
+    open_ = _open(language, length)
     out = np.empty((rows, length, classes))
     over = (line * classes + symbol).ravel()
     now = np.zeros((rows, states))
@@ -67,14 +68,22 @@ def _linear(language: Automaton, log_mass: Doubles) -> tuple[Doubles, Bools]:
     safe = ~lost.any((1, 2))
     for place in range(length):
         ahead = later[place + 1][:, target]
-        # states from which nothing comes must not decide the scale; whatever stands here itself does not count
-        led = _sums(back, (ahead > 0).ravel(), rows * states).reshape(rows, states) > 0
-        now = _scaled(np.where(led, now, 0))
+        # states from which no text is left must not decide the scale
+        now = _scaled(np.where(open_[place], now, 0))
         safe &= (now * later[place]).max(1) > _LEAST
         leaving = now[:, source]
         out[:, place] = _sums(over, (leaving * ahead).ravel(), rows * classes).reshape(rows, classes)
         now = _sums(onto, (leaving * mass[:, place]).ravel(), rows * states).reshape(rows, states)
     return np.log(out), safe
+
+
+def _open(language: Automaton, length: int) -> Bools:
+    """From which states a text of the rest of the slot's length leads to acceptance, whatever is written, `[n, S]`."""
+    out = np.zeros((length + 1, language.states), np.bool_)
+    out[length] = language.accepting
+    for place in range(length - 1, -1, -1):
+        out[place, language.source[out[place + 1, language.target]]] = True
+    return out
 
 
 def _logarithmic(language: Automaton, log_mass: Doubles) -> Doubles:
