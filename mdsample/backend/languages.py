@@ -114,6 +114,8 @@ class Languages:
                     "model gives probability zero, leaves no text of the slot's language; loosen the constraints"
                 )
             table -= peak
+            if not self.spans[index].weighed:
+                table[table > -np.inf] = 0
         return out
 
     def weights(self, written: Sequence[Ints]) -> Weights:

@@ -65,7 +65,7 @@ class Table:
         far = steps(self.next[source, symbol], source, self.accepting)
         block = np.unique(np.append(far, -1), return_inverse=True)[1].astype(np.int32)
         count = int(block.max()) + 1
-        columns = np.unique(self.next, axis=1)
+        columns = self.merged()[0].next
         for _ in range(_ROUNDS):
             after = np.concatenate([block[:-1, None], block[columns]], 1).astype(np.int32)
             numbers: dict[bytes, int] = {}

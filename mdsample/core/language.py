@@ -58,6 +58,8 @@ class Span:
     #: what is written there, −1 in blanks, `[n]` int32
     tokens: Ints
     language: Automaton
+    #: whether the law of a position weighs how likely the rest of the text is then, or only whether there is one
+    weighed: bool = True
 
 
 def turns(spans: Sequence[Span], rows: Ints, positions: Ints) -> Ints:

@@ -7,10 +7,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from mdsample.constraints.texts import from_texts
-from mdsample.core.arrays import Bools, any_in_row
+from mdsample.core.arrays import Bools
 from mdsample.core.canvas import Canvas
-from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
@@ -29,9 +27,6 @@ class Constraint(Part):
 
         Checks itself against model and canvas; `ValueError`, with the remedy. `vocab_size`: number of logits.
         """
-
-
-_NO_LIMIT = 1 << 31  # longer than any slot
 
 
 def _is_token(value: object) -> bool:
@@ -65,7 +60,8 @@ class Ban(Constraint):
         return _one_set(allowed, canvas.slot >= 0)
 
 
-def _slot_number(part: str, slot: str, canvas: Canvas) -> int:
+def slot_number(part: str, slot: str, canvas: Canvas) -> int:
+    """The number of a slot that a part names; `ValueError` if there is none of that name."""
     if slot not in canvas.names:
         raise ValueError(f"{part}: there is no slot {slot!r}; slots here: {', '.join(canvas.names) or 'none'}")
     return canvas.names.index(slot)
@@ -85,7 +81,7 @@ class Allow(Constraint):
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, vocab_size: int) -> Restriction:
         """Looks the tokens up."""
-        number = _slot_number(self.name, self.slot, canvas)
+        number = slot_number(self.name, self.slot, canvas)
         allowed = np.zeros(vocab_size, np.bool_)
         allowed[[token_id(token, tokenizer, vocab_size, self.name) for token in self.tokens]] = True
         return _one_set(allowed, canvas.slot == number)
@@ -102,7 +98,7 @@ class Characters(Constraint):
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, vocab_size: int) -> Restriction:
         """Finds the tokens whose text has no other character."""
-        number = _slot_number(self.name, self.slot, canvas)
+        number = slot_number(self.name, self.slot, canvas)
         fits = set(self.characters)
         allowed = np.zeros(vocab_size, np.bool_)
         for token in range(tokenizer.size):
@@ -112,60 +108,3 @@ class Characters(Constraint):
             raise ValueError(f"characters({self.characters!r}): the model has no token made of these characters")
         allowed[list(tokenizer.ends)] = True
         return _one_set(allowed, canvas.slot == number)
-
-
-class Language(Constraint):
-    """Slot `slot` holds a text of a language, whatever the order in which it is filled."""
-
-    __slots__ = ()
-    #: the slot
-    slot: str
-
-    @abc.abstractmethod
-    def language(self, tokenizer: Tokenizer, vocab_size: int, length: int) -> Automaton:
-        """The language over the model's tokens; `ValueError`, with the remedy.
-
-        `length`: positions of the shortest such slot on the canvas.
-        """
-
-    def bind(self, tokenizer: Tokenizer, canvas: Canvas, vocab_size: int) -> Restriction:
-        """The same language for the slot of every row that has something to fill there."""
-        number = _slot_number(self.name, self.slot, canvas)
-        inside = canvas.slot == number
-        # rows need not have the slot in one length
-        language = self.language(tokenizer, vocab_size, int(inside.sum(1)[any_in_row(inside)].min(initial=_NO_LIMIT)))
-        spans: list[Span] = []
-        for row in np.flatnonzero(any_in_row(inside & canvas.blank)).tolist():
-            positions = np.flatnonzero(inside[row]).astype(np.int32)
-            tokens = np.where(canvas.blank[row], np.int32(-1), canvas.tokens[row])[positions]
-            spans.append(Span(row, positions, tokens, language))
-        everything = np.ones((1, vocab_size), np.bool_)
-        return Restriction(everything, np.zeros(canvas.tokens.shape, np.int32), tuple(spans))
-
-
-@final
-@part
-class Choices(Language):
-    """Slot `slot` holds one of these texts, as the tokenizer spells it, padded with the end token; each must fit.
-
-    Statistics and draws are those of the model's marginals conditioned on the slot holding one of the texts.
-    """
-
-    name: ClassVar[str] = "choices"
-    texts: tuple[str, ...] = items("texts", lambda v: isinstance(v, str) and bool(v), of="texts")
-    slot: str = text(default="answer", of="slot", kw_only=True)
-
-    def language(self, tokenizer: Tokenizer, vocab_size: int, length: int) -> Automaton:
-        """The texts' tokens."""
-        for choice in self.texts:
-            count = len(tokenizer.encode(choice))
-            if count > length:
-                raise ValueError(
-                    f"choices: {choice!r} is {count} tokens, but slot {self.slot!r} has {length}; lengthen the slot"
-                )
-            if count < length < _NO_LIMIT and tokenizer.end_id is None:
-                raise ValueError(
-                    f"choices: {choice!r} is {count} tokens, slot {self.slot!r} has {length}, and the model "
-                    "has no end token to pad with; make the slot as long as the choices"
-                )
-        return from_texts(self.texts, tokenizer, vocab_size)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 import numpy as np
 
-from mdsample.constraints.combine import intersect
 from mdsample.constraints.program import possible
+from mdsample.constraints.query import intersect, text_lengths
 from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.language import Automaton, Span
@@ -26,14 +26,14 @@ def both(left: Restriction, right: Restriction) -> Restriction:
             pair = id(other.language), id(span.language)
             if pair not in met:
                 met[pair] = intersect(other.language, span.language)
-            span = attrs.evolve(span, language=met[pair])
+            span = attrs.evolve(span, language=met[pair], weighed=span.weighed or other.weighed)
         spans[key] = span
     folded = left.within(right)
     return Restriction(folded.sets, folded.index, tuple(spans.values()))
 
 
-def require_texts(restriction: Restriction, canvas: Canvas) -> None:
-    """`ValueError`, with what to do, where no token or no text of a slot's language may stand."""
+def require_texts(restriction: Restriction, canvas: Canvas, ends: Collection[int]) -> None:
+    """`ValueError`, with what to do, where no token or no text of a slot's language may stand; `ends` end a text."""
     empty = ~any_in_row(restriction.sets)
     bad = np.argwhere(canvas.blank & empty[restriction.index])
     if len(bad):
@@ -47,10 +47,10 @@ def require_texts(restriction: Restriction, canvas: Canvas) -> None:
         key = id(span.language), span.tokens.tobytes(), restriction.index[span.row, span.positions].tobytes()
         if key not in seen:
             seen.add(key)
-            _require_text(span, available, canvas)
+            _require_text(span, available, canvas, ends)
 
 
-def _require_text(span: Span, available: Available, canvas: Canvas) -> None:
+def _require_text(span: Span, available: Available, canvas: Canvas, ends: Collection[int]) -> None:
     if available.classes(span).any(1).all():
         return
     slot = canvas.names[int(canvas.slot[span.row, span.positions[0]])]
@@ -59,7 +59,10 @@ def _require_text(span: Span, available: Available, canvas: Canvas) -> None:
     everything[:, :, 0] = False
     blank = np.full((1, count), -1, np.int32)
     if not possible(span.language, blank, everything).any():
-        raise ValueError(f"no text of the language of {where} fills its {count} tokens; {_lengths(span.language)}")
+        raise ValueError(
+            f"no text of the language of {where} fills its {count} tokens: {_lengths(span.language, ends)}; "
+            "change the length of the slot, or the language"
+        )
     if not possible(span.language, written(span)[None], everything).any(2).all():
         raise ValueError(
             f"what stands in {where} already agrees with no text of its language, or leaves no room for one; "
@@ -68,14 +71,12 @@ def _require_text(span: Span, available: Available, canvas: Canvas) -> None:
     raise ValueError(f"the other constraints forbid every text of the language of {where}; loosen one of them")
 
 
-def _lengths(language: Automaton) -> str:
-    """The shortest text, for a person."""
-    if not language.states:
-        return "the language is empty: its constraints exclude one another"
-    at, tokens = np.arange(language.states) == 0, 0
-    while not (at & language.accepting).any():
-        at, tokens = np.isin(np.arange(language.states), language.target[at[language.source]]), tokens + 1
-    return f"its shortest text is {tokens} tokens long; change the length of the slot or the language"
+def _lengths(language: Automaton, ends: Collection[int]) -> str:
+    """How long texts are, for a person."""
+    shortest, longest = text_lengths(language, ends)
+    if longest is None:
+        return f"its shortest text has {shortest}"
+    return f"its texts have {shortest}" + (f" to {longest}" if longest > shortest else "")
 
 
 class Available:
@@ -143,6 +144,7 @@ def now(spans: Sequence[Span], rows: Ints, tokens: Ints, blank: Bools) -> tuple[
             span.positions,
             np.where(blank[line, span.positions], np.int32(-1), tokens[line, span.positions]),
             span.language,
+            span.weighed,
         )
         for span in spans
         for line in lines.get(span.row, ())

@@ -75,7 +75,7 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
                     raise PolicyError(reason)
         for constraint in whole.constraints:
             restriction = both(restriction, constraint.bind(tokenizer, canvas, denoiser.vocab_size))
-        require_texts(restriction, canvas)
+        require_texts(restriction, canvas, tokenizer.ends)
     except PolicyError:
         raise
     except ValueError as fault:
