@@ -115,14 +115,15 @@ class BackendPrediction(abc.ABC):
         """Finds the weights that these spans' languages give; called once the scores can be asked for."""
         self._languages = self._weights = None
         if spans and (languages := Languages(spans, self._places.number)).spans:
-            self._weights = languages.told([self.masses(at, of, 1.0) for of, at in languages.asked()])
+            self._weights = languages.told(self.masses(languages.asked(), 1.0))
             self._languages = languages
 
     @abc.abstractmethod
-    def masses(self, numbers: Longs, language: Automaton, t: float) -> Floats | Doubles:
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> Sequence[Floats | Doubles]:
         """Log Σ exp(score / t) over the tokens of each class that the sets allow, `[M, C]`, up to a constant a place.
 
-        `numbers [M]` of the places. Class 0 may be left at −inf. Exact however far apart the scores are.
+        One for each language that is asked for, with the numbers `[M]` of the places. Class 0 may be left at −inf.
+        Exact however far apart the scores are.
         """
 
     @abc.abstractmethod

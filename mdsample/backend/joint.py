@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -20,8 +20,8 @@ class Scores(Protocol):
     #: what is measured in place of the conditional
     law: Temperature | None
 
-    def masses(self, numbers: Longs, language: Automaton, t: float) -> Floats | Doubles:
-        """Log-masses of the classes, `[M, C]`."""
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> Sequence[Floats | Doubles]:
+        """Log-masses of the classes, `[M, C]` each."""
         ...
 
     def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats | Doubles]:
@@ -90,7 +90,7 @@ def _by_class(
     if isinstance(how, Greedy):
         best = _listed(weights, numbers, lambda at, of: scores.tops(at, of))
     elif how.t != 1:
-        warm = _listed(weights, numbers, lambda at, of: (scores.masses(at, of, how.t),))
+        warm = _listed(weights, numbers, lambda at, of: (scores.masses([(of, at)], how.t)[0],))
     token, logged = np.zeros(len(places.turn), np.int32), np.zeros(len(places.turn))
     chosen = np.zeros(len(places.turn), np.int32)
     written = [classes.copy() for classes in languages.written]

@@ -2,16 +2,24 @@
 
 With m the mass of each class at each position, the product of the positions' laws conditioned on the language gives
 class c at position i the probability m(i, c) · w(i, c) / Z. Here w is found, by going over (position, state) forwards
-and backwards. R slots of one language and one length n are gone over together.
+and backwards. R slots of one language and one length n are gone over together: with sums of products where float64 can
+hold them, with sums of logarithms where it cannot, with truth values where only what is possible is asked.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, Longs
 from mdsample.core.language import Automaton
 
+Values = NDArray[Any]
 #: below this share of what is likeliest a sum of float64 numbers may have lost all that counts
 _LEAST = 1e-200
 
@@ -23,62 +31,147 @@ def weights(language: Automaton, written: Ints, mass: Floats | Doubles) -> Doubl
     class, read in blanks only. What a position itself holds does not count for its own weights. All of a slot's weights
     are −inf where its language and what is written leave nothing that has any mass.
     """
-    log_mass = _given(written, mass)
+    log_mass = mass.astype(np.float64).transpose(1, 0, 2)
+    _write(log_mass, written, -np.inf, 0)
+    steps = _steps(language)
     with np.errstate(divide="ignore", under="ignore", invalid="ignore"):
-        found, safe = _linear(language, log_mass)
-        if not safe.all():
-            found[~safe] = _logarithmic(language, log_mass[~safe])
-    return found
+        used = np.isin(np.arange(language.symbols), steps.classes)
+        log_mass[..., ~used] = -np.inf
+        peak = log_mass.max(2, keepdims=True)
+        share = np.exp(log_mass - np.where(np.isfinite(peak), peak, 0))
+        found, enough = _over(language, share, _SUMS)
+        found = np.log(found)
+        lost = (np.isfinite(log_mass) & (share == 0)).any((0, 2))
+        if (doubtful := lost | ~enough).any():
+            found[:, doubtful] = _over(language, log_mass[:, doubtful], _LOGARITHMS)[0]
+    return found.transpose(1, 0, 2)
 
 
 def possible(language: Automaton, written: Ints, available: Bools) -> Bools:
     """Which classes may stand at each position, `[R, n, C]`; `available [R, n, C]`: those with a token that may."""
-    with np.errstate(divide="ignore"):
-        return np.isfinite(weights(language, written, np.log(available.astype(np.float64)))) & available
+    some = available.transpose(1, 0, 2).copy()
+    _write(some, written, False, True)
+    return _over(language, some, _TRUTHS)[0].transpose(1, 0, 2) & available
 
 
-def _given(written: Ints, mass: Floats | Doubles) -> Doubles:
-    """Log-masses with a written token as all there is at its position."""
-    log_mass = mass.astype(np.float64)
+def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None:
+    """Makes a written token all there is at its position; `mass [n, R, C]`."""
     row, place = np.nonzero(written >= 0)
-    log_mass[row, place] = -np.inf
-    log_mass[row, place, written[row, place]] = 0
-    return log_mass
+    mass[place, row] = nothing
+    mass[place, row, written[row, place]] = all_there_is
 
 
-def _linear(language: Automaton, log_mass: Doubles) -> tuple[Doubles, Bools]:
-    """The weights by sums of products, scaled at every position; and of which slots they can be trusted, `[R]`."""
-    rows, length, classes = log_mass.shape
-    states, symbol, source, target = language.states, language.symbol, language.source, language.target
-    line = arange64(rows)[:, None]
-    used = log_mass[:, :, symbol]
-    mass = np.exp(used - _finite(used.max(2, initial=-np.inf))[:, :, None])  # of each transition, [R, n, E]
-    lost = np.isfinite(used) & (mass == 0)
-    onto, back = (line * states + target).ravel(), (line * states + source).ravel()
-    later = np.empty((length + 1, rows, states))
-    later[length] = language.accepting
+@attrs.frozen(eq=False)
+class _Ring:
+    """What stands for sum and product."""
+
+    zero: Any
+    one: Any
+    times: Callable[[Values, Values], Values]
+    #: of neighbours on the last axis, from one of these columns up to the next
+    sums: Callable[[Values, Longs], Values]
+    #: whether its numbers run out of range, so that each line is divided by its greatest
+    scaled: bool
+
+
+@attrs.frozen(eq=False)
+class _Groups:
+    """Columns in an order in which those of one group are neighbours."""
+
+    order: Longs
+    #: where each group begins, of those that have columns
+    begin: Longs
+    #: which groups these are; all of them: a slice
+    present: Longs | slice
+
+    @classmethod
+    def of(cls, group: Indices, count: int) -> _Groups:
+        """`group [k]`: that of each column."""
+        order = np.argsort(group, kind="stable")
+        begin = np.flatnonzero(np.diff(group[order], prepend=-1))
+        present = group[order][begin].astype(np.int64)
+        return cls(order, begin, slice(None) if len(present) == count else present)
+
+
+@attrs.frozen(eq=False)
+class _Steps:
+    """The E transitions of a language, gathered into P pairs of states between which some class leads."""
+
+    #: the classes on which something leads anywhere
+    classes: Longs
+    #: class of each transition, in the order of the pairs, and where each pair's begin
+    symbol: Longs
+    begin: Longs
+    #: `[P]`, ascending by source
+    source: Longs
+    target: Longs
+    leaving: _Groups
+    entering: _Groups
+    #: the pair of each transition, in the order of the classes
+    pair: Longs
+    holding: _Groups
+
+
+# a run has few languages, and a step asks for the same ones again
+@lru_cache(maxsize=64)
+def _steps(language: Automaton) -> _Steps:
+    states = language.states
+    key = language.source.astype(np.int64) * states + language.target
+    order = np.argsort(key, kind="stable")
+    found, begin, pair = np.unique(key[order], return_index=True, return_inverse=True)
+    source, target = np.divmod(found, max(states, 1))
+    symbol = language.symbol[order].astype(np.int64)
+    holding = _Groups.of(symbol, language.symbols)
+    return _Steps(
+        np.unique(symbol),
+        symbol,
+        begin,
+        source,
+        target,
+        _Groups.of(source, states),
+        _Groups.of(target, states),
+        pair.ravel()[holding.order],
+        holding,
+    )
+
+
+def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools]:
+    """The weights `[n, R, C]` from masses `[n, R, C]`; and of which slots nothing was lost by scaling, `[R]`."""
+    length, rows, _ = mass.shape
+    steps, out = _steps(language), np.full(mass.shape, ring.zero)
+    safe: Bools = np.ones(rows, np.bool_)
+    if not len(steps.symbol):
+        return out, safe
+    flow = mass[..., steps.symbol]
+    if len(steps.begin) < len(steps.symbol):
+        flow = ring.sums(flow, steps.begin)
+    later = np.full((length + 1, rows, language.states), ring.zero)
+    later[length, :, language.accepting] = ring.one
+    leaving, entering = steps.leaving, steps.entering
     for place in range(length - 1, -1, -1):
-        flow = mass[:, place] * later[place + 1][:, target]
-        later[place] = _scaled(_sums(back, flow.ravel(), rows * states).reshape(rows, states))
-    open_ = _open(language, length)
-    out = np.empty((rows, length, classes))
-    over = (line * classes + symbol).ravel()
-    now = np.zeros((rows, states))
-    now[:, 0] = 1
-    safe = ~lost.any((1, 2))
+        come = ring.times(later[place + 1].take(steps.target, 1), flow[place])
+        sums = ring.sums(come, leaving.begin)
+        later[place][:, leaving.present] = _scaled(sums) if ring.scaled else sums
+    ahead = later[1:].take(steps.target, 2)
+    flow, source = flow.take(entering.order, 2), steps.source[entering.order]
+    now = np.full((length + 1, rows, language.states), ring.zero)
+    now[0, :, 0] = ring.one
     for place in range(length):
-        ahead = later[place + 1][:, target]
-        # states from which no text is left must not decide the scale
-        now = _scaled(np.where(open_[place], now, 0))
-        safe &= (now * later[place]).max(1) > _LEAST
-        leaving = now[:, source]
-        out[:, place] = _sums(over, (leaving * ahead).ravel(), rows * classes).reshape(rows, classes)
-        now = _sums(onto, (leaving * mass[:, place]).ravel(), rows * states).reshape(rows, states)
-    return np.log(out), safe
+        if ring.scaled:
+            # states from which no text is left must not decide the scale
+            now[place] = _scaled(np.where(_open(language, length)[place], now[place], 0))
+        come = ring.times(now[place].take(source, 1), flow[place])
+        now[place + 1][:, entering.present] = ring.sums(come, entering.begin)
+    through = ring.times(now[:-1].take(steps.source, 2), ahead)
+    out[..., steps.holding.present] = ring.sums(through.take(steps.pair, 2), steps.holding.begin)
+    if ring.scaled:
+        safe = np.greater(np.maximum.reduce(now * later, 2).min(0), _LEAST)
+    return out, safe
 
 
+@lru_cache(maxsize=256)
 def _open(language: Automaton, length: int) -> Bools:
-    """From which states a text of the rest of the slot's length leads to acceptance, whatever is written, `[n, S]`."""
+    """From which states the rest of a slot of this length leads to acceptance, whatever is written there, `[n, S]`."""
     out = np.zeros((length + 1, language.states), np.bool_)
     out[length] = language.accepting
     for place in range(length - 1, -1, -1):
@@ -86,43 +179,30 @@ def _open(language: Automaton, length: int) -> Bools:
     return out
 
 
-def _logarithmic(language: Automaton, log_mass: Doubles) -> Doubles:
-    """The weights by sums of logarithms: slower, and right however far apart the masses are."""
-    rows, length, classes = log_mass.shape
-    states, symbol, source, target = language.states, language.symbol, language.source, language.target
-    out = np.full((rows, length, classes), -np.inf)
-    for row in range(rows):
-        mass = log_mass[row][:, symbol]
-        later = np.full((length + 1, states), -np.inf)
-        later[length, language.accepting] = 0
-        for place in range(length - 1, -1, -1):
-            later[place] = _log_sums(source, mass[place] + later[place + 1][target], states)
-        now = np.full(states, -np.inf)
-        now[0] = 0
-        for place in range(length):
-            out[row, place] = _log_sums(symbol, now[source] + later[place + 1][target], classes)
-            now = _log_sums(target, now[source] + mass[place], states)
-    return out
-
-
-def _log_sums(group: Ints, values: Doubles, groups: int) -> Doubles:
-    """log Σ exp of the values of each group, −inf of none."""
-    most = np.full(groups, -np.inf)
-    np.maximum.at(most, group, values)
-    peak = _finite(most)
-    return np.log(_sums(group, np.exp(values - peak[group]), groups)) + peak
-
-
-def _sums(group: Indices, values: Doubles | Bools, groups: int) -> Doubles:
-    """The sum of the values of each group, `[groups]`."""
-    return np.bincount(group, values, groups).astype(np.float64, copy=False)
-
-
-def _finite(values: Doubles) -> Doubles:
-    return np.where(np.isfinite(values), values, 0.0)
-
-
 def _scaled(values: Doubles) -> Doubles:
-    """Each row divided by its greatest."""
-    most = values.max(1, keepdims=True)
-    return values / np.where(most > 0, most, 1.0)
+    """Each line divided by its greatest."""
+    most = np.maximum.reduce(values, 1, keepdims=True)
+    most[most == 0] = 1
+    return values / most
+
+
+def _log_sums(values: Doubles, begin: Longs) -> Doubles:
+    """log Σ exp of neighbours."""
+    peak = np.maximum.reduceat(values, begin, -1)
+    peak[peak == -np.inf] = 0
+    count = np.diff(begin, append=values.shape[-1])
+    sums: Doubles = np.add.reduceat(np.exp(values - np.repeat(peak, count, -1)), begin, -1)
+    return np.log(sums) + peak
+
+
+def _plain_sums(values: Doubles, begin: Longs) -> Doubles:
+    return np.add.reduceat(values, begin, -1)
+
+
+def _any(values: Bools, begin: Longs) -> Bools:
+    return np.logical_or.reduceat(values, begin, -1)
+
+
+_SUMS = _Ring(0.0, 1.0, np.multiply, _plain_sums, scaled=True)
+_LOGARITHMS = _Ring(-np.inf, 0.0, np.add, _log_sums, scaled=False)
+_TRUTHS = _Ring(False, True, np.logical_and, _any, scaled=False)

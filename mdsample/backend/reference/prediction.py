@@ -116,8 +116,11 @@ class NumpyPrediction(BackendPrediction):
         written = [classes(span, tokens[span.row, span.positions]) for span in spans]
         return _law(self._conditional(rows, positions, self._languages.weights(written)), how)
 
-    def masses(self, numbers: Longs, language: Automaton, t: float) -> Scores:
-        """Log-masses of the classes, `[M, C]`; see `BackendPrediction`."""
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Scores]:
+        """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
+        return [self._masses(numbers, language, t) for language, numbers in asked]
+
+    def _masses(self, numbers: Longs, language: Automaton, t: float) -> Scores:
         scores = self._scores[numbers] / t
         out = np.full((len(numbers), language.symbols), -np.inf, scores.dtype)
         for symbol, tokens in enumerate(language.members):
