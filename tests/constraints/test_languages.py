@@ -121,7 +121,7 @@ def test_lengths_that_can_be_told() -> None:
         assert text_lengths(automaton, tokenizer.ends) == expected
         assert fits(automaton, expected[0]) and not (expected[0] and fits(automaton, expected[0] - 1))
     assert not fits(from_expression("[0-9]{300}", tokenizer, pad=True), 301), "a toy has no end token"
-    with pytest.raises(PolicyError, match="no text that the model.s tokens spell"):
+    with pytest.raises(PolicyError, match="tokens spell"):
         from_expression("[a-z]+", tokenizer, pad=True)
 
 
