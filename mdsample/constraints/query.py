@@ -77,11 +77,11 @@ def text_lengths(automaton: Automaton, ends: Collection[int] = ()) -> tuple[int,
         raise PolicyError("a language without a text that ends; loosen it")
     shortest = int(far[automaton.accepting & (far >= 0)].min())
     inner = live[source] & live[target]
-    return shortest, _longest(source[inner], target[inner], automaton.accepting & live)
+    return shortest, longest(source[inner], target[inner], automaton.accepting & live)
 
 
-def _longest(source: Indices, target: Indices, accepting: Bools) -> int | None:
-    """The most edges from state 0 to acceptance; `None` if they lead round in a circle."""
+def longest(source: Indices, target: Indices, accepting: Bools) -> int | None:
+    """The most edges to a state of `accepting [S]` from one that no edge leads to; `None` if they lead in a circle."""
     size = len(accepting)
     after: list[list[int]] = [[] for _ in range(size)]
     waiting = [0] * size
