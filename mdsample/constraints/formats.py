@@ -9,7 +9,7 @@ from mdsample.constraints.patterns import date
 #: a character of a string as JSON writes it; any other can stand for itself, so that `\uXXXX` is not needed
 CHARACTER = r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])'
 
-_NAME = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
+_NAME = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+){0,3}"
 _HOST = rf"{_NAME}(?:\.{_NAME}){{0,3}}\.[A-Za-z]{{2,6}}"
 _HEX = "[0-9a-f]"
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"

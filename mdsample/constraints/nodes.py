@@ -120,9 +120,10 @@ def check(node: Node, at: At, known: set[str]) -> None:
 
 def listed(value: object, at: At) -> list[object]:
     """A list with something in it."""
-    if not isinstance(value, list) or not value:
-        raise at.refuse(f"must be a list with at least one entry; got {shown(value)}")
-    return cast("list[object]", value)
+    entries = cast("list[object]", value) if isinstance(value, list) else []
+    if not entries:
+        raise at.refuse("must be a list with at least one entry")
+    return entries
 
 
 def count(node: Node, word: str, at: At, default: int | None) -> int | None:
@@ -164,7 +165,8 @@ def is_a(value: object, kind: object) -> bool:
         return kind == "boolean"
     if isinstance(value, int | float):
         return kind == "number" or (kind == "integer" and (isinstance(value, int) or value.is_integer()))
-    return kind == {dict: "object", list: "array", str: "string", type(None): "null"}.get(type(value))
+    kinds: dict[type, str] = {dict: "object", list: "array", str: "string", type(None): "null"}
+    return kind == kinds.get(type(value))
 
 
 def as_json(value: object) -> str:

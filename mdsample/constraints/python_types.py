@@ -49,7 +49,7 @@ def _schema(kind: Any, where: str, inside: tuple[object, ...]) -> dict[str, Any]
     if kind in _WRITTEN:
         return dict(_WRITTEN[kind][0])
     origin, among = typing.get_origin(kind), typing.get_args(kind)
-    inside = (*inside, kind) if isinstance(kind, type) else inside
+    inside = (*inside, kind)
     if origin is typing.Literal:
         return {"enum": list(among)}
     if origin in _UNIONS:
@@ -62,9 +62,9 @@ def _schema(kind: Any, where: str, inside: tuple[object, ...]) -> dict[str, Any]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {"enum": [member.value for member in kind]}
     if hasattr(kind, "model_json_schema"):
-        if len(inside) > 1:
+        if len(inside) > 1 and any(dataclasses.is_dataclass(outer) for outer in inside):
             raise PolicyError(f"{where} is a pydantic model within a dataclass; make both the one or both the other")
-        return kind.model_json_schema()
+        return cast("dict[str, Any]", kind.model_json_schema())
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         fields = dataclasses.fields(kind)
         hints = _hints(kind)
@@ -117,7 +117,8 @@ def build(kind: Any, parsed: Any) -> Any:
         ways = among if origin is tuple else among * len(parsed)
         if len(ways) != len(parsed):
             _refuse(kind, parsed)
-        return origin(build(one, value) for one, value in zip(ways, parsed, strict=True))
+        made = [build(one, value) for one, value in zip(ways, parsed, strict=True)]
+        return (*made,) if origin is tuple else made
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(parsed)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
