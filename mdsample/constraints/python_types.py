@@ -59,13 +59,13 @@ def _schema(kind: Any, where: str, inside: tuple[object, ...]) -> dict[str, Any]
     if origin is tuple and among and Ellipsis not in among:
         ways = [_schema(one, where, inside) for one in among]
         return {"type": "array", "prefixItems": ways, "minItems": len(ways), "maxItems": len(ways)}
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+    if _is_enum(kind):
         return {"enum": [member.value for member in kind]}
     if hasattr(kind, "model_json_schema"):
         if len(inside) > 1 and any(dataclasses.is_dataclass(outer) for outer in inside):
             raise PolicyError(f"{where} is a pydantic model within a dataclass; make both the one or both the other")
         return cast("dict[str, Any]", kind.model_json_schema())
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if _is_dataclass(kind):
         fields = dataclasses.fields(kind)
         hints = _hints(kind)
         properties = {
@@ -83,6 +83,14 @@ def _schema(kind: Any, where: str, inside: tuple[object, ...]) -> dict[str, Any]
         f"{where} is {shown(kind)}, which has no JSON schema here; use str, int, float, bool, None, date, datetime, "
         "time, UUID, an Enum, Literal, list[…] with maxItems, tuple[…], a union, or a dataclass of these"
     )
+
+
+def _is_enum(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def _is_dataclass(kind: object) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -119,9 +127,9 @@ def build(kind: Any, parsed: Any) -> Any:
             _refuse(kind, parsed)
         made = [build(one, value) for one, value in zip(ways, parsed, strict=True)]
         return (*made,) if origin is tuple else made
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+    if _is_enum(kind):
         return kind(parsed)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if _is_dataclass(kind):
         _require(kind, parsed, dict)
         hints = _hints(kind)
         if not {*parsed} <= {*hints}:

@@ -86,7 +86,8 @@ EXPRESSIONS = [
     integer(-20, 1500), integer(7, None), integer(None, -3), number(0.5, 12.25, 2), number(None, 0, 1),
     dates(), dates("%-d %B %Y", 1999, 2001), dates("%H:%M"), "yes|no|maybe( not)?", r"[A-Z][a-z]+( [A-Z][a-z]+){1,2}",
     r"\d{3}-\d{4}", r"(?i)ok(ay)?", r"[^\n]{1,12}", r"#[0-9a-f]{6}", r"(a|abc)*d?", r"[\w.]+@\w+\.(com|org)",
-    r"[\s\S]{3,9}", r"[^\d\s]{2,5}\W\S", r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", r"\[(\d(, \d)*)?\]", "[äöü€😀]{2,3}", r"[^\\]*\\boxed\{[^}\\]{1,9}\}",
+    r"[\s\S]{3,9}", r"[^\d\s]{2,5}\W\S", r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", r"\[(\d(, \d)*)?\]",
+    "[äöü€😀]{2,3}", r"[^\\]*\\boxed\{[^}\\]{1,9}\}",
 ]  # fmt: skip
 
 
@@ -188,10 +189,10 @@ REFUSED: list[tuple[object, str, str]] = [
     (True, "#", "must be an object"),
     ({"type": "text"}, "#", "has the type 'text'"),
     (record({"x": {"type": "array", "items": TEXT}}), "#/properties/x", "without maxItems"),
-    (record({"x": {"type": "array", "items": TEXT, "minItems": 3, "maxItems": 2}}), "#/properties/x", "no list has both"),
+    (record({"x": {"type": "array", "items": {}, "minItems": 3, "maxItems": 2}}), "#/properties/x", "no list has both"),
     (record({"x": {"type": "string", "minLength": 3, "maxLength": 2}}), "#/properties/x", "no string has both"),
     (record({"x": {"type": "integer", "minimum": 3, "maximum": 2}}), "#/properties/x", "no integer keeps"),
-    (record({"x": {"type": "integer", "exclusiveMinimum": 2, "exclusiveMaximum": 3}}), "#/properties/x", "no integer keeps"),
+    (record({"x": {"type": "integer", "exclusiveMinimum": 2, "maximum": 2.5}}), "#/properties/x", "that no integer keeps"),
     (record({"x": {"type": "number", "multipleOf": 0.1}}), "#/properties/x", "'multipleOf'"),
     (record({"x": {"enum": ["a"], "type": "integer"}}), "#/properties/x", "allows no value"),
     (record({"x": {"type": "object"}}), "#/properties/x", "without properties"),
