@@ -192,7 +192,7 @@ REFUSED: list[tuple[object, str, str]] = [
     (record({"x": {"type": "array", "items": {}, "minItems": 3, "maxItems": 2}}), "#/properties/x", "no list has both"),
     (record({"x": {"type": "string", "minLength": 3, "maxLength": 2}}), "#/properties/x", "no string has both"),
     (record({"x": {"type": "integer", "minimum": 3, "maximum": 2}}), "#/properties/x", "no integer keeps"),
-    (record({"x": {"type": "integer", "exclusiveMinimum": 2, "maximum": 2.5}}), "#/properties/x", "that no integer keeps"),
+    (record({"x": {"type": "integer", "exclusiveMinimum": 2, "maximum": 2.5}}), "#/properties/x", "no integer keeps"),
     (record({"x": {"type": "number", "multipleOf": 0.1}}), "#/properties/x", "'multipleOf'"),
     (record({"x": {"enum": ["a"], "type": "integer"}}), "#/properties/x", "allows no value"),
     (record({"x": {"type": "object"}}), "#/properties/x", "without properties"),
