@@ -16,13 +16,16 @@ import signal
 import sys
 from array import array
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[:] = json.loads(sys.argv[1])
 
-from outlines_core import Index, Vocabulary
+import outlines_core  # pyright: ignore[reportMissingTypeStubs]
 
 _BYTES = 256
+#: it comes without types
+_library: Any = outlines_core
 
 
 def serve(states: int, seconds: float, megabytes: int) -> None:
@@ -33,7 +36,7 @@ def serve(states: int, seconds: float, megabytes: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's
     _limit_memory(megabytes)
-    letters = Vocabulary(_BYTES, {bytes([byte]): [byte] for byte in range(_BYTES)})
+    letters = _library.Vocabulary(_BYTES, {bytes([byte]): [byte] for byte in range(_BYTES)})
     out = sys.stdout.buffer
     for line in sys.stdin:
         _limit_time(seconds)
@@ -48,12 +51,13 @@ def serve(states: int, seconds: float, megabytes: int) -> None:
         out.flush()
 
 
-def _built(pattern: str, letters: Vocabulary, states: int) -> tuple[dict[str, int | str], bytes]:
-    index = Index(rf"(?:{pattern})\x00", letters)
-    transitions, over = index.get_transitions(), index.get_final_states()
+def _built(pattern: str, letters: object, states: int) -> tuple[dict[str, int | str], bytes]:
+    index = _library.Index(rf"(?:{pattern})\x00", letters)
+    transitions: dict[int, dict[int, int]] = index.get_transitions()
+    over: set[int] = index.get_final_states()
     if len(transitions) > states:
         return {"error": f"it has {len(transitions):,} states"}, b""
-    start = index.get_initial_state()
+    start: int = index.get_initial_state()
     number = {state: n for n, state in enumerate([start, *(transitions.keys() - {start} - over)])}
     table = array("h", [-1]) * (len(number) * _BYTES)
     for state, place in number.items():

@@ -30,7 +30,7 @@ def from_expression(pattern: str, tokenizer: Tokenizer, *, pad: bool) -> Automat
     text = only_text(table)
     if text is not None:
         return from_texts([text], tokenizer, turn=False, pad=pad)
-    return _over_tokens(pattern, vocabulary(tokenizer), tokenizer.ends if pad else frozenset())
+    return _over_tokens(pattern, vocabulary(tokenizer), tokenizer.ends if pad else frozenset[int]())
 
 
 @lru_cache(_KEPT)
@@ -40,16 +40,21 @@ def _bytes(pattern: str) -> Table:
 
 @lru_cache(_KEPT)
 def _over_tokens(pattern: str, known: Vocabulary, ends: frozenset[int]) -> Automaton:
-    table = _bytes(pattern)
-    if known.strips:
-        table = _after_a_space(table)
-    over, symbol = known.over_tokens(table)
+    try:
+        return over_tokens(_bytes(pattern), known, ends)
+    except PolicyError as error:
+        raise PolicyError(f"the expression {pattern!r:.60} {error}") from error
+
+
+def over_tokens(table: Table, known: Vocabulary, ends: frozenset[int]) -> Automaton:
+    """An automaton over bytes (trimmed) as one over tokens, after whose texts `ends` may follow.
+
+    Raises `PolicyError`, a sentence without its subject, if the tokens spell none of the texts, or it is too large.
+    """
+    over, symbol = known.over_tokens(_after_a_space(table) if known.strips else table)
     over = over.trimmed()
     if not over.size:
-        raise PolicyError(
-            f"the tokenizer has no tokens that spell a text of the expression {pattern!r:.60}; loosen it, or take a "
-            "model that knows its characters"
-        )
+        raise PolicyError("has no text that the model's tokens spell; loosen it, or take a model with its characters")
     if ends:
         over, symbol = _padded(over, symbol, ends)
     return over.automaton(symbol)

@@ -5,7 +5,7 @@ process of its own (`building`), which may use little time and memory and is end
 serves all expressions of this one.
 
 An expression must mean the whole text, and the same to Python's `re` and to the library that builds the automaton: what
-only one of them reads is refused.
+only one of them reads is refused, and `\\d`, `\\w`, `\\s` are the digits, letters and white space of ASCII.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ _PIECE = re.compile(
     r"|(?P<keeps>(?:[*+?]|\{\d*,?\d*\})\+)",
     re.S,
 )
+_CLASS = re.compile(r"\\(?P<escape>.)|\[(?P<no>\^?)(?P<inner>\]?(?:\\.|[^\]\\])*)\]", re.S)
+#: classes that Python and the library know from different years of Unicode: few enough letters for both, and, where a
+#: class is negated, enough
+_FEW = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v", "D": r"\D", "W": r"[^\w\p{N}]", "S": r"[^\s\x1c-\x1f]"}
+_MANY = {"d": r"\d", "w": r"\w\p{N}", "s": r"\s\x1c-\x1f", "D": "[^0-9]", "W": "[^0-9A-Za-z_]", "S": r"[^ \t\n\r\f\v]"}
 
 
 def byte_table(pattern: str) -> Table:
@@ -63,7 +68,7 @@ def byte_table(pattern: str) -> Table:
         if _child is None or not _child.usable:
             _child = _Child()
         try:
-            answer, data = _child.ask(json.dumps(pattern))
+            answer, data = _child.ask(json.dumps(_CLASS.sub(_agreed, pattern)))
         except BaseException:  # an interrupt too: its answer must not be taken for the next one's
             _child.end()
             _child = None
@@ -121,6 +126,18 @@ def check(pattern: str) -> None:
                 f"the expression {_short(pattern)} looks around ({group!r}), and an automaton cannot; say what may "
                 "stand there, such as [^;]* instead of .*(?=;)"
             )
+
+
+def _agreed(piece: re.Match[str]) -> str:
+    r"""A class without the letters on which Python and the library disagree: `\d` is 0 to 9, `\w` an ASCII letter."""
+    if piece["escape"]:
+        return f"[{_FEW[piece['escape']]}]" if piece["escape"] in _FEW else piece[0]
+    named = {*re.findall(r"\\(.)", piece["inner"], re.S)}
+    if any({letter, letter.upper()} <= named for letter in "dsw"):
+        return piece[0]  # anything
+    known = _MANY if piece["no"] else _FEW
+    inner = re.sub(r"\\(.)", lambda escape: known.get(escape[1], escape[0]), piece["inner"], flags=re.S)
+    return f"[{piece['no']}{inner}]"
 
 
 def _refusal(pattern: str, reason: str) -> PolicyError:

@@ -49,7 +49,7 @@ def _limit(value: float | str | Decimal | None) -> Decimal | None:
     if value is None:
         return None
     try:
-        read = Decimal(str(value)) if not isinstance(value, bool) else Decimal("nan")
+        read = Decimal("nan") if isinstance(value, bool) else Decimal(str(value) if isinstance(value, float) else value)
     except InvalidOperation:
         read = Decimal("nan")
     if not read.is_finite() or max(abs(read.adjusted()), len(read.as_tuple().digits)) > _DIGITS:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from mdsample.constraints.table import Table, steps
-from mdsample.core.arrays import Bools, Ints
+from mdsample.core.arrays import Bools, Indices, Ints
 from mdsample.core.language import Automaton
 from mdsample.errors import PolicyError
 
@@ -77,19 +77,19 @@ def text_lengths(automaton: Automaton, ends: Collection[int] = ()) -> tuple[int,
         raise PolicyError("a language without a text that ends; loosen it")
     shortest = int(far[automaton.accepting & (far >= 0)].min())
     inner = live[source] & live[target]
-    return shortest, _longest(source[inner], target[inner], automaton.accepting & live)
+    return shortest, longest(source[inner], target[inner], automaton.accepting & live)
 
 
-def _longest(source: Ints, target: Ints, accepting: Bools) -> int | None:
-    """The most edges from state 0 to acceptance; `None` if they lead round in a circle."""
+def longest(source: Indices, target: Indices, accepting: Bools) -> int | None:
+    """The most edges to a state of `accepting [S]` from one that no edge leads to; `None` if they lead in a circle."""
     size = len(accepting)
     after: list[list[int]] = [[] for _ in range(size)]
     waiting = [0] * size
     for pair in np.unique(source.astype(np.int64) * size + target).tolist():
-        after[pair // size].append(pair % size)
+        after[int(pair // size)].append(int(pair % size))
         waiting[pair % size] += 1
     far = [0] * size
-    done = [state for state in range(size) if not waiting[state]]
+    done: list[int] = [state for state in range(size) if not waiting[state]]
     for state in done:  # it grows meanwhile
         for other in after[state]:
             far[other] = max(far[other], far[state] + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Ints
+from mdsample.core.arrays import Bools, Indices, Ints
 from mdsample.core.language import Automaton
 
 #: rounds of refinement; what needs more is left as it is, which is as right, only larger
@@ -39,7 +39,7 @@ class Table:
             return Table(np.zeros((0, self.next.shape[1]), np.int32), np.zeros(0, np.bool_))
         return self._renumbered(np.append(np.where(live, np.cumsum(live) - 1, live.sum()), live.sum()), live)
 
-    def _renumbered(self, number: Ints, kept: Bools) -> Table:
+    def _renumbered(self, number: Indices, kept: Bools) -> Table:
         """The kept states, under the numbers that `number [S + 1]` gives to all."""
         return Table(number[self.next[kept]].astype(np.int32), self.accepting[kept])
 
@@ -103,14 +103,14 @@ class Table:
         )
 
 
-def steps(source: Ints, target: Ints, start: Bools) -> Ints:
+def steps(source: Indices, target: Indices, start: Bools) -> Ints:
     """The fewest edges, of those from `source [E]` to `target [E]`, from `start [S]` to every state; −1: no way."""
     size = len(start)
     after: list[list[int]] = [[] for _ in range(size)]
     for pair in np.unique(source.astype(np.int64) * size + target).tolist():
-        after[pair // size].append(pair % size)
+        after[int(pair // size)].append(int(pair % size))
     far = [0 if begins else -1 for begins in start.tolist()]
-    reached = np.flatnonzero(start).tolist()
+    reached: list[int] = np.flatnonzero(start).tolist()
     for state in reached:  # it grows meanwhile
         for other in after[state]:
             if far[other] < 0:

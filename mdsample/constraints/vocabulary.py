@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from mdsample.constraints.table import Table
 from mdsample.core.arrays import Ints
@@ -60,11 +61,14 @@ class Vocabulary:
         return Vocabulary(tuple(levels), ending, strips)
 
     def over_tokens(self, table: Table) -> tuple[Table, Ints]:
-        """An automaton over bytes as one over tokens, and the symbol of every token, `[V]`; symbol 0 leads nowhere."""
+        """An automaton over bytes as one over tokens, and the symbol of every token, `[V]`; symbol 0 leads nowhere.
+
+        Raises `PolicyError`, a sentence without its subject, if it is too large.
+        """
         narrow, symbol = table.merged()
         step = np.concatenate([narrow.next, np.full((1, narrow.next.shape[1]), narrow.size)]).astype(np.int16)
         states = np.arange(narrow.size, dtype=np.int16)
-        maps = [np.full_like(states, narrow.size), states]
+        maps: list[NDArray[np.int16]] = [np.full_like(states, narrow.size), states]
         numbers = {row.tobytes(): number for number, row in enumerate(maps)}
         after = np.full((2, step.shape[1]), _UNKNOWN, np.int32)
         reached = [np.full(1, _SAME, np.int32)]
@@ -78,21 +82,20 @@ class Vocabulary:
                 number = numbers.setdefault(row.tobytes(), len(maps))
                 if number == len(maps):
                     maps.append(row)
+                    if len(maps) * narrow.size > _ENTRIES:
+                        raise PolicyError(
+                            f"has {narrow.size:,} states and tells more than {len(maps):,} kinds of tokens apart; "
+                            "make it simpler, such as by fewer counted repetitions of different things"
+                        )
                 after[old, column] = number
-            if len(maps) * narrow.size > _ENTRIES:
-                raise PolicyError(
-                    f"the expression tells more than {len(maps):,} kinds of tokens apart; make it simpler, such as by "
-                    "fewer counted repetitions of different things"
-                )
             after = np.concatenate([after, np.full((len(maps) - len(after), step.shape[1]), _UNKNOWN, np.int32)])
             first += len(reached[-1])
             reached.append(after[whence, over])
         token = np.where(self.ending >= 0, np.concatenate(reached)[self.ending], _DEAD)
         # the maps that tokens end with; of dead ones there is always one
         used, inverse = np.unique(np.append(_DEAD, token), return_inverse=True)
-        return Table(np.stack([maps[number] for number in used], 1).astype(np.int32), narrow.accepting), (
-            inverse[1:].astype(np.int32)
-        )
+        columns = np.stack([maps[int(number)] for number in used], 1).astype(np.int32)
+        return Table(columns, narrow.accepting), inverse[1:].astype(np.int32)
 
 
 def vocabulary(tokenizer: Tokenizer) -> Vocabulary:

@@ -18,6 +18,7 @@ from tokenizers.models import BPE
 import mdsample
 from mdsample.constraints.compile import from_expression, from_texts
 from mdsample.constraints.query import fits, intersect, only, text_lengths
+from mdsample.constraints.vocabulary import Vocabulary
 from mdsample.core.language import Automaton
 from mdsample.core.tokens import Tokenizer, filled_up, spelling
 from mdsample.errors import ModelError, PolicyError
@@ -121,7 +122,7 @@ def test_lengths_that_can_be_told() -> None:
         assert text_lengths(automaton, tokenizer.ends) == expected
         assert fits(automaton, expected[0]) and not (expected[0] and fits(automaton, expected[0] - 1))
     assert not fits(from_expression("[0-9]{300}", tokenizer, pad=True), 301), "a toy has no end token"
-    with pytest.raises(PolicyError, match="no tokens that spell"):
+    with pytest.raises(PolicyError, match="tokens spell"):
         from_expression("[a-z]+", tokenizer, pad=True)
 
 
@@ -214,3 +215,15 @@ def test_tokenizers_that_decode_only(tokenizer: Tokenizer) -> None:
     spelled = spelling(tokenizer)
     for token in range(tokenizer.size):
         assert (spelled.texts[token] or b"").decode() == tokenizer.decode([token])
+
+
+@settings(max_examples=40)
+@given(texts=st.lists(st.binary(min_size=1, max_size=4), max_size=12))
+def test_a_tree_spells_its_tokens(texts: list[bytes]) -> None:
+    tree = Vocabulary.of([None, *texts])
+    written = {0: b""}
+    for above, byte in tree.levels:
+        for node, letter in zip(above.tolist(), byte.tolist(), strict=True):
+            written[len(written)] = written[node] + bytes([letter])
+    assert len({*written.values()}) == len(written)
+    assert tree.ending[0] == -1 and [written[node] for node in tree.ending[1:].tolist()] == texts
