@@ -137,11 +137,10 @@ def _steps(language: Automaton) -> _Steps:
 
 def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools]:
     """The weights `[n, R, C]` from masses `[n, R, C]`; and of which slots nothing was lost by scaling, `[R]`."""
-    length, rows, _ = mass.shape
+    length, rows = int(mass.shape[0]), int(mass.shape[1])
     steps, out = _steps(language), np.full(mass.shape, ring.zero)
-    safe: Bools = np.ones(rows, np.bool_)
     if not len(steps.symbol):
-        return out, safe
+        return out, np.ones(rows, np.bool_)
     flow = mass[..., steps.symbol]
     if len(steps.begin) < len(steps.symbol):
         flow = ring.sums(flow, steps.begin)
@@ -164,9 +163,10 @@ def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools
         now[place + 1][:, entering.present] = ring.sums(come, entering.begin)
     through = ring.times(now[:-1].take(steps.source, 2), ahead)
     out[..., steps.holding.present] = ring.sums(through.take(steps.pair, 2), steps.holding.begin)
-    if ring.scaled:
-        safe = np.greater(np.maximum.reduce(now * later, 2).min(0), _LEAST)
-    return out, safe
+    if not ring.scaled:
+        return out, np.ones(rows, np.bool_)
+    most: Doubles = np.maximum.reduce(now * later, 2)
+    return out, most.min(0) > _LEAST
 
 
 @lru_cache(maxsize=256)
@@ -183,7 +183,8 @@ def _scaled(values: Doubles) -> Doubles:
     """Each line divided by its greatest."""
     most = np.maximum.reduce(values, 1, keepdims=True)
     most[most == 0] = 1
-    return values / most
+    scaled: Doubles = values / most
+    return scaled
 
 
 def _log_sums(values: Doubles, begin: Longs) -> Doubles:

@@ -21,7 +21,8 @@ def random_language(rng: np.random.Generator, size: int, length: int, states: in
     table[:, 0] = -1
     at = 0
     for _ in range(length):
-        at = int(rng.choice(table[at][table[at] >= 0]))
+        onward: list[int] = [state for state in table[at].tolist() if state >= 0]
+        at = int(rng.choice(onward))
     accepting = rng.random(states) < 0.3
     accepting[at] = True
     source, symbol = (index.astype(np.int32) for index in np.nonzero(table >= 0))
