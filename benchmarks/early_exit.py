@@ -37,9 +37,7 @@ class Static(Denoiser):
     def predict(self, query: Query) -> Prediction:
         rows = np.zeros(self.places, np.intp)
         rows[: len(query.tokens)] = np.arange(len(query.tokens))
-        restriction = attrs.evolve(
-            query.restriction, index=query.restriction.index[rows], group=query.restriction.group[rows]
-        )
+        restriction = attrs.evolve(query.restriction, index=query.restriction.index[rows])
         arrays = {name: getattr(query, name)[rows] for name in ("tokens", "valid", "wanted", "fixed")}
         return Cut(self.inner.predict(attrs.evolve(query, **arrays, restriction=restriction)), len(query.tokens))
 

@@ -54,9 +54,7 @@ class Instant:
 
     marginals: Marginals
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         return self.marginals.token[rows, positions], np.exp(self.marginals.log_probability[rows, positions])
 
 
@@ -105,7 +103,7 @@ def forward(model: Denoiser, batch: int, length: int) -> list[float]:
     state = State.begin(page)
     shape = page.tokens.shape
     allowed = (np.arange(model.vocab_size) != model.tokenizer.mask_id)[None]
-    restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
+    restriction = Restriction(allowed, np.zeros(shape, np.int32))
     rows = Rows([(0, row) for row in range(batch)], state.step)
     query = Query(state.tokens, page.valid, page.blank, page.valid & ~page.blank, restriction, NoGuide(), rows)
     return (1e3 * timed({"": lambda: model.predict(query)}, 5)[""]).tolist()

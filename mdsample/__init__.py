@@ -33,9 +33,10 @@ from mdsample.models.chat import chat
 from mdsample.models.inspect import Facts, inspect
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.budget import ErrorBudget, TvBudget
-from mdsample.policy.constraint import Allow, Ban, Characters, Choices, Constraint
+from mdsample.policy.constraint import Allow, Ban, Characters, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+from mdsample.policy.language import Choices, Date, Integer, Language, Number, Regex
 from mdsample.policy.order import (
     Confidence,
     Entropy,
@@ -202,6 +203,11 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Ban",
     "Characters",
     "Choices",
+    "Regex",
+    "Integer",
+    "Number",
+    "Date",
+    "Language",
     "Revise",
     "BelowConfidence",
     "Never",

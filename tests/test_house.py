@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("mdsample.errors", "mdsample._version"),
     ("mdsample.core",),
+    ("mdsample.constraints",),
     ("mdsample.policy",),
     ("mdsample.models",),
     ("mdsample.backend", "mdsample.sampling"),

@@ -5,7 +5,7 @@ N is the number of places looked at (or drawn at), W the vocabulary's size padde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import mlx.core as mx
@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.backend.fixed_point import split
-from mdsample.backend.host import DevicePrediction, WantedPlaces
+from mdsample.backend.host import BackendPrediction, WantedPlaces
+from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import Guide, cooled_law
+from mdsample_mlx.classes import class_table, weighed
 from mdsample_mlx.device import evaluate, upload, upload_indices
 from mdsample_mlx.draw import cooled, inverse_cdf
 from mdsample_mlx.reduce import FLOOR, divergence, reduce
@@ -26,13 +29,15 @@ from mdsample_mlx.restrict import restricted
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
+#: where a slot holds a language, logits are read twice: so many chunks are kept rather than made again
+SPAN_CHUNKS = 4
 
 #: the float32 logits `[n, W]` of places `[n]` (their numbers, int32)
 Logits = Callable[[mx.array], mx.array]
 
 
 @final
-class MlxPrediction(DevicePrediction):
+class MlxPrediction(BackendPrediction):
     """See `mdsample.models.denoiser.Prediction`. Forward pass and statistics are one evaluation, if one chunk."""
 
     def __init__(
@@ -45,17 +50,22 @@ class MlxPrediction(DevicePrediction):
         finite; both name row and position.
         """
         self._logits, self._width, self._restriction, self._device = logits, width, restriction, device
-        self._size, self._law = restriction.sets.shape[1], cooled_law(guide)
-        #: restricted logits of all N places, if they were one chunk: draws need not make them again
+        self._size, self.law = restriction.sets.shape[1], cooled_law(guide)
+        #: restricted logits of all N places: draws need not make them again
         self._kept: mx.array | None = None
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
+        every = arange64(len(rows))
+        if restriction.spans and 4 * len(rows) * width <= SPAN_CHUNKS * CHUNK_BYTES:
+            with mx.stream(device):
+                self._kept = self._restricted(every)
+        self.settle(restriction.spans)
 
         def statistics(chunk: slice) -> mx.array:
-            scores = self._restricted(rows[chunk], positions[chunk], None)
+            scores = self._restricted(every[chunk])
             if len(scores) == len(rows):
                 self._kept = scores
-            reduced = reduce(self._cooled(scores))
+            reduced = reduce(self._weighed(scores, every[chunk], self._weights))
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             return mx.stack([reduced.token, *(x.view(mx.int32) for x in numbers)])
 
@@ -64,13 +74,44 @@ class MlxPrediction(DevicePrediction):
         refuse_unusable(log_probability, rows, positions)
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
 
-    def _drawn(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, restriction: Restriction | None
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
+        """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
+
+        def masses(language: Automaton, numbers: Longs) -> mx.array:
+            found = class_table(language, self._width).masses(self._restricted(numbers), t)
+            return mx.flatten(found.view(mx.int32))[None]
+
+        parts: list[mx.array] = []
+        with mx.stream(self._device):
+            for language, numbers in asked:
+                parts += self._chunks(len(numbers), lambda chunk, of=language, at=numbers: masses(of, at[chunk]))
+            found = _fetch(parts, 1)[0].view(np.float32)
+        edges = np.cumsum([language.symbols * len(numbers) for language, numbers in asked])
+        pieces = np.split(found, edges[:-1])
+        return [piece.reshape(-1, of.symbols) for piece, (of, _) in zip(pieces, asked, strict=True)]
+
+    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats]:
+        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
+
+        def tops(chunk: slice) -> mx.array:
+            token, best = class_table(language, self._width).tops(self._restricted(numbers[chunk]))
+            return mx.stack([mx.flatten(token), mx.flatten(best.view(mx.int32))])
+
+        token, bits = (found.reshape(-1, language.symbols) for found in self._by_chunks(len(numbers), 2, tops))
+        return token, bits.view(np.float32)
+
+    def drawn(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None
     ) -> tuple[Ints, Floats]:
+        """Tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        if isinstance(how, Greedy) and weights is None:
+            # as in the marginals: logits computed again could round to another token
+            return self._marginals.token[rows, positions], self._marginals.log_probability[rows, positions]
+        numbers = self._places.numbers(rows, positions)
         shares = upload(split(uniforms))
 
         def draws(chunk: slice) -> mx.array:
-            reduced = reduce(self._scores(rows[chunk], positions[chunk], restriction))
+            reduced = reduce(self._scores(numbers[chunk], self._weights if weights is None else weights))
             token, logged = reduced.token, reduced.log_probability
             if isinstance(how, Temperature):
                 token = inverse_cdf(reduced.below, shares[:, chunk], how)
@@ -81,8 +122,10 @@ class MlxPrediction(DevicePrediction):
         return token, bits.view(np.float32)
 
     def _scored(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
+        numbers = self._places.numbers(rows, positions)
+
         def scores(chunk: slice) -> mx.array:
-            reduced = reduce(self._scores(rows[chunk], positions[chunk], None))
+            reduced = reduce(self._scores(numbers[chunk], self._weights))
             wanted = upload(tokens[chunk].astype(np.int32))[:, None]
             impossible = mx.take_along_axis(reduced.below, wanted, axis=1)[:, 0] <= FLOOR
             return mx.where(impossible, -mx.inf, reduced.at(wanted[:, 0])).view(mx.int32)[None]
@@ -90,39 +133,46 @@ class MlxPrediction(DevicePrediction):
         return self._by_chunks(len(rows), 1, scores)[0].view(np.float32)
 
     def _compared(self, rows: Ints, positions: Ints, before: MlxPrediction, before_rows: Ints) -> Floats:
+        ours = self._places.numbers(rows, positions)
+        theirs = before._places.numbers(before_rows, positions)
+
         def divergences(chunk: slice) -> mx.array:
-            now = reduce(self._scores(rows[chunk], positions[chunk], None))
-            old = reduce(before._scores(before_rows[chunk], positions[chunk], None))
+            now = reduce(self._scores(ours[chunk], self._weights))
+            old = reduce(before._scores(theirs[chunk], before._weights))
             return divergence(now, old).view(mx.int32)[None]
 
         return self._by_chunks(len(rows), 1, divergences)[0].view(np.float32)
 
     def _by_chunks(self, count: int, height: int, work: Callable[[slice], mx.array]) -> NDArray[np.int32]:
         """What `work` makes of chunks of `count` places, `[height, n]` int32 each, side by side on the host."""
+        with mx.stream(self._device):
+            return _fetch(self._chunks(count, work), height)
+
+    def _chunks(self, count: int, work: Callable[[slice], mx.array]) -> list[mx.array]:
         size = max(1, CHUNK_BYTES // (4 * self._width))
         parts: list[mx.array] = []
-        with mx.stream(self._device):
-            for first in range(0, count, size):
-                parts.append(work(slice(first, min(first + size, count))))
-                if count > size:
-                    # one after the other, or all chunks would be there at once
-                    evaluate(parts[-1])
-            return _fetch(parts, height)
+        for first in range(0, count, size):
+            parts.append(work(slice(first, min(first + size, count))))
+            if count > size:
+                # one after the other, or all chunks would be there at once
+                evaluate(parts[-1])
+        return parts
 
-    def _scores(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> mx.array:
-        """Restricted and cooled logits `[n, W]` of these places."""
-        return self._cooled(self._restricted(rows, positions, restriction))
+    def _scores(self, numbers: Longs, weights: Weights | None) -> mx.array:
+        """Weighed and cooled logits `[n, W]` of these places."""
+        return self._weighed(self._restricted(numbers), numbers, weights)
 
-    def _cooled(self, scores: mx.array) -> mx.array:
-        return scores if self._law is None else cooled(scores, self._law)
+    def _weighed(self, scores: mx.array, numbers: Longs, weights: Weights | None) -> mx.array:
+        if weights is not None:
+            scores = weighed(scores, weights, numbers)
+        return scores if self.law is None else cooled(scores, self.law)
 
-    def _restricted(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> mx.array:
-        number = upload_indices(self._places.numbers(rows, positions))
-        if self._kept is None:
-            scores = restricted(self._logits(number), self._restriction, rows, positions)
-        else:
-            scores = self._kept[number]
-        return scores if restriction is None else restricted(scores, restriction, rows, positions)
+    def _restricted(self, numbers: Longs) -> mx.array:
+        """Logits `[n, W]` of these places, restricted to the sets."""
+        if self._kept is not None:
+            return self._kept[upload_indices(numbers)]
+        rows, positions = self._places.rows[numbers], self._places.positions[numbers]
+        return restricted(self._logits(upload_indices(numbers)), self._restriction, rows, positions)
 
 
 def _fetch(parts: list[mx.array], count: int) -> NDArray[np.int32]:

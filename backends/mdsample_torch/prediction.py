@@ -5,7 +5,7 @@ N is the number of places looked at (or drawn at), W the vocabulary's size padde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import numpy as np
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.backend.fixed_point import split
-from mdsample.backend.host import DevicePrediction, WantedPlaces
+from mdsample.backend.host import BackendPrediction, WantedPlaces
+from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import Guide, cooled_law
+from mdsample_torch.classes import class_table, weigh_
 from mdsample_torch.device import upload
 from mdsample_torch.draw import cooled, inverse_cdf
 from mdsample_torch.reduce import FLOOR, divergence_, reduce_
@@ -28,6 +31,8 @@ from mdsample_torch.statistics import statistics
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
+#: where a slot holds a language, logits are read twice: so many chunks are kept rather than made again
+SPAN_CHUNKS = 4
 #: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
 CACHE_BYTES = 4 << 20
 
@@ -36,7 +41,7 @@ Logits = Callable[[Tensor, Tensor], None]
 
 
 @final
-class TorchPrediction(DevicePrediction):
+class TorchPrediction(BackendPrediction):
     """One forward pass; see `mdsample.models.denoiser.Prediction`."""
 
     @torch.inference_mode()
@@ -57,13 +62,17 @@ class TorchPrediction(DevicePrediction):
         logits are not finite; both name row and position.
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
-        self._restriction, self._law = restriction, cooled_law(guide)
-        #: what is left of the logits of all N places, if they were one chunk: draws need not make them again
+        self._restriction, self.law = restriction, cooled_law(guide)
+        #: what is left of the logits of all N places, restricted to the sets: draws need not make them again
         self._kept: Tensor | None = None
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
+        every = arange64(len(rows))
+        if restriction.spans and 4 * len(rows) * width <= SPAN_CHUNKS * CHUNK_BYTES:
+            self._kept = self._whole(every)
+        self.settle(restriction.spans)
         parts: list[Tensor] = []
-        for part, scratch in self._parts(rows, positions, None, keep=True):
+        for part, scratch in self._parts(every, self._weights, keep=True):
             reduced = statistics(part, scratch)
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
@@ -74,13 +83,41 @@ class TorchPrediction(DevicePrediction):
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
 
     @torch.inference_mode()
-    def _drawn(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, restriction: Restriction | None
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
+        """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
+        parts: list[Tensor] = []
+        for language, numbers in asked:
+            table = class_table(language, self._width, self._device)
+            parts += [table.masses(part, t).view(torch.int32).view(1, -1) for _, part, _ in self._restricted(numbers)]
+        found = _fetch(parts, 1)[0].view(np.float32)
+        edges = np.cumsum([language.symbols * len(numbers) for language, numbers in asked])
+        pieces = np.split(found, edges[:-1])
+        return [piece.reshape(-1, of.symbols) for piece, (of, _) in zip(pieces, asked, strict=True)]
+
+    @torch.inference_mode()
+    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats]:
+        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
+        table = class_table(language, self._width, self._device)
+        parts: list[Tensor] = []
+        for _, part, _ in self._restricted(numbers):
+            token, best = table.tops(part)
+            parts.append(torch.stack([token.to(torch.int32).flatten(), best.view(torch.int32).flatten()]))
+        token, bits = (found.reshape(-1, language.symbols) for found in _fetch(parts, 2))
+        return token, bits.view(np.float32)
+
+    @torch.inference_mode()
+    def drawn(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None
     ) -> tuple[Ints, Floats]:
+        """Tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        if isinstance(how, Greedy) and weights is None:
+            # as in the marginals: logits computed again could round to another token
+            return self._marginals.token[rows, positions], self._marginals.log_probability[rows, positions]
+        numbers = self._places.numbers(rows, positions)
         shares = upload(split(uniforms), self._device)
         parts: list[Tensor] = []
         done = 0
-        for part, scratch in self._parts(rows, positions, restriction):
+        for part, scratch in self._parts(numbers, self._weights if weights is None else weights):
             reduced = reduce_(part, scratch)
             token, logged = reduced.token, reduced.log_probability
             if isinstance(how, Temperature):
@@ -96,7 +133,7 @@ class TorchPrediction(DevicePrediction):
         wanted = upload(tokens.astype(np.int64), self._device)
         parts: list[Tensor] = []
         done = 0
-        for part, scratch in self._parts(rows, positions, None):
+        for part, scratch in self._parts(self._places.numbers(rows, positions), self._weights):
             reduced = reduce_(part, scratch)
             below = part.gather(1, wanted[done : done + len(part), None])[:, 0]
             logged = torch.where(below <= FLOOR, -torch.inf, below - reduced.log_total)
@@ -107,41 +144,66 @@ class TorchPrediction(DevicePrediction):
     @torch.inference_mode()
     def _compared(self, rows: Ints, positions: Ints, before: TorchPrediction, before_rows: Ints) -> Floats:
         parts: list[Tensor] = []
-        pairs = zip(self._parts(rows, positions, None), before._parts(before_rows, positions, None), strict=True)
-        for (now, scratch), (old, spare) in pairs:
+        ours = self._parts(self._places.numbers(rows, positions), self._weights)
+        theirs = before._parts(before._places.numbers(before_rows, positions), before._weights)
+        for (now, scratch), (old, spare) in zip(ours, theirs, strict=True):
             parts.append(divergence_(now, scratch, old, spare).view(torch.int32)[None])
         return _fetch(parts, 1)[0].view(np.float32)
 
-    def _parts(
-        self, rows: Ints, positions: Ints, restriction: Restriction | None, keep: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Restricted logits `[n, W]` of these places and as much scratch memory, part by part; both are used again.
+    def _parts(self, numbers: Longs, weights: Weights | None, keep: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weighed and cooled logits `[n, W]` of these places and as much scratch memory, part by part."""
+        for first, part, scratch in self._restricted(numbers, keep):
+            if weights is not None:
+                weigh_(part, scratch, weights, numbers[first : first + len(part)])
+            if self.law is not None:
+                part.copy_(cooled(part, self.law))
+            yield part, scratch
 
-        `keep`: these are all N places in order, and what is left of one chunk of them is wanted later.
+    def _restricted(self, numbers: Longs, keep: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Restricted logits `[n, W]` of these places, part by part: where a part begins, and as much scratch memory.
+
+        The memory of both is used again. `keep`: these are all N places in order, and what is left of one chunk of
+        them is wanted later.
         """
         size = max(1, CHUNK_BYTES // (4 * self._width))
         at_once = max(1, CACHE_BYTES // (4 * self._width)) if self._device.type == "cpu" else size
-        number = upload(self._places.numbers(rows, positions), self._device)
-        out = torch.empty((min(size, len(rows)), self._width), dtype=torch.float32, device=self._device)
-        scratch = torch.empty((min(at_once, len(rows)), self._width), dtype=torch.float32, device=self._device)
-        for first in range(0, len(rows), size):
+        number = upload(numbers, self._device)
+        room = min(size if self._kept is None else at_once, len(numbers))
+        out = torch.empty((room, self._width), dtype=torch.float32, device=self._device)
+        scratch = torch.empty((min(at_once, len(numbers)), self._width), dtype=torch.float32, device=self._device)
+        for first in range(0, len(numbers), size):
             span = slice(first, first + size)
-            chunk = out[: len(rows[span])]
-            if self._kept is None:
-                self._logits(number[span], chunk)
-                chunk[:, self._size :] = -torch.inf
-                restrict_(chunk[:, : self._size], self._restriction, rows[span], positions[span])
-            else:
-                torch.index_select(self._kept, 0, number[span], out=chunk)
-            if restriction is not None:
-                restrict_(chunk[:, : self._size], restriction, rows[span], positions[span])
-            for part in torch.split(chunk, at_once):
-                if self._law is not None:
-                    part.copy_(cooled(part, self._law))
-                yield part, scratch
-        # what was cooled cannot be cooled again after a narrower restriction
-        if keep and len(rows) <= size and self._law is None:
+            kept, chunk = self._kept, out
+            if kept is None:
+                chunk = self._made(numbers[span], number[span], out)
+            for begin in range(first, min(first + size, len(numbers)), at_once):
+                end = min(begin + at_once, first + size, len(numbers))
+                if kept is None:
+                    part = chunk[begin - first : end - first]
+                else:
+                    part = out[: end - begin]
+                    torch.index_select(kept, 0, number[begin:end], out=part)
+                yield begin, part, scratch
+        # what was weighed or cooled cannot be so again
+        if keep and len(numbers) <= size and self._kept is None and self._weights is None and self.law is None:
             self._kept = out
+
+    def _whole(self, numbers: Longs) -> Tensor:
+        """Restricted logits `[N, W]` of all places."""
+        out = torch.empty((len(numbers), self._width), dtype=torch.float32, device=self._device)
+        size, number = max(1, CHUNK_BYTES // (4 * self._width)), upload(numbers, self._device)
+        for first in range(0, len(numbers), size):
+            self._made(numbers[first : first + size], number[first : first + size], out[first : first + size])
+        return out
+
+    def _made(self, numbers: Longs, number: Tensor, out: Tensor) -> Tensor:
+        """Logits of one chunk from the model, restricted; the first lines of `out`. `number`: on the device."""
+        chunk = out[: len(numbers)]
+        self._logits(number, chunk)
+        chunk[:, self._size :] = -torch.inf
+        rows, positions = self._places.rows[numbers], self._places.positions[numbers]
+        restrict_(chunk[:, : self._size], self._restriction, rows, positions)
+        return chunk
 
 
 def _fetch(parts: list[Tensor], count: int) -> NDArray[np.int32]:

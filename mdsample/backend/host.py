@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 
+from mdsample.backend.joint import Places, draw_jointly
+from mdsample.backend.languages import Languages, Weights
 from mdsample.backend.refusals import (
     known_draw,
     refuse_uniforms,
@@ -16,8 +19,8 @@ from mdsample.backend.refusals import (
     require_same_backend,
 )
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.language import Automaton, Span, turns
 from mdsample.core.marginals import Marginals
-from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
 
@@ -29,18 +32,19 @@ class WantedPlaces:
     def __init__(self, wanted: Bools) -> None:
         """Row and position of each, `rows`, `positions` `[N]` int32."""
         self.rows, self.positions = (index.astype(np.int32) for index in np.nonzero(wanted))
-        self._number = np.full(wanted.shape, -1, np.int64)
-        self._number[wanted] = np.arange(len(self.rows))
+        #: of each place, −1 where nothing is wanted, `[B, L]`
+        self.number = np.full(wanted.shape, -1, np.int64)
+        self.number[wanted] = np.arange(len(self.rows))
 
     def numbers(self, rows: Ints, positions: Ints) -> Longs:
         """Which of the N these are, `[n]`; `ValueError` for a place that was not wanted."""
-        number = self._number[rows, positions]
+        number = self.number[rows, positions]
         refuse_unseen(number, rows, positions)
         return number
 
     def marginals(self, token: Ints, log_probability: Floats, second: Floats, entropy: Floats) -> Marginals:
         """Statistics `[B, L]` from those of the N places; the others are unseen."""
-        wanted = self._number >= 0
+        wanted = self.number >= 0
         marginals = Marginals.unseen(len(wanted), wanted.shape[1])
         marginals.token[wanted] = token
         marginals.log_probability[wanted] = log_probability
@@ -49,43 +53,49 @@ class WantedPlaces:
         return marginals
 
 
-class DevicePrediction(abc.ABC):
-    """A prediction whose scores stay on a device; see `mdsample.models.denoiser.Prediction`."""
+class BackendPrediction(abc.ABC):
+    """A prediction whose scores stay where the model is; see `mdsample.models.denoiser.Prediction`.
+
+    A class of this kind sets `_places`, `_marginals`, `_size`, `law` and, by `settle`, the last two.
+    """
 
     _places: WantedPlaces
     _marginals: Marginals
     #: number of tokens
     _size: int
+    #: what is measured in place of the conditional
+    law: Temperature | None
+    #: the slots that hold a language, and the weights that follow from this prediction; `None` without such slots
+    _languages: Languages | None
+    _weights: Weights | None
 
     @property
     def marginals(self) -> Marginals:
         """Statistics `[B, L]`; unseen where nothing was wanted."""
         return self._marginals
 
-    def draw(
-        self,
-        rows: Ints,
-        positions: Ints,
-        uniforms: Doubles,
-        how: Draw,
-        restriction: Restriction | None = None,
-    ) -> tuple[Ints, Floats]:
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
 
-        The CDF is a sum of whole numbers (`mdsample.backend.fixed_point`), so it never falls and ends where it should:
-        a token of probability zero is never drawn. Arguments and results as in `Prediction`; `restriction` narrows the
-        query's. Raises `ValueError` for a place that was not wanted, a place without an allowed token, and a draw that
-        is not known.
+        On a device the CDF is a sum of whole numbers (`mdsample.backend.fixed_point`); everywhere it never falls and
+        ends where it should, so a token of probability zero is never drawn. Several places of one slot that holds a
+        language are drawn from their joint law: each given those before it in the order of the arguments. At a plain
+        temperature that is done by class: u says which class, and what is left of u which of its tokens. Arguments and
+        results as in `Prediction`. Raises `ValueError` for a place that was not wanted, and a draw that is not known.
         """
         refuse_uniforms(uniforms)
         known = known_draw(how)
-        self._places.numbers(rows, positions)
-        if isinstance(known, Greedy) and restriction is None:
-            # as in the marginals: logits computed again could round to another token
-            return self._marginals.token[rows, positions], np.exp(self._marginals.log_probability[rows, positions])
-        token, log_probability = self._drawn(rows, positions, uniforms, known, restriction)
-        refuse_unusable(log_probability, rows, positions)
-        return token, np.exp(log_probability)
+        number = self._places.numbers(rows, positions)
+        languages, weights = self._languages, self._weights
+        turn = turns([] if languages is None else languages.spans, rows, positions)
+        if languages is None or weights is None or turn.max(initial=0) <= 0:
+            token, logged = self.drawn(rows, positions, uniforms, known, None)
+        else:
+            token, logged = draw_jointly(
+                self, languages, weights, Places(rows, positions, uniforms, turn, number), known
+            )
+        refuse_unusable(logged, rows, positions)
+        return token, np.exp(logged).astype(np.float32)
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
@@ -96,16 +106,41 @@ class DevicePrediction(abc.ABC):
     def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
         """KL(this prediction ‖ `before`) `[N]`, nats; see `Prediction`. Logits that were not kept are recomputed."""
         require_same_backend(self, before)
-        assert isinstance(before, DevicePrediction)
+        assert isinstance(before, BackendPrediction)
         self._places.numbers(rows, positions)
         before._places.numbers(before_rows, positions)
         return self._compared(rows, positions, before, before_rows)
 
+    def settle(self, spans: Sequence[Span]) -> None:
+        """Finds the weights that these spans' languages give; called once the scores can be asked for."""
+        self._languages = self._weights = None
+        if spans and (languages := Languages(spans, self._places.number)).spans:
+            self._weights = languages.told(self.masses(languages.asked(), 1.0))
+            self._languages = languages
+
     @abc.abstractmethod
-    def _drawn(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
-        """Tokens and their log-probabilities at temperature 1, `[N]`; not finite where no score is usable."""
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> Sequence[Floats | Doubles]:
+        """Log Σ exp(score / t) over the tokens of each class that the sets allow, `[M, C]`, up to a constant a place.
+
+        One for each language that is asked for, with the numbers `[M]` of the places. Class 0 may be left at −inf.
+        Exact however far apart the scores are.
+        """
+
+    @abc.abstractmethod
+    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats | Doubles]:
+        """The token of each class with the highest score, the lowest id among equals, and that score, `[M, C]` both.
+
+        The scores are those of `masses`, up to the same constant a place; −inf for a class without a token.
+        """
+
+    @abc.abstractmethod
+    def drawn(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None
+    ) -> tuple[Ints, Floats | Doubles]:
+        """Tokens and their log-probabilities at temperature 1, `[N]`; not finite where no score is usable.
+
+        `weights` replace the prediction's own.
+        """
 
     @abc.abstractmethod
     def _scored(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import attrs
 
 
 class Tokenizer(Protocol):
@@ -56,6 +58,38 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out."""
         ...
+
+
+@attrs.frozen(eq=False)
+class Spelling:
+    """What each token adds to a text that is put together from tokens."""
+
+    #: bytes of every token, in UTF-8 when put together; `None` for special tokens and ids without a token
+    texts: tuple[bytes | None, ...]
+    #: whether a text loses one space that stands first, as texts of SentencePiece do
+    strips: bool = False
+
+
+@runtime_checkable
+class Spelled(Protocol):
+    """A tokenizer that knows the bytes of its tokens, which `decode` cannot say of tokens that are part of a letter."""
+
+    def spelling(self) -> Spelling:
+        """The bytes of all tokens; raises `ModelError` if a text is not its tokens' bytes one after another."""
+        ...
+
+
+def spelling(tokenizer: Tokenizer) -> Spelling:
+    """What the tokens are written with: as the tokenizer says, else as it decodes them one by one."""
+    if isinstance(tokenizer, Spelled):
+        return tokenizer.spelling()
+    special = {tokenizer.special_id(text) for text in tokenizer.special}
+    unseen = special | tokenizer.ends | {tokenizer.mask_id}
+    seen = [token for token in range(tokenizer.size) if token not in unseen]
+    texts = {token: tokenizer.decode([token]) for token in seen}
+    # part of a letter decodes to U+FFFD, and so does the letter U+FFFD itself
+    whole = {token: text.encode() for token, text in texts.items() if text and "\ufffd" not in text}
+    return Spelling(tuple(whole.get(token) for token in range(tokenizer.size)))
 
 
 def token_id(token: int | str, tokenizer: Tokenizer, vocab_size: int, part: str) -> int:

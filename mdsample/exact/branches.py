@@ -13,23 +13,23 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, any_in_row
-from mdsample.core.restriction import Restriction
+from mdsample.core.language import turns
 from mdsample.exact.states import Branches, Walk, at, distinct, joined, pooled
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Temperature
 from mdsample.policy.revise import RandomRevise
 from mdsample.policy.selection import RandomSelection, Selection
 from mdsample.policy.view import Ranked, View
-from mdsample.sampling.observe import restrict
-from mdsample.sampling.sampler import draw_rounds, in_rank_order, prefix, rank, ranked, revisable
+from mdsample.sampling.languages import now
+from mdsample.sampling.sampler import in_rank_order, prefix, rank, ranked, revisable
 
 
 @runtime_checkable
 class OpenPrediction(Protocol):
     """A look that tells the probabilities it draws with."""
 
-    def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None) -> Doubles:
-        """`[N, V]` float64, at the N places given as to `Prediction.draw`."""
+    def probabilities(self, rows: Ints, positions: Ints, how: Draw, tokens: Ints | None = None) -> Doubles:
+        """`[N, V]` float64, at the N places given as to `Prediction.draw`, when `tokens [B, L]` are written."""
         ...
 
 
@@ -96,14 +96,14 @@ class _Unseen(Ranked):
 
 def placements(walk: Walk, view: View) -> Placements:
     """The sets of places that may be committed now."""
-    policy, dynamic = walk.plan.policy, bool(walk.plan.dynamic)
+    policy, jointly = walk.plan.policy, bool(walk.plan.restriction.spans)
     choices = _choices(walk, view)
     chosen, leaving, outcomes = prefix(policy, view.take(choices.state), choices.ranking, choices.count)
     names = [stop.name for stop in policy.stops]
     leaves = np.full(len(chosen), -1, np.int32)
     leaves[leaving] = [names.index(outcome.name) for outcome in outcomes]
-    # places that constrain one another are drawn in rank order, so then the order is part of the choice
-    turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if dynamic else chosen
+    # places of a slot that holds a language are drawn in rank order, so then the order is part of the choice
+    turn = np.where(chosen, np.argsort(choices.ranking, 1), -1) if jointly else chosen
     first, which = distinct([choices.state[:, None], turn])
     probability = pooled(choices.probability, which)
     return Placements(choices.state[first], choices.ranking[first], chosen[first], leaves[first], probability)
@@ -135,7 +135,7 @@ def _choices(walk: Walk, view: View) -> PlacementChoices:
     except _RankingRead:
         whole = _plackett_luce(walk, logits, first, np.eye(int(number.max()) + 1)[number], merge=False)
         return counted(whole.state, whole.ranking, whole.probability)
-    return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.dynamic)
+    return _plackett_luce(walk, logits, first, stops, merge=not walk.plan.restriction.spans)
 
 
 def _chances(selection: Selection, view: View, order: Ranked) -> Doubles:
@@ -195,7 +195,7 @@ def tables(walk: Walk, prediction: Prediction, needed: Bools) -> tuple[Doubles, 
 
 
 def probabilities(
-    prediction: Prediction, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None
+    prediction: Prediction, rows: Ints, positions: Ints, how: Draw, tokens: Ints | None = None
 ) -> Doubles:
     """The law that `look` draws from, `[N, V]`; `TypeError` if it does not tell."""
     if not isinstance(prediction, OpenPrediction):
@@ -203,7 +203,7 @@ def probabilities(
             "an exact law needs a look with `probabilities`, as toys and the reference backend have it; "
             f"{type(prediction).__name__} has none"
         )
-    return prediction.probabilities(rows, positions, how, restriction)
+    return prediction.probabilities(rows, positions, how, tokens)
 
 
 def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: Doubles) -> Drawn:
@@ -211,28 +211,28 @@ def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: 
     row, position = in_rank_order(placed.ranking, placed.chosen)
     wave = np.zeros(len(row), np.int32)
     begun = start.take(placed.state)
-    if walk.plan.dynamic:
-        wave = draw_rounds(walk.plan, walk.batch(begun), np.zeros(len(begun), np.int32), row, position)
+    if walk.plan.restriction.spans:
+        spans = now(walk.plan.restriction.spans, np.zeros(len(begun), np.int32), begun.state.tokens, begun.state.blank)
+        wave = np.maximum(turns(spans, row, position), 0)
     tokens, blank = begun.state.tokens, begun.state.blank
     none = np.full(tokens.shape, np.nan, np.float32)
     drawn = Drawn(np.arange(len(tokens)), tokens, blank, none, np.ones(len(tokens)))
     for turn in range(int(wave.max(initial=0)) + 1):
-        now = wave == turn
-        places = _columns(row[now], position[now], len(tokens))
-        if not walk.plan.dynamic:
+        these = wave == turn
+        places = _columns(row[these], position[these], len(tokens))
+        if not walk.plan.restriction.spans:
             state = placed.state[:, None]
             drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
             continue
-        # like the loop: the prediction before the draws, the restriction after those of the earlier rounds
+        # like the loop: the prediction before the draws, what is written as it is after those of the earlier turns
         prediction = walk.see(begun.take(drawn.commit)).prediction
-        slot = walk.canvas.slot.repeat(len(drawn.commit), 0)
-        rule = restrict(walk.plan, np.zeros(len(drawn.commit), np.int32), drawn.tokens, drawn.blank, slot)
+        written = np.where(drawn.blank, np.int32(-1), drawn.tokens)
         targets = places[drawn.commit]
         i, k = (index.astype(np.int32) for index in np.nonzero(targets >= 0))
         both: list[Doubles] = []
         for how in (Temperature(), walk.plan.policy.draw):
             both.append(np.zeros((*targets.shape, walk.plan.denoiser.vocab_size)))
-            both[-1][i, k] = probabilities(prediction, i, targets[i, k], how, rule)
+            both[-1][i, k] = probabilities(prediction, i, targets[i, k], how, written)
         drawn = _expanded(walk, drawn, targets, *both)
     return drawn
 

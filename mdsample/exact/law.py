@@ -215,7 +215,7 @@ class _Tally:
     def left_out(self, before: Branches, event: Event) -> Branches:
         """Applies an event with what stop rules do, as the loop does, and takes out the rows that leave."""
         every = np.arange(len(before), dtype=np.int32)
-        state, event = apply_stops(self.walk.plan, before.state, every, event)
+        state, event = apply_stops(self.walk.plan, before.state, every, event, np.zeros_like(every))
         self.by_rule |= bool(event.by_rule.any())
         for row, outcome in zip(event.left.tolist(), event.outcomes, strict=True):
             self.left[outcome.name] = self.left.get(outcome.name, 0.0) + float(before.weight[row])

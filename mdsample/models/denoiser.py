@@ -62,14 +62,12 @@ class Prediction(Protocol):
         """Statistics `[B, L]`; unseen outside `query.wanted`."""
         ...
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """Draws a token at each of N places by inverse CDF.
 
-        `rows`, `positions` `[N]` index the query; `uniforms [N]` float64 in (0, 1); `restriction` replaces the query's
-        (it is never wider). Returns tokens `[N]` int32 and their probabilities `[N]` float32 under the model's
-        conditional at temperature 1.
+        `rows`, `positions` `[N]` index the query; `uniforms [N]` float64 in (0, 1). Places of one slot that holds a
+        language are drawn jointly: each given those before it. Returns tokens `[N]` int32 and their probabilities `[N]`
+        float32 under the model's conditional at temperature 1.
         """
         ...
 

@@ -13,13 +13,14 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mdsample.core.tokens import parted
+from mdsample.core.tokens import Spelling, parted
 from mdsample.errors import ModelError, TemplateError
 from mdsample.models.byte_level import MERGES, VOCAB, read_byte_level
 from mdsample.models.chat_template import read_chat_template, read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER, read_ends
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_text
+from mdsample.models.spelling import read_spelling
 
 #: characters that rules of a tokenizer may put in the place of one; published ones put one to three
 _GROWTH = 64
@@ -235,6 +236,10 @@ class FileTokenizer:
         with _in_a_sentence(f"the rules of {self._file} cannot make a text of these tokens"):
             seen = [token for token in tokens if token not in self._unseen]
             return self._engine.decode(seen, skip_special_tokens=False)
+
+    def spelling(self) -> Spelling:
+        """The bytes of every token; `ModelError` if its decoder does more than put them one after another."""
+        return read_spelling(self._engine, self._size, {*self._special.values(), *self._unseen}, self._file)
 
 
 def _missing(folder: Path) -> ModelError:

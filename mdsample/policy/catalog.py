@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdsample.policy import budget, constraint, draw, guide, order, revise, selection, stop, window
+from mdsample.policy import budget, constraint, draw, guide, language, order, revise, selection, stop, window
 from mdsample.policy.base import Part
 
 PARTS: dict[str, type[Part]] = {
@@ -45,7 +45,11 @@ PARTS: dict[str, type[Part]] = {
         constraint.Ban,
         constraint.Allow,
         constraint.Characters,
-        constraint.Choices,
+        language.Choices,
+        language.Regex,
+        language.Integer,
+        language.Number,
+        language.Date,
         revise.Never,
         revise.RemdmRemask,
         revise.BelowConfidence,

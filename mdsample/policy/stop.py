@@ -12,7 +12,7 @@ from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
-from mdsample.policy.constraint import Choices
+from mdsample.policy.language import Choices, Language
 from mdsample.policy.settings import choice, integer, part, real, text
 from mdsample.policy.view import Batch, View
 
@@ -163,7 +163,7 @@ class Ended(Stop):
         self.endings(tokenizer)
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
-        """No choice for a slot may hold the token before its end."""
+        """No text of a slot's language may hold the token before its end."""
         if isinstance(other, Choices):
             for choice in other.texts:
                 if not self.endings(tokenizer).isdisjoint(tokenizer.encode(choice)[:-1]):
@@ -171,6 +171,11 @@ class Ended(Stop):
                         f"ended({self.token!r}) would cut off {choice!r}, a choice for slot {other.slot!r}; "
                         "leave one of them out"
                     )
+        elif isinstance(other, Language) and not self.endings(tokenizer) <= tokenizer.ends:
+            return (
+                f"ended({self.token!r}) would cut off texts of the language of slot {other.slot!r}; "
+                "leave one of them out, or take ended(), which knows the model's own end tokens"
+            )
         return ""
 
     def endings(self, tokenizer: Tokenizer) -> frozenset[int]:

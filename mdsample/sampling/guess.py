@@ -120,8 +120,7 @@ def _grown(
     if not enough.all():
         return _grown(lines.take(np.flatnonzero(enough)), last, known, width, step)
     said = [last[row] for row in lines.of.tolist()]
-    narrower = query.restriction if lines.plan.dynamic else None
-    stale = Picked([what.prediction for what in said], [what.line for what in said], told, narrower)
+    stale = Picked([what.prediction for what in said], [what.line for what in said], told)
     asking = lines.observed()
     next(asking)
     try:

@@ -18,6 +18,7 @@ from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.view import Batch, Evidence, Seen, Trials, View
+from mdsample.sampling.languages import now, with_spans
 from mdsample.sampling.plan import Plan
 
 T = TypeVar("T")
@@ -64,7 +65,8 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     for evidence in plan.evidence:
         wanted = wanted | evidence.wanted(batch)
     keys = [plan.keys[int(row)] for row in rows]
-    restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
+    restriction = restrict(plan, rows, batch.tokens, batch.blank)
+    wanted = with_spans(wanted, restriction.spans, batch.blank)
     fixed = batch.valid & ~batch.initially_blank
     names = Rows(keys, batch.step)
     prediction = yield Query(batch.tokens, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
@@ -95,11 +97,11 @@ def with_evidence(
 def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
     """The query that predicts the blanks left in each trial."""
     line, position = trials.row, trials.position
-    tokens, blank, slot = batch.tokens[line], batch.blank[line], batch.slot[line]
+    tokens, blank = batch.tokens[line], batch.blank[line]
     trial = arange64(len(line))
     tokens[trial, position], blank[trial, position] = trials.token, False
     valid = batch.valid[line]
-    restriction = restrict(plan, rows[line], tokens, blank, slot)
+    restriction = restrict(plan, rows[line], tokens, blank)
     # names of their own: a cache must not take them for their row, nor for one another
     names = [
         (plan.keys[int(row)][0] ^ (1 + int(place)), plan.keys[int(row)][1])
@@ -109,10 +111,8 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
     return Query(tokens, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]))
 
 
-def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools, slot: Ints) -> Restriction:
+def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools) -> Restriction:
     """Which tokens may stand where, as the rows are now."""
-    static, width = plan.restriction, tokens.shape[1]
-    restriction = Restriction(static.sets, static.index[rows, :width], static.group[rows, :width])
-    for rule in plan.dynamic:
-        restriction = restriction & rule.restrict(tokens, blank, slot)
-    return restriction
+    whole = plan.restriction
+    spans = now(whole.spans, rows, tokens, blank) if whole.spans else ()
+    return Restriction(whole.sets, whole.index[rows, : tokens.shape[1]], spans)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import final
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
 from mdsample.core.marginals import Marginals
-from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw
 
@@ -33,15 +32,9 @@ class Part(Prediction):
         region = (slice(self.first, self.first + self.rows), slice(self.width))
         return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
-        """As the whole draws; a restriction that replaces the query's is that of these rows."""
-        if restriction is not None:
-            shape, lines = self.whole.marginals.token.shape, {self.first + row: row for row in range(self.rows)}
-            index, group = _placed(restriction.index, lines, shape, 0), _placed(restriction.group, lines, shape, -1)
-            restriction = attrs.evolve(restriction, index=index, group=group)
-        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how, restriction)
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
+        """As the whole draws."""
+        return self.whole.draw(rows + np.int32(self.first), positions, uniforms, how)
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """As the whole."""
@@ -61,8 +54,6 @@ class Picked(Prediction):
     of: Sequence[Prediction]
     row: Sequence[int]
     wanted: Bools
-    #: what may stand where if it is not what that prediction was asked under; never wider
-    narrower: Restriction | None = None
 
     @property
     def marginals(self) -> Marginals:
@@ -82,21 +73,11 @@ class Picked(Prediction):
                 array[at] = np.where(self.wanted[at], getattr(theirs, name)[there], array[at])
         return out
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None
-    ) -> tuple[Ints, Floats]:
+    def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As each prediction draws."""
-        restriction = restriction or self.narrower
         token, probability = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.float32)
-        for prediction, which, theirs in self._asked(rows, apart=restriction is not None):
-            told = None
-            if restriction is not None:
-                shape = prediction.marginals.token.shape
-                lines = {self.row[int(line)]: int(line) for line in rows[which]}
-                index, group = _placed(restriction.index, lines, shape, 0), _placed(restriction.group, lines, shape, -1)
-                told = attrs.evolve(restriction, index=index, group=group)
-            drawn = prediction.draw(theirs, positions[which], uniforms[which], how, told)
-            token[which], probability[which] = drawn
+        for prediction, which, theirs in self._asked(rows):
+            token[which], probability[which] = prediction.draw(theirs, positions[which], uniforms[which], how)
         return token, probability
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
@@ -110,21 +91,12 @@ class Picked(Prediction):
         """As each prediction; `before` may be of other ones."""
         return _compared([self] * len(rows), rows, positions, before, before_rows)
 
-    def _asked(self, rows: Ints, apart: bool = False) -> Iterator[tuple[Prediction, Longs, Ints]]:
-        """Each prediction, which of `rows` are for it, and their rows there; `apart`: no two of ours in one of its."""
-        lines = [int(row) for row in rows]
-        turn = dict[int, int]()
-        if apart:
-            seen = dict[tuple[int, int], int]()
-            for line in sorted(set(lines)):
-                place = (id(self.of[line]), self.row[line])
-                turn[line] = seen[place] = seen.get(place, -1) + 1
-        for now in sorted({turn.get(line, 0) for line in lines}):
-            mine = [n for n, line in enumerate(lines) if turn.get(line, 0) == now]
-            for prediction, which in _grouped([self.of[lines[n]] for n in mine]):
-                places = [mine[n] for n in which]
-                theirs = np.array([self.row[lines[n]] for n in places], np.int32)
-                yield prediction, np.array(places, np.int64), theirs
+    def _asked(self, rows: Ints) -> Iterator[tuple[Prediction, Longs, Ints]]:
+        """Each prediction, which of `rows` are for it, and their rows there."""
+        lines: list[int] = rows.tolist()
+        for prediction, places in _grouped([self.of[line] for line in lines]):
+            theirs = np.array([self.row[lines[n]] for n in places], np.int32)
+            yield prediction, np.array(places, np.int64), theirs
 
 
 def _grouped(predictions: Sequence[Prediction]) -> list[tuple[Prediction, list[int]]]:
@@ -133,15 +105,6 @@ def _grouped(predictions: Sequence[Prediction]) -> list[tuple[Prediction, list[i
     for number, prediction in enumerate(predictions):
         places.setdefault(id(prediction), []).append(number)
     return [(predictions[where[0]], where) for where in places.values()]
-
-
-def _placed(values: Ints, lines: Mapping[int, int], shape: tuple[int, ...], elsewhere: int) -> Ints:
-    """`values`, of which row `lines[r]` becomes row r of an array of this shape."""
-    out = np.full(shape, elsewhere, np.int32)
-    width = min(values.shape[1], shape[1])
-    for to, of in lines.items():
-        out[to, :width] = values[of, :width]
-    return out
 
 
 def _compared(now: Sequence[Prediction], rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Indices, any_in_row
+from mdsample.core.arrays import Indices
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
@@ -17,8 +17,8 @@ from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy, complete
-from mdsample.policy.constraint import Rule
 from mdsample.policy.view import Evidence
+from mdsample.sampling.languages import Available, both, require_texts
 from mdsample.sampling.state import Event
 
 
@@ -27,10 +27,10 @@ class Plan:
     """A policy made ready for one model and one canvas: what `start` checks once and `step` uses."""
 
     policy: CompletePolicy
-    #: mask and unused ids banned, lasting constraints folded in; over the whole canvas
+    #: mask and unused ids banned, constraints folded in; over the whole canvas
     restriction: Restriction
-    #: constraints that depend on what has been committed
-    dynamic: tuple[Rule, ...]
+    #: what of the languages is settled by what is written
+    languages: Available
     #: Philox keys of the rows
     keys: tuple[tuple[int, int], ...]
     #: the most forward passes that a step takes a row
@@ -49,10 +49,19 @@ class Plan:
         return self.denoiser.tokenizer
 
     def take(self, rows: Indices) -> Plan:
-        """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them."""
-        static = self.restriction
-        restriction = Restriction(static.sets, static.index[rows], static.group[rows])
-        return attrs.evolve(self, restriction=restriction, keys=tuple(self.keys[int(row)] for row in rows), kept={})
+        """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them.
+
+        It has no spans.
+        """
+        assert not self.restriction.spans
+        restriction = Restriction(self.restriction.sets, self.restriction.index[rows])
+        return attrs.evolve(
+            self,
+            restriction=restriction,
+            languages=Available(restriction),
+            keys=tuple(self.keys[int(row)] for row in rows),
+            kept={},
+        )
 
 
 def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> Plan:
@@ -73,37 +82,21 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
         raise PolicyError(reason)
     allowed = np.arange(denoiser.vocab_size) < tokenizer.size
     allowed[tokenizer.mask_id] = False
-    shape = canvas.tokens.shape
-    restriction = Restriction(allowed[None], np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
-    dynamic: list[Rule] = []
+    restriction = Restriction(allowed[None], np.zeros(canvas.tokens.shape, np.int32))
     try:
         for part in policy.parts:
             part.check(canvas, tokenizer)
             for other in whole.parts:
                 if other is not part and (reason := part.conflict(other, tokenizer)):
                     raise PolicyError(reason)
-        for constraint in sorted(whole.constraints, key=lambda c: not c.static):
-            rule = constraint.bind(tokenizer, canvas, restriction)
-            if constraint.static:
-                restriction = restriction & rule.restrict(canvas.tokens, canvas.blank, canvas.slot)
-            else:
-                dynamic.append(rule)
+        for constraint in whole.constraints:
+            restriction = both(restriction, constraint.bind(tokenizer, canvas, denoiser.vocab_size))
+        require_texts(restriction, canvas, tokenizer.ends)
     except PolicyError:
         raise
     except ValueError as fault:
         raise PolicyError(str(fault)) from fault
-    _feasible(restriction, canvas)
     keys = tuple(row_key(seed, row) for row in canvas.ids)
     evidence = tuple(dict.fromkeys(needed for part in whole.parts for needed in part.needs))
     passes = (1 + sum(needed.passes for needed in evidence)) * whole.guide.passes
-    return Plan(whole, restriction, tuple(dynamic), keys, passes, evidence, denoiser)
-
-
-def _feasible(restriction: Restriction, canvas: Canvas) -> None:
-    empty = ~any_in_row(restriction.sets)
-    bad = np.argwhere(canvas.blank & empty[restriction.index])
-    if len(bad):
-        row, position = bad[0].tolist()
-        raise PolicyError(
-            f"the constraints leave no token for position {position} of row {canvas.ids[row]!r}; loosen one of them"
-        )
+    return Plan(whole, restriction, Available(restriction), keys, passes, evidence, denoiser)

@@ -24,7 +24,7 @@ from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
 from mdsample.sampling.arguments import as_batch_size, as_policy, as_seed, require_canvas
 from mdsample.sampling.guess import Step, Way
-from mdsample.sampling.observe import Asking, Observation, answered, observe, restrict
+from mdsample.sampling.observe import Asking, Observation, answered, observe
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.previous import note, recall
@@ -158,7 +158,7 @@ def follow(
     """What a step does once it is known what goes: draw, revise, stop. `choice`: as `choose` gives it."""
     view, (chosen, leaving, outcomes) = seen.view, choice
     row, position = in_rank_order(ranking, chosen)
-    token, probability = draw(plan, seen.prediction, view, rows, row, position)
+    token, probability = draw(plan, seen.prediction, view, row, position)
     marginals = view.marginals.take(row, position)
     commits = Commits(rows[row], position, token, probability, marginals.entropy, marginals.confidence)
     again, where = remask(plan, view, state.remasked[rows])
@@ -261,39 +261,11 @@ def in_rank_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     return row.astype(np.int32), ranking[row, column]
 
 
-def draw(plan: Plan, prediction: Prediction, view: View, rows: Ints, row: Ints, position: Ints) -> tuple[Ints, Floats]:
-    """Tokens and their probabilities for the chosen places.
-
-    Places that constrain one another are drawn one after the other, each restricted by those before it.
-    """
-    how = plan.policy.draw
-    greedy = isinstance(how, Greedy)
+def draw(plan: Plan, prediction: Prediction, view: View, row: Ints, position: Ints) -> tuple[Ints, Floats]:
+    """Tokens and their probabilities for the chosen places, each row's in rank order."""
+    greedy = isinstance(plan.policy.draw, Greedy)
     uniforms = np.full(len(row), 0.5) if greedy else view.uniforms.at("draw")[row, position]
-    waves = draw_rounds(plan, view.batch, rows, row, position)
-    if waves.max(initial=0) == 0:
-        return prediction.draw(row, position, uniforms, how, None)
-    token, probability = np.zeros(len(row), np.int32), np.zeros(len(row), np.float32)
-    tokens, blank = view.batch.tokens.copy(), view.batch.blank.copy()
-    for wave in range(int(waves.max()) + 1):
-        now = waves == wave
-        restriction = restrict(plan, rows, tokens, blank, view.batch.slot)
-        token[now], probability[now] = prediction.draw(row[now], position[now], uniforms[now], how, restriction)
-        tokens[row[now], position[now]], blank[row[now], position[now]] = token[now], False
-    return token, probability
-
-
-def draw_rounds(plan: Plan, batch: Batch, rows: Ints, row: Ints, position: Ints) -> Ints:
-    """The turn of each place: its rank among the chosen places of its group."""
-    if not plan.dynamic:
-        return np.zeros(len(row), np.int32)
-    group = restrict(plan, rows, batch.tokens, batch.blank, batch.slot).group[row, position]
-    seen: dict[tuple[int, int], int] = {}
-    waves = np.zeros(len(row), np.int32)
-    for i, key in enumerate(zip(row.tolist(), group.tolist(), strict=True)):
-        if key[1] >= 0:
-            waves[i] = seen.get(key, 0)
-            seen[key] = int(waves[i]) + 1
-    return waves
+    return prediction.draw(row, position, uniforms, plan.policy.draw)
 
 
 def remask(plan: Plan, view: View, spent: Ints) -> tuple[Ints, Ints]:
@@ -316,14 +288,18 @@ def revisable(plan: Plan, view: View) -> Bools:
     return where
 
 
-def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[State, Event]:
-    """Writes what stop rules write without a pass, and lets filled rows leave. Completes and applies the event."""
+def apply_stops(plan: Plan, state: State, rows: Ints, event: Event, origin: Ints | None = None) -> tuple[State, Event]:
+    """Writes what needs no pass, and lets filled rows leave. Completes and applies the event.
+
+    That is what stop rules write, and tokens beside which a slot's language leaves no other. `origin`: the row of the
+    plan's canvas that each row of the state is; by default it is that row.
+    """
     mask_id = plan.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    fill, over = stop_decisions(
-        plan.policy, after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-    )
+    batch = after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
+    settled = plan.languages.fill(batch, rows if origin is None else origin[rows])
+    fill, over = stop_decisions(plan.policy, batch, settled)
     if not over and not (fill >= 0).any():
         return after, event
     row, position = np.nonzero(fill >= 0)
@@ -333,14 +309,19 @@ def apply_stops(plan: Plan, state: State, rows: Ints, event: Event) -> tuple[Sta
     return state.apply(event, mask_id), event
 
 
-def stop_decisions(policy: CompletePolicy, batch: Batch) -> tuple[Ints, dict[int, Outcome]]:
-    """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the batch leave then, and why."""
-    fill = np.full(batch.tokens.shape, -1, np.int32)
+def stop_decisions(policy: CompletePolicy, batch: Batch, settled: Ints) -> tuple[Ints, dict[int, Outcome]]:
+    """What is written without a look, `[B, L]` with −1 elsewhere; which rows of the batch leave then, and why.
+
+    `settled`, as the result: what is written anyway, before any stop rule has its say.
+    """
+    fill = settled
+    if (fill >= 0).any():
+        batch = batch.filled(fill)
     over: dict[int, Outcome] = {}
     ahead = [stop.before_pass(batch) for stop in policy.stops]
     for before in ahead:
         fill = np.where((fill < 0) & batch.blank, before.fill, fill)
-    if (fill >= 0).any():
+    if (fill > settled).any():
         # what one stop rule writes may be what another one waits for
         batch = batch.filled(fill)
         ahead = [stop.before_pass(batch) for stop in policy.stops]

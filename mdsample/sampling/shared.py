@@ -68,6 +68,7 @@ def together(queries: Sequence[Query]) -> Query:
     if len(queries) == 1:
         return queries[0]
     restrictions = [query.restriction for query in queries]
+    first = np.cumsum([0, *(len(query.tokens) for query in queries)]).tolist()
     # each restriction's sets follow those of the ones before it
     sets = np.cumsum([0, *(len(restriction.sets) for restriction in restrictions)]).tolist()
     index = [restriction.index + np.int32(start) for start, restriction in zip(sets, restrictions, strict=False)]
@@ -79,7 +80,11 @@ def together(queries: Sequence[Query]) -> Query:
         Restriction(
             np.concatenate([restriction.sets for restriction in restrictions]),
             _stacked(index, 0),
-            _stacked([restriction.group for restriction in restrictions], -1),
+            tuple(
+                attrs.evolve(span, row=span.row + start)
+                for restriction, start in zip(restrictions, first, strict=False)
+                for span in restriction.spans
+            ),
         ),
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
@@ -87,15 +92,14 @@ def together(queries: Sequence[Query]) -> Query:
 
 
 def rows_of(query: Query, which: Bools) -> Query:
-    """The rows of a query where `which [B]` is true."""
-    index, group = query.restriction.index[which], query.restriction.group[which]
+    """The rows of a query, which has no spans, where `which [B]` is true."""
     return attrs.evolve(
         query,
         tokens=query.tokens[which],
         valid=query.valid[which],
         wanted=query.wanted[which],
         fixed=query.fixed[which],
-        restriction=attrs.evolve(query.restriction, index=index, group=group),
+        restriction=attrs.evolve(query.restriction, index=query.restriction.index[which]),
         rows=query.rows.take(np.flatnonzero(which)),
     )
 

@@ -103,8 +103,8 @@ class Speculator:
         self._known: dict[int, dict[bytes, Said]] = {}
         # what tries texts out asks twice a step, and a guess is asked once
         tries = any(evidence.passes for evidence in plan.evidence)
-        # where a language binds positions and some are masked again, a guess may be outside of it
-        self._guesses = not tries and not (plan.dynamic and plan.policy.revise.budget)
+        # a step drawn from another text's prediction may leave the language of a slot
+        self._guesses = not tries and not plan.restriction.spans
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""

@@ -355,7 +355,7 @@ def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines
 def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
     batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block, denoiser.led)
-    restriction = restrict(plan, rows, batch.tokens, batch.blank, batch.slot)
+    restriction = restrict(plan, rows, batch.tokens, batch.blank)
     row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)
     wanted = wanted[:, : batch.tokens.shape[1]]
     fixed = batch.valid & ~batch.initially_blank

@@ -51,7 +51,7 @@ def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
         _statistics(prediction, query, table)
         _draws(prediction, query, table)
         _refusals(prediction, query, denoiser.vocab_size)
-    _narrowed_later(denoiser, free, narrow)
+    _nothing_allowed(denoiser, free)
     _compared(denoiser, free, narrow)
     if denoiser.cache is None:
         _guidance(denoiser, free, tolerance)
@@ -98,7 +98,7 @@ def _query(denoiser: Denoiser, *, restricted: bool = False) -> Query:
     sets[1, rng.permutation(real)[: len(real) // 2]] = False
     index = np.zeros(shape, np.int32)
     index[:, 1::2] = restricted
-    restriction = Restriction(sets, index, np.full(shape, -1, np.int32))
+    restriction = Restriction(sets, index)
     rows = Rows([(number, 0) for number in range(shape[0])], np.zeros(shape[0], np.int32))
     return Query(tokens, valid, blank, valid & ~blank, restriction, NoGuide(), rows)
 
@@ -144,7 +144,7 @@ def _draws(prediction: Prediction, query: Query, table: Doubles) -> None:
         law = own.probabilities(rows, positions, how)
         high = np.cumsum(law, 1) / law.sum(1, keepdims=True)
         for uniforms in (rng.random(len(rows)), np.zeros(len(rows)), np.full(len(rows), 1 - 2.0**-53)):
-            tokens, probability = prediction.draw(rows, positions, uniforms, how, None)
+            tokens, probability = prediction.draw(rows, positions, uniforms, how)
             assert tokens.dtype == np.int32 and probability.dtype == np.float32
             place = np.arange(len(rows))
             assert (table[place, tokens] > -np.inf).all(), f"{how}: a token of probability zero was drawn"
@@ -170,34 +170,25 @@ def _refused(call: Callable[[], object], kind: type[Exception], *words: str) -> 
 
 def _refusals(prediction: Prediction, query: Query, vocab: int) -> None:
     rows, positions = (array[:1] for array in _places(query))
-    half, where = np.full(1, 0.5), f"row {rows[0]}, position {positions[0]}"
+    half = np.full(1, 0.5)
     row, position = (array.astype(np.int32) for array in np.argwhere(~query.wanted & query.valid)[:1].T)
     unseen = f"row {row[0]}, position {position[0]}"
-    nothing = Restriction(np.zeros((1, vocab), np.bool_), 0 * query.restriction.index, query.restriction.group)
     token = np.zeros(1, np.int32)
-    _refused(lambda: prediction.draw(row, position, half, Greedy(), None), ValueError, unseen)
+    _refused(lambda: prediction.draw(row, position, half, Greedy()), ValueError, unseen)
     _refused(lambda: prediction.log_probabilities(row, position, token), ValueError, unseen)
     _refused(lambda: prediction.divergence(row, position, prediction, row), ValueError, unseen)
-    _refused(lambda: prediction.draw(rows, positions, half + 0.5, Greedy(), None), ValueError, "uniforms")
-    _refused(lambda: prediction.draw(rows, positions, half, _Dice(), None), ValueError, "_Dice", "temperature")
-    _refused(lambda: prediction.draw(rows, positions, half, Greedy(), nothing), ValueError, where)
+    _refused(lambda: prediction.draw(rows, positions, half + 0.5, Greedy()), ValueError, "uniforms")
+    _refused(lambda: prediction.draw(rows, positions, half, _Dice()), ValueError, "_Dice", "temperature")
     for strange in (-1, vocab):
         wrong = np.full(1, strange, np.int32)
         _refused(lambda wrong=wrong: prediction.log_probabilities(rows, positions, wrong), ValueError, str(wrong[0]))
 
 
-def _narrowed_later(denoiser: Denoiser, free: Query, narrow: Query) -> None:
-    """A restriction given with the draw is as good as one given with the query."""
-    (rows, positions), how = _places(free), Temperature()
-    uniforms = np.random.default_rng(2).random(len(rows))
-    late = denoiser.predict(free).draw(rows, positions, uniforms, how, narrow.restriction)
-    own = _own(free, _table(denoiser.predict(free), free, denoiser.vocab_size))
-    law = own.probabilities(rows, positions, how, narrow.restriction)
-    upper, place = np.cumsum(law, 1), np.arange(len(rows))
-    assert (law[place, late[0]] > 0).all(), "a token was drawn that the draw's restriction forbids"
-    outside = np.maximum(upper[place, late[0]] - law[place, late[0]] - uniforms, uniforms - upper[place, late[0]])
-    assert (outside < 1e-4).all(), "under the draw's restriction a uniform lies outside its token's interval"
-    assert_allclose(late[1], law[place, late[0]], rtol=1e-3)
+def _nothing_allowed(denoiser: Denoiser, query: Query) -> None:
+    rows, positions = _places(query)
+    nothing = Restriction(np.zeros_like(query.restriction.sets), query.restriction.index)
+    where = f"row {rows[0]}, position {positions[0]}"
+    _refused(lambda: denoiser.predict(attrs.evolve(query, restriction=nothing)), ValueError, where)
 
 
 def _compared(denoiser: Denoiser, free: Query, narrow: Query) -> None:
@@ -264,7 +255,7 @@ def _taken(query: Query, rows: list[int], length: int) -> Query:
     def cut(array: Ints) -> Ints:
         return array[rows, :length]
 
-    restriction = Restriction(query.restriction.sets, cut(query.restriction.index), cut(query.restriction.group))
+    restriction = Restriction(query.restriction.sets, cut(query.restriction.index))
     kept = Rows([query.rows.keys[row] for row in rows], query.rows.steps[rows])
     return Query(
         cut(query.tokens), query.valid[rows, :length], query.wanted[rows, :length], query.fixed[rows, :length],

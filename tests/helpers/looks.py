@@ -27,7 +27,7 @@ few = settings(max_examples=40, deadline=None)
 def restrict(shape: tuple[int, int], size: int, allowed: Any = None) -> Restriction:
     sets = np.ones((1, size), np.bool_) if allowed is None else np.asarray(allowed, np.bool_).reshape(-1, size)
     index = np.broadcast_to(np.arange(shape[1]) % len(sets), shape).astype(np.int32)
-    return Restriction(sets, index, np.full(shape, -1, np.int32))
+    return Restriction(sets, index)
 
 
 def torch_look_at(scores: Any, allowed: Any = None, wanted: Any = None) -> Any:

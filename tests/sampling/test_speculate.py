@@ -88,7 +88,7 @@ def test_the_inputs_of_a_query_are_those_that_its_text_decides() -> None:
     # a further field must be a function of the row's text as well, or guesses must compare it
     names = [field.name for field in attrs.fields(Query)]
     assert names == ["tokens", "valid", "wanted", "fixed", "restriction", "guide", "rows"]
-    assert [field.name for field in attrs.fields(Restriction)] == ["sets", "index", "group"]
+    assert [field.name for field in attrs.fields(Restriction)] == ["sets", "index", "spans"]
 
 
 @pytest.mark.parametrize("text", ["", "0", "8x", "x2", "8x0", "-1", "8y", "1.5", "1024x2"])

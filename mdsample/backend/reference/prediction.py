@@ -7,24 +7,17 @@ float64; they keep their type inside, so toy distributions are exact to float64 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import cast, final
 
 import attrs
 import numpy as np
 
-from mdsample.backend.host import WantedPlaces
-from mdsample.backend.refusals import (
-    known_draw,
-    refuse_empty,
-    refuse_uniforms,
-    refuse_unknown,
-    refuse_unusable,
-    require_same_backend,
-)
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, any_in_row
-from mdsample.core.marginals import Marginals
+from mdsample.backend.host import BackendPrediction, WantedPlaces
+from mdsample.backend.languages import Weights, classes
+from mdsample.backend.refusals import known_draw, refuse_empty, refuse_unusable
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, any_in_row
+from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
-from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.guide import Cfg, Guide, cooled_law
 
@@ -87,7 +80,7 @@ def guided(passes: Sequence[Scores], guide: Guide) -> Scores:
 
 
 @final
-class NumpyPrediction:
+class NumpyPrediction(BackendPrediction):
     """The `Prediction` of every denoiser that gives its scores as a NumPy array."""
 
     def __init__(self, scores: Scores, wanted: Bools, restriction: Restriction, guide: Guide) -> None:
@@ -100,64 +93,91 @@ class NumpyPrediction:
         rows, positions = self._places.rows, self._places.positions
         if len(scores) != len(rows):
             raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
-        self._law = cooled_law(guide)
-        scores = _restricted(scores, restriction, rows, positions)
-        reduced = reduce(_cooled(scores, self._law), rows, positions)
+        self.law = cooled_law(guide)
+        self._size = restriction.sets.shape[1]
+        #: restricted to the sets, but not to languages: what other weights than the first are applied to
+        self._scores = _restricted(scores, restriction, rows, positions)
+        self.settle(restriction.spans)
+        weighed = _weighed(self._scores, self._weights, np.arange(len(rows)))
+        reduced = reduce(_cooled(weighed, self.law), rows, positions)
         self._log_probability = reduced.log_probability
-        #: what a narrower restriction is applied to: a cut is made anew after it
-        self._warm = reduced.log_probability if self._law is None else scores
         top, second, entropy = (x.astype(np.float32) for x in (reduced.top, reduced.second, reduced.entropy))
         self._marginals = self._places.marginals(reduced.token, top, second, entropy)
 
-    @property
-    def marginals(self) -> Marginals:
-        """Statistics `[B, L]`; unseen where nothing was wanted."""
-        return self._marginals
+    def probabilities(self, rows: Ints, positions: Ints, how: Draw, tokens: Ints | None = None) -> Doubles:
+        """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there.
 
-    def draw(
-        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw, restriction: Restriction | None = None
-    ) -> tuple[Ints, Floats]:
-        """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
-
-        The inequality is strict and the CDF never falls, so a token of probability zero is never drawn. `rows`,
-        `positions` `[N]`; `uniforms [N]` float64 in [0, 1); `restriction` narrows the look's own. Returns tokens `[N]`
-        int32 and their probabilities `[N]` float32 at temperature 1, renormalised over the restriction. Raises
-        `ValueError` for a position that was not wanted, a place without an allowed token, and a draw it does not know.
+        `tokens [B, L]` int32, −1 in blanks: what is written now in slots that hold a language, part of it drawn from
+        this prediction; by default as it was in the query.
         """
-        refuse_uniforms(uniforms)
-        conditional = self._conditional(rows, positions, restriction)
+        if tokens is None or self._languages is None:
+            return _law(self._conditional(rows, positions, None), how)
+        spans = self._languages.spans
+        written = [classes(span, tokens[span.row, span.positions]) for span in spans]
+        return _law(self._conditional(rows, positions, self._languages.weights(written)), how)
+
+    def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Scores]:
+        """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
+        return [self._masses(numbers, language, t) for language, numbers in asked]
+
+    def _masses(self, numbers: Longs, language: Automaton, t: float) -> Scores:
+        scores = self._scores[numbers] / t
+        out = np.full((len(numbers), language.symbols), -np.inf, scores.dtype)
+        for symbol, tokens in enumerate(language.members):
+            if not len(tokens):
+                continue
+            out[:, symbol] = np.logaddexp.reduce(scores[:, tokens], 1)
+        return cast(Scores, out)
+
+    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Scores]:
+        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
+        token = np.zeros((len(numbers), language.symbols), np.int32)
+        top = np.full(token.shape, -np.inf, self._scores.dtype)
+        line = np.arange(len(numbers))
+        for symbol, tokens in enumerate(language.members):
+            if not len(tokens):
+                continue
+            scores = self._scores[numbers][:, tokens]
+            best = scores.argmax(1)
+            token[:, symbol], top[:, symbol] = tokens[best], scores[line, best]
+        return token, cast(Scores, top)
+
+    def drawn(
+        self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None
+    ) -> tuple[Ints, Doubles]:
+        """Tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        conditional = self._conditional(rows, positions, weights)
         cdf = np.cumsum(_law(conditional, how), axis=1)
         tokens = (cdf > (uniforms * cdf[:, -1])[:, None]).argmax(1)
-        probability = np.exp(conditional[np.arange(len(tokens)), tokens])
-        return tokens.astype(np.int32), probability.astype(np.float32)
+        return tokens.astype(np.int32), conditional[np.arange(len(tokens)), tokens]
 
-    def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
-        """Log-probabilities `[N]` of stated tokens; see `Prediction`."""
-        refuse_unknown(tokens, self._log_probability.shape[1])
+    def _scored(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         conditional = self._conditional(rows, positions, None)
         return conditional[np.arange(len(tokens)), tokens].astype(np.float32)
 
-    def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
-        """KL(this look ‖ `before`) `[N]`, nats; see `Prediction`."""
-        require_same_backend(self, before)
-        assert isinstance(before, NumpyPrediction)
+    def _compared(self, rows: Ints, positions: Ints, before: NumpyPrediction, before_rows: Ints) -> Floats:
         now, old = self._conditional(rows, positions, None), before._conditional(before_rows, positions, None)
         possible = ~np.isneginf(now)
         gap = np.subtract(now, old, out=np.zeros_like(now), where=possible)  # +inf where it was forbidden
         return np.maximum((np.exp(now) * gap).sum(1), 0).astype(np.float32)
 
-    def probabilities(self, rows: Ints, positions: Ints, how: Draw, restriction: Restriction | None = None) -> Doubles:
-        """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there."""
-        return _law(self._conditional(rows, positions, restriction), how)
-
-    def _conditional(self, rows: Ints, positions: Ints, restriction: Restriction | None) -> Doubles:
-        """Log-probabilities `[N, V]` at temperature 1, normalised over the restriction."""
+    def _conditional(self, rows: Ints, positions: Ints, weights: Weights | None) -> Doubles:
+        """Log-probabilities `[N, V]` at temperature 1, under the prediction's own weights or others."""
         numbers = self._places.numbers(rows, positions)
-        if restriction is None:
+        if weights is None:
             return self._log_probability[numbers].astype(np.float64)
-        narrowed = _restricted(self._warm[numbers].astype(np.float64), restriction, rows, positions)
-        narrowed = reduce(_cooled(narrowed, self._law), rows, positions)
-        return narrowed.log_probability.astype(np.float64, copy=False)
+        weighed = _cooled(_weighed(self._scores[numbers].astype(np.float64), weights, numbers), self.law)
+        return reduce(weighed, rows, positions).log_probability.astype(np.float64, copy=False)
+
+
+def _weighed(scores: Scores, weights: Weights | None, numbers: Longs) -> Scores:
+    """`scores [N, V]` with the weights of their tokens' classes added; `numbers [N]` are those of the places."""
+    if weights is None:
+        return scores
+    scores = scores.copy()
+    for language, where, weight in weights.at(numbers):
+        scores[where] += weight[:, language.classes]
+    return scores
 
 
 def _restricted(scores: Scores, restriction: Restriction, rows: Ints, positions: Ints) -> Scores:

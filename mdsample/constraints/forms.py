@@ -1,0 +1,274 @@
+"""Forms: the values of a JSON schema as one regular expression, each written in one way (`{"a": 1, "b": [2]}`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import MAX_PREC, Context, Decimal
+from typing import cast, final
+
+import attrs
+import numpy as np
+
+from mdsample.constraints.expression import LONGEST, byte_table
+from mdsample.constraints.formats import FORMATS, string
+from mdsample.constraints.nodes import (
+    OF_TYPE,
+    At,
+    Node,
+    Nodes,
+    as_json,
+    check,
+    constants,
+    count,
+    is_a,
+    listed,
+    types_of,
+)
+from mdsample.constraints.patterns import number
+from mdsample.constraints.query import longest
+from mdsample.errors import PolicyError, shown
+
+#: items of a list
+_ITEMS = 64
+#: digits after the point of a number, where its limits have no more
+_DECIMALS = 2
+
+
+@attrs.frozen
+class Form:
+    """The language of a value."""
+
+    pattern: str
+    #: one of its longest texts, without what free strings hold
+    example: str
+    #: the most characters of every free string in that; `None`: no limit
+    strings: tuple[int | None, ...] = ()
+
+    @property
+    def size(self) -> tuple[float, int]:
+        """To compare with others."""
+        return sum(math.inf if most is None else most for most in self.strings), len(self.example)
+
+
+@final
+class Forms:
+    """The languages of the places of one schema."""
+
+    def __init__(self, root: object) -> None:
+        """The whole schema."""
+        self._nodes = Nodes(root)
+
+    def form(self, schema: object, at: At) -> Form:
+        """As one language."""
+        node, at = self._nodes.resolved(schema, at)
+        form = self._form(node, at)
+        if len(form.pattern) > LONGEST:
+            raise at.refuse(f"has an expression of more than {LONGEST:,} characters; make it smaller")
+        return form
+
+    def _form(self, node: Node, at: At) -> Form:
+        if "enum" in node or "const" in node:
+            return self._constants(node, at)
+        for choice in ("anyOf", "oneOf"):
+            if choice in node:
+                check(node, at, {choice})
+                ways = listed(node[choice], at.down(choice))
+                if choice == "oneOf":
+                    self._nodes.refuse_overlap(ways, at)
+                return _either([self.form(way, at.down(choice, n)) for n, way in enumerate(ways)])
+        kinds = types_of(node)
+        if not kinds:
+            raise at.refuse("names no type, so that any value would do; give it a type, or an enum")
+        for kind in kinds:
+            if kind not in OF_TYPE:
+                raise at.refuse(f"has the type {shown(kind)}; types are {', '.join(OF_TYPE)}")
+        check(node, at, {word for kind in kinds for word in OF_TYPE[str(kind)]})
+        return _either([self._of_type(str(kind), node, at) for kind in kinds])
+
+    def _of_type(self, kind: str, node: Node, at: At) -> Form:
+        match kind:
+            case "object":
+                return self._whole_object(node, at)
+            case "array":
+                return self._whole_array(node, at)
+            case "string":
+                return _string(node, at)
+            case "integer" | "number":
+                return _number(kind, node, at)
+            case "boolean":
+                return Form("(?:true|false)", "false")
+            case _:
+                return Form("null", "null")
+
+    def _whole_object(self, node: Node, at: At) -> Form:
+        required, optional = properties_of(node, at)
+        parts = [
+            (key in required, _pair(key, self.form(schema, at.down("properties", key))))
+            for key, schema in {**required, **optional}.items()
+        ]
+        first = [part for needed, part in parts if needed]
+        rest = [part for needed, part in parts if not needed]
+        inner = ", ".join(part.pattern for part in first)
+        if first:
+            inner += "".join(f"(?:, {part.pattern})?" for part in rest)
+        elif rest:
+            # the first that is there has no comma
+            ways = [
+                part.pattern + "".join(f"(?:, {later.pattern})?" for later in rest[n + 1 :])
+                for n, part in enumerate(rest)
+            ]
+            inner = f"(?:{'|'.join(ways)})?"
+        return _joined(rf"\{{{inner}\}}", [*first, *rest])
+
+    def _whole_array(self, node: Node, at: At) -> Form:
+        least, items, prefixed = items_of(node, at)
+        forms = [
+            self.form(schema, at.down("prefixItems", n) if n < prefixed else at.down("items"))
+            for n, schema in enumerate(items[: prefixed + 1] if len(items) > prefixed else items)
+        ]
+        forms += [forms[-1]] * (len(items) - len(forms))
+        inner = ""
+        for n in reversed(range(len(forms))):
+            comma = ", " if n else ""
+            inner = f"{comma}{forms[n].pattern}{inner}"
+            inner = inner if n < least else f"(?:{inner})?"
+            if len(inner) > LONGEST:
+                raise at.refuse(f"has an expression of more than {LONGEST:,} characters; lower maxItems")
+        return _joined(rf"\[{inner}\]", forms)
+
+    def _constants(self, node: Node, at: At) -> Form:
+        check(node, at, {"enum", "const", "type"})
+        values = listed(node["enum"], at.down("enum")) if "enum" in node else [node["const"]]
+        kinds = types_of(node)
+        kept = [value for value in values if not kinds or any(is_a(value, kind) for kind in kinds)]
+        kept = [
+            value
+            for value in kept
+            if "const" not in node or constants({"const": value}) == constants({"const": node["const"]})
+        ]
+        if not kept:
+            raise at.refuse("allows no value: none of those it lists is of its type")
+        texts = [*dict.fromkeys(as_json(value) for value in kept)]
+        return _either([Form(re.escape(text), text) for text in texts])
+
+
+def properties_of(node: Node, at: At) -> tuple[dict[str, object], dict[str, object]]:
+    """The required ones and the others, both in the order of the schema."""
+    properties = node.get("properties", {})
+    needed = node.get("required", [])
+    if not isinstance(properties, dict) or not isinstance(needed, list):
+        raise at.refuse("needs an object as properties and a list as required")
+    named = cast("dict[str, object]", properties)
+    if not named and node.get("additionalProperties") is not False:
+        raise at.refuse("is an object without properties, whose keys cannot be known; name them")
+    for key in cast("list[object]", needed):
+        if key not in named:
+            raise at.refuse(f"requires {shown(key)}, which is none of its properties; describe it there")
+    required = {key: schema for key, schema in named.items() if key in needed}
+    return required, {key: schema for key, schema in named.items() if key not in needed}
+
+
+def items_of(node: Node, at: At) -> tuple[int, list[object], int]:
+    """The fewest items; the schema of each of the most; how many of them are of `prefixItems`."""
+    check(node, at, OF_TYPE["array"])
+    prefix = listed(node["prefixItems"], at.down("prefixItems")) if "prefixItems" in node else []
+    rest = node.get("items", not prefix)
+    most = count(node, "maxItems", at, len(prefix) if prefix and rest is False else None)
+    least = count(node, "minItems", at, 0) or 0
+    if most is None:
+        raise at.refuse("is a list without maxItems, so that its length has no limit; give it one")
+    if most > _ITEMS:
+        raise at.refuse(f"is a list of up to {most:,} items; {_ITEMS} are the most")
+    if least > most:
+        raise at.refuse(f"needs at least {least} items and allows at most {most}; no list has both")
+    if most > len(prefix) and rest is False:
+        raise at.refuse(f"allows {most} items and describes {len(prefix)}; lower maxItems, or describe items")
+    return least, [*prefix[:most], *[rest] * (most - len(prefix))], len(prefix)
+
+
+def _string(node: Node, at: At) -> Form:
+    least = count(node, "minLength", at, 0) or 0
+    most = count(node, "maxLength", at, None)
+    if most is not None and least > most:
+        raise at.refuse(f"needs at least {least} characters and allows at most {most}; no string has both")
+    shaped = [word for word in ("pattern", "format") if word in node]
+    if shaped and (len(shaped) > 1 or "minLength" in node or "maxLength" in node):
+        raise at.refuse(f"has {shaped[0]} and another limit of its strings; say both in one pattern")
+    if "format" in node:
+        if node["format"] not in FORMATS:
+            raise at.refuse(f"has the format {shown(node['format'])}; known are {', '.join(FORMATS)}")
+        pattern, example = FORMATS[node["format"]]
+        return Form(f'"{pattern}"', f'"{example}"')
+    if "pattern" in node:
+        return _patterned(node["pattern"], at)
+    return Form(string(least, most), '""', (most,))
+
+
+def _patterned(pattern: object, at: At) -> Form:
+    if not isinstance(pattern, str) or not (pattern.startswith("^") and re.search(r"(?<!\\)(\\\\)*\$$", pattern)):
+        raise at.refuse(
+            f"has the pattern {shown(pattern)}, which is sought anywhere in a string; write ^…$, of the whole string"
+        )
+    inner = f"(?:{pattern[1:-1]})"
+    try:
+        table = byte_table(inner)
+    except PolicyError as error:
+        raise at.refuse(f"has a pattern that cannot be had: {error}") from error
+    source, byte = np.nonzero(table.next < table.size)
+    if np.isin(byte, [*range(32), *b'"\\']).any():
+        raise at.refuse(
+            f"has the pattern {pattern!r:.60}, which allows quotes, backslashes or control characters; JSON writes "
+            r'them otherwise, so leave them out ([^"\\\x00-\x1f] instead of .)'
+        )
+    most = longest(source, table.next[source, byte], table.accepting)
+    return Form(f'"{inner}"', '""', (most,))
+
+
+def _number(kind: str, node: Node, at: At) -> Form:
+    limits: dict[str, Decimal] = {}
+    for word in sorted(OF_TYPE["number"] & {*node}):
+        value = node[word]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise at.refuse(f"has {word} {shown(value)}; it must be a number")
+        limits[word] = Decimal(value if isinstance(value, int) else str(value))
+    places = 0
+    if kind == "number":
+        exponents = [value.normalize().as_tuple().exponent for value in limits.values()]
+        places = max(_DECIMALS, *(-int(exponent) for exponent in exponents), 0)
+    low = [limits[word] for word in ("minimum",) if word in limits]
+    low += [_beyond(limits[word], places, 1) for word in ("exclusiveMinimum",) if word in limits]
+    high = [limits[word] for word in ("maximum",) if word in limits]
+    high += [_beyond(limits[word], places, -1) for word in ("exclusiveMaximum",) if word in limits]
+    least, most = max(low, default=None), min(high, default=None)
+    try:
+        pattern = number(least, most, places)
+    except PolicyError as error:
+        raise at.refuse(f"has limits that no {kind} keeps: {error}") from error
+    usual = [Decimal(10) ** 9 - 1] if least is None or most is None else []
+    ends = [f"{limit:.{places}f}" for limit in (least, most, *usual) if limit is not None]
+    return Form(pattern, max(ends, key=len))
+
+
+def _beyond(limit: Decimal, places: int, sign: int) -> Decimal:
+    """The next number with so many places above the limit, or, with `sign` −1, below."""
+    above, below = limit.as_integer_ratio()
+    return Decimal(sign * (sign * above * 10**places // below + 1)).scaleb(-places, Context(prec=MAX_PREC))
+
+
+def _either(forms: list[Form]) -> Form:
+    """One of several, as long as the longest."""
+    largest = max(forms, key=lambda form: form.size)
+    patterns = [*dict.fromkeys(form.pattern for form in forms)]
+    return attrs.evolve(largest, pattern=patterns[0] if len(patterns) == 1 else f"(?:{'|'.join(patterns)})")
+
+
+def _pair(key: str, form: Form) -> Form:
+    before = f"{as_json(key)}: "
+    return attrs.evolve(form, pattern=re.escape(before) + form.pattern, example=before + form.example)
+
+
+def _joined(pattern: str, parts: list[Form]) -> Form:
+    """Of parts, in brackets and with commas between them."""
+    example = ", ".join(part.example for part in parts)
+    return Form(pattern, f"[{example}]", tuple(most for part in parts for most in part.strings))

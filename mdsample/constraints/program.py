@@ -1,0 +1,209 @@
+"""The dynamic program: what each class of tokens weighs at each position, given that the whole slot is in its language.
+
+With m the mass of each class at each position, the product of the positions' laws conditioned on the language gives
+class c at position i the probability m(i, c) · w(i, c) / Z. Here w is found, by going over (position, state) forwards
+and backwards. R slots of one language and one length n are gone over together: with sums of products where float64 can
+hold them, with sums of logarithms where it cannot, with truth values where only what is possible is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, Longs
+from mdsample.core.language import Automaton
+
+Values = NDArray[Any]
+#: below this share of what is likeliest a sum of float64 numbers may have lost all that counts
+_LEAST = 1e-200
+
+
+def weights(language: Automaton, written: Ints, mass: Floats | Doubles) -> Doubles:
+    """Log-weight of each class at each position, `[R, n, C]`, up to a constant of each position; −inf: impossible.
+
+    `written [R, n]` int32: the class of the token at a position, −1 in blanks; `mass [R, n, C]`: log-mass of each
+    class, read in blanks only. What a position itself holds does not count for its own weights. All of a slot's weights
+    are −inf where its language and what is written leave nothing that has any mass.
+    """
+    log_mass = mass.astype(np.float64).transpose(1, 0, 2)
+    _write(log_mass, written, -np.inf, 0)
+    steps = _steps(language)
+    with np.errstate(divide="ignore", under="ignore", invalid="ignore"):
+        used = np.isin(np.arange(language.symbols), steps.classes)
+        log_mass[..., ~used] = -np.inf
+        peak = log_mass.max(2, keepdims=True)
+        share = np.exp(log_mass - np.where(np.isfinite(peak), peak, 0))
+        found, enough = _over(language, share, _SUMS)
+        found = np.log(found)
+        lost = (np.isfinite(log_mass) & (share == 0)).any((0, 2))
+        if (doubtful := lost | ~enough).any():
+            found[:, doubtful] = _over(language, log_mass[:, doubtful], _LOGARITHMS)[0]
+    return found.transpose(1, 0, 2)
+
+
+def possible(language: Automaton, written: Ints, available: Bools) -> Bools:
+    """Which classes may stand at each position, `[R, n, C]`; `available [R, n, C]`: those with a token that may."""
+    some = available.transpose(1, 0, 2).copy()
+    _write(some, written, False, True)
+    return _over(language, some, _TRUTHS)[0].transpose(1, 0, 2) & available
+
+
+def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None:
+    """Makes a written token all there is at its position; `mass [n, R, C]`."""
+    row, place = np.nonzero(written >= 0)
+    mass[place, row] = nothing
+    mass[place, row, written[row, place]] = all_there_is
+
+
+@attrs.frozen(eq=False)
+class _Ring:
+    """What stands for sum and product."""
+
+    zero: Any
+    one: Any
+    times: Callable[[Values, Values], Values]
+    #: of neighbours on the last axis, from one of these columns up to the next
+    sums: Callable[[Values, Longs], Values]
+    #: whether its numbers run out of range, so that each line is divided by its greatest
+    scaled: bool
+
+
+@attrs.frozen(eq=False)
+class _Groups:
+    """Columns in an order in which those of one group are neighbours."""
+
+    order: Longs
+    #: where each group begins, of those that have columns
+    begin: Longs
+    #: which groups these are; all of them: a slice
+    present: Longs | slice
+
+    @classmethod
+    def of(cls, group: Indices, count: int) -> _Groups:
+        """`group [k]`: that of each column."""
+        order = np.argsort(group, kind="stable")
+        begin = np.flatnonzero(np.diff(group[order], prepend=-1))
+        present = group[order][begin].astype(np.int64)
+        return cls(order, begin, slice(None) if len(present) == count else present)
+
+
+@attrs.frozen(eq=False)
+class _Steps:
+    """The E transitions of a language, gathered into P pairs of states between which some class leads."""
+
+    #: the classes on which something leads anywhere
+    classes: Longs
+    #: class of each transition, in the order of the pairs, and where each pair's begin
+    symbol: Longs
+    begin: Longs
+    #: `[P]`, ascending by source
+    source: Longs
+    target: Longs
+    leaving: _Groups
+    entering: _Groups
+    #: the pair of each transition, in the order of the classes
+    pair: Longs
+    holding: _Groups
+
+
+# a run has few languages, and a step asks for the same ones again
+@lru_cache(maxsize=64)
+def _steps(language: Automaton) -> _Steps:
+    states = language.states
+    key = language.source.astype(np.int64) * states + language.target
+    order = np.argsort(key, kind="stable")
+    found, begin, pair = np.unique(key[order], return_index=True, return_inverse=True)
+    source, target = np.divmod(found, max(states, 1))
+    symbol = language.symbol[order].astype(np.int64)
+    holding = _Groups.of(symbol, language.symbols)
+    return _Steps(
+        np.unique(symbol),
+        symbol,
+        begin,
+        source,
+        target,
+        _Groups.of(source, states),
+        _Groups.of(target, states),
+        pair.ravel()[holding.order],
+        holding,
+    )
+
+
+def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools]:
+    """The weights `[n, R, C]` from masses `[n, R, C]`; and of which slots nothing was lost by scaling, `[R]`."""
+    length, rows = int(mass.shape[0]), int(mass.shape[1])
+    steps, out = _steps(language), np.full(mass.shape, ring.zero)
+    if not len(steps.symbol):
+        return out, np.ones(rows, np.bool_)
+    flow = mass[..., steps.symbol]
+    if len(steps.begin) < len(steps.symbol):
+        flow = ring.sums(flow, steps.begin)
+    later = np.full((length + 1, rows, language.states), ring.zero)
+    later[length, :, language.accepting] = ring.one
+    leaving, entering = steps.leaving, steps.entering
+    for place in range(length - 1, -1, -1):
+        come = ring.times(later[place + 1].take(steps.target, 1), flow[place])
+        sums = ring.sums(come, leaving.begin)
+        later[place][:, leaving.present] = _scaled(sums) if ring.scaled else sums
+    ahead = later[1:].take(steps.target, 2)
+    flow, source = flow.take(entering.order, 2), steps.source[entering.order]
+    now = np.full((length + 1, rows, language.states), ring.zero)
+    now[0, :, 0] = ring.one
+    for place in range(length):
+        if ring.scaled:
+            # states from which no text is left must not decide the scale
+            now[place] = _scaled(np.where(_open(language, length)[place], now[place], 0))
+        come = ring.times(now[place].take(source, 1), flow[place])
+        now[place + 1][:, entering.present] = ring.sums(come, entering.begin)
+    through = ring.times(now[:-1].take(steps.source, 2), ahead)
+    out[..., steps.holding.present] = ring.sums(through.take(steps.pair, 2), steps.holding.begin)
+    if not ring.scaled:
+        return out, np.ones(rows, np.bool_)
+    most: Doubles = np.maximum.reduce(now * later, 2)
+    return out, most.min(0) > _LEAST
+
+
+@lru_cache(maxsize=256)
+def _open(language: Automaton, length: int) -> Bools:
+    """From which states the rest of a slot of this length leads to acceptance, whatever is written there, `[n, S]`."""
+    out = np.zeros((length + 1, language.states), np.bool_)
+    out[length] = language.accepting
+    for place in range(length - 1, -1, -1):
+        out[place, language.source[out[place + 1, language.target]]] = True
+    return out
+
+
+def _scaled(values: Doubles) -> Doubles:
+    """Each line divided by its greatest."""
+    most = np.maximum.reduce(values, 1, keepdims=True)
+    most[most == 0] = 1
+    scaled: Doubles = values / most
+    return scaled
+
+
+def _log_sums(values: Doubles, begin: Longs) -> Doubles:
+    """log Σ exp of neighbours."""
+    peak = np.maximum.reduceat(values, begin, -1)
+    peak[peak == -np.inf] = 0
+    count = np.diff(begin, append=values.shape[-1])
+    sums: Doubles = np.add.reduceat(np.exp(values - np.repeat(peak, count, -1)), begin, -1)
+    return np.log(sums) + peak
+
+
+def _plain_sums(values: Doubles, begin: Longs) -> Doubles:
+    return np.add.reduceat(values, begin, -1)
+
+
+def _any(values: Bools, begin: Longs) -> Bools:
+    return np.logical_or.reduceat(values, begin, -1)
+
+
+_SUMS = _Ring(0.0, 1.0, np.multiply, _plain_sums, scaled=True)
+_LOGARITHMS = _Ring(-np.inf, 0.0, np.add, _log_sums, scaled=False)
+_TRUTHS = _Ring(False, True, np.logical_and, _any, scaled=False)

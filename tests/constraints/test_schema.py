@@ -1,0 +1,290 @@
+"""JSON schemas: whatever fills the slots of one parses and is valid, as `jsonschema` has it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from enum import Enum
+from functools import cache
+from typing import Any, Literal
+
+import jsonschema
+import numpy as np
+import pytest
+from pydantic import BaseModel, Field
+
+import mdsample
+from mdsample.constraints.compile import from_expression
+from mdsample.constraints.expression import byte_table
+from mdsample.constraints.formats import FORMATS
+from mdsample.constraints.patterns import date as dates
+from mdsample.constraints.patterns import integer, number
+from mdsample.constraints.python_types import build, schema_of
+from mdsample.constraints.schema import Value, read_schema, value_pattern
+from mdsample.core.language import Automaton
+from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
+from mdsample.errors import PolicyError
+
+TEXT = {"type": "string", "maxLength": 8}
+
+
+def record(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {**required, **optional}, "required": [*required]}
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "card": record({"name": TEXT, "mail": {"type": "string", "format": "email"}}, phone={"type": ["string", "null"]}),
+    "call": record(
+        {
+            "function": {"const": "move"},
+            "arguments": record(
+                {"by": {"type": "integer", "minimum": -5, "exclusiveMaximum": 120}}, fast={"type": "boolean"}
+            ),
+        }
+    ),
+    "days": record({"from": {"type": "string", "format": "date"}}, to={"type": "string", "format": "date"}),
+    "row": record({f"c{n}": {"type": "number", "minimum": -1, "maximum": 10.125} for n in range(3)}),
+    "list": {"type": "array", "items": {"enum": ["a", 1, None, 'q"\\é']}, "minItems": 2, "maxItems": 4},
+    "maybe none": record({"tags": {"type": "array", "items": TEXT, "maxItems": 3}}),
+    "all optional": {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "maximum": 9}, "b": TEXT, "c": {"type": "null"}},
+    },
+    "kinds": record(
+        {"x": {"anyOf": [{"type": "number", "exclusiveMinimum": 0.5, "maximum": 2}, TEXT, {"type": "null"}]}}
+    ),
+    "pair": {
+        "type": "array",
+        "prefixItems": [{"type": "boolean"}, {"$ref": "#/$defs/point"}],
+        "items": False,
+        "minItems": 1,
+        "$defs": {
+            "point": record({"x": {"$ref": "#/$defs/axis"}}, y={"$ref": "#/$defs/axis"}),
+            "axis": {"type": "integer"},
+        },
+    },
+    "either": record(
+        {
+            "shape": {
+                "oneOf": [
+                    record({"kind": {"const": "dot"}}),
+                    record({"kind": {"const": "disc"}, "r": {"type": "integer", "minimum": 1}}),
+                ]
+            }
+        }
+    ),
+    "patterned": record(
+        {"zip": {"type": "string", "pattern": "^[0-9]{5}(-[0-9]{4})?$"}, "id": {"type": "string", "format": "uuid"}}
+    ),
+    "long": record({"text": {"type": "string", "minLength": 3}, "note": {"allOf": [TEXT], "title": "a note"}}),
+}
+EXPRESSIONS = [
+    integer(-20, 1500), integer(7, None), integer(None, -3), number(0.5, 12.25, 2), number(None, 0, 1),
+    dates(), dates("%-d %B %Y", 1999, 2001), dates("%H:%M"), "yes|no|maybe( not)?", r"[A-Z][a-z]+( [A-Z][a-z]+){1,2}",
+    r"\d{3}-\d{4}", r"(?i)ok(ay)?", r"[^\n]{1,12}", r"#[0-9a-f]{6}", r"(a|abc)*d?", r"[\w.]+@\w+\.(com|org)",
+    r"[\s\S]{3,9}", r"[^\d\s]{2,5}\W\S", r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", r"\[(\d(, \d)*)?\]",
+    "[äöü€😀]{2,3}", r"[^\\]*\\boxed\{[^}\\]{1,9}\}",
+]  # fmt: skip
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return mdsample.load("tiny-gsm", backend="reference").tokenizer
+
+
+def drawn(automaton: Automaton, length: int, source: random.Random) -> list[int] | None:
+    """A random row of the language; every way on is as likely as another, whatever comes after it."""
+    size = len(automaton.accepting)
+    able = [automaton.accepting]
+    for _ in range(length):
+        before = np.zeros(size, bool)
+        before[automaton.source[able[-1][automaton.target]]] = True
+        able.append(before)
+    if not able[-1][0]:
+        return None
+    among = [np.flatnonzero(automaton.classes == symbol) for symbol in range(automaton.classes.max() + 1)]
+    state, row = 0, list[int]()
+    for left in reversed(range(length)):
+        ways = np.flatnonzero((automaton.source == state) & able[left][automaton.target])
+        way = source.choice(ways.tolist())
+        row.append(int(source.choice(among[automaton.symbol[way]].tolist())))
+        state = int(automaton.target[way])
+    assert automaton.accepting[state]
+    return row
+
+
+def filled(schema: object, source: random.Random) -> str:
+    """A random text of a schema, as a template would be filled."""
+    text = ""
+    for piece in read_schema(schema).pieces:
+        if isinstance(piece, Value):
+            automaton = from_expression(piece.pattern, tokenizer(), pad=False)
+            row = drawn(automaton, piece.positions(tokenizer(), 12), source)
+            assert row is not None, piece
+            piece = tokenizer().decode(row)
+        text += piece
+    return text
+
+
+def strict(name: str) -> dict[str, Any]:
+    """With nothing beside what is described."""
+    return json.loads(
+        json.dumps(SCHEMAS[name]).replace('"type": "object"', '"type": "object", "additionalProperties": false')
+    )
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_whatever_fills_the_slots_is_valid(name: str, count: int = 12) -> None:
+    source = random.Random(name)
+    check = jsonschema.Draft202012Validator(strict(name), format_checker=jsonschema.FormatChecker())
+    seen = set()
+    for _ in range(count):
+        text = filled(SCHEMAS[name], source)
+        parsed = json.loads(text)
+        check.validate(parsed)
+        seen.add(json.dumps(parsed))
+    assert len(seen) > 1 or name == "either"
+    # and as one expression
+    whole = re.compile(value_pattern(SCHEMAS[name]))
+    for text in seen:
+        written = json.dumps(json.loads(text), ensure_ascii=False)
+        if "\\" not in written and "." not in written:  # what can be written in several ways
+            assert whole.fullmatch(written), written
+
+
+@pytest.mark.parametrize("pattern", EXPRESSIONS)
+def test_a_row_of_an_expression_matches(pattern: str, count: int = 12) -> None:
+    automaton, source = from_expression(pattern, tokenizer(), pad=True), random.Random(pattern)
+    rows = [row for _ in range(count) if (row := drawn(automaton, source.randint(8, 24), source)) is not None]
+    assert rows
+    for row in rows:
+        assert re.fullmatch(pattern, tokenizer().decode(row)), row
+
+
+def test_formats_have_their_example() -> None:
+    for name, (pattern, example) in FORMATS.items():
+        assert re.fullmatch(pattern, example), name
+        assert byte_table(pattern).size < 1000
+
+
+def test_what_is_in_every_text_is_fixed() -> None:
+    pinned = read_schema(SCHEMAS["call"])
+    assert [piece if isinstance(piece, str) else piece.name for piece in pinned.pieces] == [
+        '{"function": "move", "arguments": {"by":',
+        "arguments-by",
+        "arguments-fast",
+        "}}",
+    ]
+    template = Template(pinned.parts(tokenizer()))
+    assert template.slots == ("arguments-by", "arguments-fast")
+    assert Template.parse(str(template)) == template
+
+
+REFUSED: list[tuple[object, str, str]] = [
+    ({}, "#", "names no type"),
+    (True, "#", "must be an object"),
+    ({"type": "text"}, "#", "has the type 'text'"),
+    (record({"x": {"type": "array", "items": TEXT}}), "#/properties/x", "without maxItems"),
+    (record({"x": {"type": "array", "items": {}, "minItems": 3, "maxItems": 2}}), "#/properties/x", "no list has both"),
+    (record({"x": {"type": "string", "minLength": 3, "maxLength": 2}}), "#/properties/x", "no string has both"),
+    (record({"x": {"type": "integer", "minimum": 3, "maximum": 2}}), "#/properties/x", "no integer keeps"),
+    (record({"x": {"type": "integer", "exclusiveMinimum": 2, "maximum": 2.5}}), "#/properties/x", "no integer keeps"),
+    (record({"x": {"type": "number", "multipleOf": 0.1}}), "#/properties/x", "'multipleOf'"),
+    (record({"x": {"enum": ["a"], "type": "integer"}}), "#/properties/x", "allows no value"),
+    (record({"x": {"type": "object"}}), "#/properties/x", "without properties"),
+    ({"type": "object", "properties": {"a": TEXT}, "required": ["b"]}, "#", "requires 'b'"),
+    (record({"x": {"$ref": "#"}}), "#/properties/x/properties/x", "leads back to itself"),
+    (record({"x": {"$ref": "#/$defs/y"}}), "#/properties/x", "is not there"),
+    (record({"x": {"$ref": "https://example.com/y"}}), "#/properties/x", "within the schema"),
+    (record({"x": {"type": "string", "pattern": "a"}}), "#/properties/x", "write ^…$"),
+    (record({"x": {"type": "string", "pattern": "^.*$"}}), "#/properties/x", "quotes, backslashes"),
+    (record({"x": {"type": "string", "pattern": "^(?=a)b$"}}), "#/properties/x", "looks around"),
+    (record({"x": {"type": "string", "format": "iri"}}), "#/properties/x", "known are date"),
+    (record({"x": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}), "#/properties/x", "tell them apart"),
+    (record({"x": {"allOf": [TEXT, TEXT]}}), "#/properties/x", "by allOf"),
+    (record({"x/y": {"type": "string", "maxLength": -1}}), "#/properties/x~1y", "whole number"),
+    (record({"x": {"type": "string", "maxLength": 3000}}), "#/properties/x", "cannot be had"),
+    ({"const": 3}, "", "nothing to fill in"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "pointer", "said"), REFUSED, ids=[said for *_, said in REFUSED])
+def test_what_cannot_be_had_is_refused_by_its_place(schema: object, pointer: str, said: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(said)) as refusal:
+        read_schema(schema).parts(tokenizer())
+    assert f"the schema at {pointer} " in str(refusal.value) or not pointer
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_schema_that_doubles_is_no_burden() -> None:
+    twice = {f"l{n}": record({key: {"$ref": f"#/$defs/l{n + 1}"} for key in "ab"}) for n in range(16)}
+    schema = {"$ref": "#/$defs/l0", "$defs": {**twice, "l16": TEXT}}
+    for read in (read_schema, value_pattern):
+        with pytest.raises(PolicyError, match="smaller"):
+            read(schema)
+
+
+class Colour(Enum):
+    RED, BLUE = "red", "blue"
+
+
+@dataclass
+class Place:
+    street: str
+    number: int = 0
+
+
+@dataclass
+class Person:
+    name: str
+    born: date
+    colour: Colour
+    kind: Literal["a", "b"]
+    size: float
+    home: Place | None
+    tags: list[str] = field(metadata={"maxItems": 2})
+    at: tuple[int, int] = (0, 0)
+
+
+class Card(BaseModel):
+    name: str = Field(max_length=6)
+    level: Literal[1, 2]
+    seats: list[int] = Field(min_length=1, max_length=2)
+    more: str | None = None
+
+
+@pytest.mark.parametrize("kind", [Person, Card])
+def test_a_text_becomes_an_object_of_python(kind: Any) -> None:
+    source = random.Random(0)
+    for _ in range(10):
+        parsed = json.loads(filled(schema_of(kind), source))
+        made = build(kind, parsed)
+        assert isinstance(made, kind) and made.name == parsed["name"]
+        if isinstance(made, Person):
+            assert made.born.isoformat() == parsed["born"] and made.colour.value == parsed["colour"]
+            assert made.home is None or made.home == Place(**parsed["home"])
+            assert type(made.size) is float and made.at == tuple(parsed.get("at", (0, 0)))
+
+
+@dataclass
+class Tree:
+    left: Tree | None
+
+
+@dataclass
+class Odd:
+    what: complex
+
+
+def test_types_without_a_schema_are_refused() -> None:
+    for kind, said in ((Tree, "Tree.left holds itself"), (Odd, "Odd.what is"), (int | dict, "has no JSON schema")):
+        with pytest.raises(PolicyError, match=said):
+            schema_of(kind)
+    for kind, parsed in ((Place, {"street": 3}), (Place, {"streets": "x"}), (bool, 1), (int, True), (int | None, "x")):
+        with pytest.raises(PolicyError, match=" is no "):
+            build(kind, parsed)
+    assert schema_of({"type": "null"}) == {"type": "null"} and build({}, [1]) == [1]

@@ -1,0 +1,202 @@
+"""Slots that hold a language: the law against a loop of its own, draws against the law, and never a dead end."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import brute  # noqa: F401  (its folder is on the path)
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mdsample
+from mdsample import Choices, Greedy, LeftToRight, Policy, Regex, RightToLeft, Sampler, Temperature, Top, Whole, exact
+from mdsample.constraints.program import possible, weights
+from mdsample.core.arrays import Doubles
+from mdsample.core.language import Automaton
+from mdsample.errors import PolicyError
+from mdsample.testing import policies
+
+CALM = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+#: expressions over the tokens 0, 1, 2 of toys
+EXPRESSIONS = ["(01|10|22)+", "0*1*", "[02]*1[02]*", "(0[012])*2?", "1?(00|22)*[01]?", "(012|120|201).?", "0?1?2?.*"]
+
+
+def table_of(seed: int, length: int) -> Doubles:
+    """A joint of three tokens at `length` positions; nothing in it is impossible."""
+    draw = np.random.default_rng(seed)
+    table = draw.dirichlet(np.full(3**length, draw.choice([0.1, 1.0]))) + 1e-4
+    return (table / table.sum()).reshape((3,) * length)
+
+
+def texts_of(expression: str, length: int) -> list[tuple[int, ...]]:
+    return [
+        row for row in itertools.product(range(3), repeat=length) if re.fullmatch(expression, "".join(map(str, row)))
+    ]
+
+
+def told(
+    table: Doubles, texts: list[tuple[int, ...]], order: list[int], count: int, heat: float
+) -> dict[tuple[int, ...], float]:
+    """The law of texts when `count` places a step are drawn in `order`, each at `heat`, worked out by listing."""
+    length = table.ndim
+
+    def marginal(written: dict[int, int]) -> list[Doubles]:
+        kept = table[tuple(written.get(i, slice(None)) for i in range(length))]
+        open_ = [i for i in range(length) if i not in written]
+        out = [np.eye(3)[written[i]] if i in written else np.zeros(3) for i in range(length)]
+        for axis, i in enumerate(open_):
+            out[i] = kept.sum(tuple(a for a in range(len(open_)) if a != axis)) / kept.sum()
+        return out
+
+    law: dict[tuple[int, ...], float] = {}
+
+    def go(written: dict[int, int], share: float) -> None:
+        # what alone is left to stand somewhere is written without a pass
+        agreeing = [text for text in texts if all(text[i] == token for i, token in written.items())]
+        written = {i: agreeing[0][i] for i in range(length) if len({text[i] for text in agreeing}) == 1}
+        left = [i for i in order if i not in written]
+        if not left:
+            row = tuple(written[i] for i in range(length))
+            law[row] = law.get(row, 0) + share
+            return
+        p = marginal(written)
+
+        def places(drawn: dict[int, int], these: list[int], share: float) -> None:
+            if not these:
+                go({**written, **drawn}, share)
+                return
+            fixed = {**written, **drawn}
+            mass = np.zeros(3)
+            for text in texts:
+                if all(text[i] == token for i, token in fixed.items()):
+                    mass[text[these[0]]] += np.prod([p[i][text[i]] for i in range(length) if i not in fixed])
+            mass /= mass.sum()
+            mass = np.eye(3)[mass.argmax()] if heat == 0 else mass ** (1 / heat) / (mass ** (1 / heat)).sum()
+            for token in np.flatnonzero(mass):
+                places({**drawn, these[0]: int(token)}, these[1:], share * mass[token])
+
+        places({}, left[:count], share)
+
+    go({}, 1.0)
+    return law
+
+
+@CALM
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(EXPRESSIONS),
+    st.integers(2, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+)
+def test_the_law_is_the_product_of_each_steps_marginals_given_the_language(
+    seed: int, expression: str, length: int, count: int, backwards: bool, heat: float
+) -> None:
+    table = table_of(seed, length)
+    texts = texts_of(expression, length)
+    policy = Whole() + (RightToLeft() if backwards else LeftToRight()) + Top(count) + Regex(expression, slot="text")
+    policy = policy + (Temperature(heat) if heat else Greedy())
+    toy = exact.Joint(table)
+    if not texts:
+        with pytest.raises(PolicyError, match="language"):
+            exact.law(policy, toy)
+        return
+    order = list(range(length))[::-1] if backwards else list(range(length))
+    expected = told(table, texts, order, count, heat)
+    law = exact.law(policy, toy)
+    found = {tuple(row): float(p) for row, p in zip(law.tokens.tolist(), law.probability.tolist(), strict=True)}
+    assert sum(abs(found.get(row, 0) - expected.get(row, 0)) for row in {*found, *expected}) / 2 < 1e-9
+
+
+@pytest.mark.parametrize("how", [Temperature(), Temperature(0.6), Temperature(1.5, top_k=2), Temperature(min_p=0.2)])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_rows_are_drawn_from_that_law(how: Temperature, count: int) -> None:
+    toy = exact.Joint(table_of(3, 4))
+    policy = Whole() + mdsample.Entropy() + Top(count) + Regex("(0[012])*2?|1.*2", slot="text") + how
+    law = exact.law(policy, toy)
+    result = Sampler(policy, seed=1).run(toy, toy.canvas(4000))
+    found = dict.fromkeys(map(tuple, law.tokens.tolist()), 0)
+    for row in result.state.tokens.tolist():
+        found[tuple(row)] += 1  # a row outside of the law's support is a KeyError
+    share = np.array([found[tuple(row)] for row in law.tokens.tolist()]) / 4000
+    assert np.abs(share - law.probability).sum() / 2 < 0.03
+
+
+@CALM
+@given(st.data(), st.sampled_from(EXPRESSIONS))
+def test_every_policy_ends_in_the_language(data: st.DataObject, expression: str) -> None:
+    """However little the model wants it: what the language leaves has probability 1e-6 and less."""
+    table = np.full((3,) * 4, 1e-9)
+    table[1, 1, 2, 1] = 1.0
+    toy = exact.Joint(table / table.sum())
+    if not texts_of(expression, 4):
+        return
+    policy = data.draw(policies(["text"], vocab=3, blanks=4, end=False)).without("constraint")
+    result = Sampler(policy + Regex(expression, slot="text"), seed=data.draw(st.integers(0, 99))).run(
+        toy, toy.canvas(3)
+    )
+    for row in result.state.tokens.tolist():
+        assert re.fullmatch(expression, "".join(map(str, row))), row
+
+
+def test_a_language_of_one_text_costs_no_pass() -> None:
+    toy = exact.Joint(table_of(1, 4))
+    for part in (Regex("0122", slot="text"), Choices(("0122",), slot="text")):
+        result = Sampler(Policy.of(Top(1), part)).run(toy, toy.canvas(2))
+        assert result.state.nfe.tolist() == [0, 0], part
+    with_one_choice = Sampler(Policy.of(Top(1), Regex("[01]122", slot="text"))).run(toy, toy.canvas(1))
+    assert with_one_choice.state.nfe.tolist() == [1]
+
+
+@CALM
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 30.0, 3000.0]))
+def test_the_program_equals_listing(seed: int, spread: float) -> None:
+    draw = np.random.default_rng(seed)
+    language, mass, written = automaton(draw), draw.normal(size=(2, 3, 4)) * spread, np.full((2, 3), -1, np.int32)
+    written[draw.random((2, 3)) < 0.3] = 1
+    found = weights(language, written, mass)
+    after = {
+        (s, c): t
+        for s, c, t in zip(*(x.tolist() for x in (language.source, language.symbol, language.target)), strict=True)
+    }
+    for row in range(2):
+        expected = np.full((3, 4), -np.inf)
+        for word in itertools.product(range(4), repeat=3):
+            state: int | None = 0
+            for symbol in word:
+                state = None if state is None else after.get((state, symbol))
+            if state is None or not language.accepting[state]:
+                continue
+            for i in range(3):
+                others = [j for j in range(3) if j != i]
+                if all(written[row, j] in (-1, word[j]) for j in others):
+                    share = sum(mass[row, j, word[j]] for j in others if written[row, j] < 0)
+                    expected[i, word[i]] = np.logaddexp(expected[i, word[i]], share)
+        for ours, theirs in zip(found[row], expected, strict=True):
+            assert np.isneginf(ours[np.isneginf(theirs)]).all()
+            peak = theirs.max()
+            if np.isfinite(peak):
+                np.testing.assert_allclose(np.exp(ours - ours.max()), np.exp(theirs - peak), atol=1e-9)
+            else:
+                assert np.isneginf(ours).all()
+
+
+def automaton(draw: np.random.Generator) -> Automaton:
+    """Four classes, up to five states; not every state leads on."""
+    states = int(draw.integers(1, 6))
+    pairs = np.flatnonzero(draw.random(states * 3) < 0.6)
+    source, symbol = np.divmod(pairs, 3)
+    target = draw.integers(0, states, len(pairs)).astype(np.int32)
+    edges = source.astype(np.int32), (symbol + 1).astype(np.int32), target
+    return Automaton(np.arange(4, dtype=np.int32), *edges, draw.random(states) < 0.5)
+
+
+def test_what_is_left_says_so_by_itself() -> None:
+    draw = np.random.default_rng(5)
+    language = automaton(draw)
+    everything = np.ones((1, 3, 4), np.bool_)
+    assert not possible(language, np.full((1, 3), -1, np.int32), everything & False).any()
