@@ -56,8 +56,8 @@ class Argmax(ScriptedDenoiser):
             log_probabilities = staticmethod(prediction.log_probabilities)
             divergence = staticmethod(prediction.divergence)
 
-            def draw(self, rows: Any, positions: Any, uniforms: Any, how: Any, restriction: Any) -> Any:
-                return prediction.draw(rows, positions, 0 * uniforms, how, restriction)
+            def draw(self, rows: Any, positions: Any, uniforms: Any, how: Any) -> Any:
+                return prediction.draw(rows, positions, 0 * uniforms, how)
 
         return Greedy()
 

@@ -65,7 +65,7 @@ def _require_text(span: Span, available: Available, canvas: Canvas, ends: Collec
         )
     if not possible(span.language, written(span)[None], everything).any(2).all():
         raise ValueError(
-            f"what stands in {where} already agrees with no text of its language, or leaves no room for one; "
+            f"what stands in {where} already agrees with none of the texts of its language, or leaves no room for one; "
             "change one of them"
         )
     raise ValueError(f"the other constraints forbid every text of the language of {where}; loosen one of them")

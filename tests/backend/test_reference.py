@@ -198,7 +198,7 @@ def look_at(scores: Any, allowed: Any = None) -> NumpyPrediction:
 def restrict(shape: tuple[int, int], size: int, allowed: Any = None) -> Restriction:
     sets = np.ones((1, size), np.bool_) if allowed is None else np.asarray(allowed, np.bool_).reshape(-1, size)
     index = np.broadcast_to(np.arange(shape[1]) % len(sets), shape).astype(np.int32)
-    return Restriction(sets, index, np.full(shape, -1, np.int32))
+    return Restriction(sets, index)
 
 
 def places(n: int, position: int | None = None) -> tuple[Any, Any]:
@@ -278,7 +278,7 @@ class TestLook:
         share = 1 / (1 + math.exp(-1))
         assert found.token[0, 0] == 1 and found.confidence[0, 0] == pytest.approx(share)
         np.testing.assert_allclose(
-            prediction.probabilities(*places(1), Temperature(), None), [[0, share, 1 - share, 0]]
+            prediction.probabilities(*places(1), Temperature()), [[0, share, 1 - share, 0]]
         )
 
     def test_an_empty_set_names_its_place(self) -> None:
@@ -297,15 +297,15 @@ class TestLook:
 
     def test_float64_stays_exact(self) -> None:
         law = np.array([[1e-30, 0.25, 0.75]])
-        np.testing.assert_allclose(look_at(np.log(law)).probabilities(*places(1), Temperature(), None), law, rtol=1e-13)
+        np.testing.assert_allclose(look_at(np.log(law)).probabilities(*places(1), Temperature()), law, rtol=1e-13)
 
     def test_refusals(self) -> None:
         wanted = np.array([[True, False]])
         prediction = NumpyPrediction(np.zeros((1, 3)), wanted, restrict((1, 2), 3), NoGuide())
         with pytest.raises(ValueError, match="row 0, position 1 was not looked at"):
-            prediction.draw(*places(1, 1), np.array([0.5]), Greedy(), None)
+            prediction.draw(*places(1, 1), np.array([0.5]), Greedy())
         with pytest.raises(ValueError, match="uniforms must lie in"):
-            prediction.draw(*places(1), np.array([1.0]), Greedy(), None)
+            prediction.draw(*places(1), np.array([1.0]), Greedy())
         with pytest.raises(ValueError, match="1 positions were looked at, but there are scores for 2"):
             NumpyPrediction(np.zeros((2, 3)), wanted, restrict((1, 2), 3), NoGuide())
 
@@ -315,14 +315,14 @@ class TestLook:
             name: ClassVar[str] = "dice"
 
         with pytest.raises(ValueError, match="the draw Dice is not known here; known: greedy, temperature"):
-            prediction.draw(*places(1), np.array([0.5]), Dice(), None)
+            prediction.draw(*places(1), np.array([0.5]), Dice())
 
     def test_nothing_looked_at(self) -> None:
         prediction = NumpyPrediction(
             np.zeros((0, 3), np.float32), np.zeros((2, 2), np.bool_), restrict((2, 2), 3), NoGuide()
         )
         assert (prediction.marginals.entropy == math.inf).all()
-        tokens, probability = prediction.draw(*places(0), np.zeros(0), Temperature(top_p=0.5), None)
+        tokens, probability = prediction.draw(*places(0), np.zeros(0), Temperature(top_p=0.5))
         assert tokens.shape == probability.shape == (0,)
 
 
@@ -368,7 +368,7 @@ class TestDraw:
     def test_filters_match_brute_force(self, scores: list[float], how: Temperature) -> None:
         assume(max(scores) > -math.inf)
         expected = brute_force(scores, how)
-        found = look_at([scores]).probabilities(*places(1), how, None)
+        found = look_at([scores]).probabilities(*places(1), how)
         assert found.dtype == np.float64
         np.testing.assert_allclose(found[0], expected, atol=1e-12)
         assert ((found[0] > 0) == (np.array(expected) > 0)).all()
@@ -378,7 +378,7 @@ class TestDraw:
         law = [0.5, 0.25, 0.25, 0.0] if kept < 4 else [0.25] * 4
         with np.errstate(divide="ignore"):
             scores = np.log([law])
-        found = look_at(scores).probabilities(*places(1), how, None)[0]
+        found = look_at(scores).probabilities(*places(1), how)[0]
         np.testing.assert_allclose(found, [p / sum(law[:kept]) if v < kept else 0 for v, p in enumerate(law)])
 
     @few
@@ -386,33 +386,33 @@ class TestDraw:
     def test_probabilities_are_the_law_of_draw(self, scores: list[float], how: Temperature) -> None:
         assume(max(scores) > -math.inf)
         prediction, n = look_at([scores]), 2000
-        tokens, probability = prediction.draw(*places(n, 0), (np.arange(n) + 0.5) / n, how, None)
-        law = prediction.probabilities(*places(1), how, None)[0]
+        tokens, probability = prediction.draw(*places(n, 0), (np.arange(n) + 0.5) / n, how)
+        law = prediction.probabilities(*places(1), how)[0]
         # each token owns one interval of the uniforms, so its share is off by less than one point of the grid
         np.testing.assert_allclose(np.bincount(tokens, minlength=len(law)) / n, law, atol=1.001 / n)
-        one = prediction.probabilities(*places(1), Temperature(), None)[0]
+        one = prediction.probabilities(*places(1), Temperature())[0]
         np.testing.assert_allclose(probability, one[tokens], rtol=1e-6)
 
     def test_greedy_takes_the_lowest_of_the_best_and_tells_its_probability(self) -> None:
         prediction = look_at(np.log([[0.2, 0.4, 0.4], [0.6, 0.3, 0.1]]))
         for u in (0.0, 0.5, 1 - 2**-53):
-            tokens, probability = prediction.draw(*places(2), np.full(2, u), Greedy(), None)
+            tokens, probability = prediction.draw(*places(2), np.full(2, u), Greedy())
             assert tokens.tolist() == [1, 0] and tokens.dtype == np.int32 and probability.dtype == np.float32
             np.testing.assert_allclose(probability, [0.4, 0.6], rtol=1e-6)
-        assert prediction.probabilities(*places(2), Greedy(), None).tolist() == [[0, 1, 0], [1, 0, 0]]
+        assert prediction.probabilities(*places(2), Greedy()).tolist() == [[0, 1, 0], [1, 0, 0]]
 
     @few
     @given(st.lists(st.one_of(st.floats(-800, 30), st.just(-math.inf)), min_size=2, max_size=40), st.integers(0, 2**31))
     def test_a_token_of_probability_zero_is_never_drawn(self, scores: list[float], seed: int) -> None:
         assume(max(scores) > -math.inf)
         prediction = look_at([scores])
-        law = prediction.probabilities(*places(1), Temperature(), None)[0]
+        law = prediction.probabilities(*places(1), Temperature())[0]
         # the worst places for an inverse CDF: both ends, and every edge and its neighbours
         edges = np.cumsum(law) / law.sum()
         u = np.concatenate([[0.0, 1 - 2**-53], edges, np.nextafter(edges, 0), np.nextafter(edges, 1)])
         u = np.concatenate([u, np.random.default_rng(seed).random(50)])
         u = u[(u >= 0) & (u < 1)]
-        tokens, _ = prediction.draw(*places(len(u), 0), u, Temperature(), None)
+        tokens, _ = prediction.draw(*places(len(u), 0), u, Temperature())
         assert (law[tokens] > 0).all()
 
     @pytest.mark.slow
@@ -420,10 +420,10 @@ class TestDraw:
         size, n = 126_464, 640
         rng = np.random.default_rng(11)
         prediction = look_at((rng.normal(size=(1, size)) * 2).astype(np.float32))
-        law = prediction.probabilities(*places(1), Temperature(), None)[0]
+        law = prediction.probabilities(*places(1), Temperature())[0]
         u = rng.random(n)
         tokens = np.concatenate(
-            [prediction.draw(*places(32, 0), part, Temperature(), None)[0] for part in u.reshape(-1, 32)]
+            [prediction.draw(*places(32, 0), part, Temperature())[0] for part in u.reshape(-1, 32)]
         )
         group = rng.permutation(size) % 16
         expected = np.bincount(group, law, 16) * n
@@ -501,7 +501,7 @@ class TestDenoiser:
         law = np.exp(u + 2.5 * (c - u))
         law /= law.sum(1, keepdims=True)
         at = np.zeros(3, np.int32), np.array([2, 3, 5], np.int32)
-        np.testing.assert_allclose(prediction.probabilities(*at, Temperature(), None)[:, :300], law, atol=2e-4)
+        np.testing.assert_allclose(prediction.probabilities(*at, Temperature())[:, :300], law, atol=2e-4)
         plain = denoiser.predict(query(self.ROWS, self.BLANK, self.FIXED, NoGuide())).marginals
         zero = denoiser.predict(query(self.ROWS, self.BLANK, self.FIXED, Cfg(0))).marginals
         np.testing.assert_allclose(zero.entropy, plain.entropy, atol=1e-5)

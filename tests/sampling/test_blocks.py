@@ -55,7 +55,7 @@ def marginals(model: Denoiser, tokens: np.ndarray, blank: np.ndarray, opened: np
         valid=np.ones((1, len(tokens)), np.bool_),
         wanted=blank[None],
         fixed=~(blank if opened is None else opened)[None],
-        restriction=Restriction(allowed[None], nowhere, nowhere - 1),
+        restriction=Restriction(allowed[None], nowhere),
         guide=NoGuide(),
         rows=Rows(((0, 0),), np.zeros(1, np.int32)),
     )

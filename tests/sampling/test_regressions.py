@@ -144,9 +144,10 @@ def test_ended_does_not_cut_a_choice_off() -> None:
     assert run("ended('d')+choices(['bad'])", canvas_of("a1111")).rows[0].slots == {"answer": "bad"}
 
 
-def test_a_slot_has_one_list_of_choices() -> None:
-    with pytest.raises(PolicyError, match="two lists of choices for slot 'answer'; keep the texts that are in both"):
+def test_two_lists_of_choices_leave_what_is_in_both() -> None:
+    with pytest.raises(PolicyError, match="no text in common"):
         run("choices(['bad'])+choices(['dab'])", canvas_of("a111"))
+    assert run("choices(['bad','dab'])+choices(['dab'])", canvas_of("a111")).rows[0].slots == {"answer": "dab"}
 
 
 def test_rows_without_tokens_or_slots_have_a_result() -> None:

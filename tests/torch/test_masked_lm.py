@@ -98,7 +98,7 @@ def query(guide: Any = None) -> Query:
     valid = np.arange(8) < np.array([[8], [4], [6]])
     wanted = (tokens == 2) & valid
     sets = (np.arange(VOCAB) < 300) & (np.arange(VOCAB) != 2)
-    restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32), np.full(tokens.shape, -1, np.int32))
+    restriction = Restriction(sets[None], np.zeros(tokens.shape, np.int32))
     rows = Rows([(0, 0), (1, 0), (2, 0)], np.zeros(3, np.int32))
     return Query(tokens, valid, wanted, (tokens != 2) & valid, restriction, guide or NoGuide(), rows)
 

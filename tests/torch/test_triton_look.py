@@ -185,7 +185,7 @@ def look_at(scores: Any) -> TorchPrediction:
         out[:] = table[places]
 
     allowed = np.arange(table.shape[1])[None] < table.shape[1] - 9
-    restriction = Restriction(allowed, np.zeros(shape, np.int32), np.full(shape, -1, np.int32))
+    restriction = Restriction(allowed, np.zeros(shape, np.int32))
     with np.errstate(all="ignore"):
         wanted = np.ones(shape, np.bool_)
         return TorchPrediction(
