@@ -78,8 +78,11 @@ class Pinned:
         )
 
 
-def read_schema(schema: object) -> Pinned:
-    """Fixed text and slots of a JSON schema; `PolicyError` names the place of what cannot be had."""
+def read_schema(schema: object, taken: Sequence[str] = ()) -> Pinned:
+    """Fixed text and slots of a JSON schema; `PolicyError` names the place of what cannot be had.
+
+    `taken`: names that slots must not have.
+    """
     pieces: list[str | Value] = []
     for number, piece in enumerate(_Reader(schema).pieces(schema, At(), "value")):
         if number > _PIECES:
@@ -92,7 +95,7 @@ def read_schema(schema: object) -> Pinned:
     names = [piece.name for piece in pieces if isinstance(piece, Value)]
     if not names:
         raise PolicyError("the schema allows one text alone; there is nothing to fill in")
-    numbered = iter(_numbered(names))
+    numbered = iter(_numbered(names, taken))
     return Pinned(
         tuple(piece if isinstance(piece, str) else attrs.evolve(piece, name=next(numbered)) for piece in pieces)
     )
@@ -103,9 +106,9 @@ def value_pattern(schema: object) -> str:
     return Forms(schema).form(schema, At()).pattern
 
 
-def _numbered(names: Sequence[str]) -> Iterator[str]:
-    """Names that differ, and that slots may have."""
-    taken: set[str] = set()
+def _numbered(names: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """Names that differ, also from others, and that slots may have."""
+    taken = set(others)
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         plain = plain if re.match("[A-Za-z_]", plain) else f"_{plain}"

@@ -8,7 +8,7 @@ from functools import cached_property
 import attrs
 
 from mdsample.core.template import Template
-from mdsample.errors import TemplateError, WatchError
+from mdsample.errors import MdsampleError, TemplateError, WatchError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
@@ -17,6 +17,7 @@ from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, require_exact
 from mdsample.sampling.state import State
+from mdsample.sampling.structured import Structured
 from mdsample.sampling.trace import Trace, versions
 from mdsample.scoring.watch import SlotReading, SlotWatcher, plain
 from mdsample.tasks.catalog import task_for
@@ -64,6 +65,9 @@ class Job:
     chats: Chats = attrs.field(
         default=attrs.Factory(lambda job: Chats.of(job.denoiser, job.template), takes_self=True), kw_only=True
     )
+
+    #: the schema whose text stands in the template
+    structured: Structured | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """What a row's own text cannot change is checked on an empty row."""
@@ -165,6 +169,7 @@ class Job:
             **asked(request),
             "text": row.text,
             "slots": row.slots,
+            **({} if self.structured is None else {"value": self._value(self.structured, row)}),
             **({} if request.expected is None else {"expected": request.expected}),
             **row.to_dict(),
             **({} if self.watch_slot is None else {"along": plain(answer.readings)}),
@@ -173,6 +178,13 @@ class Job:
             "approximate": self.denoiser.cache is not None and self.denoiser.cache.approximate,
             "versions": versions(),
         }
+
+    def _value(self, structured: Structured, row: Row) -> object:
+        """What the row's JSON says, `None` if it left before its values were filled."""
+        try:
+            return structured.parsed(row)
+        except MdsampleError:
+            return None
 
     def trace(self, state: State) -> Trace:
         """The record of a run that stands at `state`."""

@@ -19,7 +19,7 @@ from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
 from mdsample.policy.constraint import Constraint, slot_number
-from mdsample.policy.settings import integer, items, part, real, text
+from mdsample.policy.settings import choice, integer, items, part, real, text
 
 _NO_LIMIT = 1 << 31  # longer than any slot
 
@@ -73,21 +73,21 @@ class Choices(Language):
 
     def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
         """The texts' tokens."""
-        for choice in self.texts:
-            count = len(tokenizer.encode(choice))
+        for each in self.texts:
+            count = len(tokenizer.encode(each))
             if count > length:
                 raise ValueError(
-                    f"choices: {choice!r} is {count} tokens, but slot {self.slot!r} has {length}; lengthen the slot"
+                    f"choices: {each!r} is {count} tokens, but slot {self.slot!r} has {length}; lengthen the slot"
                 )
             if count < length < _NO_LIMIT and tokenizer.end_id is None:
                 raise ValueError(
-                    f"choices: {choice!r} is {count} tokens, slot {self.slot!r} has {length}, and the model "
+                    f"choices: {each!r} is {count} tokens, slot {self.slot!r} has {length}, and the model "
                     "has no end token to pad with; make the slot as long as the choices"
                 )
         return from_texts(self.texts, tokenizer, turn=True)
 
 
-class _Expression(Language):
+class Expression(Language):
     """A language that a regular expression says; end tokens fill up the slot."""
 
     __slots__ = ()
@@ -101,23 +101,35 @@ class _Expression(Language):
         """Refuses what cannot be compiled."""
         self.language(tokenizer, _NO_LIMIT)
 
+    @property
+    def padded(self) -> bool:
+        """Whether end tokens may fill the rest of the slot."""
+        return True
+
     def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
         """Every way to write such a text in tokens."""
-        return from_expression(self.expression, tokenizer, pad=True)
+        return from_expression(self.expression, tokenizer, pad=self.padded)
 
 
 @final
 @part
-class Regex(_Expression):
+class Regex(Expression):
     """Slot `slot` holds a text that the regular expression `pattern` matches as a whole.
 
     The syntax is what Python's `re` and Rust's `regex` share, without anchors, look-around and back-references. Of
-    several positions the tokens are drawn from their joint law, given that the slot is in the language.
+    several positions the tokens are drawn from their joint law, given that the slot is in the language. `end` fills:
+    end tokens fill the rest of the slot; never: the text itself fills it, so the expression says with what.
     """
 
     name: ClassVar[str] = "regex"
     pattern: str = text(of="expression")
+    end: str = choice(("fills", "never"), default="fills", kw_only=True)
     slot: str = text(default="answer", of="slot", kw_only=True)
+
+    @property
+    def padded(self) -> bool:
+        """Unless the text fills the slot."""
+        return self.end == "fills"
 
     @property
     def expression(self) -> str:
@@ -127,7 +139,7 @@ class Regex(_Expression):
 
 @final
 @part
-class Integer(_Expression):
+class Integer(Expression):
     """Slot `slot` holds an integer from `min` to `max`, both included; a space may stand before it.
 
     It has no leading zeros. Without `min` or `max` there is no such limit but the slot's length.
@@ -146,7 +158,7 @@ class Integer(_Expression):
 
 @final
 @part
-class Number(_Expression):
+class Number(Expression):
     """Slot `slot` holds a number from `min` to `max`, both included, with at most `decimals` digits after a point.
 
     A space may stand before it; there are no leading zeros and no exponent.
@@ -166,7 +178,7 @@ class Number(_Expression):
 
 @final
 @part
-class Date(_Expression):
+class Date(Expression):
     """Slot `slot` holds a day of the calendar from the year `first` to the year `last`; a space may stand before it.
 
     `form` is as in `strftime`: %Y %m %-m %B %b %d %-d, %H %M %S, %% for the sign, each once at most.

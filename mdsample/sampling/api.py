@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast, overload
+from typing import Any, cast, overload
 
 import attrs
 import numpy as np
@@ -16,13 +16,15 @@ from mdsample.models.cache import cache_text
 from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
+from mdsample.sampling.arguments import as_policy
 from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
 from mdsample.sampling.observe import answered
-from mdsample.sampling.prompts import Message, Prompt, is_prompt, prepare_prompt
+from mdsample.sampling.prompts import Message, Prompt, is_chat, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.speculate import Speculation
+from mdsample.sampling.structured import Structured
 
 #: texts of slots by name: for every row, or one mapping for each
 Given = Mapping[str, str] | Sequence[Mapping[str, str]]
@@ -56,6 +58,7 @@ def sample(  # pyright: ignore[reportOverlappingOverload]  # a text is an iterab
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
     speculate: Speculation | int | str | None = None,
+    returns: None = None,
 ) -> Row: ...
 @overload
 def sample(
@@ -69,7 +72,9 @@ def sample(
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
     speculate: Speculation | int | str | None = None,
+    returns: None = None,
 ) -> Samples: ...
+@overload
 def sample(
     model: Denoiser,
     prompts: Prompt | Iterable[Prompt],
@@ -81,7 +86,21 @@ def sample(
     given: Given | None = None,
     ids: Sequence[int | str] | None = None,
     speculate: Speculation | int | str | None = None,
-) -> Row | Samples:
+    returns: object,
+) -> Any: ...
+def sample(
+    model: Denoiser,
+    prompts: Prompt | Iterable[Prompt],
+    *,
+    policy: Policy | Part | str | None = None,
+    template: Template | str | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    given: Given | None = None,
+    ids: Sequence[int | str] | None = None,
+    speculate: Speculation | int | str | None = None,
+    returns: object = None,
+) -> Any:
     """Fills the template's slots for one prompt, which gives a `Row`, or for several, which give `Samples`.
 
     `prompts`: text, a mapping of fields, a chat (a list of messages) or token ids, or an iterable of these, see
@@ -91,19 +110,44 @@ def sample(
     random number. `batch_size`: rows in one forward pass; it changes the time, not the texts. `given`: texts of slots
     that rows bring, one mapping for all rows or one for each. `speculate`: how many steps to guess, as in 8, or '8x2'
     with two guesses of each; fewer passes follow one another, and the texts stay the same
-    (`mdsample.sampling.speculate`). Raises `TemplateError`, `ModelError` or `PolicyError`
-    before the first forward pass.
+    (`mdsample.sampling.speculate`). `returns`: a dataclass, a pydantic model or a JSON schema (a mapping): it takes the
+    place of the template's last slot (`mdsample.sampling.structured`), and what is given back are objects of it, one
+    for one prompt, else a list. Raises `TemplateError`, `ModelError` or `PolicyError` before the first forward pass.
     """
     began = time.perf_counter()
+    structured = None if returns is None else _structured(model, prompts, returns, template)
+    if structured is not None:
+        chosen = default_text(model.policy, structured.template) if policy is None else policy
+        policy, template = structured.policy(as_policy(chosen)), structured.template
     job = _job(model, prompts, policy, template, seed, given, ids)
     model.restart_peak_memory()
     rows = {row.id: row for row in _fill(job, batch_size, speculate)}
     ordered = tuple(rows[row.id] for row in job.rows)
+    if structured is not None:
+        values = [structured.value(row) for row in ordered]
+        return values[0] if job.single else values
     if job.single:
         return ordered[0]
     seconds = time.perf_counter() - began
     facts = job.sampler.policy, job.sampler.seed, model.name, model.backend, cache_text(model.cache)
     return Samples(ordered, *facts, seconds, model.peak_memory)
+
+
+def _structured(
+    model: Denoiser, prompts: Prompt | Iterable[Prompt], returns: object, template: Template | str | None
+) -> Structured:
+    """The schema in the template, or in the model's own."""
+    if is_chat(prompts):
+        raise TemplateError("returns= takes a text, fields or token ids, not a chat; put the chat into the template")
+    return Structured.of(returns, _layout(model, template), model.tokenizer)
+
+
+def _layout(model: Denoiser, template: Template | str | None) -> Template:
+    """The template, or the model's own."""
+    if not hasattr(model, "predict"):
+        raise TypeError(f"the model comes first, as mdsample.load gives it; got {type(model).__name__}")
+    source = model.template if template is None else template
+    return source if isinstance(source, Template) else Template.parse(source)
 
 
 def stream(
@@ -184,10 +228,7 @@ def _job(
     given: Given | None,
     ids: Sequence[int | str] | None,
 ) -> _Job:
-    if not hasattr(model, "predict"):
-        raise TypeError(f"the model comes first, as mdsample.load gives it; got {type(model).__name__}")
-    source = model.template if template is None else template
-    layout = source if isinstance(source, Template) else Template.parse(source)
+    layout = _layout(model, template)
     sampler = Sampler(default_text(model.policy, layout) if policy is None else policy, seed=seed)
     single = is_prompt(prompts)
     if not single and not hasattr(prompts, "__iter__"):

@@ -53,7 +53,7 @@ def prepare_prompt(
         return prepare(model, template, id, {template.fields[0]: prompt}, given)
     if isinstance(prompt, Mapping):
         return prepare(model, template, id, cast("Mapping[str, str]", prompt), given)
-    if _is_chat(prompt):
+    if is_chat(prompt):
         wrapped, texts = chat_of(model.tokenizer, prompt, None if own else template)
         return prepare(model, wrapped, id, texts, given)
     if _is_ids(prompt):
@@ -82,10 +82,11 @@ def _from_ids(
 
 def is_prompt(value: object) -> bool:
     """Whether this is one prompt, not several."""
-    return isinstance(value, str | Mapping) or _is_chat(value) or _is_ids(value)
+    return isinstance(value, str | Mapping) or is_chat(value) or _is_ids(value)
 
 
-def _is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, str]]]:
+def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, str]]]:
+    """Whether this is a list of messages."""
     if not isinstance(value, list | tuple) or not value:
         return False
     messages = cast("Sequence[object]", value)

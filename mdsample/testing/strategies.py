@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -13,6 +14,7 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import MANY, SEATS, Part, Policy
 from mdsample.policy.budget import TvBudget
 from mdsample.policy.catalog import PARTS
+from mdsample.policy.language import Expression, Regex
 from mdsample.policy.revise import P2Remask
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import Domain, domains
@@ -52,8 +54,13 @@ def fitting(
         "characters": text,
         "tokens": few.map(tuple),  # at least two: one may be the mask, which is never written
         "texts": _few(text),
+        "expression": _few(text).map(lambda texts: "|".join(map(re.escape, texts))),
         "permutation": st.permutations(range(blanks)) if blanks else st.nothing(),
     }
+    if issubclass(part, Expression) and part is not Regex:
+        # what they say by themselves, a number or a day, is no text of most toys
+        spelled = bool(texts) and all(re.fullmatch(part().expression, each) for each in texts)
+        return st.builds(part, slot=named["slot"]) if spelled else st.nothing()
     return _part(part, named, usual=True)
 
 

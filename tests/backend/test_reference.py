@@ -277,9 +277,7 @@ class TestLook:
         found = prediction.marginals
         share = 1 / (1 + math.exp(-1))
         assert found.token[0, 0] == 1 and found.confidence[0, 0] == pytest.approx(share)
-        np.testing.assert_allclose(
-            prediction.probabilities(*places(1), Temperature()), [[0, share, 1 - share, 0]]
-        )
+        np.testing.assert_allclose(prediction.probabilities(*places(1), Temperature()), [[0, share, 1 - share, 0]])
 
     def test_an_empty_set_names_its_place(self) -> None:
         with pytest.raises(ValueError, match="no token may stand at row 0, position 1"):
@@ -422,9 +420,7 @@ class TestDraw:
         prediction = look_at((rng.normal(size=(1, size)) * 2).astype(np.float32))
         law = prediction.probabilities(*places(1), Temperature())[0]
         u = rng.random(n)
-        tokens = np.concatenate(
-            [prediction.draw(*places(32, 0), part, Temperature())[0] for part in u.reshape(-1, 32)]
-        )
+        tokens = np.concatenate([prediction.draw(*places(32, 0), part, Temperature())[0] for part in u.reshape(-1, 32)])
         group = rng.permutation(size) % 16
         expected = np.bincount(group, law, 16) * n
         statistic = ((np.bincount(group[tokens], minlength=16) - expected) ** 2 / expected).sum()

@@ -166,7 +166,13 @@ MADE: dict[str, SearchStrategy[Part]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(name for name, part in PARTS.items() if attrs.fields(part)))
+#: what they hold is written in digits, which toys do not have; tests/policy/test_language.py has their settings
+WRITTEN = {"integer", "number", "date"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, part in PARTS.items() if attrs.fields(part) and name not in WRITTEN)
+)
 def test_every_setting_matters(name: str) -> None:
     """Changing any field of any part changes some result, on some toy model."""
     every_setting_matters(PARTS[name], MADE.get(name))

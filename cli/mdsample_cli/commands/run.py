@@ -13,7 +13,7 @@ from typer import Option
 
 from mdsample_cli import files, options
 from mdsample_cli.errors import Interrupted, UsageError, told
-from mdsample_cli.files import require_distinct, require_replaceable
+from mdsample_cli.files import read_json, require_distinct, require_replaceable
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def run(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
     speculate: options.Speculate = None,
+    schema: Annotated[
+        str | None,
+        Option(
+            metavar="FILE",
+            help="JSON of this schema in the place of the template's last slot; the record has the parsed `value`.",
+        ),
+    ] = None,
 ) -> int:
     """Fill a template's blanks: a PROMPT, a file of prompts or what is piped in; with none, a sample problem.
 
@@ -69,10 +76,20 @@ def run(
     from mdsample.jobs.job import Job
     from mdsample.models.decoding import default_text
     from mdsample.sampling.sampler import Sampler
+    from mdsample.sampling.structured import Structured
 
     chosen = policy.open()
+    wanted = None if schema is None else read_json(schema)
     layout, denoiser, chats = template.open_with(model)
+    structured = None if wanted is None else Structured.of(wanted, layout, denoiser.tokenizer)
+    if structured is not None:
+        layout = structured.template
+        barred = "messages of a row have no place in the template of --schema; leave out one of them"
+        chats = attrs.evolve(chats, barred=barred)
+    label = default_text(denoiser.policy, layout) if chosen is None else policy.label(chosen)
     sampler = Sampler(default_text(denoiser.policy, layout) if chosen is None else chosen, seed=seed)
+    if structured is not None:
+        sampler = attrs.evolve(sampler, policy=structured.policy(sampler.policy))
     job = Job(
         denoiser,
         layout,
@@ -82,12 +99,12 @@ def run(
         speculate=guess,
         watch_slot=watch,
         chats=chats,
+        structured=structured,
     )
     layout.check_given(rows.in_every_row | rows.from_rows)
     many = rows.read(layout, expected=expect_from)
     requests = [job.request(prompt, rows.in_every_row)] if many is None else many
     try:
-        label = default_text(denoiser.policy, layout) if chosen is None else policy.label(chosen)
         screen = _run(job, label, requests, many is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
         raise Interrupted("" if output is None else options.RESUME) from None
