@@ -238,7 +238,19 @@ def test_a_policy_file(mdsample: Command, model: Path, tmp_path: Path) -> None:
 # run
 
 
-FIELDS = ["id", "prompt", "text", "slots", "nfe", "steps", "tokens_per_forward", "unfilled", "outcome", "sentence"]
+FIELDS = [
+    "id",
+    "prompt",
+    "text",
+    "slots",
+    "nfe",
+    "steps",
+    "rounds",
+    "tokens_per_forward",
+    "unfilled",
+    "outcome",
+    "sentence",
+]
 FIELDS += [
     "error_bound",
     "tv_bound",

@@ -120,7 +120,7 @@ def test_limits_cover() -> None:
 
 
 def answered(number: int, solved: bool) -> Answered:
-    return Answered(number, str(solved), "True", solved, "", 1, 1, 1, 0.0, 0.0, 0.0)
+    return Answered(number, str(solved), "True", solved, "", 1, 1, 1, 1, 0.0, 0.0, 0.0)
 
 
 def test_wrong_policies_are_refused_before_anything_runs(runs: Runs) -> None:
