@@ -125,6 +125,8 @@ def folder(where: Path) -> dict[str, str]:
     for name, rows in FILES.items():
         text = "".join(json.dumps({**row, "gold": row.get("answer", "")}) + "\n" for row in rows)
         (where / name).write_text(text, encoding="utf-8")
+    structured = (ROOT / "docs" / "structured.md").read_text(encoding="utf-8")
+    (where / "person.json").write_text(structured.split("```json\n")[1].split("```")[0], encoding="utf-8")
     for name in ("benchmarks", "recipes"):
         (where / name).symlink_to(ROOT / name)
     programs = where / "bin"
