@@ -54,7 +54,8 @@ def fitting(
         "characters": text,
         "tokens": few.map(tuple),  # at least two: one may be the mask, which is never written
         "texts": _few(text),
-        "expression": _few(text).map(lambda texts: "|".join(map(re.escape, texts))),
+        # of any length from theirs on, as a slot may have to be filled to its end
+        "expression": _few(text).map(lambda texts: f"(?:{'|'.join(map(re.escape, texts))}).*"),
         "permutation": st.permutations(range(blanks)) if blanks else st.nothing(),
     }
     if issubclass(part, Expression) and part is not Regex:

@@ -153,7 +153,7 @@ def execute(code: str, page: Path, names: dict[str, object]) -> str:
     """Runs a snippet with the names of those before it; what it printed."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, page.name, "exec"), names)
+        exec(compile(code, page.name, "exec", dont_inherit=True), names)
     return printed.getvalue()
 
 

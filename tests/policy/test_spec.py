@@ -20,8 +20,9 @@ from mdsample.policy import presets
 from mdsample.policy.base import SEATS, Part, Policy, part_text, policy_text
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import as_run, complete, in_full
-from mdsample.policy.constraint import Ban, Choices
+from mdsample.policy.constraint import Ban
 from mdsample.policy.guide import NoGuide
+from mdsample.policy.language import Choices
 from mdsample.policy.order import Confidence, Entropy, Fixed
 from mdsample.policy.parsing import parse
 from mdsample.policy.presets import PRESETS
