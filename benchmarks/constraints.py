@@ -61,17 +61,21 @@ def trained(size: int) -> Engine:
     return engine
 
 
+def tokenizer_of(path: str | None, size: int) -> FileTokenizer:
+    """That of a file, or one trained now."""
+    if path is None:
+        progress(f"training a byte-level BPE of {size:,} tokens")
+    return FileTokenizer(trained(size) if path is None else Engine.from_file(path), mask_id=2, end_id=1)
+
+
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--tokenizer", help="a tokenizer.json")
     parser.add_argument("--size", type=int, default=126_464)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.tokenizer is None:
-        progress(f"training a byte-level BPE of {options.size:,} tokens")
-    engine = trained(options.size) if options.tokenizer is None else Engine.from_file(str(options.tokenizer))
-    tokenizer = FileTokenizer(engine, mask_id=2, end_id=1)
+    tokenizer = tokenizer_of(options.tokenizer, options.size)
     texts = spelling(tokenizer).texts
     known = Vocabulary.of(texts)
     once = {

@@ -20,6 +20,7 @@ from common import add_torch_options, bootstrap, command_line, emit, print_head,
 
 import mdsample
 from mdsample.core.canvas import Canvas
+from mdsample.core.tokens import Tokenizer
 from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 BLANKS, BLOCK = 128, 32
 
 
-def model(size: int, d: int, layers: int, device: torch.device, dtype: torch.dtype) -> TorchDenoiser:
-    """A dense trunk with random weights."""
+def model(
+    size: int, d: int, layers: int, device: torch.device, dtype: torch.dtype, tokenizer: Tokenizer | None = None
+) -> TorchDenoiser:
+    """A dense trunk with random weights; `tokenizer` of so many tokens."""
     from mdsample_torch.denoiser import TorchDenoiser
     from mdsample_torch.trunk import TorchTrunk
     from mdsample_torch.weights import from_arrays
@@ -57,7 +60,7 @@ def model(size: int, d: int, layers: int, device: torch.device, dtype: torch.dty
         for name, shape in spec.shapes.items()
     }
     weights = from_arrays(spec, arrays, device, dtype)
-    return TorchDenoiser("random", TorchTrunk(spec, weights), Symbols(size - 2), "")
+    return TorchDenoiser("random", TorchTrunk(spec, weights), tokenizer or Symbols(size - 2), "")
 
 
 def everywhere(trunk: TorchTrunk, tokens: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def weighed(scores: mx.array, weights: Weights, numbers: Longs) -> mx.array:
     """`scores [n, W]` with the weights at places `numbers [n]` added."""
     for language, where, weight in weights.at(numbers):
         table = class_table(language, scores.shape[1])
-        added = mx.take(upload(weight), table.classes, axis=1)
+        added = mx.take(upload(weight.astype(np.float32)), table.classes, axis=1)
         if len(where) < len(scores):
             line = np.full(len(scores), len(where), np.int32)
             line[where] = np.arange(len(where))

@@ -87,7 +87,7 @@ def weigh_(scores: Tensor, scratch: Tensor, weights: Weights, numbers: Longs) ->
     for language, where, weight in weights.at(numbers):
         table = class_table(language, scores.shape[1], scores.device)
         own = scratch[: len(where)]
-        torch.index_select(upload(weight, scores.device), 1, table.classes, out=own)
+        torch.index_select(upload(weight.astype(np.float32), scores.device), 1, table.classes, out=own)
         if len(where) == len(scores):
             scores.add_(own)
         else:
