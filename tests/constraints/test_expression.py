@@ -207,7 +207,7 @@ def spells(table: expression.Table, text: str) -> bool:
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("(a|b)*a(a|b){14}", "states"),
+        ("(a|b)*a(a|b){14}", "takes more than|states"),
         ("((a{100}){100}){100}", "takes more than|states"),
         ("[^a]{4000}", "takes more than|states"),
         ("(?:a{0,60000}){0,60000}", "takes more than|valid in Python"),
