@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048, help="of the trunk with random weights")
     parser.add_argument("--layers", type=int, default=4, help="of the trunk with random weights")
     parser.add_argument("--block", type=int, default=8, help="tokens in a block of the trunk with random weights")
-    parser.add_argument("--threads", type=int, default=2, help="of torch, with --time")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, with --time; others' work stalls more")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if asked.time:
@@ -119,7 +119,7 @@ def canvas_of(rows: int, first: int) -> Canvas:
 
 
 def price_of_rows(model: Denoiser, rows: int, block: int, as_json: bool) -> None:
-    """Seconds of a step of several rows beside one of 1, in turns; the first step of a block computes more, and is out."""
+    """Seconds of a step of several rows beside one of 1, in turns, without the first step of a block, which has two."""
     sampler = Sampler("one-by-one")
     plans = [(canvas, sampler.plan(model, canvas)) for canvas in (canvas_of(1, 0), canvas_of(rows, 0))]
     states = [sampler.start(model, canvas, plan) for canvas, plan in plans]
