@@ -30,12 +30,14 @@ def test_a_pass_costs_more_the_more_there_is_to_do(trunk: Trunk, wanted: int, ro
     least = pass_cost(trunk, rows, length, computed, wanted, 2)
     for larger in (
         pass_cost(trunk, rows + more[2], length, computed, wanted, 2),
-        pass_cost(trunk, rows, length + more[2], length + more[2], wanted, 2),
+        pass_cost(trunk, rows, length + more[2], computed, wanted, 2),
         pass_cost(trunk, rows, length, computed, wanted, 2 + more[3]),
         pass_cost(trunk, rows, length, computed, min(computed, wanted + more[4]), 2),
     ):
-        assert larger.operations >= least.operations
-        assert larger.bytes >= least.bytes * (1 - 1e-12) or larger.operations > least.operations
+        assert larger.operations >= least.operations and larger.bytes >= least.bytes
+    # what is computed again is not read again
+    all_computed = pass_cost(trunk, rows, length, length, wanted, 2)
+    assert all_computed.operations >= least.operations
 
 
 @given(TRUNKS, st.integers(1, 50), RATES, RATES, st.floats(1, 9))
@@ -89,8 +91,6 @@ def test_a_text_takes_longer_the_more_passes_it_needs(
     assert seconds(rounds, rounds + more) >= here
     assert seconds(rounds, rounds, attrs.evolve(texts, batch=batch + more)) >= here
     assert seconds(rounds, rounds, attrs.evolve(texts, length=48 + more)) >= here
-    # a cache never costs more than it saves
-    assert here <= text_seconds(trunk, machine, texts, Pace("", rounds, rounds), "none", 2) or trunk is SPARSE
 
 
 def test_paces_and_machines_that_cannot_be() -> None:
