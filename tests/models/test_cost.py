@@ -13,9 +13,23 @@ from mdsample.models.cost import Machine, Pace, Texts, pass_cost, text_seconds
 from mdsample.models.families.trunk import Experts, Trunk
 
 DENSE = Trunk(
-    **{"family": "toy", "vocab_size": 100, "d_model": 16, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 4},
-    **{"mlp_size": 32, "rope_theta": 1e4, "rotary_dim": 4, "norm_eps": 1e-5, "tied": False, "layouts": ()},
-    **{"mask_id": 2, "end_id": 1, "start_id": None, "max_length": 64},
+    family="toy",
+    vocab_size=100,
+    d_model=16,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    head_dim=4,
+    mlp_size=32,
+    rope_theta=1e4,
+    rotary_dim=4,
+    norm_eps=1e-5,
+    tied=False,
+    mask_id=2,
+    end_id=1,
+    start_id=None,
+    max_length=64,
+    layouts=(),
 )
 SPARSE = attrs.evolve(DENSE, experts=Experts(count=8, chosen=2, size=8, shared_size=4, first=1))
 TRUNKS = st.sampled_from([DENSE, SPARSE])
