@@ -77,9 +77,7 @@ def main() -> None:
     """Command line."""
     parser = common.command_line(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument(
-        "--bandwidth", type=float, default=4800.0, help="of the GPU, GB/s; default: an H200's, published"
-    )
+    parser.add_argument("--bandwidth", type=float, default=4800.0, help="of the GPU, GB/s; default: an H200's")
     parser.add_argument("--tflops", type=float, default=989.0, help="of the GPU; default: an H200's peak, published")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--json", action="store_true")

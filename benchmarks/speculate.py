@@ -35,7 +35,7 @@ from mdsample.tasks.catalog import task_for
 POLICIES = ("one-by-one", "entropy+top(1)+temperature(1)", "eb", "ar-med", "med+early-exit")
 SHAPES = ("4", "8", "16", "8x2", "4x4")
 #: with `--time`
-TIMED = ("one-by-one", "left-to-right+top(1)+blocks", "eb")
+TIMED = ("left-to-right+top(1)", "entropy+top(1)")
 VOCABULARY, PROMPT, BLANKS = 2000, 64, 32
 
 
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="steps to guess, or KxW")
     parser.add_argument("--limit", type=int, default=16)
     parser.add_argument("--time", action="store_true", help="the sides' seconds, on random weights")
-    parser.add_argument("--width", type=int, default=2048, help="of the trunk with random weights")
+    parser.add_argument("--width", type=int, default=1024, help="of the trunk with random weights")
     parser.add_argument("--layers", type=int, default=4, help="of the trunk with random weights")
-    parser.add_argument("--block", type=int, default=8, help="tokens in a block of the trunk with random weights")
+    parser.add_argument("--block", type=int, default=4, help="tokens in a block of the trunk with random weights")
     parser.add_argument("--threads", type=int, default=1, help="of torch, with --time; others' work stalls more")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -107,7 +107,7 @@ def time_sides(asked: argparse.Namespace) -> None:
         common.print_head([*columns, "rounds ratio", "time ratio", "share"], text=2)
     for policy in asked.policy or TIMED:
         for shape in asked.shapes:
-            time_policy(model, policy, shape, asked.limit, asked.json)
+            time_policy(model, f"{policy}+blocks({asked.block})", shape, asked.limit, asked.json)
 
 
 def canvas_of(rows: int, first: int) -> Canvas:
@@ -120,7 +120,7 @@ def canvas_of(rows: int, first: int) -> Canvas:
 
 def price_of_rows(model: Denoiser, rows: int, block: int, as_json: bool) -> None:
     """Seconds of a step of several rows beside one of 1, in turns, without the first step of a block, which has two."""
-    sampler = Sampler("one-by-one")
+    sampler = Sampler(f"left-to-right+top(1)+blocks({block})")
     plans = [(canvas, sampler.plan(model, canvas)) for canvas in (canvas_of(1, 0), canvas_of(rows, 0))]
     states = [sampler.start(model, canvas, plan) for canvas, plan in plans]
     spent: list[list[float]] = []
