@@ -121,18 +121,18 @@ def canvas_of(rows: int, first: int) -> Canvas:
 def price_of_rows(model: Denoiser, rows: int, block: int, as_json: bool) -> None:
     """Seconds of a step of several rows beside one of 1, in turns, without the first step of a block, which has two."""
     sampler = Sampler(f"left-to-right+top(1)+blocks({block})")
-    plans = [(canvas, sampler.plan(model, canvas)) for canvas in (canvas_of(1, 0), canvas_of(rows, 0))]
-    states = [sampler.start(model, canvas, plan) for canvas, plan in plans]
-    spent: list[list[float]] = []
-    for step in range(BLANKS):
-        took: list[float] = []
-        for side, (_, plan) in enumerate(plans):
-            began = time.perf_counter()
-            states[side], _ = sampler.step(model, states[side], plan)
-            took.append(time.perf_counter() - began)
-        if step % block:
-            spent.append(took)
-    one, many = np.array(spent, np.float64).T
+    # text after text, as a cache keeps what its latest pass needs
+    sides: tuple[list[float], list[float]] = [], []
+    for number in range(3):
+        for spent, canvas in zip(sides, (canvas_of(1, number), canvas_of(rows, number)), strict=True):
+            plan = sampler.plan(model, canvas)
+            state = sampler.start(model, canvas, plan)
+            for step in range(BLANKS):
+                began = time.perf_counter()
+                state, _ = sampler.step(model, state, plan)
+                if step % block:
+                    spent.append(time.perf_counter() - began)
+    one, many = (np.array(spent, np.float64) for spent in sides)
     drawn = common.resamples(len(one))
     ratio = common.interval(
         float(np.median(many) / np.median(one)), np.median(many[drawn], axis=1) / np.median(one[drawn], axis=1)
