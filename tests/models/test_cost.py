@@ -139,3 +139,9 @@ def test_a_plan_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(wrong) == 2
         assert says in capsys.readouterr().err
+
+
+def test_the_last_layer_is_computed_where_it_is_looked_at() -> None:
+    few, all_looked_at = (pass_cost(DENSE, 1, 8, 8, wanted, 1).operations for wanted in (1, 8))
+    # queries 16 x 16, output 16 x 16, gated middle 3 x 16 x 32, head 16 x 100; 16 wide heads meet 8 tokens twice
+    assert all_looked_at - few == 7 * (2 * (2 * 16 * 16 + 3 * 16 * 32 + 16 * 100) + 4 * 16 * 8)
