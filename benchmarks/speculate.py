@@ -99,7 +99,7 @@ def time_sides(asked: argparse.Namespace) -> None:
     model = look.model(
         VOCABULARY, asked.width, asked.layers, common.torch.device("cpu"), common.torch.float32, block=asked.block
     )
-    for rows in (2, 4, 8):
+    for rows in (8,):
         price_of_rows(model, rows, asked.block, asked.json)
     if not asked.json:
         print()
@@ -123,7 +123,7 @@ def price_of_rows(model: Denoiser, rows: int, block: int, as_json: bool) -> None
     sampler = Sampler(f"left-to-right+top(1)+blocks({block})")
     # text after text, as a cache keeps what its latest pass needs
     sides: tuple[list[float], list[float]] = [], []
-    for number in range(3):
+    for number in range(2):
         for spent, canvas in zip(sides, (canvas_of(1, number), canvas_of(rows, number)), strict=True):
             plan = sampler.plan(model, canvas)
             state = sampler.start(model, canvas, plan)
