@@ -64,7 +64,7 @@ def predicted(machine: Machine, as_json: bool) -> None:
         print()
         common.print_head(("policy", "rounds", "NFE", "cache", "block", "texts", "predicted, s"), text=1)
     for pace in PACES:
-        for cache, block in (("none", 32), ("exact", 32), ("exact", 4)):
+        for cache, block in (("none", 32), ("exact", 32)):
             for batch in (1, 16):
                 texts = Texts(batch=batch, length=256, blanks=100, window=block)
                 seconds = text_seconds(full, machine, texts, pace, cache, 2)
