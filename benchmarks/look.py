@@ -21,6 +21,7 @@ from common import add_torch_options, bootstrap, command_line, emit, print_head,
 import mdsample
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer
+from mdsample.models.cache import Exact
 from mdsample.models.families.trunk import Trunk
 from mdsample.testing import Symbols
 
@@ -33,9 +34,15 @@ BLANKS, BLOCK = 128, 32
 
 
 def model(
-    size: int, d: int, layers: int, device: torch.device, dtype: torch.dtype, tokenizer: Tokenizer | None = None
+    size: int,
+    d: int,
+    layers: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer: Tokenizer | None = None,
+    block: int | None = None,
 ) -> TorchDenoiser:
-    """A dense trunk with random weights; `tokenizer` of so many tokens."""
+    """A dense trunk with random weights; `tokenizer` of so many tokens; with a `block`, block-causal with its cache."""
     from mdsample_torch.denoiser import TorchDenoiser
     from mdsample_torch.trunk import TorchTrunk
     from mdsample_torch.weights import from_arrays
@@ -51,6 +58,7 @@ def model(
         },
         **{"head_dim": 64, "rotary_dim": 64, "mlp_size": 4 * d, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False},
         **{"mask_id": size - 1, "end_id": size - 2, "start_id": None, "max_length": 4096, "layouts": ()},
+        block=block,
     )
     rng = np.random.default_rng(0)
     arrays = {
@@ -60,7 +68,8 @@ def model(
         for name, shape in spec.shapes.items()
     }
     weights = from_arrays(spec, arrays, device, dtype)
-    return TorchDenoiser("random", TorchTrunk(spec, weights), tokenizer or Symbols(size - 2), "")
+    cache = None if block is None else Exact()
+    return TorchDenoiser("random", TorchTrunk(spec, weights), tokenizer or Symbols(size - 2), "", cache)
 
 
 def everywhere(trunk: TorchTrunk, tokens: Tensor) -> Tensor:

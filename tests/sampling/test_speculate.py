@@ -49,7 +49,8 @@ def test_a_speculated_run_is_the_same_run(
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("draw", [mdsample.Greedy(), mdsample.Temperature(1.0)])
 def test_every_preset_is_the_same_run(name: str, draw: Part) -> None:
-    policy = mdsample.parse(name).replace(draw)
+    # p2 takes nearly as many passes as it has steps, however few blanks there are
+    policy = mdsample.parse({"p2": "p2(steps=16)"}.get(name, name)).replace(draw)
     speculation_changes_nothing(policy, MODEL, CANVAS, 0, "3x2")
 
 

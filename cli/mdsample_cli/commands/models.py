@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 from typer import Option
 
 from mdsample_cli import options
+from mdsample_cli.errors import UsageError
+from mdsample_cli.groups import grouped
+from mdsample_cli.plan import PlanOptions, rows_of_plan
 
 if TYPE_CHECKING:
     from mdsample.backend.installed import Backend, Device, Run
@@ -55,7 +58,9 @@ def models(json: options.Json = False) -> None:
     )
 
 
+@grouped
 def inspect(
+    plan: PlanOptions,
     model: options.ModelArgument,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
@@ -69,7 +74,8 @@ def inspect(
     """What a checkpoint is, and whether it can run here; no weight is read, and none is fetched from the hub.
 
     Memory is that of the weights alone; a forward pass takes more, the more rows and tokens it has. Of an adapter alone
-    it says what it changes and in which model.
+    it says what it changes and in which model. A plan is arithmetic on the model's sizes: what each pass must read and
+    multiply, over what the device does in a second; real passes take longer.
     """
     from mdsample.backend.installed import runs
     from mdsample.errors import ModelError
@@ -79,11 +85,16 @@ def inspect(
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
+    plan.check()
     try:
         checkpoint = facts.inspect(model, revision=revision, adapter=adapter)
     except ModelError:
         if adapter is not None or not is_adapter(facts_folder(model, revision)):
             raise
+        if plan.plan:
+            raise UsageError(
+                "an adapter alone has no passes to plan; name its model, and the adapter with --adapter"
+            ) from None
         alone = facts.inspect_adapter(model, revision=revision)
         if json:
             typer.echo(line(attrs.asdict(alone)))
@@ -92,15 +103,32 @@ def inspect(
         render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
         return
     verdicts = runs(checkpoint, model, backend, device=device, dtype=dtype)
+    kind = next((run.choice.dtype for run in verdicts if run.choice is not None), "float32")
+    predicted = plan.predicted(checkpoint.trunk, facts.SIZES[dtype or kind]) if plan.plan else None
     if json:
         # without the tensors' places in the files, which are internal
         record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "optional_tensors"))
-        typer.echo(line({**record, "runs": [attrs.asdict(run) for run in verdicts]}))
+        record |= {"runs": [attrs.asdict(run) for run in verdicts]}
+        typer.echo(line(record if predicted is None else {**record, "plan": predicted}))
         return
     rows = [*_sizes(checkpoint), *_tokens(checkpoint), *_storage(checkpoint)]
     rows += [] if checkpoint.adapter is None else _adapter(checkpoint.adapter)
     rows += [("here", _verdict(run)) for run in verdicts]
-    render.show(render.console(), render.listing((label, render.plain(text)) for label, text in rows))
+    if predicted is not None:
+        rows.append(("plan", _planned(predicted)))
+    out = render.console()
+    render.show(out, render.listing((label, render.plain(text)) for label, text in rows))
+    if predicted is not None:
+        passes, texts = rows_of_plan(predicted, predicted["batch"])
+        render.show(out, "", render.table(out, ["ms", "of one", "bound by"], passes, first="a pass, predicted"))
+        render.show(out, "", render.table(out, ["rounds", "NFE", "s", "texts/s"], texts, first="texts, predicted"))
+
+
+def _planned(predicted: dict[str, Any]) -> str:
+    machine = predicted["machine"]
+    rates = f"{machine['bandwidth'] / 1e9:.4g} GB/s, {machine['rate'] / 1e12:.3g} TFLOP/s"
+    texts = f"{predicted['length']:,} tokens, {predicted['blanks']:,} blanks, {predicted['window']} places a pass"
+    return f"{rates}, {predicted['item']} bytes a weight; {texts}: predicted, not measured"
 
 
 def _read_at(trunk: Trunk) -> str:
