@@ -193,22 +193,17 @@ def _request(
     labels: dict[str, tuple[str, ...]] = {}
     if choices is not None:
         value = fields.get(choices)
-        by_slot = cast("dict[str, object]", value) if isinstance(value, dict) else {"": value}
-        for slot, there in by_slot.items():
-            labels[slot] = (
-                tuple(text for text in cast("list[object]", there) if isinstance(text, str))
-                if isinstance(there, list)
-                else ()
-            )
-            if not isinstance(there, list) or len(labels[slot]) < len(cast("list[object]", there)):
-                whose = f" of slot {slot!r}" if by_slot is value else ""
-                return Request(
-                    name, error=f"{choices!r}, the choices{whose}, must be a list of texts; got {there!r:.60}"
-                )
-        if by_slot is not value:
-            listed = labels.pop("")
-        elif not labels:
-            return Request(name, error=f"{choices!r}, the choices, names no slot")
+        by_slot = isinstance(value, dict)
+        for slot, there in (cast("dict[str, object]", value) if by_slot else {"": value}).items():
+            entries = cast("list[object]", there) if isinstance(there, list) else [None]
+            if not all(isinstance(entry, str) for entry in entries):
+                whose = f" of slot {slot!r}" if by_slot else ""
+                fault = f"{choices!r}, the choices{whose}, must be a list of texts; got {there!r:.60}"
+                return Request(name, error=fault)
+            labels[slot] = tuple(map(str, entries))
+        if not labels:
+            return Request(name, error=f"{choices!r}, the choices, names no slot; give slots with lists of texts")
+        listed = () if by_slot else labels.pop("")
     used = {"id", *template.fields, *named} | ({MESSAGES} if messages else set[str]())
     others = {key: _kept(value) for key, value in fields.items() if key not in used}
     return Request(name, texts, answer, messages=messages, given=brought, choices=listed, labels=labels, others=others)

@@ -8,12 +8,11 @@ is read with the others blank: what is found is each slot's own law, not that of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Doubles, arange64
+from mdsample.core.arrays import Doubles
 from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import ScoreError, TemplateError, shown
@@ -74,8 +73,9 @@ def decide(
             f"got {shown(method)}"
         )
     batch_size = as_batch_size(batch_size)
-    every = isinstance(labels, Mapping)
-    each: list[Labels] = [cast("Labels", labels)] * len(rows) if every else list(cast("Sequence[Labels]", labels))
+    if not isinstance(labels, Mapping | Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"labels are a mapping of slots to lists of texts, or one for each row; got {shown(labels)}")
+    each: list[Labels] = [labels] * len(rows) if isinstance(labels, Mapping) else list(labels)
     if len(each) != len(rows):
         raise ScoreError(f"{len(rows)} rows need as many mappings of slots to labels; got {len(each)}")
     nothing: dict[str, str] = {}
@@ -124,7 +124,11 @@ def check_labels(denoiser: Denoiser, template: Template, labels: Labels, given: 
             raise TemplateError(f"{slot!r} cannot be decided: it {kind}; slots here: {', '.join(template.slots)}")
         if slot in given:
             raise TemplateError(f"slot {slot!r} is given and decided; leave one of them out")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if (
+            isinstance(texts, str)
+            or not isinstance(texts, Sequence)
+            or not all(isinstance(text, str) for text in texts)
+        ):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ScoreError(f"the labels of slot {slot!r} are a list of texts; got {texts!r:.60}")
         if not texts:
             raise ScoreError(f"slot {slot!r} has no labels to decide between; name one or more")
@@ -143,13 +147,10 @@ def _product(
     """All slots of a row from one prediction: the probability of a label is the product of its tokens' marginals."""
     found = [dict[str, Scores]() for _ in each]
     for first in range(0, len(blank), batch_size):
-        rows = arange64(len(blank))[first : first + batch_size]
-        canvas = blank.copies(rows)
+        rows = range(first, min(first + batch_size, len(blank)))
+        canvas = blank.copies(np.array(rows))
         asked = [
-            (line, slot, text)
-            for line, row in enumerate(rows.tolist())
-            for slot, texts in each[row].items()
-            for text in texts
+            (line, slot, text) for line, row in enumerate(rows) for slot, texts in each[row].items() for text in texts
         ]
         lines = np.array([line for line, _, _ in asked], np.int64)
         numbers = np.array([template.slots.index(slot) for _, slot, _ in asked])
