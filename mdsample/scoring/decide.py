@@ -8,6 +8,7 @@ is read with the others blank: what is found is each slot's own law, not that of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import attrs
 import numpy as np
@@ -124,11 +125,7 @@ def check_labels(denoiser: Denoiser, template: Template, labels: Labels, given: 
             raise TemplateError(f"{slot!r} cannot be decided: it {kind}; slots here: {', '.join(template.slots)}")
         if slot in given:
             raise TemplateError(f"slot {slot!r} is given and decided; leave one of them out")
-        if (
-            isinstance(texts, str)
-            or not isinstance(texts, Sequence)
-            or not all(isinstance(text, str) for text in texts)
-        ):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(texts, str) or not _are_texts(texts):
             raise ScoreError(f"the labels of slot {slot!r} are a list of texts; got {texts!r:.60}")
         if not texts:
             raise ScoreError(f"slot {slot!r} has no labels to decide between; name one or more")
@@ -139,6 +136,10 @@ def check_labels(denoiser: Denoiser, template: Template, labels: Labels, given: 
                 what = "stands there twice" if seen[tokens] == text else f"is the same tokens as {seen[tokens]!r:.40}"
                 raise ScoreError(f"label {text!r:.40} of slot {slot!r} {what}; keep one")
             seen[tokens] = text
+
+
+def _are_texts(texts: object) -> bool:
+    return isinstance(texts, Sequence) and all(isinstance(text, str) for text in cast("Sequence[object]", texts))
 
 
 def _product(

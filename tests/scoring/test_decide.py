@@ -16,9 +16,10 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample import exact
-from mdsample.core.arrays import Doubles
+from mdsample.core.arrays import Doubles, Ints
 from mdsample.core.template import Template
 from mdsample.errors import MdsampleError
+from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.order import Confidence, Entropy, LeftToRight, Random
 from mdsample.scoring.decide import decide
 from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, score
@@ -33,14 +34,22 @@ labelled = st.fixed_dictionaries(
 ).filter(bool)
 
 
-class Counting(exact.Joint):
-    """A joint that counts rows of forward passes."""
+class Counting(exact.Toy):
+    """A joint that counts the rows of its forward passes."""
 
-    passes = 0
+    def __init__(self, table: Doubles) -> None:
+        self.joint, self.passes = exact.Joint(table), 0
+        super().__init__("counting", self.joint.length, self.joint.size)
 
-    def predict(self, query: Any) -> Any:
+    def predict(self, query: Query) -> Prediction:
         self.passes += len(query.tokens)
-        return super().predict(query)
+        return self.joint.predict(query)
+
+    def weights(self, tokens: Ints) -> Doubles:
+        return self.joint.weights(tokens)
+
+    def log_prob(self, tokens: Ints) -> Doubles:
+        return self.joint.log_prob(tokens)
 
 
 def joint(seed: int) -> Counting:
@@ -49,7 +58,7 @@ def joint(seed: int) -> Counting:
     return Counting(rng.dirichlet(np.full(V**length, 0.3)).reshape((V,) * length))
 
 
-def law(toy: exact.Joint, slot: str, brought: dict[str, str]) -> Doubles:
+def law(toy: Counting, slot: str, brought: dict[str, str]) -> Doubles:
     """p(what stands in the slot | what the row brings), by summing the table; an axis for each place."""
     table = toy.table()
     names = [name for name, length in LENGTHS.items() for _ in range(length)]

@@ -35,14 +35,15 @@ def found(scores: Scores | Decisions) -> Record:
 
 
 def tables(out: Console, scores: Scores | Decisions) -> list[RenderableType]:
-    """A table a slot."""
+    """A table a slot, an empty line between them."""
     if isinstance(scores, Scores):
         lines = [[name, log, share, bar] for name, log, _, share, bar in _lines(scores)]
         return [render.table(out, ["log p, nats", "share", ""], lines, first=scores.slot)]
-    return [
-        render.table(out, ["log p, nats", "p", "share", ""], [*_lines(slot), _outside(slot)], first=slot.slot)
-        for slot in scores.slots
-    ]
+    found: list[RenderableType] = []
+    for slot in scores.slots:
+        lines = [*_lines(slot), _outside(slot)]
+        found += ["", render.table(out, ["log p, nats", "p", "share", ""], lines, first=slot.slot)]
+    return found[1:]
 
 
 def _candidate(candidate: Candidate, share: float) -> Record:
