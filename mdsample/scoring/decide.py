@@ -90,7 +90,7 @@ def decide(
     match method or ChainRule():
         case ChainRule() as chain:
             found = [dict[str, Scores]() for _ in rows]
-            for slot in template.slots:
+            for slot in dict.fromkeys(slot for asked in each for slot in asked):
                 of = [row for row, asked in enumerate(each) if slot in asked]
                 done = score(
                     denoiser,
