@@ -98,6 +98,7 @@ from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import Event, Outcome, State
 from mdsample.sampling.trace import Trace
+from mdsample.scoring.decide import Decisions, decide
 from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     # scores, chats, what a model is, exact laws
     "score",
     "Scores",
+    "decide",
+    "Decisions",
     "chat",
     "inspect",
     "Facts",

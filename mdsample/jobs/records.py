@@ -72,6 +72,8 @@ class Request:
     given: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
     #: texts to be scored
     choices: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    #: or labels to be scored, by slot
+    labels: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]], kw_only=True)
     #: the right answer, if it is known
     expected: str | None = None
     #: why the row cannot be answered; empty if it can
@@ -105,7 +107,8 @@ def read_requests(
     """The requests in a file's bytes; `name` is the file's, for its ending and for messages.
 
     `given`: slots that rows bring the content of, and in which key of the JSON object it stands (text, or a whole
-    number). `choices`: the key under which texts to be scored are listed. `expected`: the key of the right answer.
+    number). `choices`: the key under which texts to be scored are listed, or a mapping of slots to such lists.
+    `expected`: the key of the right answer.
 
     `.jsonl`, `.ndjson` and `.json` are JSON lines, `.txt` is plain text; anything else is JSON lines if it begins with
     `{`. Blank lines are skipped. A row without `id` gets its number, from 0. Raises `RecordError` if the file as a
@@ -187,15 +190,23 @@ def _request(
         brought[slot] = str(value)
     answer = brought.pop("", None)
     listed: tuple[str, ...] = ()
+    labels: dict[str, tuple[str, ...]] = {}
     if choices is not None:
         value = fields.get(choices)
-        texts_there = cast("list[object]", value) if isinstance(value, list) else [None]
-        if not all(isinstance(entry, str) for entry in texts_there):
-            return Request(name, error=f"{choices!r}, the choices, must be a list of texts; got {value!r:.60}")
-        listed = tuple(map(str, texts_there))
+        by_slot = isinstance(value, dict)
+        for slot, there in (cast("dict[str, object]", value) if by_slot else {"": value}).items():
+            entries = cast("list[object]", there) if isinstance(there, list) else [None]
+            if not all(isinstance(entry, str) for entry in entries):
+                whose = f" of slot {slot!r}" if by_slot else ""
+                fault = f"{choices!r}, the choices{whose}, must be a list of texts; got {there!r:.60}"
+                return Request(name, error=fault)
+            labels[slot] = tuple(map(str, entries))
+        if not labels:
+            return Request(name, error=f"{choices!r}, the choices, names no slot; give slots with lists of texts")
+        listed = () if by_slot else labels.pop("")
     used = {"id", *template.fields, *named} | ({MESSAGES} if messages else set[str]())
     others = {key: _kept(value) for key, value in fields.items() if key not in used}
-    return Request(name, texts, answer, messages=messages, given=brought, choices=listed, others=others)
+    return Request(name, texts, answer, messages=messages, given=brought, choices=listed, labels=labels, others=others)
 
 
 def _kept(value: object, depth: int = 0) -> object:

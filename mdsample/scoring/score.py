@@ -129,6 +129,12 @@ class Scores:
         weights = np.exp(logs - logs.max()) if np.isfinite(logs.max()) else np.ones(len(logs))
         return tuple((weights / weights.sum()).tolist())
 
+    @cached_property
+    def outside(self) -> float:
+        """Probability of all but the candidates, 1 − Σ p; with `MonteCarloBound`, whose p are low, at most that."""
+        inside = float(np.exp([candidate.log_probability for candidate in self.candidates]).sum())
+        return min(max(1 - inside, 0.0), 1.0)
+
     @property
     def best(self) -> Candidate:
         """The most probable one, the first among equals."""
@@ -293,7 +299,8 @@ class _Scorer:
             canvas = self.blank.copies(rows)
             hidden = canvas.slot == self.number
             pairs = np.flatnonzero(np.isin(self.of, rows))
-            total[pairs, 0] = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], self.of[pairs] - first)
+            lines = self.of[pairs] - first
+            total[pairs, 0] = text_sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], hidden[lines], lines)
             passes[[int(np.argmax(self.of == row)) for row in rows.tolist()]] = 1
         return total, passes
 
@@ -311,7 +318,7 @@ class _Scorer:
             tokens = np.where(hidden, np.int32(self.denoiser.tokenizer.mask_id), canvas.tokens)
             canvas = attrs.evolve(canvas, tokens=tokens, blank=canvas.blank | hidden)
             n = (canvas.slot == self.number).sum(1)
-            sums = _sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], arange64(len(pairs)))
+            sums = text_sums(self.denoiser, canvas, hidden, self.full.tokens[pairs], hidden, arange64(len(pairs)))
             samples[pairs, sample] = sums * n / hidden.sum(1)
         return samples, np.full(len(self.of), how.samples, np.int64)
 
@@ -334,16 +341,21 @@ def marginal_scores(
     total = np.zeros(len(canvas))
     for first in range(0, len(canvas), batch_size):
         rows = arange64(len(canvas))[first : first + batch_size]
-        total[rows] = _sums(denoiser, canvas.copies(rows), where[rows], tokens[rows], arange64(len(rows)))
+        asked = where[rows]
+        total[rows] = text_sums(denoiser, canvas.copies(rows), asked, tokens[rows], asked, arange64(len(rows)))
     return total
 
 
-def _sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, lines: Longs) -> Doubles:
-    """Σ log p of `tokens [P, L]` where their row is `hidden [B, L]`, `[P]`, one pass; `lines [P]` are their rows."""
+def text_sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, where: Bools, lines: Longs) -> Doubles:
+    """Σ log p of P texts over their places, nats, `[P]`, from one pass over the rows of a canvas, `[B, L]`.
+
+    `hidden [B, L]`: the places that are predicted. `tokens [P, L]`, `where [P, L]`: the texts and their places, hidden
+    ones of their rows, `lines [P]`.
+    """
     plan = Sampler(Policy.of(Top(1))).plan(denoiser, canvas)
     every = np.arange(len(canvas), dtype=np.int32)
     prediction = _predicted(denoiser, plan, every, State.begin(canvas), hidden, arange64(len(canvas)))
-    which, position = np.nonzero(hidden[lines])
+    which, position = np.nonzero(where)
     logged = prediction.log_probabilities(
         lines[which].astype(np.int32), position.astype(np.int32), tokens[which, position]
     )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mdsample.jobs.records import Record, Request
     from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
+    from mdsample.scoring.decide import Decisions
     from mdsample.scoring.score import Method, Scores
 
 METHODS = ("chain", "marginals", "bound")
 SAMPLES = 128
-#: columns of a bar for a share of 1
-_BAR = 24
+SLOT = "answer"
 
 
 @grouped
@@ -33,12 +33,18 @@ def score(
     model: Annotated[options.ModelOptions, Without("compile")],
     prompt: options.Prompt = None,
     choices: Annotated[
-        str | None, Option(metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too.")
+        list[str] | None,
+        Option(
+            metavar="TEXT,TEXT", help="The texts to score, verbatim, spaces too; or SLOT=TEXT,TEXT, once for each slot."
+        ),
     ] = None,
     choices_from: Annotated[
-        str | None, Option(metavar="KEY", help="Instead: the key of a list of texts in each row of --input.")
+        str | None,
+        Option(
+            metavar="KEY", help="Instead: the key of a list of texts, or of slots with lists, in each row of --input."
+        ),
     ] = None,
-    slot: Annotated[str, Option(metavar="NAME", help="The slot that the texts are scored in.")] = "answer",
+    slot: Annotated[str, Option(metavar="NAME", help="The slot that the texts are scored in.")] = SLOT,
     method: Annotated[
         str,
         Option(
@@ -57,7 +63,9 @@ def score(
 ) -> int:
     """Log-probabilities of whole texts in a slot, in nats; other slots stay blank unless they are filled.
 
-    The rest of the slot after a text is scored as end tokens. Exit code 1 if a row could not be scored.
+    The rest of the slot after a text is scored as end tokens. With --choices by slot, all these slots are read while
+    blank, in one pass with --method marginals, and the mass outside their texts is told too. Exit code 1 if a row could
+    not be scored.
     """
     if trace is not None:
         raise UsageError(f"score does not read traces; use: mdsample judge {trace}")
@@ -73,12 +81,17 @@ def score(
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
     rows.check()
-    from mdsample_cli.show import render
+    from mdsample_cli.show import decisions, render
     from mdsample_cli.show.json_line import line
 
     layout, denoiser, chats = template.open_with(model)
-    layout.check_given({slot: ""} | rows.in_every_row | rows.from_rows)
-    requests = _requests(layout, rows, prompt, choices, choices_from)
+    texts, labels = _asked(layout, choices or [], slot)
+    layout.check_given(({slot: ""} if texts else {}) | rows.in_every_row | rows.from_rows)
+    requests = _requests(layout, rows, prompt, texts, labels, choices_from)
+    if any(request.choices for request in requests):
+        layout.check_given({slot: ""})
+    if any(request.labels for request in requests) and method == "bound":
+        raise UsageError("--method bound gives no probabilities, and choices by slot take them; say chain or marginals")
     out, failed = render.console(), False
     for request, scores in _scored(denoiser, layout, chats, requests, slot, how, batch_size):
         if isinstance(scores, str):
@@ -88,7 +101,8 @@ def score(
             said = line({"id": request.id, "error": scores}) if json else told(f"{request.id}: {scores}")
             typer.echo(said, err=not json)
         elif json:
-            print(line(_record(denoiser, layout, request, scores, str(how), seed)), flush=True)
+            found = decisions.found(scores)
+            print(line(_record(denoiser, layout, request, found, scores.nfe, str(how), seed)), flush=True)
         else:
             title = "" if rows.input is None else f"{request.id}\n"
             render.show(
@@ -96,7 +110,7 @@ def score(
                 title
                 + f"{denoiser.name} on {denoiser.backend}; {how}; {render.count(scores.nfe, 'forward pass', 'es')}\n",
             )
-            render.show(out, render.table(out, ["log p, nats", "share", ""], _rows(scores), first=slot))
+            render.show(out, *decisions.tables(out, scores))
     return int(failed)
 
 
@@ -104,7 +118,8 @@ def _requests(
     layout: Template,
     rows: options.InputOptions,
     prompt: str | None,
-    choices: str | None,
+    texts: tuple[str, ...],
+    labels: Mapping[str, tuple[str, ...]],
     choices_from: str | None,
 ) -> list[Request]:
     """The prompt, or the rows of the input, with the texts to score."""
@@ -113,9 +128,28 @@ def _requests(
     requests = rows.read(layout, choices=choices_from)
     if requests is None:
         requests = [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
-    if choices is None:
+    if choices_from is not None:
         return requests
-    return [attrs.evolve(request, choices=tuple(choices.split(","))) for request in requests]
+    return [attrs.evolve(request, choices=texts, labels=labels) for request in requests]
+
+
+def _asked(layout: Template, choices: Sequence[str], slot: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The texts of `--choices`, or its labels by slot; a text alone may hold an = of its own."""
+    parted = [choice.partition("=") for choice in choices]
+    if len(choices) == 1 and not (parted[0][1] and parted[0][0] in layout.slots):
+        return tuple(choices[0].split(",")), {}
+    labels: dict[str, tuple[str, ...]] = {}
+    for choice, (name, equals, texts) in zip(choices, parted, strict=True):
+        if not equals or name not in layout.slots:
+            raise UsageError(
+                f"several --choices take SLOT=TEXT,TEXT each; got {choice!r:.60}; slots here: {', '.join(layout.slots)}"
+            )
+        if name in labels:
+            raise UsageError(f"--choices sets slot {name!r} twice; keep one")
+        labels[name] = tuple(texts.split(","))
+    if labels and slot != SLOT:
+        raise UsageError(f"--slot is for texts without a slot; leave it out, or say --choices {slot}=TEXT,TEXT")
+    return (), labels
 
 
 def _method(name: str, order: str, samples: int, seed: int) -> Method:
@@ -148,32 +182,45 @@ def _scored(
     slot: str,
     how: Method,
     batch_size: int,
-) -> Iterator[tuple[Request, Scores | str]]:
+) -> Iterator[tuple[Request, Scores | Decisions | str]]:
     """Each request with its scores, or with why there are none, in their order."""
-    from mdsample.scoring.score import score
-
     for start in range(0, len(requests), batch_size):
         batch = requests[start : start + batch_size]
         placed = [_placed(denoiser, layout, chats, request, slot) for request in batch]
-        scores: dict[int, Scores] = {}
+        scores: dict[int, Scores | Decisions] = {}
         # rows of one template are scored together; chats of other turns are in another
         fitting = {i: where for i, where in enumerate(placed) if not isinstance(where, str)}
-        for template in dict.fromkeys(template for template, _ in fitting.values()):
-            good = {i: texts for i, (of_row, texts) in fitting.items() if of_row == template}
-            done = score(
-                denoiser,
-                template,
-                [*good.values()],
-                slot,
-                [batch[i].choices for i in good],
-                method=how,
-                given=[batch[i].given for i in good],
-                ids=[batch[i].id for i in good],
-                batch_size=batch_size,
-            )
+        for template, by_slot in dict.fromkeys((where[0], bool(batch[i].labels)) for i, where in fitting.items()):
+            good = {
+                i: texts
+                for i, (of_row, texts) in fitting.items()
+                if of_row == template and bool(batch[i].labels) == by_slot
+            }
+            done = _together(denoiser, template, [batch[i] for i in good], [*good.values()], slot, how, batch_size)
             scores.update(zip(good, done, strict=True))
         for i, (request, where) in enumerate(zip(batch, placed, strict=True)):
             yield request, where if isinstance(where, str) else scores[i]
+
+
+def _together(
+    denoiser: Denoiser,
+    template: Template,
+    requests: Sequence[Request],
+    rows: Sequence[Mapping[str, str]],
+    slot: str,
+    how: Method,
+    batch_size: int,
+) -> Sequence[Scores | Decisions]:
+    """Rows of one template, all with texts or all with labels by slot."""
+    from mdsample.scoring.decide import decide
+    from mdsample.scoring.score import MonteCarloBound, score
+
+    given, ids = [request.given for request in requests], [request.id for request in requests]
+    if requests[0].labels and not isinstance(how, MonteCarloBound):
+        labels = [request.labels for request in requests]
+        return decide(denoiser, template, rows, labels, method=how, given=given, ids=ids, batch_size=batch_size)
+    texts = [request.choices for request in requests]
+    return score(denoiser, template, rows, slot, texts, method=how, given=given, ids=ids, batch_size=batch_size)
 
 
 def _placed(
@@ -181,13 +228,18 @@ def _placed(
 ) -> tuple[Template, Mapping[str, str]] | str:
     """A row's template and the texts of its fields, or why it cannot be scored; the other rows still are."""
     from mdsample.sampling.engine import prepare
+    from mdsample.scoring.decide import check_labels
     from mdsample.scoring.score import check_candidates
 
     if request.error:
         return request.error
     try:
-        check_candidates(request.choices)
+        if not request.labels:
+            check_candidates(request.choices)
         template, texts = chats.placed(layout, request.texts, request.messages)
+        if request.labels:
+            check_labels(denoiser, template, request.labels, request.given)
+            prepare(denoiser, template, request.id, texts, request.given)
         for text in request.choices:
             prepare(denoiser, template, request.id, texts, {**request.given, slot: text})
     except ValueError as error:
@@ -195,29 +247,19 @@ def _placed(
     return template, texts
 
 
-def _record(denoiser: Denoiser, layout: Template, request: Request, scores: Scores, method: str, seed: int) -> Record:
+def _record(
+    denoiser: Denoiser, layout: Template, request: Request, found: Record, nfe: int, method: str, seed: int
+) -> Record:
     from mdsample._version import versions
-    from mdsample.jobs.lines import finite
     from mdsample.jobs.records import asked
     from mdsample.models.cache import cache_text
 
     return {
         "id": request.id,
         **asked(request),
-        "slot": scores.slot,
-        "best": scores.best.text,
-        "candidates": [
-            {
-                "text": candidate.text,
-                "log_probability": finite(candidate.log_probability),
-                "standard_error": candidate.standard_error,
-                "share": share,
-                "tokens": len(candidate.tokens),
-            }
-            for candidate, share in zip(scores.candidates, scores.shares, strict=True)
-        ],
+        **found,
         "method": method,
-        "nfe": scores.nfe,
+        "nfe": nfe,
         "model": denoiser.name,
         "template": str(layout),
         "seed": seed,
@@ -226,16 +268,3 @@ def _record(denoiser: Denoiser, layout: Template, request: Request, scores: Scor
         "approximate": denoiser.cache is not None and denoiser.cache.approximate,
         "versions": versions(),
     }
-
-
-def _rows(scores: Scores) -> list[list[str]]:
-    return [
-        [
-            repr(candidate.text),
-            f"{candidate.log_probability:.3f}"
-            + (f" ± {1.96 * candidate.standard_error:.3f}" if candidate.standard_error else ""),
-            f"{100 * share:.1f} %",
-            "█" * round(_BAR * share) + "·" * (_BAR - round(_BAR * share)),
-        ]
-        for candidate, share in zip(scores.candidates, scores.shares, strict=True)
-    ]
