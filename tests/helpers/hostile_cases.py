@@ -258,7 +258,7 @@ def contradictions() -> Iterator[Case]:
         ["convert", "tiny"],
         ["convert", "tiny", "tiny"],
         ["convert", "tiny", "precious.txt"],
-        ["convert", "tiny", "new", "--bits", "3"],
+        ["convert", "tiny", "new", "--bits", "7"],
         ["convert", "tiny", "new", "--group-size", "96"],
         ["finetune", "tiny", "--data", "rows.jsonl"],
         ["finetune", "tiny", "--data", "rows.jsonl", "-o", "tiny"],
