@@ -88,7 +88,7 @@ from mdsample.policy.selection import (
     Steps,
     Top,
 )
-from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
+from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop, Until
 from mdsample.policy.view import Batch, Evidence, Ranked, View
 from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
@@ -99,7 +99,8 @@ from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import Event, Outcome, State
 from mdsample.sampling.trace import Trace
 from mdsample.scoring.decide import Decisions, decide
-from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, Scores, score
+from mdsample.scoring.methods import ChainRule, MarginalProduct, MonteCarloBound
+from mdsample.scoring.score import Scores, score
 
 if TYPE_CHECKING:
     from mdsample import exact
@@ -201,6 +202,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Budget",
     "EarlyExit",
     "Ended",
+    "Until",
     "Constraint",
     "Allow",
     "Ban",

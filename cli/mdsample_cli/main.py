@@ -23,6 +23,7 @@ from mdsample_cli.commands.chat import chat
 from mdsample_cli.commands.convert import convert
 from mdsample_cli.commands.finetune import finetune
 from mdsample_cli.commands.judge import judge
+from mdsample_cli.commands.lm_eval import lm_eval
 from mdsample_cli.commands.menu import explain, policies
 from mdsample_cli.commands.models import inspect, models
 from mdsample_cli.commands.replay import replay
@@ -47,6 +48,9 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)
+#: takes what it does not know itself to another program
+_FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("lm-eval", cls=Command, rich_help_panel="Policies", context_settings=_FOREIGN)(lm_eval)
 
 
 @app.callback(invoke_without_command=True)

@@ -29,7 +29,7 @@ from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, require_exact
 from mdsample.sampling.state import State
-from mdsample.scoring.score import marginal_scores
+from mdsample.scoring.scorer import marginal_scores
 
 #: shares of a reasoning's commits after which the answer is scored
 STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -111,6 +111,10 @@ class ChatTemplate:
         whole = Template.parse(str(Template(tuple(pieces))))
         return whole, dict(zip((*fields, *template.fields), texts, strict=True))
 
+    def text(self, messages: Sequence[Mapping[str, str]], *, prompt: bool = True) -> str:
+        """The conversation as text; `prompt`: up to where the assistant's reply begins. Raises `ModelError`."""
+        return self._rendered(messages, "give the conversation as text", prompt=prompt)
+
     def turn_end(self) -> str:
         """What it writes after a text of the assistant's; empty if it cannot be rendered with one."""
         messages = [{"role": role, "content": _MARK} for role in ("user", "assistant")]

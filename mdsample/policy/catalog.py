@@ -42,6 +42,7 @@ PARTS: dict[str, type[Part]] = {
         stop.EarlyExit,
         stop.Budget,
         stop.Ended,
+        stop.Until,
         constraint.Ban,
         constraint.Allow,
         constraint.Characters,

@@ -10,10 +10,10 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
-from mdsample.core.tokens import Tokenizer, token_id
+from mdsample.core.tokens import Tokenizer, token_id, until_end
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.language import Choices, Language
-from mdsample.policy.settings import choice, integer, part, real, text
+from mdsample.policy.settings import choice, integer, items, part, real, text
 from mdsample.policy.view import Batch, View
 
 
@@ -208,3 +208,61 @@ class Ended(Stop):
     def after_pass(self, view: View) -> AfterPass:
         """Never by itself: a row all of whose blanks are closed is filled."""
         return AfterPass(_no_row(view.batch), _nowhere(view.batch))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+@final
+@part
+class Until(Stop):
+    """After one of these texts in a slot the slot's rest counts as filled: end tokens are written there without a look.
+
+    A text counts once all of the slot up to its end is written, so what stands up to the first of them is what the run
+    would have written without this part (unless a revise part takes written tokens back). The text itself stays in the
+    slot.
+    """
+
+    name: ClassVar[str] = "until"
+    texts: tuple[str, ...] = items("texts that are not empty", _is_text, of="endings")
+
+    def check(self, canvas: Canvas, tokenizer: Tokenizer) -> None:
+        """The model must have a token for what stands after an end."""
+        if tokenizer.end_id is None:
+            raise ValueError("until: this model has no end token to write after a text; leave until out")
+
+    def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
+        """No text of a slot's language may hold one of these before its end."""
+        if isinstance(other, Choices):
+            for choice in other.texts:
+                if text := next((text for text in self.texts if text in choice and not choice.endswith(text)), ""):
+                    return f"until({text!r}) would cut off {choice!r}, a choice for slot {other.slot!r}; leave one out"
+        elif isinstance(other, Language):
+            return f"until would cut off texts of the language of slot {other.slot!r}; leave one of them out"
+        return ""
+
+    @property
+    def sentence(self) -> str:
+        """What happened."""
+        return "Every slot had come to one of the texts that end it."
+
+    def before_pass(self, batch: Batch) -> BeforePass:
+        """Closes the blanks after the first of the texts in each slot."""
+        fill = _nothing(batch)
+        open_slots = np.where(batch.blank, batch.slot, np.int32(-1))
+        for row, slots in enumerate(open_slots):
+            for number in set(slots[slots >= 0].tolist()):
+                places = np.flatnonzero(batch.slot[row] == number)
+                written = places[: int(np.argmax(batch.blank[row, places]))]
+                tokens = until_end(batch.tokens[row, written].tolist(), batch.tokenizer)
+                if len(tokens) == len(written) and self._in(batch.tokenizer.decode(tokens)):
+                    fill[row, places[len(written) :]] = batch.tokenizer.end_id
+        return BeforePass(_nowhere(batch), _no_row(batch), np.where(batch.blank, fill, np.int32(-1)))
+
+    def after_pass(self, view: View) -> AfterPass:
+        """Never by itself: a row all of whose blanks are closed is filled."""
+        return AfterPass(_no_row(view.batch), _nowhere(view.batch))
+
+    def _in(self, written: str) -> bool:
+        return any(text in written for text in self.texts)

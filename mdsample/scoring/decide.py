@@ -20,7 +20,9 @@ from mdsample.errors import ScoreError, TemplateError, shown
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.scoring.score import Candidate, ChainRule, MarginalProduct, Scores, score, text_sums
+from mdsample.scoring.methods import ChainRule, MarginalProduct
+from mdsample.scoring.score import Candidate, Scores, score
+from mdsample.scoring.scorer import text_sums
 
 #: the labels of each slot
 Labels = Mapping[str, Sequence[str]]

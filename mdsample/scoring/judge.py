@@ -21,7 +21,7 @@ from mdsample.sampling.engine import BATCH_SIZE
 from mdsample.sampling.row import pieces
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace
-from mdsample.scoring.score import marginal_scores
+from mdsample.scoring.scorer import marginal_scores
 
 By = Literal["sentence", "step", "token"]
 #: how a reasoning is parted: at the ends of sentences, lines and slots; as it was written; token by token

@@ -14,11 +14,11 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import MANY, SEATS, Part, Policy
 from mdsample.policy.budget import TvBudget
 from mdsample.policy.catalog import PARTS
-from mdsample.policy.language import Expression, Regex
+from mdsample.policy.language import Expression, Language, Regex
 from mdsample.policy.revise import P2Remask
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import Domain, domains
-from mdsample.policy.stop import Budget
+from mdsample.policy.stop import Budget, Until
 
 _TEXT = st.text(min_size=1)
 _LARGEST = 2**31 - 1
@@ -31,6 +31,7 @@ def parts(of: Iterable[type[Part]] | None = None) -> SearchStrategy[Part]:
     token = st.integers(min_value=0) | _TEXT
     named = {
         **{"slot": _TEXT, "special token": _TEXT, "characters": _TEXT, "tokens": _few(token), "texts": _few(_TEXT)},
+        "endings": _few(_TEXT),
         "permutation": st.integers(1, 8).map(range).flatmap(st.permutations),
     }
     classes = PARTS.values() if of is None else of
@@ -54,6 +55,7 @@ def fitting(
         "characters": text,
         "tokens": few.map(tuple),  # at least two: one may be the mask, which is never written
         "texts": _few(text),
+        "endings": _few(st.sampled_from(texts or ("a",))) if end else st.nothing(),
         # of any length from theirs on, as a slot may have to be filled to its end
         "expression": _few(text).map(lambda texts: f"(?:{'|'.join(map(re.escape, texts))}).*"),
         "permutation": st.permutations(range(blanks)) if blanks else st.nothing(),
@@ -78,8 +80,8 @@ def policies(
     `slots`: its slot names. `vocab`: number of tokens; without it there is no `ban` and no `allow`, and never are
     more than half of the tokens banned. `blanks`: how many each row has; without it there is no `fixed`. `texts`: texts
     that fit each slot; without them there are no `choices` and no `characters`. `end`: whether the model has an end
-    token; without one there is no `ended`. `parts`: parts of your own to be among them. Constraints leave each
-    position some token, so bans never meet the others.
+    token; without one there is no `ended` and no `until`. `parts`: parts of your own to be among them. Constraints
+    leave each position some token, so bans never meet the others.
     """
     classes = [*PARTS.values(), *parts]
     strategies = {part: fitting(part, slots, vocab, blanks, texts, end) for part in classes}
@@ -113,7 +115,12 @@ def around(policy: Policy, part: Part, tokenizer: Tokenizer) -> Policy:
 
 
 def _going_together(policy: Policy) -> Policy:
-    """P2's revision goes with P2's selection of the same settings only, and a budget of passes with none of TV."""
+    """P2's revision goes with P2's selection of the same settings only, and a budget of passes with none of TV.
+
+    What ends a slot by its text goes with no language.
+    """
+    if any(isinstance(part, Language) for part in policy.parts):
+        policy = Policy(part for part in policy.parts if not isinstance(part, Until))
     match policy.at("selection", "revise"):
         case [*_, P2Remask(eta=eta, steps=steps, scores=scores)]:
             return policy.replace(P2Reveal(eta, steps=steps, scores=scores))

@@ -44,6 +44,7 @@ REQUIRED = {
     "allow": "allow([7,'yes'])",
     "characters": "characters('0123456789')",
     "choices": "choices(['yes','no'])",
+    "until": "until(['.'])",
     "regex": "regex('[ab]+')",
 }
 
@@ -638,7 +639,7 @@ def test_the_strategies_reach_every_part(name: str) -> None:
 @given(testing.policies(slots=(), end=False))
 def test_what_may_not_fit_is_left_out_unless_asked_for(policy: Policy) -> None:
     assert not {part.name for part in policy.parts} & {
-        *("fixed", "ban", "choices", "characters", "regex", "integer", "number", "date", "ended", "early-exit")
+        *("fixed", "ban", "choices", "characters", "regex", "integer", "number", "date", "ended", "until", "early-exit")
     }
 
 

@@ -11,7 +11,7 @@ import mdsample
 from mdsample import testing
 from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Query
-from mdsample.scoring.score import ChainRule
+from mdsample.scoring.methods import ChainRule
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, final
 
 import attrs
@@ -150,6 +151,29 @@ def test_after_an_end_token_a_slot_counts_as_filled(model: ScriptedDenoiser, can
             for p in places:
                 by_rule = row.commits[order[p]].by_rule
                 assert not by_rule or (row.tokens[p] == end and ends[0] < p)
+
+
+@pytest.mark.slow
+@given(models(), st.integers(3, 9), POLICIES, st.sets(st.sampled_from(["a", "b", "c", "ab", "ca"]), min_size=1))
+def test_up_to_a_text_that_ends_it_a_slot_is_what_it_would_have_been(
+    model: ScriptedDenoiser, length: int, policy: Policy, texts: set[str]
+) -> None:
+    # one slot: others see what stands after the text
+    bare = policy.without("stop", "constraint", "revise")
+    mask = model.tokenizer.mask_id
+    canvas = Canvas.of_rows([[0, *[mask] * length, 1]], [[-1, *[0] * length, -1]], ("answer",), mask, ["row"])
+    until = Policy.of(mdsample.Until(tuple(sorted(texts))))
+    whole, cut = (testing.run(each, model, canvas).rows[0] for each in (bare, bare + until))
+    pattern = re.compile("|".join(map(re.escape, texts)))
+    first, again = (pattern.split(row.slots["answer"])[0] for row in (whole, cut))
+    assert first == again
+    assert cut.nfe <= whole.nfe
+    by_rule = [commit for commit in cut.commits if commit.by_rule]
+    assert {commit.token for commit in by_rule} <= {model.tokenizer.end_id}
+    if by_rule:
+        before = model.tokenizer.decode(cut.tokens[1 : min(commit.position for commit in by_rule)].tolist())
+        assert pattern.search(before)
+    assert cut.unfilled == 0
 
 
 #: parts whose settings mean more than the strategies know

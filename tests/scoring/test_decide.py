@@ -22,7 +22,8 @@ from mdsample.errors import MdsampleError
 from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.order import Confidence, Entropy, LeftToRight, Random
 from mdsample.scoring.decide import decide
-from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, score
+from mdsample.scoring.methods import ChainRule, MarginalProduct, MonteCarloBound
+from mdsample.scoring.score import score
 
 few = settings(max_examples=40, deadline=None)
 V = 3

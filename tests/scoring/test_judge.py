@@ -19,7 +19,8 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.trace import Trace
 from mdsample.scoring.judge import WAYS, By, judge
-from mdsample.scoring.score import MarginalProduct, score
+from mdsample.scoring.methods import MarginalProduct
+from mdsample.scoring.score import score
 
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:7} so{answer:2}")
 
@@ -52,7 +53,7 @@ def test_first_and_last_are_plain_scores(model: Denoiser, by: By) -> None:
                 canvas = mdsample.Canvas(
                     tokens_now, canvas.blank & ~where, canvas.slot, canvas.valid, canvas.names, canvas.ids
                 )
-            from mdsample.scoring.score import marginal_scores
+            from mdsample.scoring.scorer import marginal_scores
 
             right = np.where(canvas.slot == 1, 0, canvas.tokens)
             right[canvas.slot == 1] = tokens

@@ -19,7 +19,8 @@ from mdsample import exact
 from mdsample.core.template import Template
 from mdsample.errors import ScoreError, TemplateError
 from mdsample.policy.order import Confidence, Entropy, Fixed, LeftToRight, Margin, Random
-from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound, score
+from mdsample.scoring.methods import ChainRule, MarginalProduct, MonteCarloBound
+from mdsample.scoring.score import score
 
 few = settings(max_examples=25, deadline=None)
 V, BEFORE, N = 3, 2, 3

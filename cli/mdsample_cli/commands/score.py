@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.scoring.decide import Decisions
-    from mdsample.scoring.score import Method, Scores
+    from mdsample.scoring.methods import Method
+    from mdsample.scoring.score import Scores
 
 METHODS = ("chain", "marginals", "bound")
 SAMPLES = 128
@@ -155,7 +156,7 @@ def _asked(layout: Template, choices: Sequence[str], slot: str) -> tuple[tuple[s
 def _method(name: str, order: str, samples: int, seed: int) -> Method:
     from mdsample.policy.order import Order
     from mdsample.policy.parsing import parse
-    from mdsample.scoring.score import ChainRule, MarginalProduct, MonteCarloBound
+    from mdsample.scoring.methods import ChainRule, MarginalProduct, MonteCarloBound
 
     match name:
         case "chain":
@@ -213,7 +214,8 @@ def _together(
 ) -> Sequence[Scores | Decisions]:
     """Rows of one template, all with texts or all with labels by slot."""
     from mdsample.scoring.decide import decide
-    from mdsample.scoring.score import MonteCarloBound, score
+    from mdsample.scoring.methods import MonteCarloBound
+    from mdsample.scoring.score import score
 
     given, ids = [request.given for request in requests], [request.id for request in requests]
     if requests[0].labels and not isinstance(how, MonteCarloBound):

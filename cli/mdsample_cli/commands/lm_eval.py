@@ -1,0 +1,46 @@
+"""`mdsample lm-eval`: the evaluation harness, with mdsample as the model."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mdsample_cli.errors import UsageError
+
+#: what the harness does besides running tasks
+_OTHERS = ("ls", "validate")
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness with this model; options are the harness's own (see lm-eval run --help).
+
+    As in: mdsample lm-eval --model_args "pretrained=tiny-gsm,policy=med+early-exit,template=own" --tasks gsm8k
+
+    What model_args takes: pretrained, backend, device, dtype, cache, adapter, revision, policy, template, seed,
+    speculate, likelihood (auto, chain, product, bound), samples and max_length.
+    """
+    try:
+        import lm_eval.__main__ as harness
+        import mdsample_integrations.lm_eval  # noqa: F401  # pyright: ignore[reportUnusedImport]  # the model's name
+    except ImportError as fault:
+        raise UsageError(f"the evaluation harness is missing ({fault}); pip install 'mdsample[eval]'") from None
+    given = context.args
+    if not given:
+        raise UsageError("name the tasks, as in mdsample lm-eval --tasks gsm8k; see lm-eval run --help")
+    if given[0] in _OTHERS:
+        line = given
+    else:
+        own = {("--model", "-M"): "mdsample", ("--batch_size", "-b"): "16"}
+        options = given[1:] if given[0] == "run" else given
+        named = {option.partition("=")[0] for option in options}
+        line = [
+            "run",
+            *(word for names, value in own.items() if not named & {*names} for word in (names[0], value)),
+            *options,
+        ]
+    before, sys.argv = sys.argv, ["mdsample lm-eval", *line]
+    try:
+        harness.cli_evaluate()  # pyright: ignore[reportUnknownMemberType]
+    finally:
+        sys.argv = before

@@ -1,0 +1,1 @@
+"""Engines that others keep, joined to mdsample; one thin file each."""
