@@ -34,6 +34,7 @@ NOT_RUN = {
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample (bench|calibrate) ": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
+    r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
 }
 #: how long one may take

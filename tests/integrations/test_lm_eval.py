@@ -18,7 +18,7 @@ from mdsample_cli.main import main
 from mdsample_integrations.lm_eval import Mdsample
 
 import mdsample
-from mdsample.errors import MdsampleError, ModelError, PolicyError, TemplateError
+from mdsample.errors import MdsampleError, ModelError, PolicyError, SpecError, TemplateError
 from mdsample.evaluation.bench import bench
 from mdsample.scoring.methods import ChainRule
 from mdsample.tasks.catalog import TASKS
@@ -162,7 +162,8 @@ def test_a_text_depends_on_seed_and_document_only() -> None:
     again = first.generate_until([repeated] * 3)
     assert again[0] == texts[1] and len(set(again)) > 1
     assert len(repeated.args[1]["mdsample"]) == 3
-    assert Mdsample(policy="entropy+top(2)", seed=1).generate_until([request("Ann has", options, 3)]) != texts[3:4]
+    others = [request("Ann has", options, document) for document in range(5)]
+    assert Mdsample(policy="entropy+top(2)", seed=1).generate_until(others) != texts
 
 
 def test_no_more_tokens_than_the_task_allows() -> None:
@@ -178,7 +179,7 @@ def test_no_more_tokens_than_the_task_allows() -> None:
     ("arguments", "fault", "said"),
     [
         ({"likelihood": "exact"}, ModelError, "auto, chain, product, bound"),
-        ({"policy": "medd"}, PolicyError, "medd"),
+        ({"policy": "medd"}, SpecError, "medd"),
         ({"pretrained": "no-such-model"}, MdsampleError, "no-such-model"),
         ({"template": "{a}{b}{answer:3}"}, TemplateError, "one field"),
         ({"batch_size": 4, "max_batch_size": 8}, ModelError, "max_batch_size"),

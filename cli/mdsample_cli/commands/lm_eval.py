@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import typer
 
@@ -21,8 +22,8 @@ def lm_eval(context: typer.Context) -> None:
     speculate, likelihood (auto, chain, product, bound), samples and max_length.
     """
     try:
-        import lm_eval.__main__ as harness
-        import mdsample_integrations.lm_eval  # noqa: F401  # pyright: ignore[reportUnusedImport]  # the model's name
+        harness = import_module("lm_eval.__main__")
+        import_module("mdsample_integrations.lm_eval")  # which gives the model its name there
     except ImportError as fault:
         raise UsageError(f"the evaluation harness is missing ({fault}); pip install 'mdsample[eval]'") from None
     given = context.args
@@ -41,6 +42,6 @@ def lm_eval(context: typer.Context) -> None:
         ]
     before, sys.argv = sys.argv, ["mdsample lm-eval", *line]
     try:
-        harness.cli_evaluate()  # pyright: ignore[reportUnknownMemberType]
+        harness.cli_evaluate()
     finally:
         sys.argv = before
