@@ -146,7 +146,7 @@ class Mdsample(LM):
                 shown = row.to_dict()
                 facts[name] = {key: shown[key] for key in ("nfe", "rounds", "outcome", "error_bound", "tv_bound")}
         for request, name in zip(requests, names, strict=True):
-            context, options = request.args[0], request.args[1]
+            context, options = _arguments(request)[:2]
             self.cache_hook.add_partial("generate_until", request.args, texts[name])
             before = options.get("mdsample", [])
             request.arguments = (context, {**options, "mdsample": [*before, facts[name]]})
@@ -154,7 +154,7 @@ class Mdsample(LM):
 
     def _generation(self, request: Instance) -> tuple[str, tuple[str, ...], int, float]:
         """Context, stop strings, tokens and temperature; `PolicyError` for what cannot be done."""
-        context, options = request.args[0], dict(request.args[1])
+        context, options = _arguments(request)[0], dict(_arguments(request)[1])
         options.pop("mdsample", None)
         ends = options.pop("until", None) or ()
         length = int(options.pop("max_gen_toks", None) or options.pop("max_new_tokens", None) or _GENERATED)
@@ -207,14 +207,14 @@ class Mdsample(LM):
         found = self._scored(asked)
         for request, one in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, (one.log_probability, bool(one.greedy)))
-            request.arguments = (*request.args[:2], {"mdsample": _facts(one)})
+            request.arguments = (*_arguments(request)[:2], {"mdsample": _facts(one)})
         return [(one.log_probability, bool(one.greedy)) for one in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of each text, nats, in windows as long as the model allows."""
         totals: list[float] = []
         for request in requests:
-            (text,) = request.args[:1]
+            (text,) = _arguments(request)[:1]
             start = self._model.tokenizer.start
             tokens = self._model.tokenizer.encode(text)
             # the harness's windows begin with one token that is not scored; where a model has none, it is cut off again
@@ -235,7 +235,7 @@ class Mdsample(LM):
 
     def _asked(self, request: Instance) -> Asked:
         """The pair as the harness's own models part it: a space at the context's end belongs to the continuation."""
-        context, continuation = request.args[:2]
+        context, continuation = _arguments(request)[:2]
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
         whole, before = self._encode(kept + continuation), self._encode(kept)
@@ -377,6 +377,10 @@ def _names(requests: Sequence[Instance]) -> list[str]:
             yield f"{name}/{seen[name] - 1}"
 
     return list(names())
+
+
+def _arguments(request: Instance) -> tuple[Any, ...]:
+    return request.args
 
 
 def _cut(text: str, ends: Sequence[str]) -> str:
