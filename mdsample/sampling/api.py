@@ -17,13 +17,14 @@ from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.sampling.arguments import as_policy
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
+from mdsample.sampling.engine import BATCH_SIZE, Engine, Prepared, fill
 from mdsample.sampling.observe import answered
 from mdsample.sampling.prompts import Message, Prompt, is_chat, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.speculate import Speculation
+from mdsample.sampling.state import State
 from mdsample.sampling.structured import Structured
 
 #: texts of slots by name: for every row, or one mapping for each
@@ -182,7 +183,8 @@ def watch(
 ) -> Iterator[Step]:
     """The row of one prompt after every step. The arguments are those of `sample`.
 
-    With `speculate` the steps that follow from one pass come at once, and share what they cost.
+    With `speculate` the steps that follow from one pass come at once, and share what they cost. Where the template has
+    a slot of unknown length, the candidates of each length take turns, and the best one comes once more in the end.
     """
     job = _job(model, prompt, policy, template, seed, given, [id])
     if not job.single:
@@ -208,6 +210,9 @@ def _fill(job: _Job, batch_size: int, speculate: Speculation | int | str | None)
 
 def _steps(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Step]:
     model, sampler, row = job.model, job.sampler, job.rows[0]
+    if row.lengths:
+        yield from _steps_of_lengths(job, speculate)
+        return
     canvas = row.canvas(job.slots, model.tokenizer.mask_id)
     plan = sampler.plan(model, canvas)
     speculator = sampler.speculator(plan, canvas, speculate)
@@ -217,6 +222,19 @@ def _steps(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Ste
         taken = answered(steps(plan, state, np.zeros(1, np.int32), speculator), model)
         for state, _ in taken:
             yield Step(sampler.result(model, state, spent=spent).rows[0])
+
+
+def _steps_of_lengths(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Step]:
+    """The candidates take turns; the last step is the best one's, with what was tried."""
+    taken: list[State] = []
+    engine = Engine(job.model, on_step=taken.append, speculate=speculate)
+    engine.add(job.rows, job.sampler, job.slots)
+    more = True
+    while more:
+        yield from (Step(job.sampler.result(job.model, state).rows[0]) for state in taken if state.step[0])
+        taken.clear()
+        more = engine.step()
+    yield from (Step(row) for _, row in engine.finished())
 
 
 def _job(

@@ -274,6 +274,11 @@ class Engine:
             self._on_step(chunk.state)
 
 
+def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], row: Prepared) -> None:
+    """Raises `PolicyError` where the policy does not fit the row, at no length if its slots have none that is known."""
+    Engine(denoiser).add([row], sampler, slots)
+
+
 def _by_lengths(
     numbers: Sequence[int], rows: Sequence[Prepared]
 ) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:

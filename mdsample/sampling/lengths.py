@@ -1,19 +1,21 @@
 """Slots of unknown length: a row has a candidate for each length, all run side by side, and the best one is kept.
 
 A candidate is the run of a template in which its lengths are written out: same seed, same row id, so also the same
-random numbers. The score of one is the mean over its written tokens of log p(token | what was written before), nats, in
-the order in which they were written: the chain rule in the policy's order, divided by the number of tokens. Where all
-of a step is taken from one prediction, its tokens are taken as independent, as the step took them.
+random numbers. The score of one is log p(its text), nats: the sum over its written tokens of log p(token | what was
+written before), in the order in which they were written, which is the chain rule in the policy's order. The tokens of
+one step count as independent, as the step took them. A text and the same text with end tokens after it are nearly
+equals, as a model is sure of the end tokens; the mean over tokens would take the longer one for the better. What the
+fixed text after a slot makes of a length is not counted, so that short texts are at an advantage.
 
 The run itself knows these probabilities, but where a slot holds a language or a set of tokens they are those *given*
 that, at a length where one text alone is allowed 1. And where tokens were masked again they are of texts that are not
 there any more. Then the text that stands is read once more, without constraints, in the same order: a forward pass for
-each step, which do not depend on one another.
+each step and for each token that followed without one, which do not depend on one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log
 
 import attrs
@@ -27,7 +29,7 @@ from mdsample.models.denoiser import Query
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.row import Commit, Row, Tried
 
-#: a token of probability 0: JSON has no infinity, and the mean of any others must stay above it
+#: nats of a token of probability 0; JSON has no infinity
 _LEAST = -1e4
 
 
@@ -79,26 +81,28 @@ def _read_again(plan: Plan) -> bool:
 
 
 def _score(candidate: Candidate, batch_size: int) -> tuple[float, int]:
-    """The score, nats a token, and the forward passes that it took."""
+    """The score, nats, and the forward passes that it took."""
     row, plan = candidate.row, candidate.plan
     if not _read_again(plan):
         chances = [commit.probability for commit in row.written.values() if not commit.by_rule]
-        return _mean([max(log(chance), _LEAST) if chance else _LEAST for chance in chances]), 0
-    # in the order in which they were written; what a rule wrote follows its step
-    groups: dict[tuple[int, bool], list[Commit]] = {}
-    for commit in sorted(row.written.values(), key=lambda commit: (commit.step, commit.by_rule)):
-        groups.setdefault((commit.step, commit.by_rule), []).append(commit)
-    states = list(groups.values())
+        return sum(max(log(chance), _LEAST) if chance else _LEAST for chance in chances), 0
+    groups: dict[tuple[int, int, int], list[Commit]] = {}
+    for commit in row.written.values():
+        groups.setdefault(_turn(commit, plan.tokenizer.ends), []).append(commit)
+    states = [groups[turn] for turn in sorted(groups)]
     logs = [
         each
         for first in range(0, len(states), batch_size)
         for each in _logs(row, plan, states, range(first, min(first + batch_size, len(states))))
     ]
-    return _mean(logs), len(states) * plan.policy.guide.passes
+    return sum(logs), len(states) * plan.policy.guide.passes
 
 
-def _mean(logs: Sequence[float]) -> float:
-    return sum(logs) / len(logs) if logs else 0.0
+def _turn(commit: Commit, ends: Collection[int]) -> tuple[int, int, int]:
+    """When a token has its turn: its step; after it what followed without a pass, one by one, and then the end."""
+    if not commit.by_rule:
+        return commit.step, 0, 0
+    return (commit.step, 2, 0) if commit.token in ends else (commit.step, 1, commit.position)
 
 
 def _logs(row: Row, plan: Plan, groups: Sequence[Sequence[Commit]], which: range) -> list[float]:

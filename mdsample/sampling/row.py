@@ -45,7 +45,7 @@ class Tried:
     lengths: Mapping[str, int]
     #: as `Row.text`
     text: str
-    #: mean log-probability of a written token, nats, see `mdsample.sampling.lengths`; `None` if it was the only one
+    #: log-probability of the text, nats, see `mdsample.sampling.lengths`; `None` if it was the only one
     score: float | None
     #: forward passes, those of its score included
     nfe: int
@@ -185,7 +185,8 @@ class Row:
         passes = f"{self.nfe} forward pass{'es' * (self.nfe != 1)}" + self.guessed_text
         bound = f"error bound {self.error_bound:.2g} nats" if math.isfinite(self.error_bound) else "no error bound"
         rate = f"{self.tokens_per_forward:.1f} tokens each"
-        return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound)
+        tried = (f"best of {len(self.tried)} lengths",) if len(self.tried) > 1 else ()
+        return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound, *tried)
 
     def canvas_text(self, latest: int | None = None) -> str:
         """The whole row, prompt included, blanks as ░; what step `latest` wrote stands in ‹ ›."""
