@@ -13,6 +13,7 @@ from mdsample.core.canvas import identities
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError, shown
 from mdsample.models.cache import cache_text
+from mdsample.models.chat import plain_template
 from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
@@ -116,7 +117,11 @@ def sample(
     for one prompt, else a list. Raises `TemplateError`, `ModelError` or `PolicyError` before the first forward pass.
     """
     began = time.perf_counter()
-    structured = None if returns is None else _structured(model, prompts, returns, template)
+    structured = None
+    if returns is not None:
+        # read once, as it may be an iterator: what the schema is put in hangs on whether prompts are chats
+        prompts = prompts if is_prompt(prompts) or not hasattr(prompts, "__iter__") else list(prompts)  # pyright: ignore
+        structured = _structured(model, prompts, returns, template)
     if structured is not None:
         chosen = default_text(model.policy, structured.template) if policy is None else policy
         policy, template = structured.policy(as_policy(chosen)), structured.template
@@ -137,10 +142,17 @@ def sample(
 def _structured(
     model: Denoiser, prompts: Prompt | Iterable[Prompt], returns: object, template: Template | str | None
 ) -> Structured:
-    """The schema in the template, or in the model's own."""
-    if is_chat(prompts):
-        raise TemplateError("returns= takes a text, fields or token ids, not a chat; put the chat into the template")
-    return Structured.of(returns, _layout(model, template), model.tokenizer)
+    """The schema in the template, or in the model's own; around a chat, in its own as it is outside of one."""
+    several = cast("Sequence[object]", [] if is_prompt(prompts) or not isinstance(prompts, list) else prompts)
+    chats = [is_chat(prompt) for prompt in several or [prompts]]
+    layout = _layout(model, template)
+    if template is None and any(chats):
+        if not all(chats):
+            raise TemplateError(
+                "returns= takes chats or other prompts, not both at once; give a template, or two calls"
+            )
+        layout = plain_template(model.tokenizer)
+    return Structured.of(returns, layout, model.tokenizer)
 
 
 def _layout(model: Denoiser, template: Template | str | None) -> Template:
