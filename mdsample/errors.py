@@ -3,6 +3,7 @@
     MdsampleError(ValueError)
     ├── SpecError           a text that is not a policy; points at the place
     ├── PolicyError         parts that do not go together, or do not fit a model or a canvas
+    │   └── NoTextError     a slot in which its constraints leave no text of its length
     ├── TemplateError       a text that is not a template, or a row that does not fit one
     ├── ModelError          a model that cannot be found, read, run or trained
     │   ├── CacheError      a cache that does not exist, or does not suit the model
@@ -64,6 +65,10 @@ class SpecError(MdsampleError):
 
 class PolicyError(MdsampleError):
     """Parts that do not go together, or do not fit the model or the canvas they are used on."""
+
+
+class NoTextError(PolicyError):
+    """A slot in which its constraints leave no text of its length."""
 
 
 class TemplateError(MdsampleError):

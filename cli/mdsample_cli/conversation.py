@@ -15,10 +15,12 @@ from mdsample.core.files import write_whole
 from mdsample.core.template import Template
 from mdsample.jobs.job import Job
 from mdsample.jobs.lines import line, parsed
+from mdsample.models.chat import plain_template
 from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import as_run
 from mdsample.sampling.prompts import Message
+from mdsample.sampling.structured import Structured
 from mdsample.sampling.trace import versions
 from mdsample_cli.errors import UsageError
 
@@ -41,6 +43,8 @@ class Conversation:
     #: as it was typed
     policy: str = POLICY
     seed: int = 0
+    #: JSON of this schema is what each reply says; `None`: any text
+    schema: object = None
     messages: list[Message] = attrs.field(factory=list[Message])
     #: what each reply was made with, and what it cost
     replies: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
@@ -63,11 +67,34 @@ class Conversation:
             )
         if self.system is not None and not self.is_chat:
             raise UsageError(f"{self.model.name} has no chat template, so no place for a system message; leave it out")
-        Job(self.model, layout, mdsample.Sampler(self.policy, seed=self.seed))
+        Job(self.model, layout, mdsample.Sampler(self._policy, seed=self.seed))
 
     @property
     def _layout(self) -> Template:
+        """What a reply stands in; with a schema, outside of the chat."""
+        if self.structured is not None:
+            return self.structured.template
         return Template.parse(self.model.template if self.template is None else self.template)
+
+    @property
+    def structured(self) -> Structured | None:
+        """The schema in the template, if there is one."""
+        if self.schema is None:
+            return None
+        if self.template is None and self.is_chat:
+            plain = plain_template(self.model.tokenizer)
+        else:
+            plain = Template.parse(self.model.template if self.template is None else self.template)
+        return Structured.of(self.schema, plain, self.model.tokenizer)
+
+    @property
+    def _policy(self) -> mdsample.Policy:
+        policy, structured = mdsample.parse(self.policy), self.structured
+        return policy if structured is None else structured.policy(policy)
+
+    def text(self, row: mdsample.Row) -> str:
+        """What a reply says."""
+        return row.text if self.structured is None else self.structured.text(row)
 
     def say(self, text: str) -> Iterator[mdsample.Row]:
         """The reply to a message after each step; when it is complete, both are part of the conversation."""
@@ -76,8 +103,8 @@ class Conversation:
         for step in mdsample.watch(
             self.model,
             asked if self.is_chat else text,
-            policy=self.policy,
-            template=self.template,
+            policy=self._policy,
+            template=self.template if self.structured is None else self.structured.template,
             seed=self.seed,
             id=len(self.replies),  # so that a question asked twice is drawn anew
         ):
@@ -85,10 +112,10 @@ class Conversation:
             yield row
         if row is None:
             return
-        self.messages = [*asked, {"role": "assistant", "content": row.text}]
+        self.messages = [*asked, {"role": "assistant", "content": self.text(row)}]
         details = row.to_dict()
         made = {
-            "policy": as_run(mdsample.parse(self.policy), self.model.block),
+            "policy": as_run(self._policy, self.model.block),
             "seed": self.seed,
             "seconds": time.perf_counter() - began,
         }

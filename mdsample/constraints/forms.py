@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from decimal import MAX_PREC, Context, Decimal
@@ -12,6 +13,8 @@ import numpy as np
 
 from mdsample.constraints.expression import LONGEST, byte_table
 from mdsample.constraints.formats import FORMATS, string
+from mdsample.constraints.lists import SLOTS, Items, different_lists, items_of
+from mdsample.constraints.multiples import multiples
 from mdsample.constraints.nodes import (
     OF_TYPE,
     At,
@@ -29,8 +32,6 @@ from mdsample.constraints.patterns import number
 from mdsample.constraints.query import longest
 from mdsample.errors import PolicyError, shown
 
-#: items of a list
-_ITEMS = 64
 #: digits after the point of a number, where its limits have no more
 _DECIMALS = 2
 
@@ -122,20 +123,50 @@ class Forms:
         return _joined(rf"\{{{inner}\}}", [*first, *rest])
 
     def _whole_array(self, node: Node, at: At) -> Form:
-        least, items, prefixed = items_of(node, at)
-        forms = [
-            self.form(schema, at.down("prefixItems", n) if n < prefixed else at.down("items"))
-            for n, schema in enumerate(items[: prefixed + 1] if len(items) > prefixed else items)
-        ]
-        forms += [forms[-1]] * (len(items) - len(forms))
+        items = items_of(node, at)
+        if items.different:
+            return self._different(items, at)
+        if items.most == 0:
+            return Form(r"\[\]", "[]")
+        first = [self.form(*items.schema(n, at)) for n in range(len(items.prefix))]
+        more = items.most is None or items.most > len(first)
+        rest = self.form(*items.schema(len(first), at)) if more else None
         inner = ""
-        for n in reversed(range(len(forms))):
-            comma = ", " if n else ""
-            inner = f"{comma}{forms[n].pattern}{inner}"
-            inner = inner if n < least else f"(?:{inner})?"
-            if len(inner) > LONGEST:
-                raise at.refuse(f"has an expression of more than {LONGEST:,} characters; lower maxItems")
-        return _joined(rf"\[{inner}\]", forms)
+        if rest is not None:
+            # those after the first ones, each with the comma before it
+            least = max(items.least - len(first), 0)
+            most = "" if items.most is None else items.most - len(first)
+            inner = f"(?:, {rest.pattern}){{{least},{most}}}"
+            if not first:
+                most = "" if items.most is None else items.most - 1
+                inner = f"{rest.pattern}(?:, {rest.pattern}){{{max(least - 1, 0)},{most}}}"
+                inner = inner if least else f"(?:{inner})?"
+        for n in reversed(range(len(first))):
+            inner = f"{', ' if n else ''}{first[n].pattern}{inner}"
+            inner = inner if n < items.least else f"(?:{inner})?"
+        if items.most is not None and items.most <= SLOTS:
+            return _joined(rf"\[{inner}\]", [*first, *([rest] * (items.most - len(first)) if rest else [])])
+        # what there is room for
+        form = _joined(rf"\[{inner}\]", [*first, *([rest] * max(items.least - len(first), 1) if rest else [])])
+        return attrs.evolve(form, strings=(*form.strings, None))
+
+    def _different(self, items: Items, at: At) -> Form:
+        """A list without equal items, of values that are listed."""
+        places: list[dict[str, str]] = []
+        seen: set[str] = set()
+        for n in range(len(items.prefix) + (items.most is None or items.most > len(items.prefix))):
+            schema, where = items.schema(n, at)
+            known = self._nodes.values(schema, where)
+            if known is None:
+                raise at.refuse(
+                    "has uniqueItems, and items whose values are not listed; give them an enum, or leave it out"
+                )
+            places.append({key: re.escape(as_json(json.loads(key))) for key in known})
+            seen |= known
+        most = len(seen) if items.most is None else min(items.most, len(seen))
+        places += [places[-1]] * (most - len(places))
+        inner, longest = different_lists(places[:most], items.least, at)
+        return Form(rf"\[{inner}\]", f"[{', '.join(longest)}]")
 
     def _constants(self, node: Node, at: At) -> Form:
         check(node, at, {"enum", "const", "type"})
@@ -167,24 +198,6 @@ def properties_of(node: Node, at: At) -> tuple[dict[str, object], dict[str, obje
             raise at.refuse(f"requires {shown(key)}, which is none of its properties; describe it there")
     required = {key: schema for key, schema in named.items() if key in needed}
     return required, {key: schema for key, schema in named.items() if key not in needed}
-
-
-def items_of(node: Node, at: At) -> tuple[int, list[object], int]:
-    """The fewest items; the schema of each of the most; how many of them are of `prefixItems`."""
-    check(node, at, OF_TYPE["array"])
-    prefix = listed(node["prefixItems"], at.down("prefixItems")) if "prefixItems" in node else []
-    rest = node.get("items", not prefix)
-    most = count(node, "maxItems", at, len(prefix) if prefix and rest is False else None)
-    least = count(node, "minItems", at, 0) or 0
-    if most is None:
-        raise at.refuse("is a list without maxItems, so that its length has no limit; give it one")
-    if most > _ITEMS:
-        raise at.refuse(f"is a list of up to {most:,} items; {_ITEMS} are the most")
-    if least > most:
-        raise at.refuse(f"needs at least {least} items and allows at most {most}; no list has both")
-    if most > len(prefix) and rest is False:
-        raise at.refuse(f"allows {most} items and describes {len(prefix)}; lower maxItems, or describe items")
-    return least, [*prefix[:most], *[rest] * (most - len(prefix))], len(prefix)
 
 
 def _string(node: Node, at: At) -> Form:
@@ -227,7 +240,7 @@ def _patterned(pattern: object, at: At) -> Form:
 
 def _number(kind: str, node: Node, at: At) -> Form:
     limits: dict[str, Decimal] = {}
-    for word in sorted(OF_TYPE["number"] & {*node}):
+    for word in sorted((OF_TYPE["number"] - {"multipleOf"}) & {*node}):
         value = node[word]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise at.refuse(f"has {word} {shown(value)}; it must be a number")
@@ -242,12 +255,27 @@ def _number(kind: str, node: Node, at: At) -> Form:
     high += [_beyond(limits[word], places, -1) for word in ("exclusiveMaximum",) if word in limits]
     least, most = max(low, default=None), min(high, default=None)
     try:
-        pattern = number(least, most, places)
+        if "multipleOf" in node:
+            first, last = None if least is None else math.ceil(least), None if most is None else math.floor(most)
+            pattern, places = multiples(_step(node["multipleOf"], at), first, last), 0
+        else:
+            pattern = number(least, most, places)
     except PolicyError as error:
         raise at.refuse(f"has limits that no {kind} keeps: {error}") from error
     usual = [Decimal(10) ** 9 - 1] if least is None or most is None else []
     ends = [f"{limit:.{places}f}" for limit in (least, most, *usual) if limit is not None]
     return Form(pattern, max(ends, key=len))
+
+
+def _step(value: object, at: At) -> int:
+    """What divides a number."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and value == int(value)
+    if not whole:
+        raise at.refuse(
+            f"has multipleOf {shown(value)}; only whole numbers above 0 are read, as readers of JSON do not agree on "
+            "multiples of fractions"
+        )
+    return int(cast("float", value))
 
 
 def _beyond(limit: Decimal, places: int, sign: int) -> Decimal:

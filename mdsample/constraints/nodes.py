@@ -17,10 +17,10 @@ REMARKS = {
 }
 OF_TYPE: dict[str, set[str]] = {
     "object": {"properties", "required", "additionalProperties"},
-    "array": {"items", "prefixItems", "minItems", "maxItems"},
+    "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
     "string": {"minLength", "maxLength", "pattern", "format"},
-    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
-    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
     "boolean": set(),
     "null": set(),
 }
@@ -91,6 +91,18 @@ class Nodes:
                 raise at.refuse(f"refers to {name!r}, which is not there")
             found = cast("Node", found)[step]
         return found
+
+    def values(self, schema: object, at: At) -> set[str] | None:
+        """The values of a schema as JSON, the same text for equal ones; `None` if they are not listed."""
+        node, at = self.resolved(schema, at)
+        if (known := constants(node)) is not None:
+            kinds = types_of(node)
+            return {value for value in known if not kinds or any(is_a(json.loads(value), kind) for kind in kinds)}
+        few = {"boolean": {"true", "false"}, "null": {"null"}}
+        kinds = types_of(node)
+        if {*node} <= {"type"} | REMARKS and kinds and {*kinds} <= few.keys():
+            return {value for kind in kinds for value in few[str(kind)]}
+        return None
 
     def refuse_overlap(self, ways: list[object], at: At) -> None:
         """Refuses kinds of `oneOf` unless it is plain that no value is of two of them."""

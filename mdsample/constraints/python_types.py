@@ -81,7 +81,7 @@ def _schema(kind: Any, where: str, inside: tuple[object, ...]) -> dict[str, Any]
         }
     raise PolicyError(
         f"{where} is {shown(kind)}, which has no JSON schema here; use str, int, float, bool, None, date, datetime, "
-        "time, UUID, an Enum, Literal, list[…] with maxItems, tuple[…], a union, or a dataclass of these"
+        "time, UUID, an Enum, Literal, list[…], tuple[…], a union, or a dataclass of these"
     )
 
 

@@ -5,9 +5,12 @@ space, as JSON allows it, so that every way to fill the slots parses. An optiona
 there, is a slot that may hold nothing. What has no shape of its own (one of several kinds, an object without required
 properties, a list that may be empty) is one slot as a whole.
 
-Read are: types; `properties`, `required`; `items`, `prefixItems`, `minItems`, `maxItems`; `minLength`, `maxLength`,
-`pattern` (`^…$`), `format`; limits of numbers; `enum`, `const`; `anyOf`, `oneOf` of kinds that exclude each other,
-`allOf` of one; `$ref` within the schema that does not lead back to itself. Everything else is refused by name.
+A list that has no end, or more items than can be slots, is one slot as well: its room is the limit.
+
+Read are: types; `properties`, `required`; `items`, `prefixItems`, `minItems`, `maxItems`, `uniqueItems` of listed
+values; `minLength`, `maxLength`, `pattern` (`^…$`), `format`; limits of numbers, `multipleOf`; `enum`, `const`;
+`anyOf`, `oneOf` of kinds that exclude each other, `allOf` of one; `$ref` within the schema that does not lead back to
+itself. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from typing import final
 import attrs
 
 from mdsample.constraints.compile import from_expression
-from mdsample.constraints.forms import Forms, items_of, properties_of
+from mdsample.constraints.forms import Forms, properties_of
+from mdsample.constraints.lists import Items, items_of
 from mdsample.constraints.nodes import CHOICES, OF_TYPE, At, Nodes, as_json, check
 from mdsample.constraints.query import text_lengths
 from mdsample.core.template import Slot, Text
@@ -138,9 +142,9 @@ class _Reader:
                 yield from self._object(required, optional, at, name)
                 return
         if kind == "array":
-            least, items, more = items_of(node, at)
-            if least:
-                yield from self._array(items[:least], items[least:], more, at, name)
+            items = items_of(node, at)
+            if items.least and items.most is not None and items.apart:
+                yield from self._array(items, items.most, at, name)
                 return
         form = self._forms.form(node, at)
         if form.pattern == re.escape(form.example):
@@ -160,14 +164,12 @@ class _Reader:
             yield self._optional(f"{as_json(key)}: ", schema, at.down("properties", key), f"{inner}{key}")
         yield "}"
 
-    def _array(
-        self, first: list[object], more: list[object], prefixed: int, at: At, name: str
-    ) -> Iterator[str | Value]:
+    def _array(self, items: Items, most: int, at: At, name: str) -> Iterator[str | Value]:
         yield " [" if at.pointer != "#" else "["
-        for number, schema in enumerate([*first, *more]):
-            place = at.down("prefixItems", number) if number < prefixed else at.down("items")
+        for number in range(most):
+            schema, place = items.schema(number, at)
             label = f"{name}-{number + 1}"
-            if number < len(first):
+            if number < items.least:
                 yield "," if number else ""
                 yield from self.pieces(schema, place, label)
             else:

@@ -11,6 +11,9 @@ are put there, unless the template begins with them.
 A model that sees a row block by block cannot see what stands after a slot, and such a template is refused
 (`Canvas.unseen`); `{name:96:blind}` is a slot that need not see it.
 
+`{name:1-6}` is a slot whose length is not known: 1 to 6 positions. Such a template stands for one of each length
+(`Template.candidates`), and a row is of one of these.
+
 A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
 rest of the slot, as these models are trained on a text that is shorter than its slot; the sampler does not write there.
 """
@@ -19,7 +22,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import product, takewhile
+from math import prod
 from typing import cast
 
 import attrs
@@ -48,9 +52,17 @@ class Slot:
     """A run of blanks."""
 
     name: str
+    #: positions; the most, where the length is not known
     length: int
     #: it need not see what stands after it: a model that sees a row block by block cannot
     blind: bool = False
+    #: the fewest positions, where the length is not known
+    shortest: int | None = None
+
+    @property
+    def lengths(self) -> range:
+        """How many positions it may have."""
+        return range(self.length if self.shortest is None else self.shortest, self.length + 1)
 
 
 @attrs.frozen
@@ -70,6 +82,8 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _DIGITS = 8
 #: blanks of a row; no model takes as many, and more would fill the memory before one can say so
 _MOST = 1 << 20
+#: lengths that are tried for one row; each costs a run
+MOST_CANDIDATES = 64
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -117,6 +131,17 @@ class Template:
                 raise TemplateError(f"there are two slots called {name!r}; give each a name of its own")
             if name in fields:
                 raise TemplateError(f"{name!r} is both a slot and a field; rename one")
+        if (count := prod(len(slot.lengths) for slot in self.ranged)) > MOST_CANDIDATES:
+            ranges = " and ".join(f"{_written(slot)} ({len(slot.lengths)})" for slot in self.ranged)
+            raise TemplateError(
+                f"the slots of unknown length have {count:,} lengths together, of {ranges}, and each is a run of its "
+                f"own; at most {MOST_CANDIDATES} are tried: narrow the ranges"
+            )
+
+    @property
+    def ranged(self) -> tuple[Slot, ...]:
+        """The slots whose length is not known, in order."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, Slot) and piece.shortest is not None)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -136,6 +161,28 @@ class Template:
     def __str__(self) -> str:
         """The text that parses back."""
         return "".join(_written(piece) for piece in self.pieces)
+
+    def candidates(self, tokenizer: Tokenizer, given: Mapping[str, str] | None = None) -> tuple[Template, ...]:
+        """The templates that it stands for, shortest slots first: one of each length of each slot of unknown length.
+
+        A slot that the row brings has the length that its text takes. Without slots of unknown length: this one alone.
+        """
+        given = given or {}
+        ways = [
+            [attrs.evolve(piece, length=length, shortest=None) for length in self._lengths(piece, given, tokenizer)]
+            if isinstance(piece, Slot)
+            else [piece]
+            for piece in self.pieces
+        ]
+        return tuple(Template(pieces) for pieces in product(*ways))
+
+    def _lengths(self, slot: Slot, given: Mapping[str, str], tokenizer: Tokenizer) -> Sequence[int]:
+        if slot.shortest is None or slot.name not in given:
+            return slot.lengths
+        text = given[slot.name]
+        turn = tokenizer.turn_end if slot is self.pieces[-1] and self.has_turns(tokenizer) else ()
+        wanted = len(tokenizer.encode(text)) + len(turn) if text else len(turn)
+        return [min(max(wanted, slot.shortest), slot.length)]
 
     def row(self, tokenizer: Tokenizer, texts: Mapping[str, str], given: Mapping[str, str] | None = None) -> Encoded:
         """The tokens of one row; `texts`: of the fields, `given`: of slots that the row brings the content of.
@@ -161,6 +208,15 @@ class Template:
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TemplateError(f"field {name!r} must be text; got {type(value).__name__}")
         self.check_given(given)
+        if self.ranged:
+            one, *others = self.candidates(tokenizer, given)
+            if others:
+                open_ = next(slot for slot in self.ranged if slot.name not in given)
+                raise TemplateError(
+                    f"slot {open_.name!r} has no one length, {_written(open_)}: only what samples tries them all "
+                    f"(sample, run, bench); write one length here, as in {{{open_.name}:{open_.length}}}"
+                )
+            return one.row(tokenizer, texts, given)
         start = list(tokenizer.start)
         # chat templates write it themselves
         tokens: list[int] = [] if self._opening(tokenizer)[: len(start)] == start else start
@@ -285,8 +341,8 @@ def _written(piece: Text | Field | Slot) -> str:
             return text.replace("{", "{{").replace("}", "}}")
         case Field(name=name):
             return f"{{{name}}}"
-        case Slot(name=name, length=length, blind=blind):
-            return f"{{{name}:{length}{':blind' * blind}}}"
+        case Slot(name=name, length=length, blind=blind, shortest=shortest):
+            return f"{{{name}:{'' if shortest is None else f'{shortest}-'}{length}{':blind' * blind}}}"
 
 
 def _hole(inside: str, text: str, column: int) -> Field | Slot:
@@ -300,11 +356,28 @@ def _hole(inside: str, text: str, column: int) -> Field | Slot:
         raise _fault(
             f"after the length of slot {name!r} only the word blind may stand, as in {{{name}:16:blind}}", text, column
         )
-    if length.isascii() and length.isdigit() and len(length) > _DIGITS:
+    shortest, _, longest = length.partition("-")
+    ranged = bool(longest) and _is_number(shortest)
+    numbers = (shortest, longest) if ranged else (length,)
+    if any(_is_number(number) and len(number) > _DIGITS for number in numbers):
         raise _fault(f"slot {name!r} is too long; a length has at most {_DIGITS} digits", text, column)
-    if not (length.isascii() and length.isdigit() and int(length) > 0):
-        raise _fault(f"slot {name!r} needs a length of 1 or more, as in {{{name}:16}}", text, column)
-    return Slot(name, int(length), bool(colon))
+    if not all(_is_number(number) and int(number) > 0 for number in numbers):
+        example = f"{{{name}:1-6}}, the fewest and the most positions" if ranged else f"{{{name}:16}}"
+        raise _fault(f"slot {name!r} needs a length of 1 or more, as in {example}", text, column)
+    if not ranged:
+        return Slot(name, int(length), bool(colon))
+    if int(shortest) >= int(longest):
+        raise _fault(
+            f"slot {name!r} goes from {shortest} to {longest} positions; write the fewest first, and one length as in "
+            f"{{{name}:{longest}}}",
+            text,
+            column,
+        )
+    return Slot(name, int(longest), bool(colon), int(shortest))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _names(names: Mapping[str, str] | Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import as_run
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare, require_fit
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, as_speculation, require_exact
@@ -140,7 +140,6 @@ class Runs:
     answers: Answers | None
     #: the model, with its revision if one was asked for
     model: str
-    chats: Chats
     #: how answers are read, where the task has several ways; else empty
     extract: str
     #: how many steps are guessed
@@ -196,17 +195,13 @@ class Runs:
             batch_size,
             answers,
             model,
-            talks,
             extract or task.suits(chosen),
             guess,
         )
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
         """What decides a policy's answers, and those that are there already; `PolicyError` if it does not fit."""
-        first = self.problems[0]
-        layout, texts = self.chats.placed(self.template, first.texts, first.messages)
-        canvas = layout.canvas(self.denoiser.tokenizer, [texts], given=[first.given])
-        Sampler(policy, seed=self.seed).plan(self.denoiser, canvas)
+        require_fit(self.denoiser, Sampler(policy, seed=self.seed), self.template.slots, self.rows[0])
         key: dict[str, object] = {
             "task": self.task.name,
             "model": self.model,

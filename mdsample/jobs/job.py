@@ -12,7 +12,7 @@ from mdsample.errors import MdsampleError, TemplateError, WatchError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare, require_fit
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, require_exact
@@ -81,8 +81,8 @@ class Job:
         if self.watch_slot is not None:
             SlotWatcher(self.denoiser, self.template, self.watch_slot, self.sampler.seed)
         nothing = dict.fromkeys(self.template.fields, "")
-        prepare(self.denoiser, self.template, 0, nothing)
-        self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing]))
+        row = prepare(self.denoiser, self.template, 0, nothing)
+        require_fit(self.denoiser, self.sampler, self.template.slots, row)
 
     @cached_property
     def fingerprint(self) -> Record:

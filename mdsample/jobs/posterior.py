@@ -24,7 +24,7 @@ from mdsample.jobs.lines import finite
 from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare, require_fit
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, require_exact
@@ -112,8 +112,9 @@ class Tracer:
         if self.speculate is not None:
             require_exact(self.denoiser)
         nothing = dict.fromkeys(self.template.fields, "")
-        given = [{self.answer: ""}] if self.denoiser.tokenizer.end_id is not None else None
-        self.sampler.plan(self.denoiser, self.template.canvas(self.denoiser.tokenizer, [nothing], given=given))
+        given = {self.answer: ""} if self.denoiser.tokenizer.end_id is not None else None
+        row = prepare(self.denoiser, self.template, 0, nothing, given)
+        require_fit(self.denoiser, self.sampler, self.template.slots, row)
 
     @property
     def fingerprint(self) -> Record:
@@ -176,6 +177,7 @@ class Tracer:
                     "tv_bound": finite(trace.row.tv_bound),
                     "scores": [round(score, 6) for score in trace.scores],
                     "kept": kept,
+                    **({"tried": [attrs.asdict(one) for one in trace.row.tried]} if trace.row.tried else {}),
                 }
                 for trace, kept in zip(traces, self.keep.choose(traces), strict=True)
             ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -44,11 +44,20 @@ def chat_of(
     chat. Raises `ModelError` if the model has no chat template or one that cannot be used, and `TemplateError` for
     messages that are not a conversation.
     """
+    folder = _folder(tokenizer)
+    return _required(folder).conversation(messages, plain_template(tokenizer) if template is None else template)
+
+
+def plain_template(tokenizer: Tokenizer) -> Template:
+    """A loaded model's own template as it is outside of a chat; `ModelError` if it was not read from a folder."""
+    return Template.parse(read_card(_folder(tokenizer)).plain)
+
+
+def _folder(tokenizer: Tokenizer) -> Path:
     folder: Path | None = getattr(tokenizer, "folder", None)
     if folder is None:
         raise ModelError("this model was not read from a folder, so it has no chat template; give text or fields")
-    plain = Template.parse(read_card(folder).plain) if template is None else template
-    return _required(folder).conversation(messages, plain)
+    return folder
 
 
 #: the turns of a row's conversation, each with `role` and `content`
@@ -112,6 +121,13 @@ class Chats:
     def of(denoiser: Denoiser, template: Template) -> Chats:
         """Around the template that rows without messages are put in."""
         return Chats(denoiser.tokenizer, denoiser.name, None if str(template) == denoiser.template else template)
+
+    def changed(self, change: Callable[[Template], Template]) -> Chats:
+        """Around another template, made of this one's; its slots are to be those of rows without messages."""
+        if self.template is None and getattr(self.tokenizer, "folder", None) is None:
+            return self  # it has no chat template either
+        plain = plain_template(self.tokenizer) if self.template is None else self.template
+        return Chats(self.tokenizer, self.name, change(plain), system=self.system, barred=self.barred)
 
     def placed(
         self, template: Template, texts: Mapping[str, str], messages: Messages

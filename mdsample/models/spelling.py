@@ -78,11 +78,13 @@ def _letters() -> dict[str, int]:
 
 
 _BYTES = _letters()
+#: a letter's byte as a letter of Latin-1; letters that stand for no byte become one that Latin-1 lacks
+_LATIN = {byte: "Ā" for byte in range(256)} | {ord(letter): chr(byte) for letter, byte in _BYTES.items()}
 
 
-def _undone(written: str) -> bytes | None:
+def _undone(written: str) -> bytes:
     """The bytes of a byte-level token; of one that is not written so, its own."""
     try:
-        return bytes([_BYTES[letter] for letter in written])
-    except KeyError:
+        return written.translate(_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
         return written.encode()

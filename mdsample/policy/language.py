@@ -18,6 +18,7 @@ from mdsample.core.canvas import Canvas
 from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
+from mdsample.errors import NoTextError
 from mdsample.policy.constraint import Constraint, slot_number
 from mdsample.policy.settings import choice, integer, items, part, real, text
 
@@ -76,11 +77,11 @@ class Choices(Language):
         for each in self.texts:
             count = len(tokenizer.encode(each))
             if count > length:
-                raise ValueError(
+                raise NoTextError(
                     f"choices: {each!r} is {count} tokens, but slot {self.slot!r} has {length}; lengthen the slot"
                 )
             if count < length < _NO_LIMIT and tokenizer.end_id is None:
-                raise ValueError(
+                raise NoTextError(
                     f"choices: {each!r} is {count} tokens, slot {self.slot!r} has {length}, and the model "
                     "has no end token to pad with; make the slot as long as the choices"
                 )

@@ -13,17 +13,19 @@ from mdsample.core.canvas import identities
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError, shown
 from mdsample.models.cache import cache_text
+from mdsample.models.chat import plain_template
 from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.sampling.arguments import as_policy
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill
+from mdsample.sampling.engine import BATCH_SIZE, Engine, Prepared, fill
 from mdsample.sampling.observe import answered
 from mdsample.sampling.prompts import Message, Prompt, is_chat, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.speculate import Speculation
+from mdsample.sampling.state import State
 from mdsample.sampling.structured import Structured
 
 #: texts of slots by name: for every row, or one mapping for each
@@ -115,7 +117,11 @@ def sample(
     for one prompt, else a list. Raises `TemplateError`, `ModelError` or `PolicyError` before the first forward pass.
     """
     began = time.perf_counter()
-    structured = None if returns is None else _structured(model, prompts, returns, template)
+    structured = None
+    if returns is not None:
+        # read once, as it may be an iterator: what the schema is put in hangs on whether prompts are chats
+        prompts = prompts if is_prompt(prompts) or not hasattr(prompts, "__iter__") else list(prompts)  # pyright: ignore
+        structured = _structured(model, prompts, returns, template)
     if structured is not None:
         chosen = default_text(model.policy, structured.template) if policy is None else policy
         policy, template = structured.policy(as_policy(chosen)), structured.template
@@ -136,10 +142,17 @@ def sample(
 def _structured(
     model: Denoiser, prompts: Prompt | Iterable[Prompt], returns: object, template: Template | str | None
 ) -> Structured:
-    """The schema in the template, or in the model's own."""
-    if is_chat(prompts):
-        raise TemplateError("returns= takes a text, fields or token ids, not a chat; put the chat into the template")
-    return Structured.of(returns, _layout(model, template), model.tokenizer)
+    """The schema in the template, or in the model's own; around a chat, in its own as it is outside of one."""
+    several = cast("Sequence[object]", [] if is_prompt(prompts) or not isinstance(prompts, list) else prompts)
+    chats = [is_chat(prompt) for prompt in several or [prompts]]
+    layout = _layout(model, template)
+    if template is None and any(chats):
+        if not all(chats):
+            raise TemplateError(
+                "returns= takes chats or other prompts, not both at once; give a template, or two calls"
+            )
+        layout = plain_template(model.tokenizer)
+    return Structured.of(returns, layout, model.tokenizer)
 
 
 def _layout(model: Denoiser, template: Template | str | None) -> Template:
@@ -182,7 +195,8 @@ def watch(
 ) -> Iterator[Step]:
     """The row of one prompt after every step. The arguments are those of `sample`.
 
-    With `speculate` the steps that follow from one pass come at once, and share what they cost.
+    With `speculate` the steps that follow from one pass come at once, and share what they cost. Where the template has
+    a slot of unknown length, the candidates of each length take turns, and the best one comes once more in the end.
     """
     job = _job(model, prompt, policy, template, seed, given, [id])
     if not job.single:
@@ -208,6 +222,9 @@ def _fill(job: _Job, batch_size: int, speculate: Speculation | int | str | None)
 
 def _steps(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Step]:
     model, sampler, row = job.model, job.sampler, job.rows[0]
+    if row.lengths:
+        yield from _steps_of_lengths(job, speculate)
+        return
     canvas = row.canvas(job.slots, model.tokenizer.mask_id)
     plan = sampler.plan(model, canvas)
     speculator = sampler.speculator(plan, canvas, speculate)
@@ -217,6 +234,19 @@ def _steps(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Ste
         taken = answered(steps(plan, state, np.zeros(1, np.int32), speculator), model)
         for state, _ in taken:
             yield Step(sampler.result(model, state, spent=spent).rows[0])
+
+
+def _steps_of_lengths(job: _Job, speculate: Speculation | int | str | None) -> Iterator[Step]:
+    """The candidates take turns; the last step is the best one's, with what was tried."""
+    taken: list[State] = []
+    engine = Engine(job.model, on_step=taken.append, speculate=speculate)
+    engine.add(job.rows, job.sampler, job.slots)
+    more = True
+    while more:
+        yield from (Step(job.sampler.result(job.model, state).rows[0]) for state in taken if state.step[0])
+        taken.clear()
+        more = engine.step()
+    yield from (Step(row) for _, row in engine.finished())
 
 
 def _job(

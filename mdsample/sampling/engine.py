@@ -13,18 +13,20 @@ rounds).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 
 import attrs
 import numpy as np
 
 from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
-from mdsample.core.template import Template
-from mdsample.errors import TemplateError
+from mdsample.core.template import Slot, Template
+from mdsample.errors import NoTextError, TemplateError
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
+from mdsample.sampling.lengths import Candidate, best, require_scores
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
 from mdsample.sampling.sampler import Sampler, begin, steps
@@ -50,6 +52,9 @@ class Prepared:
     blank: Sequence[bool]
     #: slots that need not see what stands after them
     blind: tuple[str, ...] = ()
+    #: positions of its slots of unknown length, and the same row with other lengths
+    lengths: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
+    others: tuple[Prepared, ...] = attrs.field(default=(), kw_only=True)
 
     def canvas(self, slots: tuple[str, ...], mask_id: int) -> Canvas:
         """The row alone; `slots` names them all."""
@@ -63,7 +68,16 @@ def prepare(
     texts: Mapping[str, str],
     given: Mapping[str, str] | None = None,
 ) -> Prepared:
-    """A row's texts, and the slots that it brings, in their template; `TemplateError` if they or the row do not fit."""
+    """A row's texts, and the slots that it brings, in their template; `TemplateError` if they or the row do not fit.
+
+    Where the template has slots of unknown length: the row with the shortest, and with it those of all other lengths.
+    """
+    if template.ranged:
+        layouts = _of_each_length(template, denoiser, given)
+        rows = [
+            attrs.evolve(prepare(denoiser, layout, id, texts, given), lengths=lengths) for layout, lengths in layouts
+        ]
+        return attrs.evolve(rows[0], others=tuple(rows[1:]))
     try:
         row = template.row(denoiser.tokenizer, texts, given)
     except TemplateError:
@@ -85,9 +99,25 @@ def prepare(
     return prepared
 
 
+def _of_each_length(
+    template: Template, denoiser: Denoiser, given: Mapping[str, str] | None
+) -> list[tuple[Template, dict[str, int]]]:
+    """The templates of known lengths that it stands for, and the lengths."""
+    names = {slot.name for slot in template.ranged}
+    template.check_given(given or {})
+    layouts = template.candidates(denoiser.tokenizer, given)
+    return [
+        (
+            layout,
+            {piece.name: piece.length for piece in layout.pieces if isinstance(piece, Slot) and piece.name in names},
+        )
+        for layout in layouts
+    ]
+
+
 @attrs.define(eq=False)
 class _Chunk:
-    """Rows that were added together: one canvas under one plan."""
+    """Rows of the same lengths that were added together: one canvas under one plan."""
 
     plan: Plan
     state: State
@@ -96,8 +126,18 @@ class _Chunk:
     numbers: Sequence[int]
     #: what guesses its steps
     speculator: Speculator | None
+    #: positions of slots of unknown length, of which its rows are candidates
+    lengths: Mapping[str, int]
     #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
-    salt: int
+    salt: int = 0
+
+
+@attrs.define(eq=False)
+class _Contest:
+    """The candidates of one row: how many are running, and those that are done."""
+
+    running: int
+    done: list[Candidate] = attrs.field(factory=list[Candidate])
 
 
 class Engine:
@@ -122,20 +162,51 @@ class Engine:
             require_exact(denoiser)
         self._chunks: list[_Chunk] = []
         self._finished: list[tuple[int, Row]] = []
+        self._contests: dict[int, _Contest] = {}
         self._numbers = count()
         self._salts = count(1)
 
     def add(self, rows: Sequence[Prepared], sampler: Sampler, slots: tuple[str, ...]) -> list[int]:
         """Takes up rows of one policy, seed and template, whose slot names are `slots`; the rows' numbers here.
 
+        Of a row with slots of unknown length a candidate of each length runs, if it has a text of the slot's language.
         Raises `PolicyError` if the policy does not fit, and `ValueError` if ids occur twice.
         """
         if len({row.id for row in rows}) != len(rows):
             raise ValueError("row ids must differ: randomness is keyed by them")
-        # neighbours in length share a forward pass, so that little of it is padding
         numbers = [next(self._numbers) for _ in rows]
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
-        sorted_rows = [rows[i] for i in order]
+        chunks: list[_Chunk] = []
+        # the reason is that of the longest
+        fault: NoTextError | None = None
+        for lengths, group in _by_lengths(numbers, rows):
+            try:
+                chunks.append(self._chunk(lengths, group, sampler, slots))
+            except NoTextError as reason:
+                fault = reason
+        running = Counter(number for chunk in chunks for number in chunk.numbers)
+        if fault is not None and (
+            none := [row for number, row in zip(numbers, rows, strict=True) if not running[number]]
+        ):
+            tried = f"at no length of row {none[0].id!r} there is a text: " if none[0].lengths else ""
+            raise NoTextError(f"{tried}{fault}")
+        for number, row in zip(numbers, rows, strict=True):
+            if row.lengths:
+                self._contests[number] = _Contest(running[number])
+        for chunk in chunks:
+            beside = {key for other in self._chunks for key in other.plan.keys}
+            chunk.salt = next(self._salts) if beside & set(chunk.plan.keys) else 0
+            self._enter(chunk, chunk.state.events[-1])
+            if not chunk.state.done:
+                self._chunks.append(chunk)
+        return numbers
+
+    def _chunk(
+        self, lengths: Mapping[str, int], rows: Mapping[int, Prepared], sampler: Sampler, slots: tuple[str, ...]
+    ) -> _Chunk:
+        """Rows by their numbers, on one canvas."""
+        # neighbours in length share a forward pass, so that little of it is padding
+        order = sorted(rows, key=lambda number: -len(rows[number].tokens))
+        sorted_rows = [rows[number] for number in order]
         tokenizer = self._denoiser.tokenizer
         canvas = Canvas.of_rows(
             [row.tokens for row in sorted_rows],
@@ -147,16 +218,12 @@ class Engine:
             tuple({name: None for row in sorted_rows for name in row.blind}),
         )
         plan = sampler.plan(self._denoiser, canvas)
-        running = {key for chunk in self._chunks for key in chunk.plan.keys}
-        salt = next(self._salts) if running & set(plan.keys) else 0
+        if lengths:
+            require_scores(plan)
         state = begin(plan, canvas)
         log = RunLog(canvas, tokenizer, plan.policy.guide.passes)
         speculator = sampler.speculator(plan, canvas, self._speculate)
-        chunk = _Chunk(plan, state, log, [numbers[i] for i in order], speculator, salt)
-        self._enter(chunk, state.events[-1])
-        if not state.done:
-            self._chunks.append(chunk)
-        return numbers
+        return _Chunk(plan, state, log, order, speculator, lengths)
 
     @property
     def running(self) -> int:
@@ -186,15 +253,42 @@ class Engine:
     def finished(self) -> list[tuple[int, Row]]:
         """The rows that are done since the last call, and their numbers."""
         rows, self._finished = self._finished, []
+        for number in [number for number, contest in self._contests.items() if not contest.running]:
+            rows.append((number, best(self._contests.pop(number).done, self._batch_size)))
         return rows
 
     def _enter(self, chunk: _Chunk, event: Event) -> None:
         """Takes down an event of a chunk."""
         chunk.log.add(event)
         spent = None if chunk.speculator is None else chunk.speculator.spent
-        self._finished += [(chunk.numbers[row], chunk.log.row(chunk.state, row, spent)) for row in event.left.tolist()]
+        left: list[int] = event.left.tolist()
+        for place in left:
+            number, row = chunk.numbers[place], chunk.log.row(chunk.state, place, spent)
+            if chunk.lengths:
+                contest = self._contests[number]
+                contest.done.append(Candidate(chunk.lengths, row, chunk.plan))
+                contest.running -= 1
+            else:
+                self._finished.append((number, row))
         if self._on_step is not None:
             self._on_step(chunk.state)
+
+
+def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], row: Prepared) -> None:
+    """Raises `PolicyError` where the policy does not fit the row, at no length if its slots have none that is known."""
+    Engine(denoiser).add([row], sampler, slots)
+
+
+def _by_lengths(
+    numbers: Sequence[int], rows: Sequence[Prepared]
+) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:
+    """Rows and candidates of rows that have the same lengths, by the numbers of the rows; shortest first."""
+    groups: dict[tuple[int, ...], tuple[Mapping[str, int], dict[int, Prepared]]] = {(): ({}, {})} if not rows else {}
+    for number, row in zip(numbers, rows, strict=True):
+        for one in (row, *row.others):
+            groups.setdefault(tuple(one.lengths.values()), (one.lengths, {}))[1][number] = one
+    for lengths in sorted(groups):
+        yield groups[lengths]
 
 
 def fill(
@@ -210,7 +304,8 @@ def fill(
 ) -> Iterator[Row]:
     """Fills rows, at most `batch_size` in one forward pass, and yields each as soon as it is done.
 
-    `slots` names the template's slots. Rows are taken up in chunks of `chunk_size` (by default `batch_size * BATCHES`),
+    `slots` names the template's slots. Of a row with slots of unknown length the best candidate is yielded; all of them
+    are rows of a pass. Rows are taken up in chunks of `chunk_size` (by default `batch_size * BATCHES`),
     the next chunk when places fall free. An iterator of rows is read no further than that, and its first chunk is one
     batch. `on_step` sees the state of a chunk after each of its steps. `speculate` as in `Engine`. Raises `PolicyError`
     before the first forward pass if the policy does not fit.
@@ -224,10 +319,21 @@ def fill(
     size = usual if isinstance(rows, Sequence) else chunk_size or batch_size
     waiting = iter(rows)
     while True:
-        while engine.running < batch_size and (chunk := list(islice(waiting, size))):
+        while engine.running < batch_size and (chunk := _some(waiting, size)):
             engine.add(chunk, sampler, slots)
             size = usual
         more = engine.step()
         yield from (row for _, row in engine.finished())
         if not more:
             return
+
+
+def _some(rows: Iterator[Prepared], size: int) -> list[Prepared]:
+    """The next rows, as many as have `size` candidates, or the last ones."""
+    chunk: list[Prepared] = []
+    for row in rows:
+        chunk.append(row)
+        size -= 1 + len(row.others)
+        if size <= 0:
+            break
+    return chunk

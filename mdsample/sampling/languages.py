@@ -13,6 +13,7 @@ from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
+from mdsample.errors import NoTextError
 from mdsample.policy.view import Batch
 
 
@@ -33,7 +34,10 @@ def both(left: Restriction, right: Restriction) -> Restriction:
 
 
 def require_texts(restriction: Restriction, canvas: Canvas, ends: Collection[int]) -> None:
-    """`ValueError`, with what to do, where no token or no text of a slot's language may stand; `ends` end a text."""
+    """`ValueError`, with what to do, where no token or no text of a slot's language may stand; `ends` end a text.
+
+    It is a `NoTextError` where it hangs on the slot's length.
+    """
     empty = ~any_in_row(restriction.sets)
     bad = np.argwhere(canvas.blank & empty[restriction.index])
     if len(bad):
@@ -59,7 +63,7 @@ def _require_text(span: Span, available: Available, canvas: Canvas, ends: Collec
     everything[:, :, 0] = False
     blank = np.full((1, count), -1, np.int32)
     if not possible(span.language, blank, everything).any():
-        raise ValueError(
+        raise NoTextError(
             f"no text of the language of {where} fills its {count} tokens: {_lengths(span.language, ends)}; "
             "change the length of the slot, or the language"
         )
@@ -68,7 +72,7 @@ def _require_text(span: Span, available: Available, canvas: Canvas, ends: Collec
             f"what stands in {where} already agrees with none of the texts of its language, or leaves no room for one; "
             "change one of them"
         )
-    raise ValueError(f"the other constraints forbid every text of the language of {where}; loosen one of them")
+    raise NoTextError(f"the other constraints forbid every text of the language of {where}; loosen one of them")
 
 
 def _lengths(language: Automaton, ends: Collection[int]) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, TypeGuard, cast
 
+import attrs
 import numpy as np
 
 from mdsample.core.arrays import Ints
@@ -70,14 +71,17 @@ def _from_ids(
         if not 0 <= token < size:
             raise TemplateError(f"token id {token} does not exist; ids of {model.name} go from 0 to {size - 1}")
     first = next(place for place, piece in enumerate(template.pieces) if isinstance(piece, Slot))
-    rest = prepare(model, Template(template.pieces[first:]), id, {}, given)
-    return Prepared(
-        id,
-        [*tokens, *rest.tokens[start:]],  # the ids are all that stands before the first slot
-        [*[-1] * len(tokens), *rest.slot[start:]],
-        [*[False] * len(tokens), *rest.blank[start:]],
-        rest.blind,
-    )
+
+    def whole(rest: Prepared) -> Prepared:
+        return attrs.evolve(
+            rest,
+            tokens=[*tokens, *rest.tokens[start:]],  # the ids are all that stands before the first slot
+            slot=[*[-1] * len(tokens), *rest.slot[start:]],
+            blank=[*[False] * len(tokens), *rest.blank[start:]],
+            others=tuple(whole(other) for other in rest.others),
+        )
+
+    return whole(prepare(model, Template(template.pieces[first:]), id, {}, given))
 
 
 def is_prompt(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +35,20 @@ class Commit:
     confidence: float
     #: written by a stop rule, without asking the model
     by_rule: bool = False
+
+
+@attrs.frozen
+class Tried:
+    """A length that was tried for a row with slots of unknown length."""
+
+    #: positions of these slots, by name
+    lengths: Mapping[str, int]
+    #: as `Row.text`
+    text: str
+    #: log-probability of the text, nats, see `mdsample.sampling.lengths`; `None` if it was the only one
+    score: float | None
+    #: forward passes, those of its score included
+    nfe: int
 
 
 @attrs.frozen(eq=False, repr=False, slots=False)
@@ -72,6 +86,9 @@ class Row:
     blank: Bools
     #: the model's tokens
     tokenizer: Tokenizer
+    #: where the template has slots of unknown length: what was tried, shortest first. `nfe` and `rounds` are of all of
+    #: it, everything else is of the best
+    tried: tuple[Tried, ...] = ()
 
     @property
     def tokens_per_forward(self) -> float:
@@ -140,6 +157,7 @@ class Row:
             "error_bound": self.error_bound if math.isfinite(self.error_bound) else None,
             "tv_bound": self.tv_bound if math.isfinite(self.tv_bound) else None,
             "certain": self.certain,
+            **({"tried": [attrs.asdict(one) for one in self.tried]} if self.tried else {}),
         }
 
     def headline(self) -> str:
@@ -167,7 +185,8 @@ class Row:
         passes = f"{self.nfe} forward pass{'es' * (self.nfe != 1)}" + self.guessed_text
         bound = f"error bound {self.error_bound:.2g} nats" if math.isfinite(self.error_bound) else "no error bound"
         rate = f"{self.tokens_per_forward:.1f} tokens each"
-        return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound)
+        tried = (f"best of {len(self.tried)} lengths",) if len(self.tried) > 1 else ()
+        return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound, *tried)
 
     def canvas_text(self, latest: int | None = None) -> str:
         """The whole row, prompt included, blanks as ░; what step `latest` wrote stands in ‹ ›."""

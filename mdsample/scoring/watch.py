@@ -76,6 +76,11 @@ class SlotWatcher(Denoiser):
                 f"to watch a slot would change what the cache {str(inner.cache)!r} keeps, and so the results; "
                 "leave one of them out"
             )
+        if template.ranged:
+            raise WatchError(
+                f"slot {template.ranged[0].name!r} has no one length, and each is a run of its own; write one length, "
+                "or watch nothing"
+            )
         super().__init__(inner.about)
         self._inner, self._template, self._slot, self._seed = inner, template, slot, seed
         self._rows: dict[Key, _Watched] = {}

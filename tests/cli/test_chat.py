@@ -27,7 +27,7 @@ from mdsample_cli.main import main
 
 import mdsample
 from mdsample.core.files import Lock
-from mdsample.errors import MdsampleError
+from mdsample.errors import MdsampleError, TemplateError
 from mdsample.policy.complete import as_run
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -254,3 +254,33 @@ def _until(terminal: int, what: bytes) -> str:
         if select.select([terminal], [], [], 0.2)[0]:
             seen += os.read(terminal, 65536)
     return re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", seen.decode(errors="replace"))
+
+
+def test_replies_may_be_of_a_schema(folder: Path, talk: Any, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"coins": {"type": "integer", "minimum": 1, "maximum": 99}}}
+    schema["required"] = ["coins"]
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    options = ("-m", folder, "--backend", "reference", "-o", tmp_path / "talk.jsonl", "-p", "med")
+    code, out, err = talk(*options, "--schema", tmp_path / "schema.json", lines="hi\nhow many?\n")
+    assert (code, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    opened, turns = mdsample.load(folder, backend="reference"), [{"role": "user", "content": "hi"}]
+    assert first == mdsample.sample(opened, turns, returns=schema, policy="med")
+    said = json.loads((tmp_path / "talk.jsonl").read_text())["messages"]
+    assert [json.loads(message["content"]) for message in said if message["role"] == "assistant"] == [first, second]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    rows = ["-i", str(tmp_path / "rows.jsonl"), "--schema", str(tmp_path / "schema.json"), "--json"]
+    assert main(["run", *map(str, options[:4]), *rows, "-p", "med"]) == 0
+
+
+def test_returns_takes_chats(folder: Path) -> None:
+    opened = mdsample.load(folder, backend="reference")
+    turns = [{"role": "user", "content": "hi"}]
+    first, again = mdsample.sample(
+        opened, [turns, turns], returns={"enum": [1, 2]}, policy="one-by-one", ids=["a", "b"]
+    )
+    assert {first, again} <= {1, 2}
+    inside = mdsample.sample(opened, turns, returns={"enum": [1, 2]}, policy="one-by-one", template="{prompt}{x:4}")
+    assert inside in (1, 2)
+    with pytest.raises(TemplateError, match="chats or other prompts, not both"):
+        mdsample.sample(opened, [turns, "hi"], returns={"enum": [1, 2]})

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdsample.constraints.multiples import multiples
 from mdsample.constraints.patterns import date, integer, number
 from mdsample.errors import PolicyError
 
@@ -107,3 +108,26 @@ def test_parts_of_a_date_and_times() -> None:
 def test_what_makes_no_sense_is_refused(make: object, said: str) -> None:
     with pytest.raises(PolicyError, match=re.escape(said)):
         make()  # type: ignore[operator]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 4, 5, 8, 10, 25, 125, 500]) | st.integers(1, 60),
+    st.none() | st.integers(-2500, 2500),
+    st.none() | st.integers(0, 4000),
+)
+def test_multiples_in_limits(of: int, low: int | None, more: int | None) -> None:
+    high = None if more is None else (low or 0) + more
+
+    def fits(number: int) -> bool:
+        return number % of == 0 and (low is None or number >= low) and (high is None or number <= high)
+
+    try:
+        pattern = re.compile(multiples(of, low, high))
+    except PolicyError:
+        few = low is not None and high is not None and (high - low) // of < 999
+        assert not any(map(fits, range(-7000, 7000))) or (not few and 1000 % of)
+        return
+    for value in range(-3000, 7000, 1 if of > 1 else 7):
+        assert bool(pattern.fullmatch(str(value))) == fits(value), value
+    assert not any(pattern.fullmatch(text) for text in ("-0", "00", "-00", "05", "", "000"))

@@ -77,6 +77,35 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             }
         }
     ),
+    "steps": record(
+        {
+            "a": {"type": "integer", "multipleOf": 25, "minimum": -130},
+            "b": {"type": "integer", "multipleOf": 7, "minimum": -20, "maximum": 300},
+            "c": {"type": "number", "multipleOf": 4, "exclusiveMaximum": 12},
+        }
+    ),
+    "open": record(
+        {
+            "any": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}},
+            "some": {"type": "array", "items": TEXT, "minItems": 2},
+            "long": {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 100},
+            "first": {"type": "array", "prefixItems": [{"const": "x"}], "items": {"type": "boolean"}},
+        }
+    ),
+    "different": record(
+        {
+            "a": {"type": "array", "items": {"enum": ["a", 1, 1.0, True]}, "uniqueItems": True, "minItems": 1},
+            "b": {"type": "array", "items": {"type": ["boolean", "null"]}, "uniqueItems": True, "minItems": 3},
+            "c": {
+                "type": "array",
+                "prefixItems": [{"enum": [1, 2]}],
+                "items": {"enum": [2, 3]},
+                "uniqueItems": True,
+                "maxItems": 2,
+                "minItems": 2,
+            },
+        }
+    ),
     "patterned": record(
         {"zip": {"type": "string", "pattern": "^[0-9]{5}(-[0-9]{4})?$"}, "id": {"type": "string", "format": "uuid"}}
     ),
@@ -188,12 +217,18 @@ REFUSED: list[tuple[object, str, str]] = [
     ({}, "#", "names no type"),
     (True, "#", "must be an object"),
     ({"type": "text"}, "#", "has the type 'text'"),
-    (record({"x": {"type": "array", "items": TEXT}}), "#/properties/x", "without maxItems"),
+    ({"type": "array", "items": {"enum": [1, 2]}, "minItems": 3, "uniqueItems": True}, "#", "no list has both"),
+    ({"type": "array", "items": {"enum": [*range(9)]}, "uniqueItems": True}, "#", "more than 2,000 lists"),
+    (record({"x": {"type": "array", "items": TEXT, "uniqueItems": True}}), "#/properties/x", "values are not listed"),
+    (record({"x": {"type": "integer", "multipleOf": 7}}), "#/properties/x", "limits that lie closer"),
+    (record({"x": {"type": "integer", "multipleOf": 7, "minimum": 1, "maximum": 6}}), "#/properties/x", "no multiple"),
+    (record({"x": {"type": "integer", "multipleOf": 0}}), "#/properties/x", "whole numbers above 0"),
+    (record({"x": {"type": "array", "items": True}}), "#/properties/x/items", "must be an object"),
     (record({"x": {"type": "array", "items": {}, "minItems": 3, "maxItems": 2}}), "#/properties/x", "no list has both"),
     (record({"x": {"type": "string", "minLength": 3, "maxLength": 2}}), "#/properties/x", "no string has both"),
     (record({"x": {"type": "integer", "minimum": 3, "maximum": 2}}), "#/properties/x", "no integer keeps"),
     (record({"x": {"type": "integer", "exclusiveMinimum": 2, "maximum": 2.5}}), "#/properties/x", "no integer keeps"),
-    (record({"x": {"type": "number", "multipleOf": 0.1}}), "#/properties/x", "'multipleOf'"),
+    (record({"x": {"type": "number", "multipleOf": 0.1}}), "#/properties/x", "only whole numbers above 0"),
     (record({"x": {"enum": ["a"], "type": "integer"}}), "#/properties/x", "allows no value"),
     (record({"x": {"type": "object"}}), "#/properties/x", "without properties"),
     ({"type": "object", "properties": {"a": TEXT}, "required": ["b"]}, "#", "requires 'b'"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample.core.template import Template
-from mdsample.errors import MdsampleError, PolicyError, TemplateError
+from mdsample.errors import MdsampleError, ModelError, PolicyError
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.presets import PRESETS
 from mdsample.sampling.structured import Structured
@@ -155,7 +155,7 @@ def test_wrong_things_are_refused_before_the_first_pass() -> None:
     )
     refused("med+regex('a',slot='b')", "{prompt}{answer:4}", "there is no slot 'b'")
     refused("med+regex('[0-9]+')+ended('.')", "{prompt}{answer:4}", "would cut off texts of the language")
-    with pytest.raises(PolicyError, match="maxItems"):
+    with pytest.raises(PolicyError, match="must be an object"):
         mdsample.sample(denoiser, "x", returns={"type": "array"}, template="{prompt}{answer:4}")
-    with pytest.raises(TemplateError, match="not a chat"):
+    with pytest.raises(ModelError, match="not read from a folder"):
         mdsample.sample(denoiser, [{"role": "user", "content": "x"}], returns=Event)

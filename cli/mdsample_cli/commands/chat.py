@@ -13,7 +13,7 @@ from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError, tell_error
-from mdsample_cli.files import require_writable, text_or_file
+from mdsample_cli.files import read_json, require_writable, text_or_file
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def chat(
         Option("--output", "-o", metavar="FILE", help="Keep the transcript here; run again to go on with it."),
     ] = None,
     seed: options.Seed = 0,
+    schema: Annotated[str | None, Option(metavar="FILE", help="Each reply is JSON of this schema.")] = None,
 ) -> int:
     """Talk with a model; each reply is watched as it fills.
 
@@ -59,13 +60,14 @@ def chat(
             raise UsageError("--output keeps a transcript, and stdout shows the conversation; give a file")
     chosen = policy.open()
     text = None if template.template is None else text_or_file(template.template)
+    wanted = None if schema is None else read_json(schema)
 
     from mdsample.core.files import locked
     from mdsample_cli.conversation import POLICY, Conversation
 
     denoiser = model.load()
     typed = denoiser.policy or POLICY if chosen is None else policy.label(chosen)
-    talk = Conversation(denoiser, text, typed, seed)
+    talk = Conversation(denoiser, text, typed, seed, wanted)
     talk.begin(template.system)
     with ExitStack() as stack:
         if output is not None:
@@ -200,7 +202,7 @@ class _Talk:
     def _show(self, row: Row) -> None:
         from mdsample_cli.show import render
 
-        render.show(self._out, render.reply(row))
+        render.show(self._out, render.reply(row) if self._talk.schema is None else render.plain(self._talk.text(row)))
         if self._typed:
             cost = f"{render.count(row.nfe, 'pass', 'es')}, {row.tokens_per_forward:.1f} tokens each"
             self._say(f"{cost}; {render.speed(self._talk.replies[-1]['seconds'], row.filled)}")

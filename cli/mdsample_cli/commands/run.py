@@ -84,8 +84,11 @@ def run(
     structured = None if wanted is None else Structured.of(wanted, layout, denoiser.tokenizer)
     if structured is not None:
         layout = structured.template
-        barred = "messages of a row have no place in the template of --schema; leave out one of them"
-        chats = attrs.evolve(chats, barred=barred)
+        chats = chats.changed(lambda plain: Structured.of(wanted, plain, denoiser.tokenizer).template)
+    if trace is not None and layout.ranged:
+        raise UsageError(
+            f"--trace records one canvas, and slot {layout.ranged[0].name!r} has one of each length; write one length"
+        )
     label = default_text(denoiser.policy, layout) if chosen is None else policy.label(chosen)
     sampler = Sampler(default_text(denoiser.policy, layout) if chosen is None else chosen, seed=seed)
     if structured is not None:

@@ -31,6 +31,8 @@ from mdsample.tasks.catalog import task_of
 from mdsample_cli.show.json_line import visible
 
 WIDEST = 100
+#: lengths that were tried, of those that are shown
+_LENGTHS = 5
 #: what joins the parts of an emoji
 _JOINER = "\u200d"
 
@@ -162,6 +164,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
             ("", ""),
             ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
             *took,
+            *([("lengths", plain(tried(row)))] if row.tried else []),
             ("outcome", plain(row.outcome.sentence)),
             *([("left blank", plain(left, "yellow"))] if left else []),
             *_certainty(row, complete(sampler.policy)),
@@ -180,6 +183,17 @@ def _left_blank(row: Row, names: Sequence[str]) -> str:
     where = ", ".join(f"{n} of {name}" for name, n in zip(names, blank, strict=True) if n)
     asked = f"leave out {row.outcome.name} to have them filled"
     return f"{where} (░), after {count(row.nfe, 'pass', 'es')}; {asked}"
+
+
+def tried(row: Row) -> str:
+    """The lengths that were tried for a row, best first."""
+    scored = sorted(row.tried, key=lambda one: -(one.score or 0.0))
+    named = [
+        " and ".join(f"{name} {length}" for name, length in one.lengths.items())
+        + ("" if one.score is None else f" (log p {one.score:.2f})")
+        for one in scored[:_LENGTHS]
+    ]
+    return "; ".join([*named, *([f"and {len(scored) - _LENGTHS} others"] if len(scored) > _LENGTHS else [])])
 
 
 def legend() -> Text:
