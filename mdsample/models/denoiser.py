@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 import numpy as np
@@ -18,11 +18,15 @@ from mdsample.policy.draw import Draw
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
 
 
+#: what a model that is to fill blanks is shown in them: the mask token, or random tokens
+Noise = Literal["mask", "uniform"]
+
+
 @attrs.frozen(eq=False)
 class Query:
     """One forward pass over B rows; arrays `[B, L]`."""
 
-    #: int32; the mask token in blanks
+    #: int32; in blanks the mask token or, if the model's noise is uniform, a random token
     tokens: Ints
     #: false in padding, which must not influence anything
     valid: Bools
@@ -111,6 +115,8 @@ class About:
     policy: str = ""
     #: its blocks are counted from a row's first open position, and each is led by the token before it
     led: bool = False
+    #: what it is shown in blanks; `uniform`: tokens drawn evenly from all `vocab_size`, anew for every pass
+    noise: Noise = "mask"
 
 
 class Denoiser(abc.ABC):
@@ -176,6 +182,11 @@ class Denoiser(abc.ABC):
     def led(self) -> bool:
         """Whether its blocks are counted from a row's first open position (else from the row's beginning)."""
         return self.about.led
+
+    @property
+    def noise(self) -> Noise:
+        """What it is shown in blanks."""
+        return self.about.noise
 
     @property
     def cache(self) -> Cache | None:
