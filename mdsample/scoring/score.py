@@ -367,6 +367,11 @@ def text_sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, w
 
 def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
+    if denoiser.noise != "mask":
+        raise ScoreError(
+            f"{denoiser.name} was trained on random tokens, not on masks: what it says of a blank depends on the noise "
+            "that it is shown there, so texts have no log-probability under it; score with a masked model"
+        )
     batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block, denoiser.led)
     restriction = restrict(plan, rows, batch.tokens, batch.blank)
     row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)

@@ -304,3 +304,8 @@ def test_cfg_is_refused_where_there_are_no_masks() -> None:
 def test_a_tv_budget_does_not_go_with_converged() -> None:
     with pytest.raises(mdsample.PolicyError, match="fills all that is left"):
         run("tv-budget+temperature+converged", ScriptedDenoiser(Symbols(6), 3, 1.0))
+
+
+def test_texts_are_not_scored_under_noise() -> None:
+    with pytest.raises(mdsample.ScoreError, match="trained on random tokens"):
+        mdsample.score(UniformToy(Symbols(6), 3, 1.0), canvas(UniformToy(Symbols(6), 3, 1.0)), "answer", [["a" * 9]])
