@@ -15,8 +15,9 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import About, Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Query, Tuning
 from mdsample.policy.guide import Cfg
+from mdsample_torch.device import upload
 from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.prediction import TorchPrediction
 
@@ -107,6 +108,7 @@ class TorchDenoiser(Denoiser):
         Raises `ValueError` as `Query.passes`, `hidden` of its trunk and `TorchPrediction` do.
         """
         hidden, *masked = self._hidden(query)
+        tune = None if query.tuning is None else Tune(query.tuning, query.wanted, self.trunk.device)
 
         def logits(places: Tensor, out: Tensor) -> None:
             self.trunk.logits(hidden[places], out)
@@ -114,6 +116,8 @@ class TorchDenoiser(Denoiser):
                 unconditional = torch.empty_like(out)
                 self.trunk.logits(masked[0][places], unconditional)
                 guide_(out, unconditional, query.guide.scale)
+            if tune is not None:
+                tune(places, out)
 
         return TorchPrediction(
             logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, query.guide, self.trunk.device
@@ -130,6 +134,24 @@ class TorchDenoiser(Denoiser):
             ]
         valid, wanted, opened = (np.concatenate([array] * count) for array in (query.valid, query.wanted, query.opened))
         return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None, opened).chunk(count)
+
+
+@final
+class Tune:
+    """What a `Tuned` guide does to logits, on the device."""
+
+    def __init__(self, tuning: Tuning, wanted: Bools, device: torch.device) -> None:
+        """Of the N places where `wanted [B, L]`, row by row."""
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+        which, token, divisor = tuning.at(rows, positions)
+        amount, lowered = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int64)
+        amount[which], lowered[which] = -tuning.lowered, token
+        self._token, self._amount, self._divisor = (upload(x, device) for x in (lowered, amount, divisor))
+
+    def __call__(self, places: Tensor, out: Tensor) -> None:
+        """Changes the logits `out [n, W]` of places `[n]` (their numbers)."""
+        out.scatter_add_(1, self._token[places, None], self._amount[places, None])
+        out /= self._divisor[places, None]
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import abc
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
-from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide, Tuned
+
+#: what a model that is to fill blanks is shown in them: the mask token, or random tokens
+Noise = Literal["mask", "uniform"]
+
+
+@attrs.frozen(eq=False)
+class Tuning:
+    """How the logits of B rows are changed under a `Tuned` guide, before anything is measured."""
+
+    #: what they are divided by, float32, `[B]`
+    divisor: Floats
+    #: the token whose logit is lowered at each position, −1 for none, int32, `[B, L]`, and by how much
+    token: Ints
+    lowered: float
+
+    def take(self, rows: Indices) -> Tuning:
+        """That of some of the rows, in any number."""
+        return Tuning(self.divisor[rows], self.token[rows], self.lowered)
+
+    def at(self, rows: Ints, positions: Ints) -> tuple[Ints, Ints, Floats]:
+        """Of N places: which have a lowered token, and that token, `[n]` both; what all are divided by, `[N]`."""
+        token = self.token[rows, positions]
+        which = np.flatnonzero(token >= 0).astype(np.int32)
+        return which, token[which], self.divisor[rows]
 
 
 @attrs.frozen(eq=False)
 class Query:
     """One forward pass over B rows; arrays `[B, L]`."""
 
-    #: int32; the mask token in blanks
+    #: int32; in blanks the mask token or, if the model's noise is uniform, a random token
     tokens: Ints
     #: false in padding, which must not influence anything
     valid: Bools
@@ -34,6 +58,8 @@ class Query:
     guide: Guide
     #: what tells the rows apart from pass to pass, for models that keep something between them
     rows: Rows
+    #: what a guide asks for place by place; `None`: nothing
+    tuning: Tuning | None = None
 
     @property
     def opened(self) -> Bools:
@@ -46,7 +72,7 @@ class Query:
         Raises `ValueError` for a guide that backends do not know.
         """
         match self.guide:
-            case NoGuide() | Cooling():
+            case NoGuide() | Cooling() | Tuned():
                 return (self.tokens,)
             case Cfg():
                 return self.tokens, np.where(self.fixed, np.int32(mask_id), self.tokens)
@@ -111,6 +137,8 @@ class About:
     policy: str = ""
     #: its blocks are counted from a row's first open position, and each is led by the token before it
     led: bool = False
+    #: what it is shown in blanks; `uniform`: tokens drawn evenly from all `vocab_size`, anew for every pass
+    noise: Noise = "mask"
 
 
 class Denoiser(abc.ABC):
@@ -176,6 +204,11 @@ class Denoiser(abc.ABC):
     def led(self) -> bool:
         """Whether its blocks are counted from a row's first open position (else from the row's beginning)."""
         return self.about.led
+
+    @property
+    def noise(self) -> Noise:
+        """What it is shown in blanks."""
+        return self.about.noise
 
     @property
     def cache(self) -> Cache | None:

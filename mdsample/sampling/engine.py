@@ -221,7 +221,7 @@ class Engine:
         if lengths:
             require_scores(plan)
         state = begin(plan, canvas)
-        log = RunLog(canvas, tokenizer, plan.policy.guide.passes)
+        log = RunLog(canvas, tokenizer, plan.policy.guide.passes, self._denoiser.noise)
         speculator = sampler.speculator(plan, canvas, self._speculate)
         return _Chunk(plan, state, log, order, speculator, lengths)
 

@@ -33,8 +33,9 @@ def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
     for event in state.events if len(lost) else ():
         again = lost[np.isin(lost, event.rows) & (past.step[lost] >= state.step[lost] - depth)]
         if len(again):
-            batch = past.batch(again, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-            seen = yield from observe(plan, batch, again, [known.get(row, nothing) for row in again.tolist()])
+            seen = yield from observe(
+                plan, plan.batch(past, again), again, [known.get(row, nothing) for row in again.tolist()]
+            )
             known.update(zip(again.tolist(), seen.kept, strict=True))
         past = past.apply(event, plan.tokenizer.mask_id)
     return [known.get(row, nothing) for row in rows.tolist()]

@@ -11,6 +11,7 @@ from mdsample.core.arrays import Bools, Doubles, Ints, Longs, arange64
 from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms, row_key
+from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import NoGuide
@@ -72,9 +73,10 @@ class Scorer:
                     wanted = wanted | evidence.wanted(batch)
                 prediction = _predicted(self.denoiser, plan, rows, state, wanted, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], batch.step, width)
-                view = View(batch, prediction.marginals, eligible, uniforms)
+                view = View(batch, prediction.marginals, eligible, eligible, uniforms)
                 seen = answered(
-                    with_evidence(plan, view, prediction, rows, [kept[row] for row in rows.tolist()]), self.denoiser
+                    with_evidence(plan, view, prediction, rows, [kept[row] for row in rows.tolist()], batch.tokens),
+                    self.denoiser,
                 )
                 kept.update(zip(rows.tolist(), seen.kept, strict=True))
                 position = rank(plan.policy, seen.view)[:, 0]
@@ -164,6 +166,11 @@ def text_sums(denoiser: Denoiser, canvas: Canvas, hidden: Bools, tokens: Ints, w
 
 def _predicted(denoiser: Denoiser, plan: Plan, rows: Ints, state: State, wanted: Bools, names: Longs) -> Prediction:
     """One pass over some rows of a canvas; `names` tell all its rows apart for a cache."""
+    if denoiser.noise != "mask":
+        raise ScoreError(
+            f"{denoiser.name} was trained on random tokens, not on masks: what it says of a blank depends on the noise "
+            "that it is shown there, so texts have no log-probability under it; score with a masked model"
+        )
     batch = state.batch(rows, 1, denoiser.tokenizer, denoiser.block, denoiser.led)
     restriction = restrict(plan, rows, batch.tokens, batch.blank)
     row_keys = Rows([(0, int(names[row])) for row in rows.tolist()], batch.step)

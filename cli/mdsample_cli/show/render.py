@@ -23,6 +23,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import CompletePolicy, complete
 from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import NoGuide
+from mdsample.policy.holding import Holding
 from mdsample.policy.menu import Entry
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.state import State
@@ -125,7 +126,10 @@ def entries(menu: Iterable[Entry]) -> Table:
 def _certainty(row: Row, policy: CompletePolicy) -> list[tuple[str, str]]:
     """What parallel steps may have cost, in words that suit the policy: texts are counted for the model's own law."""
     if not math.isfinite(row.error_bound):
-        return [("error bound", "no bound (tokens were re-masked)")]
+        if isinstance(policy.revise, Holding):
+            return [("error bound", "no bound (written tokens were drawn or edited again)")]
+        why = "tokens were re-masked" if policy.revise.budget else "the model's noise is uniform"
+        return [("error bound", f"no bound ({why})")]
     bound = f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
     own = policy.draw == Temperature() and policy.guide == NoGuide() and not policy.constraints
     if own and row.tv_bound < 1:
