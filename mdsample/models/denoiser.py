@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -16,6 +17,19 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+
+
+@attrs.frozen(eq=False)
+class Memory:
+    """What a self-conditioned model kept of its prediction of one row, for its next one of the same row.
+
+    It stays on the device, and only the model's own backend looks into it.
+    """
+
+    #: of all rows of that prediction
+    whole: Any
+    #: the row there
+    row: int
 
 
 @attrs.frozen(eq=False)
@@ -34,6 +48,11 @@ class Query:
     guide: Guide
     #: what tells the rows apart from pass to pass, for models that keep something between them
     rows: Rows
+    #: of each row, what a self-conditioned model kept of its last prediction of it, `[B]`; empty: of none. A block all
+    #: of whose open positions were predicted then is conditioned on that; any other is as it is when it begins
+    memory: Sequence[Memory | None] = ()
+    #: whether such a model is to keep this prediction
+    remember: bool = False
 
     @property
     def opened(self) -> Bools:
@@ -89,6 +108,15 @@ class Prediction(Protocol):
         ...
 
 
+class Remembering(Prediction, Protocol):
+    """What a self-conditioned model gives when it is to `remember`."""
+
+    @property
+    def memories(self) -> Sequence[Memory]:
+        """Of each row, what it kept, `[B]`."""
+        ...
+
+
 @attrs.frozen
 class About:
     """What is known of a model before it is run."""
@@ -111,6 +139,8 @@ class About:
     policy: str = ""
     #: its blocks are counted from a row's first open position, and each is led by the token before it
     led: bool = False
+    #: it is self-conditioned: in a block it also sees what it predicted there the last time
+    conditioned: bool = False
 
 
 class Denoiser(abc.ABC):
@@ -176,6 +206,11 @@ class Denoiser(abc.ABC):
     def led(self) -> bool:
         """Whether its blocks are counted from a row's first open position (else from the row's beginning)."""
         return self.about.led
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a block also sees what was predicted in it the last time; see `Query.memory`."""
+        return self.about.conditioned
 
     @property
     def cache(self) -> Cache | None:
