@@ -63,7 +63,8 @@ def signals(seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory |
     inside = number[active & (place >= seen.start[:, None])]
     certain: list[Longs] = []
     recalled: dict[int, tuple[Kept[Any], list[Longs], list[Longs]]] = {}
-    for view, row in enumerate(seen.row.tolist()):
+    rows: list[int] = seen.row.tolist()
+    for view, row in enumerate(rows):
         kept = memory[row] if memory else None
         block = seen.valid[view] & (place >= seen.start[view])
         free = block & opened[row]

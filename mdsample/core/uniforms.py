@@ -16,8 +16,8 @@ import numpy as np
 from mdsample.core.arrays import Doubles, Ints
 
 #: what the numbers are used for; each purpose has a stream of its own
-Purpose = Literal["draw", "order", "count", "revise"]
-_STREAM: dict[Purpose, int] = {"draw": 0, "order": 1, "count": 2, "revise": 3}
+Purpose = Literal["draw", "order", "count", "revise", "noise"]
+_STREAM: dict[Purpose, int] = {"draw": 0, "order": 1, "count": 2, "revise": 3, "noise": 4}
 
 
 def row_key(seed: int, row: int | str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 import numpy as np
@@ -17,6 +17,10 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+
+
+#: what a model that is to fill blanks is shown in them: the mask token, or random tokens
+Noise = Literal["mask", "uniform"]
 
 
 @attrs.frozen(eq=False)
@@ -36,7 +40,7 @@ class Memory:
 class Query:
     """One forward pass over B rows; arrays `[B, L]`."""
 
-    #: int32; the mask token in blanks
+    #: int32; in blanks the mask token or, if the model's noise is uniform, a random token
     tokens: Ints
     #: false in padding, which must not influence anything
     valid: Bools
@@ -139,6 +143,8 @@ class About:
     policy: str = ""
     #: its blocks are counted from a row's first open position, and each is led by the token before it
     led: bool = False
+    #: what it is shown in blanks; `uniform`: tokens drawn evenly from all `vocab_size`, anew for every pass
+    noise: Noise = "mask"
     #: it is self-conditioned: in a block it also sees what it predicted there the last time
     conditioned: bool = False
 
@@ -206,6 +212,11 @@ class Denoiser(abc.ABC):
     def led(self) -> bool:
         """Whether its blocks are counted from a row's first open position (else from the row's beginning)."""
         return self.about.led
+
+    @property
+    def noise(self) -> Noise:
+        """What it is shown in blanks."""
+        return self.about.noise
 
     @property
     def conditioned(self) -> bool:

@@ -19,6 +19,7 @@ from mdsample.core.uniforms import Uniforms
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.view import Batch, Evidence, Seen, Trials, View
 from mdsample.sampling.languages import now, with_spans
+from mdsample.sampling.noise import as_shown
 from mdsample.sampling.plan import Plan
 
 T = TypeVar("T")
@@ -69,8 +70,10 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     wanted = with_spans(wanted, restriction.spans, batch.blank)
     fixed = batch.valid & ~batch.initially_blank
     names = Rows(keys, batch.step)
-    prediction = yield Query(batch.tokens, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
-    view = View(batch, prediction.marginals, eligible, Uniforms(keys, batch.step, batch.tokens.shape[1]))
+    uniforms = Uniforms(keys, batch.step, batch.tokens.shape[1])
+    shown = as_shown(batch.tokens, batch.blank, uniforms, plan.denoiser)
+    prediction = yield Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
+    view = View(batch, prediction.marginals, eligible, uniforms)
     return (yield from with_evidence(plan, view, prediction, rows, before))
 
 
@@ -108,6 +111,9 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
         for row, place in zip(rows[line], position, strict=True)
     ]
     fixed = valid & ~batch.initially_blank[line]
+    # a trial differs from its row in the one token, so it is shown the same noise elsewhere
+    uniforms = Uniforms([plan.keys[int(row)] for row in rows[line]], batch.step[line], tokens.shape[1])
+    tokens = as_shown(tokens, blank, uniforms, plan.denoiser)
     return Query(tokens, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]))
 
 

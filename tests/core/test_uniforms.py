@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mdsample.core.uniforms import Purpose, Uniforms, row_key
 
-PURPOSES: list[Purpose] = ["draw", "order", "count", "revise"]
+PURPOSES: list[Purpose] = ["draw", "order", "count", "revise", "noise"]
 SEEDS = st.integers(-(2**70), 2**70)
 IDS = st.integers() | st.text(max_size=5)
 
