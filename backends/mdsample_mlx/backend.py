@@ -42,7 +42,7 @@ class MlxDenoiser(Denoiser):
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         spec = trunk.spec
         facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, cache, spec.block, policy, spec.led))
+        super().__init__(About(*facts, cache, spec.block, policy, spec.led, spec.noise, spec.conditioned))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -62,7 +62,7 @@ class MlxDenoiser(Denoiser):
         passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
             hidden, *masked = (
-                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened, query.memory)
                 for tokens, kv_cache in zip(passes, self._kept.caches[: len(passes)], strict=True)
             )
 
@@ -72,7 +72,9 @@ class MlxDenoiser(Denoiser):
                     return conditional
                 return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
 
-            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device)
+            soften = self.trunk.soft if query.remember and self.conditioned else None
+            facts = logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device
+            return MlxPrediction(*facts, soften)
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:

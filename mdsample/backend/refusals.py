@@ -8,6 +8,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.errors import ModelError
+from mdsample.models.denoiser import Noise
 from mdsample.policy.draw import Draw, Greedy, Temperature
 
 
@@ -32,6 +33,16 @@ class Limits(Protocol):
     @property
     def led(self) -> bool:
         """Whether they are counted from a row's first open position."""
+        ...
+
+    @property
+    def noise(self) -> Noise:
+        """What it is shown in blanks."""
+        ...
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether it also sees what it predicted the last time."""
         ...
 
 

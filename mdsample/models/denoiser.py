@@ -18,7 +18,6 @@ from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
 from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
 
-
 #: what a model that is to fill blanks is shown in them: the mask token, or random tokens
 Noise = Literal["mask", "uniform"]
 

@@ -195,6 +195,11 @@ class Trunk:
         """Whether a block also sees what was predicted in it the last time."""
         return self.gemma is not None
 
+    @property
+    def noise(self) -> Literal["mask", "uniform"]:
+        """What a blank is shown as: the mask token, or a random token."""
+        return "mask" if self.gemma is None else "uniform"
+
     def turns(self, positions: Longs) -> tuple[Floats, Floats]:
         """Cosines and sines of the rotary embedding at `positions [n]`, float32 `[n, 1 or 2, rotary_dim / 2]` each.
 
