@@ -8,6 +8,7 @@ from typing import final
 import mlx.core as mx
 
 from mdsample.backend.kv_plan import PerThread
+from mdsample.backend.refusals import refuse_compiling
 from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
@@ -91,9 +92,10 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
     quantised matrices stay packed. What `compile` does: see `MlxTrunk`; on a CPU that takes a C++ compiler.
     """
     where = choose_device(setup.device)
-    if setup.compile:
-        refuse_uncompilable(where)
     model = describe(folder, setup.cache, setup.adapter)
+    if setup.compile:
+        refuse_compiling(model.trunk.family, model.trunk.gemma is not None, setup.compile)
+        refuse_uncompilable(where)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     wire(where)
     with mx.stream(where):

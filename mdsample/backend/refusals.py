@@ -70,6 +70,12 @@ def refuse_ask(limits: Limits, tokens: Ints, valid: Bools, wanted: Bools) -> Non
         )
 
 
+def refuse_compiling(family: str, gemma: bool, compile: bool) -> None:
+    """`ModelError` if a model with Gemma 4's layers is to be compiled."""
+    if gemma and compile:
+        raise ModelError(f"the layers of {family} are not compiled; leave compile out")
+
+
 def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:
     """`ValueError` where `number [N]`, a place's number in the look, is negative: it was not wanted."""
     if (number < 0).any():

@@ -18,6 +18,7 @@ from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.view import Batch, Evidence, Seen, Trials, View
+from mdsample.sampling.conditioning import memory_of, trial_memory, whole_blocks
 from mdsample.sampling.languages import now, with_spans
 from mdsample.sampling.noise import as_shown
 from mdsample.sampling.plan import Plan
@@ -56,15 +57,15 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
 
     `rows` are the batch's rows in the canvas; `before`: what evidence kept of each at its last step, `[B]`.
     """
-    eligible = plan.policy.window.eligible(batch) & batch.blank
-    none = ~any_in_row(eligible)
-    if none.any():
-        eligible = eligible | (batch.blank & none[:, None])
+    eligible = offered(plan, batch)
     wanted = eligible
     for stop in plan.policy.stops:
         wanted = wanted | (stop.before_pass(batch).watch & batch.blank)
     for evidence in plan.evidence:
         wanted = wanted | evidence.wanted(batch)
+    conditioned = plan.denoiser.conditioned
+    if conditioned:
+        wanted = wanted | whole_blocks(batch, eligible)
     keys = [plan.keys[int(row)] for row in rows]
     restriction = restrict(plan, rows, batch.tokens, batch.blank)
     wanted = with_spans(wanted, restriction.spans, batch.blank)
@@ -72,9 +73,17 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     names = Rows(keys, batch.step)
     uniforms = Uniforms(keys, batch.step, batch.tokens.shape[1])
     shown = as_shown(batch.tokens, batch.blank, uniforms, plan.denoiser)
-    prediction = yield Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
+    query = Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
+    prediction = yield attrs.evolve(query, memory=memory_of(before), remember=True) if conditioned else query
     view = View(batch, prediction.marginals, eligible, uniforms)
     return (yield from with_evidence(plan, view, prediction, rows, before))
+
+
+def offered(plan: Plan, batch: Batch) -> Bools:
+    """What the window offers, `[B, L]`, or where that is nothing all that is blank."""
+    eligible = plan.policy.window.eligible(batch) & batch.blank
+    none = ~any_in_row(eligible)
+    return eligible | (batch.blank & none[:, None]) if none.any() else eligible
 
 
 def with_evidence(
@@ -87,7 +96,10 @@ def with_evidence(
     for evidence in plan.evidence:
         trials, answer = evidence.trials(view), None
         if trials is not None:
-            answer = (yield _tried(plan, view.batch, rows, trials)).marginals
+            query = _tried(plan, view.batch, rows, trials)
+            if plan.denoiser.conditioned:
+                query = attrs.evolve(query, memory=trial_memory(prediction, trials.row))
+            answer = (yield query).marginals
             passes += plan.policy.guide.passes * np.bincount(trials.row, minlength=len(rows)).astype(np.int32)
         seen = Seen(view, prediction, [row.get(evidence) for row in before], trials, answer)
         values[evidence] = evidence.value(seen)

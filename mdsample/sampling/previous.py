@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsample.core.arrays import Ints
-from mdsample.sampling.observe import Asking, Kept, observe
+from mdsample.sampling.conditioning import blocks_in
+from mdsample.sampling.observe import Asking, Kept, observe, offered
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.state import Event, State
 
@@ -29,15 +30,39 @@ def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
         if event is not None and event is _last(state, row):
             known[row] = kept
     lost = np.array([row for row in rows.tolist() if state.step[row] and row not in known], np.int32)
+    first = state.step - depth
+    if plan.denoiser.conditioned and len(lost):
+        first[lost] = np.minimum(first[lost], _begun(plan, state, lost))
     past = State.begin(state.canvas)
     for event in state.events if len(lost) else ():
-        again = lost[np.isin(lost, event.rows) & (past.step[lost] >= state.step[lost] - depth)]
+        again = lost[np.isin(lost, event.rows) & (past.step[lost] >= first[lost])]
         if len(again):
             batch = past.batch(again, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
             seen = yield from observe(plan, batch, again, [known.get(row, nothing) for row in again.tolist()])
             known.update(zip(again.tolist(), seen.kept, strict=True))
         past = past.apply(event, plan.tokenizer.mask_id)
     return [known.get(row, nothing) for row in rows.tolist()]
+
+
+def _begun(plan: Plan, state: State, rows: Ints) -> Ints:
+    """The step at which the blocks that each of the rows is in were begun, `[R]`."""
+    visits: dict[int, list[set[int]]] = {row: [] for row in rows.tolist()}
+
+    def seen(past: State, which: Ints) -> list[set[int]]:
+        batch = past.batch(which, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
+        return blocks_in(batch, offered(plan, batch))
+
+    past = State.begin(state.canvas)
+    for event in state.events:
+        which = rows[np.isin(rows, event.rows)]
+        for row, blocks in zip(which.tolist(), seen(past, which), strict=True) if len(which) else ():
+            visits[row].append(blocks)
+        past = past.apply(event, plan.tokenizer.mask_id)
+    begun: list[int] = []
+    for row, now in zip(rows.tolist(), seen(state, rows), strict=True):
+        steps = [bool(blocks & now) for blocks in visits[row]]
+        begun.append(len(steps) - (steps[::-1].index(False) if False in steps else len(steps)))
+    return np.array(begun, np.int32)
 
 
 def note(plan: Plan, event: Event, kept: Sequence[Kept], after: State) -> None:

@@ -30,20 +30,21 @@ TOKENS = {"<|startoftext|>": "<pad>", "<|endoftext|>": "<eos>", "<|mdm_mask|>": 
 
 
 @functools.cache
-def oracle(seed: int = 0, head: float = 0.3, **text: Any) -> Any:
+def oracle(seed: int = 0, head: float = 0.2, **text: Any) -> Any:
     """A model of transformers with random weights, far from its initialisation; `head`: size of the embedding's."""
     import torch
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
     config = DiffusionGemmaConfig(text_config={**_TEXT, **text}, vision_config=dict(_VISION), canvas_length=BLOCK)
     config._attn_implementation = "eager"
+    config.text_config._experts_implementation = "eager"
     torch.manual_seed(seed)
     model = DiffusionGemmaForBlockDiffusion(config).eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not any(part in name for part in ("vision", "inv_freq", "embed_scale")):
-                size = head if "embed_tokens" in name else 0.3
-                tensor.copy_(torch.rand_like(tensor) + 0.5 if tensor.ndim == 1 else torch.randn_like(tensor) * size)
+                size = head if "embed_tokens" in name else 0.2
+                tensor.copy_(torch.rand_like(tensor) * 0.6 + 0.7 if tensor.ndim == 1 else torch.randn_like(tensor) * size)
     return model
 
 
