@@ -56,10 +56,12 @@ def trial_memory(prediction: Prediction, line: Ints) -> list[Memory]:
     return [kept[row] for row in lines]
 
 
-def blocks_in(batch: Batch, where: Bools) -> list[set[int]]:
-    """The numbers of the blocks that `where [B, L]` is in, for each row."""
-    number = _numbers(batch)
-    return [set(np.unique(row[inside]).tolist()) for row, inside in zip(number, where, strict=True)]
+def blocks_asked(batch: Batch, wanted: Bools) -> list[set[int]]:
+    """Of each row, the numbers of the blocks all of whose open positions are `wanted [B, L]`."""
+    number, opened = _numbers(batch), batch.initially_blank
+    return [
+        {*row[opened[line]].tolist()} - {*row[opened[line] & ~wanted[line]].tolist()} for line, row in enumerate(number)
+    ]
 
 
 def whole_blocks(batch: Batch, where: Bools) -> Bools:

@@ -57,7 +57,10 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
 
     `rows` are the batch's rows in the canvas; `before`: what evidence kept of each at its last step, `[B]`.
     """
-    eligible = offered(plan, batch)
+    eligible = plan.policy.window.eligible(batch) & batch.blank
+    none = ~any_in_row(eligible)
+    if none.any():
+        eligible = eligible | (batch.blank & none[:, None])
     wanted = eligible
     for stop in plan.policy.stops:
         wanted = wanted | (stop.before_pass(batch).watch & batch.blank)
@@ -77,13 +80,6 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     prediction = yield attrs.evolve(query, memory=memory_of(before), remember=True) if conditioned else query
     view = View(batch, prediction.marginals, eligible, uniforms)
     return (yield from with_evidence(plan, view, prediction, rows, before))
-
-
-def offered(plan: Plan, batch: Batch) -> Bools:
-    """What the window offers, `[B, L]`, or where that is nothing all that is blank."""
-    eligible = plan.policy.window.eligible(batch) & batch.blank
-    none = ~any_in_row(eligible)
-    return eligible | (batch.blank & none[:, None]) if none.any() else eligible
 
 
 def with_evidence(

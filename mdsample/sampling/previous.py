@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdsample.core.arrays import Ints
-from mdsample.sampling.conditioning import blocks_in
-from mdsample.sampling.observe import Asking, Kept, observe, offered
+from mdsample.sampling.conditioning import CONDITIONING, blocks_asked
+from mdsample.sampling.observe import Asking, Kept, observe
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.state import Event, State
 
@@ -20,8 +20,8 @@ from mdsample.sampling.state import Event, State
 def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
     """What evidence kept of rows that are about to be predicted, `[R]`; what is not known is predicted again."""
     nothing: Kept = {}
-    depth = max((evidence.depth for evidence in plan.evidence), default=0)
-    if not depth:
+    depth = max((evidence.depth for evidence in plan.evidence if evidence is not CONDITIONING), default=0)
+    if not (depth or plan.denoiser.conditioned):
         return [nothing] * len(rows)
     known: dict[int, Kept] = {}
     for row in rows.tolist():
@@ -45,23 +45,23 @@ def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
 
 
 def _begun(plan: Plan, state: State, rows: Ints) -> Ints:
-    """The step at which the blocks that each of the rows is in were begun, `[R]`."""
-    visits: dict[int, list[set[int]]] = {row: [] for row in rows.tolist()}
+    """The step from which each row's memory of the blocks that it asks for now follows, `[R]`."""
+    asked: dict[int, list[set[int]]] = {row: [] for row in rows.tolist()}
 
-    def seen(past: State, which: Ints) -> list[set[int]]:
+    def whole(past: State, which: Ints) -> list[set[int]]:
         batch = past.batch(which, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-        return blocks_in(batch, offered(plan, batch))
+        return blocks_asked(batch, next(observe(plan, batch, which, [{}] * len(which))).wanted)
 
     past = State.begin(state.canvas)
     for event in state.events:
         which = rows[np.isin(rows, event.rows)]
-        for row, blocks in zip(which.tolist(), seen(past, which), strict=True) if len(which) else ():
-            visits[row].append(blocks)
+        for row, blocks in zip(which.tolist(), whole(past, which), strict=True) if len(which) else ():
+            asked[row].append(blocks)
         past = past.apply(event, plan.tokenizer.mask_id)
     begun: list[int] = []
-    for row, now in zip(rows.tolist(), seen(state, rows), strict=True):
-        steps = [bool(blocks & now) for blocks in visits[row]]
-        begun.append(len(steps) - (steps[::-1].index(False) if False in steps else len(steps)))
+    for row, now in zip(rows.tolist(), whole(state, rows), strict=True):
+        kept = [bool(blocks & now) for blocks in asked[row]]
+        begun.append(len(kept) - (kept[::-1].index(False) if False in kept else len(kept)))
     return np.array(begun, np.int32)
 
 

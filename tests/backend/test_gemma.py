@@ -53,8 +53,8 @@ def test_logits_are_those_of_transformers(backend: Backend, folder: Path) -> Non
     model, (tokens, valid, opened) = backend.open(folder), rows(LENGTHS)
     before = [None] * len(LENGTHS)
     memory: Any = ()
-    # first as when a block begins, then conditioned on that; a third pass would multiply what was rounded in the first
-    for seed in range(2):
+    # first as when a block begins, then conditioned on that, then on this
+    for seed in range(3):
         tokens = np.where(opened, rows(LENGTHS, seed)[0], tokens)
         expected = [
             gemma.logits(gemma.oracle(), row[real], prompt, last)

@@ -48,7 +48,9 @@ class Backend(abc.ABC):
         """A trunk with these weights."""
 
     @abc.abstractmethod
-    def padded_logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()) -> Floats:
+    def padded_logits(
+        self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()
+    ) -> Floats:
         """Logits `[wanted, width]` of a trunk, with the columns that fill the last block."""
 
     @abc.abstractmethod
@@ -75,9 +77,7 @@ class Backend(abc.ABC):
     def below(self, scores: Floats) -> Floats:
         """Scores below their maximum, as a look reduces them."""
 
-    def logits(
-        self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()
-    ) -> Floats:
+    def logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()) -> Floats:
         """Logits `[wanted, V]` of a trunk, whose other columns are 0."""
         out = self.padded_logits(trunk, tokens, valid, wanted, opened, memory)
         assert out.shape[1] == trunk.width and not out[:, trunk.spec.vocab_size :].any()
