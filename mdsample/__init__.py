@@ -35,7 +35,8 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.budget import ErrorBudget, TvBudget
 from mdsample.policy.constraint import Allow, Ban, Characters, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+from mdsample.policy.guide import Annealing, Cfg, Cooling, Guide, NoGuide, Repetition
+from mdsample.policy.holding import Edit, Holding, Renoise
 from mdsample.policy.language import Choices, Date, Integer, Language, Number, Regex
 from mdsample.policy.order import (
     Confidence,
@@ -88,7 +89,7 @@ from mdsample.policy.selection import (
     Steps,
     Top,
 )
-from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
+from mdsample.policy.stop import AfterPass, BeforePass, Budget, Converged, EarlyExit, Ended, Stop
 from mdsample.policy.view import Batch, Evidence, Ranked, View
 from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
@@ -199,6 +200,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Temperature",
     "Stop",
     "Budget",
+    "Converged",
     "EarlyExit",
     "Ended",
     "Constraint",
@@ -213,14 +215,19 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Language",
     "Revise",
     "BelowConfidence",
+    "Edit",
+    "Holding",
     "Never",
     "P2Remask",
     "RandomRevise",
     "RemdmRemask",
+    "Renoise",
     "Guide",
+    "Annealing",
     "Cfg",
     "Cooling",
     "NoGuide",
+    "Repetition",
     # for parts of your own, and for stepping by hand
     "Part",
     "Batch",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
 import mlx.core as mx
+import numpy as np
 
 from mdsample.backend.kv_plan import PerThread
 from mdsample.backend.refusals import refuse_compiling
 from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
+from mdsample.core.arrays import Bools
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import About, Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Query, Tuning
 from mdsample.models.describe import describe
 from mdsample.policy.guide import Cfg
 from mdsample_mlx.device import choose_device, choose_dtype, free_memory, is_gpu, refuse_uncompilable, wire
@@ -67,8 +70,12 @@ class MlxDenoiser(Denoiser):
                 for tokens, kv_cache in zip(passes, self._kept.caches[: len(passes)], strict=True)
             )
 
+            tune = None if query.tuning is None else tuner(query.tuning, query.wanted)
+
             def logits(places: mx.array) -> mx.array:
                 conditional = self.trunk.logits(hidden[places])
+                if tune is not None:
+                    return tune(conditional, places)
                 if not isinstance(query.guide, Cfg):
                     return conditional
                 return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
@@ -76,6 +83,21 @@ class MlxDenoiser(Denoiser):
             soften = self.trunk.soft if query.remember and self.conditioned else None
             facts = logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device
             return MlxPrediction(*facts, soften)
+
+
+def tuner(tuning: Tuning, wanted: Bools) -> Callable[[mx.array, mx.array], mx.array]:
+    """What a `Tuned` guide makes of logits `[n, W]` of places `[n]`: numbers of places where `wanted [B, L]`."""
+    rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+    which, token, divisor = tuning.at(rows, positions)
+    amount, lowered = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int32)
+    amount[which], lowered[which] = tuning.lowered, token
+    tokens, amounts, divisors = mx.array(lowered), mx.array(amount), mx.array(divisor)
+
+    def tune(logits: mx.array, places: mx.array) -> mx.array:
+        there = mx.arange(logits.shape[1])[None] == tokens[places][:, None]
+        return (logits - mx.where(there, amounts[places][:, None], 0)) / divisors[places][:, None]
+
+    return tune
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:

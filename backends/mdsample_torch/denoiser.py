@@ -15,8 +15,9 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import About, Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Query, Tuning
 from mdsample.policy.guide import Cfg
+from mdsample_torch.device import upload
 from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.prediction import TorchPrediction
 from mdsample_torch.trunk import TorchTrunk
@@ -108,6 +109,7 @@ class TorchDenoiser(Denoiser):
         Raises `ValueError` as `Query.passes`, `hidden` of its trunk and `TorchPrediction` do.
         """
         hidden, *masked = self._hidden(query)
+        tune = None if query.tuning is None else Tune(query.tuning, query.wanted, self.trunk.device)
 
         def logits(places: Tensor, out: Tensor) -> None:
             self.trunk.logits(hidden[places], out)
@@ -115,6 +117,8 @@ class TorchDenoiser(Denoiser):
                 unconditional = torch.empty_like(out)
                 self.trunk.logits(masked[0][places], unconditional)
                 guide_(out, unconditional, query.guide.scale)
+            if tune is not None:
+                tune(places, out)
 
         trunk, size = self.trunk, self.vocab_size
         soften = trunk.soft if query.remember and self.conditioned and isinstance(trunk, TorchTrunk) else None
@@ -137,6 +141,24 @@ class TorchDenoiser(Denoiser):
         asked = tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened
         trunk = self.trunk
         return trunk.hidden(*asked, query.memory) if isinstance(trunk, TorchTrunk) else trunk.hidden(*asked)
+
+
+@final
+class Tune:
+    """What a `Tuned` guide does to logits, on the device."""
+
+    def __init__(self, tuning: Tuning, wanted: Bools, device: torch.device) -> None:
+        """Of the N places where `wanted [B, L]`, row by row."""
+        rows, positions = (index.astype(np.int32) for index in np.nonzero(wanted))
+        which, token, divisor = tuning.at(rows, positions)
+        amount, lowered = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int64)
+        amount[which], lowered[which] = -tuning.lowered, token
+        self._token, self._amount, self._divisor = (upload(x, device) for x in (lowered, amount, divisor))
+
+    def __call__(self, places: Tensor, out: Tensor) -> None:
+        """Changes the logits `out [n, W]` of places `[n]` (their numbers)."""
+        out.scatter_add_(1, self._token[places, None], self._amount[places, None])
+        out /= self._divisor[places, None]
 
 
 def guide_(conditional: Tensor, unconditional: Tensor, scale: float) -> None:

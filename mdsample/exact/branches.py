@@ -21,7 +21,8 @@ from mdsample.policy.revise import RandomRevise
 from mdsample.policy.selection import RandomSelection, Selection
 from mdsample.policy.view import Ranked, View
 from mdsample.sampling.languages import now
-from mdsample.sampling.sampler import in_rank_order, prefix, rank, ranked, revisable
+from mdsample.sampling.life import revisable
+from mdsample.sampling.sampler import in_rank_order, prefix, rank, ranked
 
 
 @runtime_checkable
@@ -113,6 +114,16 @@ def _choices(walk: Walk, view: View) -> PlacementChoices:
     order, selection = walk.plan.policy.order, walk.plan.policy.selection
     everyone = np.arange(len(view.eligible))
     number = view.eligible.sum(1, dtype=np.int32)
+    if not number.all():  # a window without blanks, which a revision holds: nothing is chosen
+        without, rest = np.flatnonzero(number == 0), np.flatnonzero(number)
+        length = np.arange(view.eligible.shape[1], dtype=np.int32)
+        nothing = PlacementChoices(
+            without, np.tile(length, (len(without), 1)), np.zeros(len(without), np.int32), np.ones(len(without))
+        )
+        if not len(rest):
+            return nothing
+        some = _choices(walk, view.take(rest))
+        return joined([nothing, attrs.evolve(some, state=rest[some.state])])
 
     def counted(state: Indices, ranking: Ints, probability: Doubles) -> PlacementChoices:
         seen = view if np.array_equal(state, everyone) else view.take(state)
@@ -182,15 +193,15 @@ def _plackett_luce(walk: Walk, logits: Doubles, first: Bools, stops: Doubles, me
     return joined(choices)
 
 
-def tables(walk: Walk, prediction: Prediction, needed: Bools) -> tuple[Doubles, Doubles]:
-    """The model's conditional and the law that is drawn from, where `needed [N, L]`; both `[N, L, V]`, else 0."""
+def tables(walk: Walk, prediction: Prediction, needed: Bools, how: Draw) -> tuple[Doubles, Doubles]:
+    """The model's conditional and the law that `how` draws from, where `needed [N, L]`; both `[N, L, V]`, else 0."""
     rows, positions = (index.astype(np.int32) for index in np.nonzero(needed))
     model = np.zeros((*needed.shape, walk.plan.denoiser.vocab_size))
     model[rows, positions] = probabilities(prediction, rows, positions, Temperature())
-    if walk.plan.policy.draw == Temperature():
+    if how == Temperature():
         return model, model
     law = np.zeros_like(model)
-    law[rows, positions] = probabilities(prediction, rows, positions, walk.plan.policy.draw)
+    law[rows, positions] = probabilities(prediction, rows, positions, how)
     return model, law
 
 
@@ -206,15 +217,21 @@ def probabilities(
     return prediction.probabilities(rows, positions, how, tokens)
 
 
-def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: Doubles) -> Drawn:
-    """Every token that may be drawn for every set of places. `model` and `law` as `tables` gives them."""
+def draws(
+    walk: Walk, start: Branches, placed: Placements, model: Doubles, law: Doubles, how: Draw, shown: Ints
+) -> Drawn:
+    """Every token that `how` may draw for every set of places.
+
+    `model` and `law` as `tables` gives them, `shown` as `Walk.noised` does.
+    """
     row, position = in_rank_order(placed.ranking, placed.chosen)
     wave = np.zeros(len(row), np.int32)
     begun = start.take(placed.state)
+    blank = begun.state.blank | begun.state.held if walk.plan.redraws else begun.state.blank
     if walk.plan.restriction.spans:
-        spans = now(walk.plan.restriction.spans, np.zeros(len(begun), np.int32), begun.state.tokens, begun.state.blank)
+        spans = now(walk.plan.restriction.spans, np.zeros(len(begun), np.int32), begun.state.tokens, blank)
         wave = np.maximum(turns(spans, row, position), 0)
-    tokens, blank = begun.state.tokens, begun.state.blank
+    tokens = begun.state.tokens
     none = np.full(tokens.shape, np.nan, np.float32)
     drawn = Drawn(np.arange(len(tokens)), tokens, blank, none, np.ones(len(tokens)))
     for turn in range(int(wave.max(initial=0)) + 1):
@@ -225,14 +242,14 @@ def draws(walk: Walk, start: Branches, placed: Placements, model: Doubles, law: 
             drawn = _expanded(walk, drawn, places, model[state, places], law[state, places])
             continue
         # like the loop: the prediction before the draws, what is written as it is after those of the earlier turns
-        prediction = walk.see(begun.take(drawn.commit)).prediction
+        prediction = walk.see(begun.take(drawn.commit), shown[placed.state[drawn.commit]]).prediction
         written = np.where(drawn.blank, np.int32(-1), drawn.tokens)
         targets = places[drawn.commit]
         i, k = (index.astype(np.int32) for index in np.nonzero(targets >= 0))
         both: list[Doubles] = []
-        for how in (Temperature(), walk.plan.policy.draw):
+        for drawing in (Temperature(), how):
             both.append(np.zeros((*targets.shape, walk.plan.denoiser.vocab_size)))
-            both[-1][i, k] = probabilities(prediction, i, targets[i, k], how, written)
+            both[-1][i, k] = probabilities(prediction, i, targets[i, k], drawing, written)
         drawn = _expanded(walk, drawn, targets, *both)
     return drawn
 

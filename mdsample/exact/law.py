@@ -16,18 +16,21 @@ import numpy as np
 from mdsample.core.arrays import Bools, Doubles, Ints, Longs
 from mdsample.core.bounds import parallel_bounds
 from mdsample.core.canvas import Canvas
-from mdsample.exact.branches import Placements, draws, placements, revisions, tables
-from mdsample.exact.states import Branches, Walk, distinct, pooled
+from mdsample.exact.branches import Drawn, Placements, draws, placements, revisions, tables
+from mdsample.exact.states import Branches, Walk, at, distinct, joined, pooled
 from mdsample.exact.toy import LARGEST_TABLE, Toy
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.policy.complete import CompletePolicy
-from mdsample.policy.draw import Temperature
+from mdsample.policy.draw import Greedy, Temperature
 from mdsample.policy.guide import NoGuide
+from mdsample.policy.holding import Holding
 from mdsample.policy.revise import RandomRevise
+from mdsample.policy.stop import Converged
 from mdsample.policy.view import View
+from mdsample.sampling.life import blanked, ends, rewritten
 from mdsample.sampling.observe import Kept, Observation
-from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order, remask
+from mdsample.sampling.sampler import Sampler, apply_stops, in_rank_order
 from mdsample.sampling.state import Commits, Event, Outcome, State
 
 #: states that are looked at in one forward pass
@@ -46,8 +49,9 @@ class Law:
     #: expected forward passes, guidance counted twice
     expected_nfe: float
     #: KL(joint ‖ law) is at most this, nats: E Σ b over the joint's visits, b = ΣH − max H of a step's commits.
-    #: inf where that theorem does not speak: at other draws than temperature(1), under a guide, a constraint or a
-    #: revision, where a stop rule wrote tokens by itself, and where the denoiser has no joint
+    #: inf where that theorem does not speak: at other draws than temperature(1), under a guide, a constraint, a
+    #: revision or `converged`, where a stop rule wrote tokens by itself, where the denoiser has no joint, and where its
+    #: noise is uniform
     kl_bound: float
     #: TV(joint, law) is at most this, the least of 1, E Σ d over the sampler's visits (d: `parallel_bounds`) and
     #: √(kl_bound/2); 1 where the theorem does not speak
@@ -153,26 +157,30 @@ class _Tally:
         while len(now):
             after, kept = list[Branches](), list[Kept]()
             for part in np.array_split(np.arange(len(now)), -(-len(now) // _CHUNK)):
-                chunk = now.take(part)
-                seen = walk.see(chunk)
+                chunk, shown = walk.noised(now.take(part))
+                seen = walk.see(chunk, shown)
                 yield chunk.weight, seen.view
                 number = np.full(len(chunk), -1, np.int64)
                 if any(seen.kept):
                     number = len(kept) + np.arange(len(chunk))
                     kept += seen.kept
-                after.append(self.step(chunk, seen, number).merged(walk.remembers))
+                after.append(self.step(chunk, seen, number, shown).merged(walk.remembers))
             walk.kept = kept
             now = Branches.joined(after).merged(walk.remembers)
 
-    def step(self, now: Branches, seen: Observation, number: Longs) -> Branches:
-        """One step from all states; those from which the run goes on. `number [N]`: of what was kept of each."""
+    def step(self, now: Branches, seen: Observation, number: Longs, shown: Ints) -> Branches:
+        """One step from all states; those from which the run goes on. `number [N]`: of what was kept of each.
+
+        `shown`: as `Walk.noised` gives it.
+        """
         walk, plan, view = self.walk, self.walk.plan, seen.view
         placed = placements(walk, view)
-        needed = np.zeros_like(now.state.blank)
-        np.logical_or.at(needed, placed.state, placed.chosen)
-        model, law = tables(walk, seen.prediction, needed)
-        self._count(now, placed, model, seen.passes)
-        drawn = draws(walk, now, placed, model, law)
+        # what follows from a set of places without dice
+        here = view.take(placed.state)
+        leaving = np.flatnonzero(placed.leaves >= 0).astype(np.int32)
+        end = ends(plan.policy, here, placed.chosen, leaving)
+        placed = attrs.evolve(placed, chosen=np.where(end.best[:, None], here.eligible, placed.chosen))
+        drawn = self._drawn(now, seen, placed, end.best, shown)
         which, share = np.arange(len(drawn.commit)), drawn.weight
         parent = placed.state[drawn.commit]
         if isinstance(plan.policy.revise, RandomRevise):
@@ -180,12 +188,24 @@ class _Tally:
             share, parent = share[which] * coins, parent[which]
         else:
             coins = np.ones(len(which))
-            remasked = np.zeros_like(now.state.blank)
-            remasked[remask(plan, view, now.state.remasked)] = True
-            again = remasked[parent]
+            remasked = np.zeros_like(placed.chosen)
+            remasked[blanked(plan, here, placed.chosen, leaving, end, now.state.remasked[placed.state])] = True
+            again = remasked[drawn.commit]
         commit = drawn.commit[which]
         outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]
         row, position = in_rank_order(placed.ranking[commit], placed.chosen[commit])
+        token, probability = drawn.tokens[which[row], position], drawn.probability[which[row], position]
+        new, where, instead = rewritten(plan, here, placed.chosen)
+        if len(new):
+            table, stated = np.full(placed.chosen.shape, -1, np.int32), np.zeros(placed.chosen.shape, np.float32)
+            table[new, where] = instead
+            logged = seen.prediction.log_probabilities(placed.state[new].astype(np.int32), where, instead)
+            stated[new, where] = np.exp(logged)
+            line, there = (index.astype(np.int32) for index in np.nonzero(table[commit] >= 0))
+            row, position = np.concatenate([row, line]), np.concatenate([position, there])
+            token = np.concatenate([token, table[commit[line], there]])
+            probability = np.concatenate([probability, stated[commit[line], there]])
+        holding = plan.holding is not None
         again_row, again_position = np.nonzero(again)
         leaves: list[int] = placed.leaves[commit].tolist()
         event = Event.of(
@@ -194,14 +214,16 @@ class _Tally:
             Commits(
                 row,
                 position,
-                drawn.tokens[which[row], position],
-                drawn.probability[which[row], position],
+                token,
+                probability,
                 view.marginals.entropy[parent[row], position],
                 view.marginals.confidence[parent[row], position],
             ),
             (again_row.astype(np.int32), again_position.astype(np.int32)),
             np.flatnonzero(np.array(leaves) >= 0).astype(np.int32),
             tuple(outcomes[stop] for stop in leaves if stop >= 0),
+            np.full(len(row), holding),
+            np.flatnonzero(holding & end.settled[commit]).astype(np.int32),
         )
         come = placed.probability[commit]
         before = Branches(
@@ -211,6 +233,23 @@ class _Tally:
             number[parent],
         )
         return self.left_out(before, event)
+
+    def _drawn(self, now: Branches, seen: Observation, placed: Placements, best: Bools, shown: Ints) -> Drawn:
+        """The tokens that may be drawn for each set of places: those of `best [M]` are the most probable."""
+        parts = list[Drawn]()
+        for group, how in ((~best, self.walk.plan.policy.draw), (best, Greedy())):
+            which = np.flatnonzero(group)
+            if not len(which):
+                continue
+            some = at(placed, which)
+            needed = np.zeros_like(now.state.blank)
+            np.logical_or.at(needed, some.state, some.chosen)
+            model, law = tables(self.walk, seen.prediction, needed, how)
+            self._count(now, some, model)
+            drawn = draws(self.walk, now, some, model, law, how, shown)
+            parts.append(attrs.evolve(drawn, commit=which[drawn.commit]))
+        self.nfe += float((now.weight * seen.passes).sum())
+        return joined(parts)
 
     def left_out(self, before: Branches, event: Event) -> Branches:
         """Applies an event with what stop rules do, as the loop does, and takes out the rows that leave."""
@@ -224,9 +263,8 @@ class _Tally:
         self.weights.append(pooled(before.weight[event.left], which))
         return attrs.evolve(before, state=state).take(np.flatnonzero(state.active))
 
-    def _count(self, states: Branches, placed: Placements, model: Doubles, passes: Ints) -> None:
-        """Adds a step to the expectations: its passes, b over the joint's visits, d over the sampler's."""
-        self.nfe += float((states.weight * passes).sum())
+    def _count(self, states: Branches, placed: Placements, model: Doubles) -> None:
+        """Adds a step to the expectations: b over the joint's visits, d over the sampler's."""
         logarithm = np.log(model, out=np.zeros_like(model), where=model > 0)
         which, position = np.nonzero(placed.chosen)
         there = placed.state[which], position
@@ -244,7 +282,7 @@ class _Tally:
         walk, tokens = self.walk, np.concatenate(self.rows)
         first, which = distinct([tokens])
         model = walk.plan.denoiser
-        speaks = isinstance(model, Toy) and not self.by_rule and _plain(walk.plan.policy)
+        speaks = isinstance(model, Toy) and not self.by_rule and model.noise == "mask" and _plain(walk.plan.policy)
         mask = model.tokenizer.mask_id
         return Law(
             walk.canvas,
@@ -266,4 +304,6 @@ def _plain(policy: CompletePolicy) -> bool:
         and policy.guide == NoGuide()
         and not policy.constraints
         and not policy.revise.budget
+        and not isinstance(policy.revise, Holding)
+        and not any(isinstance(stop, Converged) for stop in policy.stops)
     )

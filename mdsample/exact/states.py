@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Doubles, Indices, Longs
+from mdsample.core.arrays import Doubles, Indices, Ints, Longs
 from mdsample.core.canvas import Canvas
 from mdsample.core.uniforms import Purpose, Uniforms
 from mdsample.errors import LawTooLarge
@@ -59,8 +59,8 @@ class Branches:
     def merged(self, remembers: bool) -> Branches:
         """Equal states made one: equal rows and predictions before and, if a part remembers, equal histories."""
         state = self.state
-        columns = [state.tokens, state.blank]
-        columns += [column[:, None] for column in (state.remasked, state.nfe, self.kept)]
+        columns = [state.tokens, state.blank, state.held]
+        columns += [column[:, None] for column in (state.remasked, state.opened, state.idle, state.nfe, self.kept)]
         if remembers:
             columns += [state.written, state.probability.view(np.int32)]
             columns += [column.view(np.int64)[:, None] for column in (state.error_bound, state.tv_sum)]
@@ -118,17 +118,33 @@ class Walk:
     def batch(self, branches: Branches) -> Batch:
         """What parts may see of the branches."""
         rows = np.arange(len(branches), dtype=np.int32)
-        batch = branches.state.batch(
-            rows, self.plan.passes, self.plan.tokenizer, self.plan.denoiser.block, self.plan.denoiser.led
-        )
+        batch = self.plan.batch(branches.state, rows)
         return batch if self.remembers else _HistoryGuard.of(batch)
 
-    def see(self, branches: Branches) -> Observation:
-        """The loop's own observation of all branches, without random numbers."""
+    def noised(self, branches: Branches) -> tuple[Branches, Ints]:
+        """The branches once for everything that a model may be shown in their blanks, and what that is, `[N, L]`."""
+        shown, size = branches.state.tokens, self.plan.denoiser.vocab_size
+        if self.plan.denoiser.noise == "mask":
+            return branches, shown
+        blank = branches.state.blank
+        for position in np.flatnonzero(blank.any(0)).tolist():
+            each = np.where(blank[:, position], size, 1)
+            which = np.repeat(np.arange(len(branches)), each)
+            self.spend(len(which))
+            token = np.arange(len(which)) - np.repeat(np.cumsum(each) - each, each)
+            branches, shown, blank = branches.take(which), shown[which], blank[which]
+            shown[blank[:, position], position] = token[blank[:, position]]
+            weights = branches.weight / each[which], branches.policy_probability / each[which]
+            branches = attrs.evolve(branches, weight=weights[0], policy_probability=weights[1])
+        return branches, shown
+
+    def see(self, branches: Branches, shown: Ints | None = None) -> Observation:
+        """The loop's own observation of all branches, without random numbers. `shown`: as `noised` gives it."""
         batch, rows = self.batch(branches), np.zeros(len(branches), np.int32)
         numbers: list[int] = branches.kept.tolist()
         before: list[Kept] = [self.kept[number] if number >= 0 else {} for number in numbers]
-        seen = answered(observe(self.plan, batch, rows, before), self.plan.denoiser)
+        shown = None if shown is None else shown[:, : batch.tokens.shape[1]]
+        seen = answered(observe(self.plan, batch, rows, before, shown), self.plan.denoiser)
         return attrs.evolve(seen, view=attrs.evolve(seen.view, uniforms=_RandomnessGuard((), batch.step, 0)))
 
 

@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints
+from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
-from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide, Tuned
 
 #: what a model that is to fill blanks is shown in them: the mask token, or random tokens
 Noise = Literal["mask", "uniform"]
@@ -36,6 +36,27 @@ class Memory:
 
 
 @attrs.frozen(eq=False)
+class Tuning:
+    """How the logits of B rows are changed under a `Tuned` guide, before anything is measured."""
+
+    #: what they are divided by, float32, `[B]`
+    divisor: Floats
+    #: the token whose logit is lowered at each position, −1 for none, int32, `[B, L]`, and by how much
+    token: Ints
+    lowered: float
+
+    def take(self, rows: Indices) -> Tuning:
+        """That of some of the rows, in any number."""
+        return Tuning(self.divisor[rows], self.token[rows], self.lowered)
+
+    def at(self, rows: Ints, positions: Ints) -> tuple[Ints, Ints, Floats]:
+        """Of N places: which have a lowered token, and that token, `[n]` both; what all are divided by, `[N]`."""
+        token = self.token[rows, positions]
+        which = np.flatnonzero(token >= 0).astype(np.int32)
+        return which, token[which], self.divisor[rows]
+
+
+@attrs.frozen(eq=False)
 class Query:
     """One forward pass over B rows; arrays `[B, L]`."""
 
@@ -51,6 +72,8 @@ class Query:
     guide: Guide
     #: what tells the rows apart from pass to pass, for models that keep something between them
     rows: Rows
+    #: what a guide asks for place by place; `None`: nothing
+    tuning: Tuning | None = None
     #: of each row, what a self-conditioned model kept of its last prediction of it, `[B]`; empty: of none. A block all
     #: of whose open positions were predicted then is conditioned on that; any other is as it is when it begins
     memory: Sequence[Memory | None] = ()
@@ -68,7 +91,7 @@ class Query:
         Raises `ValueError` for a guide that backends do not know.
         """
         match self.guide:
-            case NoGuide() | Cooling():
+            case NoGuide() | Cooling() | Tuned():
                 return (self.tokens,)
             case Cfg():
                 return self.tokens, np.where(self.fixed, np.int32(mask_id), self.tokens)

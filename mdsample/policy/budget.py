@@ -20,7 +20,7 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import Part, part_text
 from mdsample.policy.selection import Selection
 from mdsample.policy.settings import part, real
-from mdsample.policy.stop import Budget
+from mdsample.policy.stop import Budget, Converged
 from mdsample.policy.view import Ranked, View, bounds, entropies
 
 
@@ -72,8 +72,8 @@ class TvBudget(Selection):
         )
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:
-        """A budget of passes fills at the end whatever that costs."""
-        if isinstance(other, Budget):
+        """A budget of passes fills at the end whatever that costs, and what has converged is filled as it is."""
+        if isinstance(other, Budget | Converged):
             return (
                 f"{part_text(other)} fills all that is left at once, {part_text(self)} no more than it can pay for; "
                 "leave one of them out"

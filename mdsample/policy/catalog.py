@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdsample.policy import budget, constraint, draw, guide, language, order, revise, selection, stop, window
+from mdsample.policy import budget, constraint, draw, guide, holding, language, order, revise, selection, stop, window
 from mdsample.policy.base import Part
 
 PARTS: dict[str, type[Part]] = {
@@ -41,6 +41,7 @@ PARTS: dict[str, type[Part]] = {
         draw.Temperature,
         stop.EarlyExit,
         stop.Budget,
+        stop.Converged,
         stop.Ended,
         constraint.Ban,
         constraint.Allow,
@@ -54,8 +55,12 @@ PARTS: dict[str, type[Part]] = {
         revise.RemdmRemask,
         revise.BelowConfidence,
         revise.P2Remask,
+        holding.Edit,
+        holding.Renoise,
         guide.NoGuide,
         guide.Cfg,
         guide.Cooling,
+        guide.Annealing,
+        guide.Repetition,
     )
 }

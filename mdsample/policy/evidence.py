@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Floats, arange64
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, any_in_row, arange64
 from mdsample.policy.view import Batch, Evidence, Predicted, Seen, Trials, View
 
 
@@ -146,5 +146,83 @@ class TrialEntropy(Evidence):
             blank[arange64(len(row)), position] = False
             # a running sum: it does not depend on how wide the batch is
             total = np.cumsum(np.where(blank, seen.answer.entropy, 0), 1, dtype=np.float64)[:, -1]
-            out[row, position] = total / blank.sum(1)
+            out[row, position] = total / np.maximum(blank.sum(1), 1)
         return out
+
+
+@final
+@attrs.frozen
+class EarlierTexts(Evidence):
+    """A row's texts at its last passes in a row in which its window had no blank, oldest first, `[B, n, L]` int32.
+
+    At most `count` of them; −1 everywhere beyond a row's own number, which matches no text.
+    """
+
+    count: int
+
+    @property
+    def depth(self) -> int:
+        """`count`."""
+        return self.count
+
+    def value(self, seen: Seen) -> Ints:
+        """What was kept, side by side."""
+        texts: list[Sequence[Ints]] = [() if before is None else before for before in seen.before]
+        tokens = seen.view.batch.tokens
+        out = np.full((len(tokens), max(map(len, texts), default=0), tokens.shape[1]), -1, np.int32)
+        for line, (row, own) in enumerate(zip(texts, tokens, strict=True)):
+            for number, text in enumerate(row):
+                out[line, number] = own  # beyond the row is padding, then as now
+                out[line, number, : len(text)] = text
+        return out
+
+    def remembered(self, seen: Seen, value: NDArray[Any]) -> Sequence[Any]:
+        """The texts so far with this one; nothing of a row that has a blank on offer."""
+        filling, batch = any_in_row(seen.view.eligible), seen.view.batch
+        length = batch.valid.sum(1).tolist()
+        return [
+            None if filling[line] else [*(before or ()), batch.tokens[line, : length[line]]][-self.count :]
+            for line, before in enumerate(seen.before)
+        ]
+
+
+@final
+@attrs.frozen
+class StandingStill(Evidence):
+    """In how many of its last predictions in a row a row's text was as in this one, `[B]` int64, at most `count`.
+
+    The text is what would stand there if the window were filled with the most probable tokens now.
+    """
+
+    count: int
+
+    @property
+    def depth(self) -> int:
+        """`count`."""
+        return self.count
+
+    def value(self, seen: Seen) -> NDArray[np.int64]:
+        """Compares with the last one."""
+        texts = _filled_in(seen.view)
+        times = [
+            0 if last is None or not np.array_equal(last.text, text) else min(last.times + 1, self.count)
+            for last, text in zip(seen.before, texts, strict=True)
+        ]
+        return np.array(times, np.int64)
+
+    def remembered(self, seen: Seen, value: NDArray[Any]) -> Sequence[_Text]:
+        """The text, and for how long it has been the same."""
+        return [_Text(text, times) for text, times in zip(_filled_in(seen.view), value.tolist(), strict=True)]
+
+
+@attrs.frozen(eq=False)
+class _Text:
+    text: Ints
+    times: int
+
+
+def _filled_in(view: View) -> list[Ints]:
+    """Each row with the most probable tokens in its window, −1 in later blanks, without padding."""
+    batch = view.batch
+    whole = np.where(view.window, view.marginals.token, np.where(batch.blank, np.int32(-1), batch.tokens))
+    return [row[:length] for row, length in zip(whole, batch.valid.sum(1).tolist(), strict=True)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
+import numpy as np
+
+from mdsample.core.arrays import Floats, Ints
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.draw import Temperature
 from mdsample.policy.settings import integer, part, real
@@ -60,6 +63,61 @@ class Cooling(Guide):
     def law(self) -> Temperature:
         """What is measured, as a draw from the model's own conditional."""
         return Temperature(self.t, top_p=self.top_p, top_k=self.top_k, min_p=self.min_p)
+
+
+class Tuned(Guide):
+    """A guide that changes logits place by place before anything is measured; what is to change, the query says."""
+
+    __slots__ = ()
+
+    def divisor(self, age: Ints) -> Floats:
+        """What the logits of rows are divided by, `[B]`; `age [B]` as `Batch.age`. Default: 1."""
+        return np.ones(len(age), np.float32)
+
+    @property
+    def lowered(self) -> float:
+        """How much is taken off the logit of the token on the left. Default: 0."""
+        return 0.0
+
+
+@final
+@part
+class Annealing(Tuned):
+    """Everything is measured at a temperature that falls evenly from `start`, at first, towards `end`, after `steps`.
+
+    In step i of a window, counted from 0, it is `end` + (`start` − `end`)(1 − i / `steps`), and `end` from step `steps`
+    on; where no revision holds windows, i counts the row's steps. As under `cooling`, statistics and thresholds are
+    those of the law at that temperature, from which `temperature(1)` then draws. Defaults are DiffusionGemma's
+    (`LinearTemperatureScheduleLogitsProcessor` of transformers 5.23).
+    """
+
+    name: ClassVar[str] = "annealing"
+    start: float = real(default=0.8, above=0)
+    end: float = real(default=0.4, above=0, kw_only=True)
+    steps: int = integer(default=48, at_least=1, kw_only=True)
+
+    def divisor(self, age: Ints) -> Floats:
+        """The temperature."""
+        left = np.maximum(1 - age.astype(np.float64) / self.steps, 0)
+        return (self.end + (self.start - self.end) * left).astype(np.float32)
+
+
+@final
+@part
+class Repetition(Tuned):
+    """The logit of the token that stands on the left is lowered by `penalty`, so that tokens are repeated less.
+
+    LLaDA2.1's `penalty_lambda` (SGLang's `JointThreshold`), with which `edit` takes repetitions back: of a model in
+    blocks the first place of each has no left. Blanks repeat nothing. Unit: nats. Default 1; none is published.
+    """
+
+    name: ClassVar[str] = "repetition"
+    penalty: float = real(default=1.0, at_least=0)
+
+    @property
+    def lowered(self) -> float:
+        """`penalty`."""
+        return self.penalty
 
 
 def cooled_law(guide: Guide) -> Temperature | None:

@@ -12,9 +12,10 @@ from mdsample.core.arrays import Bools, Ints, any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, token_id
 from mdsample.policy.base import Part, Seat
+from mdsample.policy.evidence import StandingStill
 from mdsample.policy.language import Choices, Language
 from mdsample.policy.settings import choice, integer, part, real, text
-from mdsample.policy.view import Batch, View
+from mdsample.policy.view import Batch, Evidence, View
 
 
 @attrs.frozen(eq=False)
@@ -39,6 +40,8 @@ class AfterPass:
     done: Bools
     #: blanks that are filled from this same look on leaving, `[B, L]`; other blanks stay blank
     last: Bools
+    #: rows whose window is final after this pass, at the most probable tokens, `[B]`; `None`: none
+    settled: Bools | None = None
 
 
 class Stop(Part):
@@ -100,15 +103,17 @@ class EarlyExit(Stop):
 
     def before_pass(self, batch: Batch) -> BeforePass:
         """Watches the slot's blanks."""
-        watch = batch.in_slot(self.slot) & batch.blank
+        slot = batch.in_slot(self.slot)
         why = f"The slot {self.slot!r} was filled, so the rest was left."
-        return BeforePass(watch, self._waited(batch) & ~any_in_row(watch), _nothing(batch), why)
+        finished = self._waited(batch) & ~any_in_row(slot & batch.unsettled)
+        return BeforePass(slot & batch.blank, finished, _nothing(batch), why)
 
     def after_pass(self, view: View) -> AfterPass:
         """Sums the slot's entropies."""
         blanks = view.batch.in_slot(self.slot) & view.batch.blank
         total = np.where(blanks, view.marginals.entropy, 0).sum(1, dtype=np.float64)
-        return AfterPass(self._waited(view.batch) & (total < self.entropy), blanks)
+        # a slot without blanks is there only if what stands in it may still change
+        return AfterPass(self._waited(view.batch) & any_in_row(blanks) & (total < self.entropy), blanks)
 
     def _waited(self, batch: Batch) -> Bools:
         """Rows in which the slot was to be filled, `[B]`."""
@@ -142,6 +147,43 @@ class Budget(Stop):
 
     def _last(self, batch: Batch) -> Bools:
         return batch.nfe + 2 * batch.passes > self.nfe
+
+
+@final
+@part
+class Converged(Stop):
+    """A window is final, at its most probable tokens, when these were the same before and their entropy is low.
+
+    The same in the last `passes` predictions and in this one, and a mean entropy below `entropy` nats over all of the
+    window. DiffusionGemma's adaptive stopping with its numbers (`StableAndConfidentStoppingCriteria` of transformers
+    5.23), for `renoise`; elsewhere it fills the rest of a window at once. The row goes on with its next window.
+    """
+
+    name: ClassVar[str] = "converged"
+    entropy: float = real(default=0.005, above=0)
+    passes: int = integer(default=1, at_least=0, kw_only=True)
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The most probable texts of the predictions before."""
+        return (StandingStill(self.passes),) if self.passes else ()
+
+    @property
+    def sentence(self) -> str:
+        """Not why a row leaves: that is that all of it is filled."""
+        return "Every window had converged."
+
+    def before_pass(self, batch: Batch) -> BeforePass:
+        """Nothing."""
+        return BeforePass(_nowhere(batch), _no_row(batch), _nothing(batch))
+
+    def after_pass(self, view: View) -> AfterPass:
+        """Asks how long the text has stood still, and how certain it is."""
+        total = np.where(view.window, view.marginals.entropy, 0).cumsum(1, dtype=np.float64)[:, -1]
+        still = any_in_row(view.window) & (total < self.entropy * view.window.sum(1))
+        if self.passes:
+            still &= view.get(StandingStill(self.passes)) >= self.passes
+        return AfterPass(_no_row(view.batch), _nowhere(view.batch), still)
 
 
 @final
@@ -194,7 +236,7 @@ class Ended(Stop):
     def before_pass(self, batch: Batch) -> BeforePass:
         """Closes the blanks after the first ending token of each slot."""
         endings = self.endings(batch.tokenizer)
-        ending = np.isin(batch.tokens, sorted(endings)) & ~batch.blank
+        ending = np.isin(batch.tokens, sorted(endings)) & ~batch.unsettled
         closed = np.zeros_like(batch.blank)
         for number in range(len(batch.names)):
             inside = batch.slot == number

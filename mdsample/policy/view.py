@@ -25,10 +25,12 @@ class Batch:
     Positions count from the start of the row, so a row looks the same alone and in any batch; padding is at the end.
     """
 
-    #: the text so far; the mask token wherever `blank`
+    #: the text so far; the mask token wherever nothing is written
     tokens: Ints
-    #: still to fill
+    #: still to fill; where a revision draws everything again, also what is `held`
     blank: Bools
+    #: written, but not final: a revision keeps its window open
+    held: Bools
     #: was blank when the run began (slots), filled or not
     initially_blank: Bools
     #: belongs to the row (false: padding)
@@ -47,6 +49,10 @@ class Batch:
     tv_sum: Doubles
     #: steps taken so far, `[B]`
     step: Ints
+    #: steps since the present window was opened, where a revision holds windows, else since the beginning, `[B]`
+    age: Ints
+    #: of these, the last ones in a row in which the model filled no blank, `[B]`
+    idle: Ints
     #: forward passes so far, `[B]`
     nfe: Ints
     #: forward passes a step costs (2 under guidance)
@@ -63,11 +69,25 @@ class Batch:
         """Number of each open position among the row's open positions, from 0; −1 elsewhere."""
         return np.where(self.initially_blank, np.cumsum(self.initially_blank, 1, dtype=np.int32) - 1, np.int32(-1))
 
+    @property
+    def unsettled(self) -> Bools:
+        """What is not final: still to fill, or held, `[B, L]`."""
+        return self.blank | self.held
+
+    def with_held_as_blank(self) -> Batch:
+        """The batch as a window sees it, which moves on when all is final: what is held is still to fill."""
+        if not self.held.any():
+            return self
+        after = copy.copy(self)  # as in `filled`
+        object.__setattr__(after, "blank", self.unsettled)
+        return after
+
     def filled(self, fill: Ints) -> Batch:
         """The batch with the tokens of `fill [B, L]` written into it, −1 where none is."""
         after = copy.copy(self)  # a copy, so that a guarded batch stays guarded
         object.__setattr__(after, "tokens", np.where(fill >= 0, fill, self.tokens))
         object.__setattr__(after, "blank", self.blank & (fill < 0))
+        object.__setattr__(after, "held", self.held & (fill < 0))
         return after
 
     def take(self, rows: Indices) -> Batch:
@@ -163,8 +183,10 @@ class View:
     batch: Batch
     #: the model's statistics where they were wanted
     marginals: Marginals
-    #: positions on offer now: blank and inside the window
+    #: positions on offer now: still to fill and inside the window
     eligible: Bools
+    #: all of the window that is not final: what is on offer, and what is held, `[B, L]`
+    window: Bools
     #: uniforms keyed by (seed, row, step, position)
     uniforms: Uniforms
     #: the values of the evidence that parts need
@@ -180,7 +202,7 @@ class View:
         """The view of some of its rows, in any number and order; random numbers stay those of all."""
         evidence = {kind: value[rows] for kind, value in self.evidence.items()}
         marginals = Marginals(*(getattr(self.marginals, field.name)[rows] for field in attrs.fields(Marginals)))
-        return View(self.batch.take(rows), marginals, self.eligible[rows], self.uniforms, evidence)
+        return View(self.batch.take(rows), marginals, self.eligible[rows], self.window[rows], self.uniforms, evidence)
 
 
 @attrs.frozen(eq=False)

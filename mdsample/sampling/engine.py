@@ -150,7 +150,7 @@ class Engine:
         running = {key for chunk in self._chunks for key in chunk.plan.keys}
         salt = next(self._salts) if running & set(plan.keys) else 0
         state = begin(plan, canvas)
-        log = RunLog(canvas, tokenizer, plan.policy.guide.passes)
+        log = RunLog(canvas, tokenizer, plan.policy.guide.passes, self._denoiser.noise)
         speculator = sampler.speculator(plan, canvas, self._speculate)
         chunk = _Chunk(plan, state, log, [numbers[i] for i in order], speculator, salt)
         self._enter(chunk, state.events[-1])

@@ -13,6 +13,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Indices, Ints
 from mdsample.models.denoiser import Prediction, Query
+from mdsample.policy.guide import Tuned
 from mdsample.sampling.observe import Asking, Kept, Observation, observe
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan
@@ -76,13 +77,15 @@ class _Lines:
     def observed(self) -> Asking[Observation]:
         """What their steps would see."""
         plan, everything = self.plan, np.arange(len(self.of), dtype=np.int32)
-        batch = self.state.batch(everything, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-        return observe(plan, batch, everything, self.before)
+        return observe(plan, plan.batch(self.state, everything), everything, self.before)
 
 
-def name(state: State, row: int) -> bytes:
-    """Names a row's text among all that it may have."""
-    return state.tokens[row, state.canvas.valid[row]].tobytes()
+def name(plan: Plan, state: State, row: int) -> bytes:
+    """Names a row's text among all that it may have, with the step wherever what the model says of it hangs on that."""
+    text = state.tokens[row, state.canvas.valid[row]].tobytes()
+    if plan.denoiser.noise == "mask" and not isinstance(plan.policy.guide, Tuned):
+        return text
+    return text + state.step[row].tobytes() + state.opened[row].tobytes()
 
 
 def guesses(plan: Plan, state: State, last: Mapping[int, Said], shape: tuple[int, int], step: Step) -> list[Guess]:
@@ -94,7 +97,7 @@ def guesses(plan: Plan, state: State, last: Mapping[int, Said], shape: tuple[int
     rows = np.array(list(last), np.int32)
     before: list[Kept] = [plan.kept[row][1] if row in plan.kept else {} for row in last]
     lines = _Lines(plan.take(rows), state.take(rows), rows, before)
-    known = {(row, name(state, row)) for row in last}
+    known = {(row, name(plan, state, row)) for row in last}
     made: list[Guess] = []
     for _ in range(depth if last else 0):
         grown = _grown(lines, last, known, width, step)
@@ -102,7 +105,7 @@ def guesses(plan: Plan, state: State, last: Mapping[int, Said], shape: tuple[int
             break
         lines, new = grown
         if new.any():
-            names = [name(lines.state, line) for line in np.flatnonzero(new).tolist()]
+            names = [name(plan, lines.state, line) for line in np.flatnonzero(new).tolist()]
             made.append(Guess(lines.of[new], names, rows_of(next(lines.observed()), new)))
     return made
 
@@ -137,10 +140,10 @@ def _grown(
     # the policy's own steps first
     for line in sorted(range(len(parent)), key=lambda line: line % len(different)):
         row = int(lines.of[parent[line]])
-        text = (row, name(after, line))
+        text = (row, name(lines.plan, after, line))
         new[line] = text not in known
         own = line % len(different) == 0
-        moved = text[1] != name(lines.state, int(parent[line]))
+        moved = text[1] != name(lines.plan, lines.state, int(parent[line]))
         if after.active[line] and moved and (own or new[line]) and count.get(row, 0) < width:
             known.add(text)
             count[row] = count.get(row, 0) + 1

@@ -16,7 +16,8 @@ from mdsample.core.arrays import Bools, Ints, any_in_row, arange64
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
+from mdsample.policy.guide import Tuned
 from mdsample.policy.view import Batch, Evidence, Seen, Trials, View
 from mdsample.sampling.conditioning import memory_of, trial_memory, whole_blocks
 from mdsample.sampling.languages import now, with_spans
@@ -52,38 +53,44 @@ def answered(asking: Asking[T], denoiser: Denoiser) -> T:
         return end.value
 
 
-def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Asking[Observation]:
+def observe(
+    plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept], shown: Ints | None = None
+) -> Asking[Observation]:
     """A forward pass over a batch, and further ones if evidence tries something out.
 
-    `rows` are the batch's rows in the canvas; `before`: what evidence kept of each at its last step, `[B]`.
+    `rows` are the batch's rows in the canvas; `before`: what evidence kept of each at its last step, `[B]`. `shown`:
+    the tokens that the model sees, `[B, L]`; by default `as_shown` draws those of blanks.
     """
-    eligible = plan.policy.window.eligible(batch) & batch.blank
-    none = ~any_in_row(eligible)
+    window = plan.policy.window.eligible(batch.with_held_as_blank()) & batch.unsettled
+    none = ~any_in_row(window)
     if none.any():
-        eligible = eligible | (batch.blank & none[:, None])
-    wanted = eligible
+        window = window | (batch.unsettled & none[:, None])
+    eligible = window & batch.blank
+    wanted = eligible if plan.holding is None else window
     for stop in plan.policy.stops:
         wanted = wanted | (stop.before_pass(batch).watch & batch.blank)
     for evidence in plan.evidence:
         wanted = wanted | evidence.wanted(batch)
     conditioned = plan.denoiser.conditioned
     if conditioned:
-        wanted = wanted | whole_blocks(batch, eligible)
+        wanted = wanted | whole_blocks(batch, window)
     keys = [plan.keys[int(row)] for row in rows]
     restriction = restrict(plan, rows, batch.tokens, batch.blank)
     wanted = with_spans(wanted, restriction.spans, batch.blank)
     fixed = batch.valid & ~batch.initially_blank
     names = Rows(keys, batch.step)
     uniforms = Uniforms(keys, batch.step, batch.tokens.shape[1])
-    shown = as_shown(batch.tokens, batch.blank, uniforms, plan.denoiser)
-    query = Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
+    if shown is None:
+        shown = as_shown(batch.tokens, batch.blank & ~batch.held, uniforms, plan.denoiser)
+    tuning = tuned(plan, shown, batch.blank & ~batch.held, batch.age)
+    query = Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names, tuning)
     prediction = yield attrs.evolve(query, memory=memory_of(before), remember=True) if conditioned else query
-    view = View(batch, prediction.marginals, eligible, uniforms)
-    return (yield from with_evidence(plan, view, prediction, rows, before))
+    view = View(batch, prediction.marginals, eligible, window, uniforms)
+    return (yield from with_evidence(plan, view, prediction, rows, before, shown))
 
 
 def with_evidence(
-    plan: Plan, view: View, prediction: Prediction, rows: Ints, before: Sequence[Kept]
+    plan: Plan, view: View, prediction: Prediction, rows: Ints, before: Sequence[Kept], shown: Ints
 ) -> Asking[Observation]:
     """The observation of a view whose evidence is not there yet; arguments as for `observe`."""
     passes = np.full(len(rows), plan.policy.guide.passes, np.int32)
@@ -92,7 +99,7 @@ def with_evidence(
     for evidence in plan.evidence:
         trials, answer = evidence.trials(view), None
         if trials is not None:
-            query = _tried(plan, view.batch, rows, trials)
+            query = _tried(plan, view.batch, rows, trials, shown)
             if plan.denoiser.conditioned:
                 query = attrs.evolve(query, memory=trial_memory(prediction, trials.row))
             answer = (yield query).marginals
@@ -101,12 +108,13 @@ def with_evidence(
         values[evidence] = evidence.value(seen)
         if evidence.depth:
             for row, remembered in zip(kept, evidence.remembered(seen, values[evidence]), strict=True):
-                row[evidence] = remembered
+                if remembered is not None:
+                    row[evidence] = remembered
     return Observation(attrs.evolve(view, evidence=values) if values else view, prediction, passes, kept)
 
 
-def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
-    """The query that predicts the blanks left in each trial."""
+def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials, shown: Ints) -> Query:
+    """The query that predicts the blanks left in each trial, which differs from what was shown in one token."""
     line, position = trials.row, trials.position
     tokens, blank = batch.tokens[line], batch.blank[line]
     trial = arange64(len(line))
@@ -119,10 +127,23 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
         for row, place in zip(rows[line], position, strict=True)
     ]
     fixed = valid & ~batch.initially_blank[line]
-    # a trial differs from its row in the one token, so it is shown the same noise elsewhere
-    uniforms = Uniforms([plan.keys[int(row)] for row in rows[line]], batch.step[line], tokens.shape[1])
-    tokens = as_shown(tokens, blank, uniforms, plan.denoiser)
-    return Query(tokens, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]))
+    shown = shown[line]
+    shown[trial, position] = trials.token
+    tuning = tuned(plan, shown, blank & ~batch.held[line], batch.age[line])
+    return Query(shown, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]), tuning)
+
+
+def tuned(plan: Plan, shown: Ints, empty: Bools, age: Ints) -> Tuning | None:
+    """What the policy's guide changes place by place; `shown [B, L]`, noise where `empty`, `age [B]` as in `Batch`."""
+    guide, block = plan.policy.guide, plan.denoiser.block
+    if not isinstance(guide, Tuned):
+        return None
+    left = np.full_like(shown, -1)
+    if guide.lowered:
+        left[:, 1:] = np.where(empty[:, :-1], np.int32(-1), shown[:, :-1])
+        if block is not None and not plan.denoiser.led:
+            left[:, ::block] = -1
+    return Tuning(guide.divisor(age), left, guide.lowered)
 
 
 def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools) -> Restriction:

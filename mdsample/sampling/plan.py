@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Indices
+from mdsample.core.arrays import Indices, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.restriction import Restriction
 from mdsample.core.tokens import Tokenizer
@@ -17,10 +17,12 @@ from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy, complete
-from mdsample.policy.view import Evidence
+from mdsample.policy.guide import Cfg
+from mdsample.policy.holding import Holding
+from mdsample.policy.view import Batch, Evidence
 from mdsample.sampling.conditioning import CONDITIONING
 from mdsample.sampling.languages import Available, both, require_texts
-from mdsample.sampling.state import Event
+from mdsample.sampling.state import Event, State
 
 
 @attrs.frozen(eq=False)
@@ -48,6 +50,21 @@ class Plan:
     def tokenizer(self) -> Tokenizer:
         """The model's."""
         return self.denoiser.tokenizer
+
+    @property
+    def holding(self) -> Holding | None:
+        """The revision that holds windows; `None` if none does."""
+        return self.policy.revise if isinstance(self.policy.revise, Holding) else None
+
+    @property
+    def redraws(self) -> bool:
+        """Whether each pass draws all of a window again."""
+        return self.holding is not None and self.holding.redraws
+
+    def batch(self, state: State, rows: Ints) -> Batch:
+        """What parts may see of some rows of a state."""
+        model = self.denoiser
+        return state.batch(rows, self.passes, self.tokenizer, model.block, model.led, self.redraws)
 
     def take(self, rows: Indices) -> Plan:
         """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them.
@@ -78,6 +95,11 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
         )
     if ((canvas.tokens < 0) | (canvas.tokens >= denoiser.vocab_size)).any():
         raise PolicyError(f"the canvas has token ids outside 0..{denoiser.vocab_size - 1}")
+    if denoiser.noise != "mask" and isinstance(whole.guide, Cfg):
+        raise PolicyError(
+            f"cfg hides the fixed text behind mask tokens, and {denoiser.name} was trained on random tokens instead; "
+            "leave cfg out"
+        )
     block = denoiser.block
     if block is not None and (reason := whole.window.misfit(block) or canvas.unseen(block, denoiser.led)):
         raise PolicyError(reason)

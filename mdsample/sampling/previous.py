@@ -7,10 +7,12 @@ predicted again, which is not counted again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mdsample.core.arrays import Ints
+from mdsample.policy.view import Evidence
 from mdsample.sampling.conditioning import CONDITIONING, blocks_asked
 from mdsample.sampling.observe import Asking, Kept, observe
 from mdsample.sampling.plan import Plan
@@ -37,8 +39,9 @@ def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
     for event in state.events if len(lost) else ():
         again = lost[np.isin(lost, event.rows) & (past.step[lost] >= first[lost])]
         if len(again):
-            batch = past.batch(again, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-            seen = yield from observe(plan, batch, again, [known.get(row, nothing) for row in again.tolist()])
+            seen = yield from observe(
+                plan, plan.batch(past, again), again, [known.get(row, nothing) for row in again.tolist()]
+            )
             known.update(zip(again.tolist(), seen.kept, strict=True))
         past = past.apply(event, plan.tokenizer.mask_id)
     return [known.get(row, nothing) for row in rows.tolist()]
@@ -49,8 +52,8 @@ def _begun(plan: Plan, state: State, rows: Ints) -> Ints:
     asked: dict[int, list[set[int]]] = {row: [] for row in rows.tolist()}
 
     def whole(past: State, which: Ints) -> list[set[int]]:
-        batch = past.batch(which, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-        return blocks_asked(batch, next(observe(plan, batch, which, [{}] * len(which))).wanted)
+        batch, nothing = plan.batch(past, which), dict[Evidence, Any]()
+        return blocks_asked(batch, next(observe(plan, batch, which, [nothing] * len(which))).wanted)
 
     past = State.begin(state.canvas)
     for event in state.events:

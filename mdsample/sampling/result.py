@@ -15,6 +15,7 @@ from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, until_end
 from mdsample.models.cache import read_cache
+from mdsample.models.denoiser import Noise
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
 from mdsample.sampling.row import Commit, Row
@@ -45,9 +46,9 @@ def rounds_of(event: Event, passes: int) -> Ints:
 class RunLog:
     """Commits and outcomes of a canvas's rows, entered event by event; a row can be read as soon as it has left."""
 
-    def __init__(self, canvas: Canvas, tokenizer: Tokenizer, passes: int) -> None:
-        """Nothing entered yet. `passes`: what one look costs, 2 under guidance."""
-        self._tokenizer, self._passes = tokenizer, passes
+    def __init__(self, canvas: Canvas, tokenizer: Tokenizer, passes: int, noise: Noise = "mask") -> None:
+        """Nothing entered yet. `passes`: what one look costs, 2 under guidance. `noise`: that of the model."""
+        self._tokenizer, self._passes, self._noise = tokenizer, passes, noise
         self._rounds = dict.fromkeys(range(len(canvas)), 0)
         self._step = dict.fromkeys(range(len(canvas)), 0)
         self._commits: dict[int, list[Commit]] = {row: [] for row in range(len(canvas))}
@@ -70,6 +71,7 @@ class RunLog:
         """
         canvas = state.canvas
         length = int(canvas.valid[i].sum())
+        unbounded = self._noise != "mask" or bool(state.remasked[i] or state.rewritten[i])
         text, slots = read(self._tokenizer, state.tokens[i, :length], state.blank[i], canvas.slot[i], canvas.names)
         return Row(
             canvas.ids[i],
@@ -83,8 +85,8 @@ class RunLog:
             self._outcomes.get(i, UNFINISHED),
             int((canvas.blank[i] & ~state.blank[i]).sum()),
             int(state.blank[i].sum()),
-            math.inf if state.remasked[i] else float(state.error_bound[i]),
-            math.inf if state.remasked[i] else float(state.tv_sum[i]),
+            math.inf if unbounded else float(state.error_bound[i]),
+            math.inf if unbounded else float(state.tv_sum[i]),
             tuple(self._commits[i]),
             state.blank[i, :length],
             self._tokenizer,
@@ -182,6 +184,8 @@ class Result:
     block: int | None = None
     #: what the rows cost, if texts were guessed
     spent: Spent | None = None
+    #: as `Denoiser.noise`
+    noise: Noise = "mask"
 
     @property
     def approximate(self) -> bool:
@@ -192,7 +196,7 @@ class Result:
     @cached_property
     def rows(self) -> Samples:
         """The rows, in the canvas's order."""
-        log = RunLog(self.state.canvas, self.tokenizer, complete(self.policy).guide.passes)
+        log = RunLog(self.state.canvas, self.tokenizer, complete(self.policy).guide.passes, self.noise)
         for event in self.state.events:
             log.add(event)
         rows = tuple(log.row(self.state, i, self.spent) for i in range(len(self.state.canvas)))

@@ -60,12 +60,12 @@ class Row:
     filled: int
     unfilled: int
     #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
-    #: inf if tokens were masked again: nothing is promised of such a run
+    #: inf where nothing is promised: if tokens were masked again or rewritten, and of models whose noise is uniform
     error_bound: float
     #: Σ d over steps, d of a step's commits as in docs/bounds.md. Its mean over rows drawn at temperature 1 says how
     #: many texts may differ from decoding one at a time: at 0.05 at most 5 in 100, in that both can be drawn together
     #: so that the other 95 are the same (a maximal coupling). Of one row it is what the row adds to the mean. From 1 on
-    #: it says nothing, but only the mean may be cut off there. inf if tokens were masked again
+    #: it says nothing, but only the mean may be cut off there. inf where `error_bound` is
     tv_bound: float
     commits: tuple[Commit, ...]
     #: what is still blank, `[L]`

@@ -1,7 +1,8 @@
 """The loop: window, look, order, selection, draw, stop, revise. Small and pure; the promises live here.
 
 Every step commits at least one position in every row it keeps, whatever the parts say, so a row of n blanks is done
-within n steps (plus a revise part's budget). Fixed text is never written. Rows never see one another.
+within n steps (plus a revise part's budget). Where a revision holds windows, each takes no more passes than it has
+stated. Fixed text is never written. Rows never see one another.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
 from mdsample.sampling.arguments import as_batch_size, as_policy, as_seed, require_canvas
 from mdsample.sampling.guess import Step, Way
+from mdsample.sampling.life import blanked, ends, rewritten
 from mdsample.sampling.observe import Asking, Observation, answered, observe
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan, make_plan
@@ -77,7 +79,7 @@ class Sampler:
         """What a run gave that stands at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
         facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory, about.block
-        return Result(state, about.tokenizer, *facts, spent)
+        return Result(state, about.tokenizer, *facts, spent, about.noise)
 
     def steps(self, denoiser: Denoiser, canvas: Canvas) -> Iterator[tuple[State, Event]]:
         """The states and events of a run, one step at a time."""
@@ -138,9 +140,7 @@ def steps(plan: Plan, state: State, rows: Ints, speculator: Speculator | None) -
 def advance(plan: Plan, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
     """One step of some running rows: observe, rank, choose, draw, revise, stop."""
     before = yield from recall(plan, state, rows)
-    seen = yield from observe(
-        plan, state.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led), rows, before
-    )
+    seen = yield from observe(plan, plan.batch(state, rows), rows, before)
     ranking = rank(plan.policy, seen.view)
     after, event = follow(plan, state, rows, seen, ranking, choose(plan.policy, seen.view, ranking))
     note(plan, event, seen.kept, after)
@@ -157,12 +157,22 @@ def follow(
 ) -> tuple[State, Event]:
     """What a step does once it is known what goes: draw, revise, stop. `choice`: as `choose` gives it."""
     view, (chosen, leaving, outcomes) = seen.view, choice
+    end = ends(plan.policy, view, chosen, leaving)
+    chosen = np.where(end.best[:, None], view.eligible, chosen)
     row, position = in_rank_order(ranking, chosen)
-    token, probability = draw(plan, seen.prediction, view, row, position)
+    token, probability = draw(plan, seen.prediction, view, row, position, end.best)
+    new, where, instead = rewritten(plan, view, chosen)
+    if len(new):
+        row, position = np.concatenate([row, new]), np.concatenate([position, where])
+        token = np.concatenate([token, instead])
+        logged = seen.prediction.log_probabilities(new, where, instead)
+        probability = np.concatenate([probability, np.exp(logged)])
     marginals = view.marginals.take(row, position)
     commits = Commits(rows[row], position, token, probability, marginals.entropy, marginals.confidence)
-    again, where = remask(plan, view, state.remasked[rows])
-    event = Event.of(rows, seen.passes, commits, (rows[again], where), rows[leaving], outcomes)
+    again, there = blanked(plan, view, chosen, leaving, end, state.remasked[rows])
+    held = np.full(len(row), plan.holding is not None)
+    settled = rows[end.settled] if plan.holding is not None else rows[:0]
+    event = Event.of(rows, seen.passes, commits, (rows[again], there), rows[leaving], outcomes, held, settled)
     return apply_stops(plan, state, rows, event)
 
 
@@ -173,8 +183,8 @@ def alternatives(plan: Plan, state: State, seen: Observation, ways: Sequence[Way
     outcomes. Nothing is written where nothing was seen.
     """
     ranking = rank(plan.policy, seen.view)
-    count = plan.policy.selection.count(seen.view, ranked(seen.view, ranking))
     number = seen.view.eligible.sum(1)
+    count = plan.policy.selection.count(seen.view, ranked(seen.view, ranking)) if number.any() else number
     count = np.clip(count, 1, np.maximum(number, 1))
     line, way = (x.reshape(-1) for x in np.indices((len(count), len(ways))))
     longer, swapped = np.array(ways)[way].T
@@ -231,6 +241,8 @@ def ranked(view: View, ranking: Ints) -> Ranked:
 
 def choose(policy: CompletePolicy, view: View, ranking: Ints) -> tuple[Bools, Ints, tuple[Outcome, ...]]:
     """What is committed, `[B, L]`; which rows leave before they are filled, and why."""
+    if not view.eligible.any():  # windows without blanks, which a revision holds
+        return prefix(policy, view, ranking, np.zeros(len(ranking), np.int32))
     return prefix(policy, view, ranking, policy.selection.count(view, ranked(view, ranking)))
 
 
@@ -261,31 +273,19 @@ def in_rank_order(ranking: Ints, chosen: Bools) -> tuple[Ints, Ints]:
     return row.astype(np.int32), ranking[row, column]
 
 
-def draw(plan: Plan, prediction: Prediction, view: View, row: Ints, position: Ints) -> tuple[Ints, Floats]:
-    """Tokens and their probabilities for the chosen places, each row's in rank order."""
-    greedy = isinstance(plan.policy.draw, Greedy)
-    uniforms = np.full(len(row), 0.5) if greedy else view.uniforms.at("draw")[row, position]
-    return prediction.draw(row, position, uniforms, plan.policy.draw)
-
-
-def remask(plan: Plan, view: View, spent: Ints) -> tuple[Ints, Ints]:
-    """Positions to mask again in rows that stay, within the part's budget, lowest positions first."""
-    part = plan.policy.revise
-    if not part.budget:
-        nothing = np.zeros(0, np.int32)
-        return nothing, nothing
-    wish = part.remask(view) & revisable(plan, view)
-    within = np.cumsum(wish, 1) <= (part.budget - spent)[:, None]
-    row, position = np.nonzero(wish & within)
-    return row.astype(np.int32), position.astype(np.int32)
-
-
-def revisable(plan: Plan, view: View) -> Bools:
-    """Where tokens may be masked again, `[B, L]`: written ones, in rows that stay."""
-    where = view.batch.initially_blank & ~view.batch.blank
-    for stop in plan.policy.stops:
-        where = where & ~stop.after_pass(view).done[:, None]
-    return where
+def draw(plan: Plan, prediction: Prediction, view: View, row: Ints, position: Ints, best: Bools) -> tuple[Ints, Floats]:
+    """Tokens and their probabilities for the chosen places, each row's in rank order; `best [B]`: rows without dice."""
+    how = plan.policy.draw
+    greedy = best[row] | isinstance(how, Greedy)
+    if greedy.all():
+        return prediction.draw(row, position, np.full(len(row), 0.5), Greedy())
+    uniforms = view.uniforms.at("draw")[row, position]
+    if not greedy.any():
+        return prediction.draw(row, position, uniforms, how)
+    token, probability = np.zeros(len(row), np.int32), np.zeros(len(row), np.float32)
+    for which, law in ((greedy, Greedy()), (~greedy, how)):
+        token[which], probability[which] = prediction.draw(row[which], position[which], uniforms[which], law)
+    return token, probability
 
 
 def apply_stops(plan: Plan, state: State, rows: Ints, event: Event, origin: Ints | None = None) -> tuple[State, Event]:
@@ -297,7 +297,7 @@ def apply_stops(plan: Plan, state: State, rows: Ints, event: Event, origin: Ints
     mask_id = plan.tokenizer.mask_id
     after = state.apply(event, mask_id)
     rows = rows[after.active[rows]]
-    batch = after.batch(rows, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
+    batch = plan.batch(after, rows)
     settled = plan.languages.fill(batch, rows if origin is None else origin[rows])
     fill, over = stop_decisions(plan.policy, batch, settled)
     if not over and not (fill >= 0).any():
@@ -328,5 +328,5 @@ def stop_decisions(policy: CompletePolicy, batch: Batch, settled: Ints) -> tuple
     for stop, before in zip(policy.stops, ahead, strict=True):
         for row in np.flatnonzero(before.finished).tolist():
             over.setdefault(row, Outcome(stop.name, before.why or stop.sentence))
-    over.update({row: FILLED for row in np.flatnonzero(~any_in_row(batch.blank)).tolist()})
+    over.update({row: FILLED for row in np.flatnonzero(~any_in_row(batch.unsettled)).tolist()})
     return fill, over

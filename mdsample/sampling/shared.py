@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mdsample.core.arrays import Bools
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
 from mdsample.policy.guide import Guide
 from mdsample.sampling.observe import Asking
 from mdsample.sampling.picked import Part
@@ -88,11 +88,21 @@ def together(queries: Sequence[Query]) -> Query:
         ),
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
+        _tunings(queries),
         memory=[kept for query in queries for kept in (query.memory or [None] * len(query.tokens))]
         if any(query.memory for query in queries)
         else (),
         remember=any(query.remember for query in queries),
     )
+
+
+def _tunings(queries: Sequence[Query]) -> Tuning | None:
+    tunings = [query.tuning for query in queries if query.tuning is not None]
+    if not tunings:
+        return None
+    # under one guide all have one or none
+    token = _stacked([tuning.token for tuning in tunings], -1)
+    return Tuning(np.concatenate([tuning.divisor for tuning in tunings]), token, tunings[0].lowered)
 
 
 def rows_of(query: Query, which: Bools) -> Query:
@@ -105,6 +115,7 @@ def rows_of(query: Query, which: Bools) -> Query:
         fixed=query.fixed[which],
         restriction=attrs.evolve(query.restriction, index=query.restriction.index[which]),
         rows=query.rows.take(np.flatnonzero(which)),
+        tuning=None if query.tuning is None else query.tuning.take(np.flatnonzero(which)),
         memory=[kept for kept, taken in zip(query.memory, which.tolist(), strict=False) if taken],
     )
 

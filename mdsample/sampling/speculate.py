@@ -153,7 +153,7 @@ class Speculator:
         """A step of the rows that have come to a text that was guessed; `None` if none has."""
         while True:
             running = [row for row in rows.tolist() if state.active[row]]
-            said = {row: self._known[row].get(name(state, row)) for row in running}
+            said = {row: self._known[row].get(name(self._plan, state, row)) for row in running}
             found = {row: what for row, what in said.items() if what is not None}
             if not found:
                 return None
@@ -174,7 +174,7 @@ class Speculator:
                     return after, event
                 short = list(found)  # it asks once more, which takes a pass
             for row in short:
-                del self._known[row][name(state, row)]
+                del self._known[row][name(self._plan, state, row)]
 
     def _said(self, query: Query, prediction: Prediction, line: int, row: int) -> Said:
         return Said(prediction, line, query.wanted[line, : self._lengths[row]])

@@ -65,9 +65,13 @@ class Event:
     confidence: Floats
     #: written by rule (`ended`), without a look, `[N]`; such commits have probability and confidence 1 and entropy 0
     by_rule: Bools
+    #: written into a window that a revision holds open, so not yet final, `[N]`
+    held: Bools
     #: positions masked again, `[M]`, after the commits from a look and before those by rule
     remasked_row: Ints
     remasked_position: Ints
+    #: rows of which everything that was held is final after this step, `[S]`
+    settled: Ints
     #: rows that left, `[K]`, and why
     left: Ints
     outcomes: tuple[Outcome, ...]
@@ -80,8 +84,10 @@ class Event:
         remasked: tuple[Ints, Ints] = (_NONE, _NONE),
         left: Ints = _NONE,
         outcomes: tuple[Outcome, ...] = (),
+        held: Bools | None = None,
+        settled: Ints = _NONE,
     ) -> Event:
-        """An event whose commits come from a prediction."""
+        """An event whose commits come from a prediction. `held`: by default none is."""
         by_rule = np.zeros(len(commits.row), np.bool_)
         return Event(
             rows,
@@ -93,7 +99,9 @@ class Event:
             commits.entropy,
             commits.confidence,
             by_rule,
+            by_rule if held is None else held,
             *remasked,
+            settled,
             left,
             outcomes,
         )
@@ -110,6 +118,7 @@ class Event:
             entropy=np.concatenate([self.entropy, np.zeros(count, np.float32)]),
             confidence=np.concatenate([self.confidence, np.ones(count, np.float32)]),
             by_rule=np.concatenate([self.by_rule, np.ones(count, np.bool_)]),
+            held=np.concatenate([self.held, np.zeros(count, np.bool_)]),
             left=np.concatenate([self.left, left]).astype(np.int32),
             outcomes=(*self.outcomes, *outcomes),
         )
@@ -128,6 +137,8 @@ class State:
     canvas: Canvas
     tokens: Ints
     blank: Bools
+    #: written, but not final: a revision may rewrite it, or make it blank again, before its window moves on
+    held: Bools
     #: step of each commit, −1 where none
     written: Ints
     #: probability of each commit, NaN where none
@@ -137,8 +148,13 @@ class State:
     nfe: Ints
     #: rows still running, `[B]`
     active: Bools
-    #: positions masked again so far, `[B]`
+    #: the step at which the present window was opened (0 where windows are not held), and how many of the last steps in
+    #: a row filled no blank by the model, `[B]`
+    opened: Ints
+    idle: Ints
+    #: positions masked again so far, and tokens written in place of written ones, `[B]`
     remasked: Ints
+    rewritten: Ints
     #: Σ b and Σ d over steps, the bounds of `parallel_bounds` on a step's commits, `[B]` float64
     error_bound: Doubles
     tv_sum: Doubles
@@ -152,11 +168,15 @@ class State:
             canvas,
             canvas.tokens,
             canvas.blank,
+            np.zeros(shape, np.bool_),
             np.full(shape, -1, np.int32),
             np.full(shape, np.nan, np.float32),
             np.zeros(rows, np.int32),
             np.zeros(rows, np.int32),
             np.ones(rows, np.bool_),
+            np.zeros(rows, np.int32),
+            np.zeros(rows, np.int32),
+            np.zeros(rows, np.int32),
             np.zeros(rows, np.int32),
             np.zeros(rows),
             np.zeros(rows),
@@ -169,19 +189,27 @@ class State:
         return not self.active.any()
 
     def batch(
-        self, rows: Ints, passes: int, tokenizer: Tokenizer, block: int | None = None, led: bool = False
+        self,
+        rows: Ints,
+        passes: int,
+        tokenizer: Tokenizer,
+        block: int | None = None,
+        led: bool = False,
+        redraws: bool = False,
     ) -> Batch:
         """What parts may see of these rows, without padding that none of them needs.
 
-        `block`, `led`: those of the denoiser.
+        `block`, `led`: those of the denoiser. `redraws`: what is held is to be filled again.
         """
         canvas = self.canvas
         width = int(canvas.valid[rows].sum(1).max(initial=1))
         # arrays are never changed in place, so rows in their order need no copy
         pick = slice(None) if np.array_equal(rows, arange64(len(canvas))) else rows
+        blank, held = self.blank[pick, :width], self.held[pick, :width]
         return Batch(
             self.tokens[pick, :width],
-            self.blank[pick, :width],
+            blank | held if redraws else blank,
+            held,
             canvas.blank[pick, :width],
             canvas.valid[pick, :width],
             canvas.slot[pick, :width],
@@ -191,6 +219,8 @@ class State:
             self.error_bound[pick],
             self.tv_sum[pick],
             self.step[pick],
+            (self.step - self.opened)[pick],
+            self.idle[pick],
             self.nfe[pick],
             passes,
             tokenizer,
@@ -204,12 +234,16 @@ class State:
             self.canvas.copies(rows),
             self.tokens[rows],
             self.blank[rows],
+            self.held[rows],
             self.written[rows],
             self.probability[rows],
             self.step[rows],
             self.nfe[rows],
             self.active[rows],
+            self.opened[rows],
+            self.idle[rows],
             self.remasked[rows],
+            self.rewritten[rows],
             self.error_bound[rows],
             self.tv_sum[rows],
             (),
@@ -218,34 +252,47 @@ class State:
     def apply(self, event: Event, mask_id: int) -> State:
         """The state after an event. Replaying a trace is nothing but this."""
         tokens, blank = self.tokens.copy(), self.blank.copy()
-        written, probability = self.written.copy(), self.probability.copy()
+        held, written, probability = self.held.copy(), self.written.copy(), self.probability.copy()
+        filling = self.blank[event.row, event.position]
 
         def commit(which: Bools) -> None:
             row = event.row[which]
             at = (row, event.position[which])
-            tokens[at], blank[at] = event.token[which], False
+            tokens[at], blank[at], held[at] = event.token[which], False, event.held[which]
             written[at], probability[at] = self.step[row], event.probability[which]
 
         commit(~event.by_rule)
         again = (event.remasked_row, event.remasked_position)
-        tokens[again], blank[again], written[again], probability[again] = mask_id, True, -1, np.nan
+        tokens[again], blank[again], held[again], written[again], probability[again] = mask_id, True, False, -1, np.nan
         commit(event.by_rule)  # a stop rule writes last, in blanks that were masked again too
-        step, nfe, active, remasked = self.step.copy(), self.nfe.copy(), self.active.copy(), self.remasked.copy()
+        step, nfe, active = self.step.copy(), self.nfe.copy(), self.active.copy()
         step[event.rows] += 1
         nfe[event.rows] += event.passes
         active[event.left] = False
+        idle, opened = self.idle.copy(), self.opened.copy()
+        idle[event.rows] += 1
+        idle[event.row[filling & ~event.by_rule]] = 0
+        opened[event.settled], idle[event.settled] = step[event.settled], 0
+        held[event.settled] = held[event.left] = False
+        remasked, rewritten = self.remasked.copy(), self.rewritten.copy()
         np.add.at(remasked, event.remasked_row, 1)
-        b, d = parallel_bounds(event.row, event.entropy, event.confidence, len(step))
+        np.add.at(rewritten, event.row[~filling & ~event.by_rule], 1)
+        # what is written in place of something else is no part of a set that was filled at once
+        b, d = parallel_bounds(event.row[filling], event.entropy[filling], event.confidence[filling], len(step))
         return State(
             self.canvas,
             tokens,
             blank,
+            held,
             written,
             probability,
             step,
             nfe,
             active,
+            opened,
+            idle,
             remasked,
+            rewritten,
             self.error_bound + b,
             self.tv_sum + d,
             (*self.events, event),

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import attrs
 import numpy as np
@@ -18,6 +18,7 @@ from mdsample._version import versions
 from mdsample.core.canvas import Canvas
 from mdsample.core.files import read_whole, write_whole
 from mdsample.errors import TraceError, shown
+from mdsample.models.denoiser import Noise
 from mdsample.policy.complete import as_run
 from mdsample.sampling.result import Result
 from mdsample.sampling.state import Event, Outcome, State
@@ -40,6 +41,8 @@ class Trace:
     #: as `Result.cache`
     cache: str = "none"
     versions: dict[str, str] = attrs.field(factory=versions)
+    #: as `Denoiser.noise`
+    noise: Noise = "mask"
 
     @staticmethod
     def of(result: Result) -> Trace:
@@ -55,6 +58,7 @@ class Trace:
             result.state.canvas,
             result.state.events,
             result.cache,
+            noise=result.noise,
         )
 
     def states(self) -> Iterator[State]:
@@ -81,6 +85,7 @@ class Trace:
             },
             "slots": self.canvas.names,
             **({"blind": self.canvas.blind} if self.canvas.blind else {}),
+            **({"noise": self.noise} if self.noise != "mask" else {}),
             "events": len(self.events),
             "rows": len(self.canvas),
         }
@@ -121,6 +126,7 @@ class Trace:
                 events,
                 header["cache"],
                 header["versions"],
+                header.get("noise", "mask"),
             )
             for number, (state, event) in enumerate(zip(trace.states(), events, strict=False)):
                 if fault := _impossible(state, event):
@@ -164,6 +170,8 @@ def _header(lines: list[Any], path: Path) -> dict[str, Any]:
         raise TraceError(f"{path} is not a trace: its first line is not the header that `mdsample run --trace` writes")
     if header["format"] != FORMAT:
         raise TraceError(f"{path} has trace format {header['format']!r}; this version reads {FORMAT}")
+    if (noise := header.get("noise", "mask")) not in get_args(Noise):
+        raise TraceError(f"{path} is not a whole trace: noise is {noise!r} in its header")
     for name, kind in _HEADER.items():
         if type(header.get(name)) is not kind:
             raise TraceError(f"{path} is not a whole trace: {name} is {header.get(name)!r} in its header")
@@ -178,10 +186,10 @@ def _impossible(state: State, event: Event) -> str:
         return "a confidence lies outside 0 to 1"
     if not (np.isfinite(event.entropy) & (event.entropy >= 0)).all():
         return "an entropy is not a number of nats from 0"
-    if not state.active[np.concatenate([event.rows, event.row, event.left, event.remasked_row])].all():
+    if not state.active[np.concatenate([event.rows, event.row, event.left, event.remasked_row, event.settled])].all():
         return "a row goes on that had left"
-    # a place that was masked again in this event may be written once more, by a stop rule
-    blank = state.blank.copy()
+    # a place that was masked again in this event may be written once more, by a stop rule; one that is held, by a look
+    blank = state.blank | state.held
     for which in (~event.by_rule, event.by_rule):
         places = list(zip(event.row[which].tolist(), event.position[which].tolist(), strict=True))
         if len(set(places)) < len(places) or not blank[event.row[which], event.position[which]].all():
@@ -215,14 +223,21 @@ _ARRAYS: dict[str, tuple[str, type]] = {
     "entropy": ("entropy", np.float32),
     "confidence": ("confidence", np.float32),
     "ruled": ("by_rule", np.bool_),
+    "held": ("held", np.bool_),
     "remasked_row": ("remasked_row", np.int32),
     "remasked_position": ("remasked_position", np.int32),
+    "settled": ("settled", np.int32),
     "left": ("left", np.int32),
 }
+#: arrays that stand in the file only if a revision held something
+_SPARSE = {"held", "settled"}
 
 
 def _event(event: Event) -> dict[str, Any]:
-    line: dict[str, Any] = {key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items()}
+    sparse = {"held": event.held.any(), "settled": len(event.settled) > 0}
+    line: dict[str, Any] = {
+        key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items() if sparse.get(key, True)
+    }
     return {**line, "price": _price(event), "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
 
 
@@ -233,12 +248,15 @@ def _price(event: Event) -> int | list[int]:
 
 
 def _read_event(line: dict[str, Any]) -> Event:
-    kept = _ARRAYS.keys() - ({"confidence"} - line.keys())  # it was not kept at first
+    # confidences were not kept at first
+    kept = _ARRAYS.keys() - ({"confidence", *_SPARSE} - line.keys())
     arrays: dict[str, Any] = {name: np.array(line[key], dtype) for key, (name, dtype) in _ARRAYS.items() if key in kept}
     for name, array in arrays.items():
         if array.ndim != 1 or (array.dtype == np.int32 and (array < 0).any()):
             raise ValueError(f"{name} must be a list of numbers from 0")
     arrays.setdefault("confidence", np.zeros_like(arrays["probability"]))
+    arrays.setdefault("held", np.zeros_like(arrays["by_rule"]))
+    arrays.setdefault("settled", np.zeros(0, np.int32))
     price: Any = line["price"]
     paid = cast("list[object]", price if isinstance(price, list) else [price])
     if not all(type(number) is int and number >= 0 for number in paid):

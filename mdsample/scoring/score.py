@@ -277,9 +277,10 @@ class _Scorer:
                     wanted = wanted | evidence.wanted(batch)
                 prediction = _predicted(self.denoiser, plan, rows, state, wanted, pairs)
                 uniforms = Uniforms([keys[row] for row in rows.tolist()], batch.step, width)
-                view = View(batch, prediction.marginals, eligible, uniforms)
+                view = View(batch, prediction.marginals, eligible, eligible, uniforms)
                 seen = answered(
-                    with_evidence(plan, view, prediction, rows, [kept[row] for row in rows.tolist()]), self.denoiser
+                    with_evidence(plan, view, prediction, rows, [kept[row] for row in rows.tolist()], batch.tokens),
+                    self.denoiser,
                 )
                 kept.update(zip(rows.tolist(), seen.kept, strict=True))
                 position = rank(plan.policy, seen.view)[:, 0]

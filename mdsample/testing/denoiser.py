@@ -19,9 +19,9 @@ from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
 from mdsample.models.cache import read_cache
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Cooling, NoGuide
+from mdsample.policy.guide import Annealing, Cfg, Cooling, NoGuide, Repetition
 
 _DRAWS = (Greedy(), Temperature(), Temperature(0.3), Temperature(1.7, top_k=3), Temperature(min_p=0.0123))
 #: tokens of the rows, the first not padded
@@ -56,6 +56,7 @@ def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
     if denoiser.cache is None:
         _guidance(denoiser, free, tolerance)
         _cooling(denoiser, free, tolerance)
+        _tuning(denoiser, free, tolerance)
         _rows_alone(denoiser, free, tolerance)
 
 
@@ -232,6 +233,27 @@ def _cooling(denoiser: Denoiser, query: Query, tolerance: float) -> None:
         tokens = found.marginals.token[rows, positions]
         ours, theirs = (source.log_probabilities(rows, positions, tokens) for source in (found, expected))
         assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"log-probabilities under {guide.name}")
+
+
+def _tuning(denoiser: Denoiser, query: Query, tolerance: float) -> None:
+    """`annealing` and `repetition` change the logits place by place before all else."""
+    free = _table(denoiser.predict(query), query, denoiser.vocab_size)
+    rows, positions = _places(query)
+    left = np.full_like(query.tokens, -1)
+    left[:, 1:] = np.where(query.wanted[:, :-1], np.int32(-1), query.tokens[:, :-1])
+    for tuning in (
+        Tuning(np.linspace(0.5, 1.5, len(left)).astype(np.float32), np.full_like(left, -1), 0.0),
+        Tuning(np.ones(len(left), np.float32), left, 2.0),
+    ):
+        guide = Repetition(tuning.lowered) if tuning.lowered else Annealing()
+        expected = free.copy()
+        which, token, divisor = tuning.at(rows, positions)
+        expected[which, token] -= tuning.lowered
+        expected = _own(query, expected / divisor[:, None]).marginals
+        marginals = denoiser.predict(attrs.evolve(query, guide=guide, tuning=tuning)).marginals
+        for name in ("log_probability", "entropy"):
+            ours, theirs = (getattr(source, name)[query.wanted] for source in (marginals, expected))
+            assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under {guide.name}")
 
 
 def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from mdsample.core.canvas import Canvas
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
-from mdsample.policy.complete import complete
+from mdsample.policy.complete import CompletePolicy, complete
+from mdsample.policy.holding import Holding
+from mdsample.sampling.life import final
 from mdsample.sampling.result import Result
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation
@@ -25,18 +27,38 @@ def run(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Re
     plan = sampler.plan(denoiser, canvas)
     state = sampler.start(denoiser, canvas, plan)
     _lawful(state, denoiser)
-    most = int(canvas.blank.sum(1).max(initial=0)) + plan.policy.revise.budget
+    most = _most_steps(plan.policy, int(canvas.blank.sum(1).max(initial=0)))
     for _ in range(most):
         if state.done:
             break
         before = state
         state, event = sampler.step(denoiser, state, plan)
         _lawful(state, denoiser)
+        _only_grows(plan.policy, before, state)
         kept = np.setdiff1d(event.rows, event.left)
-        assert set(kept.tolist()) <= set(event.row.tolist()), "a row that stays must have a commit in every step"
+        if not isinstance(plan.policy.revise, Holding):
+            assert set(kept.tolist()) <= set(event.row.tolist()), "a row that stays must have a commit in every step"
         assert not before.active[~np.isin(np.arange(len(canvas)), event.rows)].any(), "an active row was left out"
     assert state.done, f"the run did not end within {most} steps"
     return sampler.result(denoiser, state)
+
+
+def _most_steps(policy: CompletePolicy, blanks: int) -> int:
+    """The most steps of a row."""
+    match policy.revise:
+        case Holding() as part:
+            # nobody says where windows end: whether one for each blank or one for all takes longer
+            alone, together = (int(part.most(np.array([size], np.int32))[0]) for size in (1, blanks))
+            return max(blanks * alone, together)
+        case part:
+            return blanks + part.budget
+
+
+def _only_grows(policy: CompletePolicy, before: State, after: State) -> None:
+    was = final(policy, before)
+    assert (final(policy, after) | ~was).all(), "what was final is no longer"
+    assert (before.tokens == after.tokens)[was].all(), "what was final has changed"
+    assert not (after.held & (after.blank | ~after.canvas.blank | ~after.active[:, None])).any(), "nothing to be held"
 
 
 def _lawful(state: State, denoiser: Denoiser) -> None:
@@ -56,13 +78,14 @@ def keeps_its_promises(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed:
     whole = complete(policy)
     further = sum(evidence.passes for part in whole.parts for evidence in part.needs)
     for i, row in enumerate(result.rows):
-        again = int(result.state.remasked[i])
-        assert row.filled == len(row.commits) - again
-        assert (row.error_bound == math.inf) == (again > 0)
+        again, instead = int(result.state.remasked[i]), int(result.state.rewritten[i])
+        assert row.filled == len(row.commits) - again - instead
+        assert (row.error_bound == math.inf) == (again + instead > 0 or denoiser.noise != "mask")
         assert row.filled + row.unfilled == canvas.blank[i].sum()
         assert row.error_bound >= 0 and row.tv_bound >= 0 and 0 <= row.certain <= 1
         # no step costs more than Pinsker's inequality says
-        assert row.tv_bound == math.inf if again else row.tv_bound <= math.sqrt(row.steps * row.error_bound / 2) + 1e-6
+        pinsker = math.sqrt(row.steps * row.error_bound / 2) + 1e-6
+        assert row.tv_bound == math.inf if row.error_bound == math.inf else row.tv_bound <= pinsker
         least = row.steps * whole.guide.passes
         assert least <= row.nfe <= least * (1 + further), "a step costs what was paid, and no more than was announced"
     a_trace_replays(result, denoiser)
@@ -101,7 +124,8 @@ def speculation_changes_nothing(
     sampler = Sampler(policy, seed=seed)
     plain = sampler.run(denoiser, canvas)
     guessed = sampler.run(denoiser, canvas, batch_size=batch_size, speculate=speculate)
-    for name in ("tokens", "blank", "written", "step", "nfe", "active", "remasked"):
+    told = "tokens", "blank", "held", "written", "step", "nfe", "active", "opened", "idle", "remasked", "rewritten"
+    for name in told:
         np.testing.assert_array_equal(getattr(guessed.state, name), getattr(plain.state, name), name)
     for name in ("probability", "error_bound", "tv_sum"):
         np.testing.assert_allclose(getattr(guessed.state, name), getattr(plain.state, name), 0, 1e-3, err_msg=name)
@@ -149,6 +173,7 @@ def a_trace_replays(result: Result, denoiser: Denoiser) -> None:
     last = trace.replay()
     assert (last.tokens == result.state.tokens).all()
     assert (last.blank == result.state.blank).all()
+    assert (last.rewritten == result.state.rewritten).all()
     assert (last.nfe == result.state.nfe).all()
     np.testing.assert_array_equal(last.error_bound, result.state.error_bound)
     np.testing.assert_array_equal(last.tv_sum, result.state.tv_sum)

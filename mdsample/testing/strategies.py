@@ -18,7 +18,7 @@ from mdsample.policy.language import Expression, Regex
 from mdsample.policy.revise import P2Remask
 from mdsample.policy.selection import P2Reveal
 from mdsample.policy.settings import Domain, domains
-from mdsample.policy.stop import Budget
+from mdsample.policy.stop import Budget, Converged
 
 _TEXT = st.text(min_size=1)
 _LARGEST = 2**31 - 1
@@ -118,7 +118,7 @@ def _going_together(policy: Policy) -> Policy:
         case [*_, P2Remask(eta=eta, steps=steps, scores=scores)]:
             return policy.replace(P2Reveal(eta, steps=steps, scores=scores))
         case [TvBudget(), *_]:
-            return Policy(part for part in policy.parts if not isinstance(part, Budget))
+            return Policy(part for part in policy.parts if not isinstance(part, Budget | Converged))
         case _:
             return policy
 

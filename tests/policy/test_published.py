@@ -128,7 +128,7 @@ def seen(eligible: Bools, confidence: Floats) -> View:
     unseen = Marginals.unseen(*eligible.shape)
     marginals = Marginals(unseen.token, np.log(np.maximum(confidence, 1e-30)), unseen.second, unseen.entropy)
     nothing: Any = None
-    return View(nothing, marginals, eligible, nothing)
+    return View(nothing, marginals, eligible, eligible, nothing)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=12))

@@ -592,7 +592,8 @@ def test_a_part_is_a_frozen_value_with_a_name_a_seat_and_a_rule(part: type[Part]
     assert part.seat in SEATS
     rule = vars(part).get("__doc__") or ""
     assert len(rule.split()) >= 4 and re.search(r"[.:]", rule), "its docstring says its rule"
-    also = {"selection": "mdsample.policy.budget", "constraint": "mdsample.policy.language"}.get(part.seat, "")
+    more = {"selection": "budget", "constraint": "language", "revise": "holding"}
+    also = f"mdsample.policy.{more[part.seat]}" if part.seat in more else ""
     assert part.__module__ in {f"mdsample.policy.{part.seat}", also}
     assert [field.kw_only for field in attrs.fields(part)[1:]] == [True] * len(attrs.fields(part)[1:])
     [made] = parse(REQUIRED.get(part.name, part.name)).parts

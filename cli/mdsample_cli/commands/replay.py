@@ -45,7 +45,7 @@ def replay(
     if row is not None and row not in ids:
         raise UsageError(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
     if json:
-        log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)).guide.passes)
+        log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)).guide.passes, record.noise)
         for event in record.events:
             log.add(event)
         last = record.replay()

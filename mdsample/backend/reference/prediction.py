@@ -18,8 +18,9 @@ from mdsample.backend.refusals import known_draw, refuse_empty, refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, any_in_row
 from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
+from mdsample.models.denoiser import Tuning
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Guide, cooled_law
+from mdsample.policy.guide import Cfg, Guide, Tuned, cooled_law
 
 Scores = Floats | Doubles
 
@@ -79,20 +80,40 @@ def guided(passes: Sequence[Scores], guide: Guide) -> Scores:
     return np.where(np.isneginf(conditional) | np.isneginf(unconditional), conditional, moved)
 
 
+def tuned(scores: Scores, tuning: Tuning | None, rows: Ints, positions: Ints) -> Scores:
+    """`scores [N, V]` of N places as a `Tuned` guide has them."""
+    if tuning is None:
+        return scores
+    which, token, divisor = tuning.at(rows, positions)
+    scores = scores.copy()
+    scores[which, token] -= tuning.lowered
+    return cast(Scores, scores / divisor.astype(scores.dtype)[:, None])
+
+
 @final
 class NumpyPrediction(BackendPrediction):
     """The `Prediction` of every denoiser that gives its scores as a NumPy array."""
 
-    def __init__(self, scores: Scores, wanted: Bools, restriction: Restriction, guide: Guide) -> None:
+    def __init__(
+        self,
+        scores: Scores,
+        wanted: Bools,
+        restriction: Restriction,
+        guide: Guide,
+        tuning: Tuning | None = None,
+    ) -> None:
         """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, as `guided` gives them.
 
-        `restriction` and, after it, a `guide` that cools are applied here. Raises `ValueError` where the
-        restriction allows no token, and as `reduce` does; both name row and position.
+        `tuning`, `restriction` and, after them, a `guide` that cools are applied here. Raises `ValueError` where the
+        restriction allows no token, for a guide that tunes without its `Query.tuning`, and as `reduce` does.
         """
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
         if len(scores) != len(rows):
             raise ValueError(f"{len(rows)} positions were looked at, but there are scores for {len(scores)}")
+        if isinstance(guide, Tuned) and tuning is None:
+            raise ValueError(f"{guide.name} needs what its query asks for: pass query.tuning on")
+        scores = tuned(scores, tuning, rows, positions)
         self.law = cooled_law(guide)
         self._size = restriction.sets.shape[1]
         #: restricted to the sets, but not to languages: what other weights than the first are applied to
