@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from checkpoints import tokenizer_json
 from numpy.typing import NDArray
 
@@ -87,3 +88,63 @@ def logits(model: Any, row: NDArray[np.int32], prompt: int, before: NDArray[np.f
             .logits[0]
             .numpy()
         )
+
+
+def generate(
+    model: Any, prompt: list[int], canvases: int, policy: Any, draws: Any, banned: NDArray[np.bool_]
+) -> tuple[list[int], int]:
+    """What `generate` of transformers gives after a prompt, and its passes, with random sources that are ours.
+
+    `policy`: entropy bound, first and last temperature, passes, entropy and passes of convergence. `draws(purpose,
+    step)`: uniforms `[L]` of the row. `banned [V]`: tokens that must not be written.
+    """
+    import torch
+    from transformers.models.diffusion_gemma import generation_diffusion_gemma as published
+
+    bound, start, end, most, entropy, still = policy
+    step, block = [-1], [-1]
+
+    def span() -> slice:
+        first = len(prompt) + block[0] * BLOCK
+        return slice(first, first + BLOCK)
+
+    def noise(self: Any, batch_size: int, device: Any) -> Any:
+        # it is called after each step, and once more where a canvas begins
+        return torch.from_numpy((draws("noise", step[0] + 1)[span()] * V).astype(np.int64))[None]
+
+    def begin(self: Any, **given: Any) -> Any:
+        block[0] += 1
+        return prepare(self, **given)
+
+    def draw(probabilities: Any, num_samples: int) -> Any:
+        cdf = probabilities.numpy().astype(np.float64).cumsum(1)
+        goal = draws("draw", step[0])[span(), None] * cdf[:, -1:]
+        return torch.from_numpy((cdf > goal).argmax(1))[:, None]
+
+    def count(self: Any, **given: Any) -> Any:
+        step[0] += 1
+        return denoise(self, **given)
+
+    def ban(input_ids: Any, scores: Any) -> Any:
+        return scores.masked_fill(torch.from_numpy(banned), -torch.inf)
+
+    mixin = published.DiffusionGemmaGenerationMixin
+    prepare, denoise = mixin._prepare_denoiser_inputs, mixin._denoising_step
+    settings = published.DiffusionGemmaGenerationConfig(
+        max_new_tokens=canvases * BLOCK,
+        max_denoising_steps=most,
+        sampler_config=published.EntropyBoundSamplerConfig(bound),
+        t_min=end,
+        t_max=start,
+        stability_threshold=still,
+        confidence_threshold=entropy,
+        pad_token_id=0,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published.EntropyBoundSampler, "initialize_canvas", noise)
+        patch.setattr(mixin, "_prepare_denoiser_inputs", begin)
+        patch.setattr(mixin, "_denoising_step", count)
+        patch.setattr(torch, "multinomial", draw)
+        processors = published.LogitsProcessorList([ban])
+        out = model.generate(torch.tensor([prompt]), generation_config=settings, logits_processor=processors)
+    return out.sequences[0, len(prompt) :].tolist(), step[0] + 1
