@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from mdsample.policy.base import Policy
 from mdsample.policy.draw import Temperature
-from mdsample.policy.guide import Cooling
+from mdsample.policy.guide import Annealing, Cooling
+from mdsample.policy.holding import Edit, Renoise
 from mdsample.policy.order import Confidence, Entropy, LeftToRight, Margin, Random
 from mdsample.policy.revise import P2Remask, RemdmRemask
 from mdsample.policy.selection import (
@@ -26,7 +27,7 @@ from mdsample.policy.selection import (
     Steps,
     Top,
 )
-from mdsample.policy.stop import Ended
+from mdsample.policy.stop import Converged, Ended
 from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole
 
 
@@ -49,6 +50,35 @@ def llada2(probability: float = 0.95, *, at_least: int = 1) -> Policy:
     Its n steps for a block of 32 mean 32/n `at_least`. The model's own blocks.
     """
     return Confidence() + AboveConfidence(probability, at_least=at_least) + Ended(when="reached")
+
+
+def llada21(probability: float = 0.5, *, edit: float = 0.0, after: int = 16) -> Policy:
+    """LLaDA2.1's joint threshold: all above `probability`, while written tokens are edited above `edit` (2602.08676).
+
+    Up to `after` more passes once a block has no blank. Defaults are those of SGLang's `JointThreshold`.
+    """
+    return Confidence() + AboveConfidence(probability) + Edit(edit, after=after) + Ended(when="reached")
+
+
+def llada21_speed() -> Policy:
+    """LLaDA2.1's speed mode: `llada21` at 0.5, editing above 0 (arXiv 2602.08676)."""
+    return llada21(0.5, edit=0.0)
+
+
+def llada21_quality() -> Policy:
+    """LLaDA2.1's quality mode: `llada21` at 0.7, editing above 0.5 (arXiv 2602.08676)."""
+    return llada21(0.7, edit=0.5)
+
+
+def diffusion_gemma(bound: float = 0.1, *, passes: int = 48, size: int = 256) -> Policy:
+    """DiffusionGemma's `generate`: canvases of `size`, drawn anew in each of up to `passes` passes (transformers 5.23).
+
+    Kept is what the entropy bound accepts, at temperatures from 0.8 down to 0.4; a canvas is done when its most
+    probable text stands still below 0.005 nats a token. For models whose noise is uniform.
+    """
+    annealed = Temperature(1.0) + Annealing(0.8, end=0.4, steps=passes)
+    settled = Renoise(passes) + Converged(0.005) + Ended(when="reached")
+    return Blocks(size) + Entropy() + EntropyBound(bound) + annealed + settled
 
 
 def sdar(probability: float = 0.85, *, at_least: int = 1) -> Policy:
@@ -208,6 +238,10 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "llada": llada,
     "llada-moe": llada_moe,
     "llada2": llada2,
+    "llada21": llada21,
+    "llada21-speed": llada21_speed,
+    "llada21-quality": llada21_quality,
+    "diffusion-gemma": diffusion_gemma,
     "sdar": sdar,
     "fast-dllm-v2": fast_dllm_v2,
     "nemotron": nemotron,
