@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.backend.kv_plan import PerThread
+from mdsample.backend.refusals import refuse_compiling
 from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.core.arrays import Bools
 from mdsample.core.tokens import Tokenizer
@@ -45,7 +46,7 @@ class MlxDenoiser(Denoiser):
         backend = "mlx" if trunk.dtype == mx.float32 else f"mlx {str(trunk.dtype).rpartition('.')[2]}"
         spec = trunk.spec
         facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, cache, spec.block, policy, spec.led))
+        super().__init__(About(*facts, cache, spec.block, policy, spec.led, spec.noise, spec.conditioned))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -65,7 +66,7 @@ class MlxDenoiser(Denoiser):
         passes = query.passes(self.tokenizer.mask_id)
         with mx.stream(self.device):
             hidden, *masked = (
-                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened)
+                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened, query.memory)
                 for tokens, kv_cache in zip(passes, self._kept.caches[: len(passes)], strict=True)
             )
 
@@ -79,7 +80,9 @@ class MlxDenoiser(Denoiser):
                     return conditional
                 return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
 
-            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device)
+            soften = self.trunk.soft if query.remember and self.conditioned else None
+            facts = logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device
+            return MlxPrediction(*facts, soften)
 
 
 def tuner(tuning: Tuning, wanted: Bools) -> Callable[[mx.array, mx.array], mx.array]:
@@ -111,9 +114,10 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> MlxDenoiser:
     quantised matrices stay packed. What `compile` does: see `MlxTrunk`; on a CPU that takes a C++ compiler.
     """
     where = choose_device(setup.device)
-    if setup.compile:
-        refuse_uncompilable(where)
     model = describe(folder, setup.cache, setup.adapter)
+    if setup.compile:
+        refuse_compiling(model.trunk.family, model.trunk.gemma is not None, setup.compile)
+        refuse_uncompilable(where)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     wire(where)
     with mx.stream(where):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 
 from mdsample.models.families.trunk import Experts
 from mdsample_mlx.matrix import Matrix
 
+#: the nonlinearity of a gate
+Activation = Callable[[mx.array], mx.array]
 
-def gated(x: mx.array, gate: Matrix, up: Matrix, down: Matrix) -> mx.array:
-    """SwiGLU: `x [T, d]` to `[T, d]`."""
-    return down(_silu(gate(x)) * up(x))
+
+def silu(x: mx.array) -> mx.array:
+    """x · sigmoid(x)."""
+    return x * mx.sigmoid(x)
+
+
+def gated(x: mx.array, gate: Matrix, up: Matrix, down: Matrix, gate_by: Activation = silu) -> mx.array:
+    """A gated middle: `x [T, d]` to `[T, d]`."""
+    return down(gate_by(gate(x)) * up(x))
 
 
 def route(x: mx.array, router: Matrix, correction: mx.array | None, experts: Experts) -> tuple[mx.array, mx.array]:
@@ -36,18 +44,23 @@ def route(x: mx.array, router: Matrix, correction: mx.array | None, experts: Exp
     return chosen, weights * experts.scale
 
 
-def mix(x: mx.array, chosen: mx.array, weights: mx.array, layer: Mapping[str, Matrix]) -> mx.array:
+def mix(
+    x: mx.array, chosen: mx.array, weights: mx.array, layer: Mapping[str, Matrix], gate_by: Activation = silu
+) -> mx.array:
     """The weighted sum of the chosen experts' outputs, `[T, d]`.
 
-    `x [T, d]`; `chosen`, `weights [T, k]`; `layer`: the experts' gate, up and down. Tokens are sorted by expert, so
-    that each expert takes one product.
+    `x [T, d]`; `chosen`, `weights [T, k]`; `layer`: the experts' gate and up, or both in one, and down. Tokens are
+    sorted by expert, so that each expert takes one product.
     """
     tokens, k = chosen.shape
     flat = chosen.flatten()
     order = mx.argsort(flat).astype(mx.int32)
     ids, inputs = flat[order], x[order // k][:, None]
-    gate, up, down = (layer[f"experts.{part}"] for part in ("gate", "up", "down"))
-    parts = down.chosen(_silu(gate.chosen(inputs, ids)) * up.chosen(inputs, ids), ids)[:, 0]
+    if "experts.gate_up" in layer:
+        gate, up = mx.split(layer["experts.gate_up"].chosen(inputs, ids), 2, axis=-1)
+    else:
+        gate, up = (layer[f"experts.{part}"].chosen(inputs, ids) for part in ("gate", "up"))
+    parts = layer["experts.down"].chosen(gate_by(gate) * up, ids)[:, 0]
     # back in each token's own order, so that the sum does not depend on who else goes where
     back = mx.argsort(order).astype(mx.int32)
     return (mx.unflatten(parts[back], 0, (tokens, k)) * weights[:, :, None]).sum(1).astype(x.dtype)
@@ -56,7 +69,3 @@ def mix(x: mx.array, chosen: mx.array, weights: mx.array, layer: Mapping[str, Ma
 def _best(scores: mx.array, count: int) -> mx.array:
     """The `count` highest of each row, highest first, int32."""
     return mx.argsort(-scores, axis=1)[:, :count].astype(mx.int32)
-
-
-def _silu(x: mx.array) -> mx.array:
-    return x * mx.sigmoid(x)

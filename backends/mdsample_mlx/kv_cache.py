@@ -21,7 +21,7 @@ class KVCache:
 
     def __init__(self, cache: Cache, trunk: Trunk) -> None:
         """Raises `CacheError` if the cache does not suit the trunk."""
-        self._planner = CachePlanner(cache, trunk.block)
+        self._planner = CachePlanner(cache, trunk.block, trunk.conditioned)
         self._trunk = trunk
         self._shape = (0, 0)
         self._layers: Buffers = []
@@ -45,13 +45,14 @@ class KVCache:
         if moves is None:
             return before
         # zeros: what was never written is not read, but 0 · NaN would be NaN
-        empty = mx.zeros((*shape, self._trunk.kv_heads, self._trunk.head_dim), dtype)
+        sizes = [self._trunk.heads_of(layer) for layer in range(self._trunk.layers)]
+        empty = {size: mx.zeros((*shape, *size), dtype) for size in set(sizes)}
         if not before or not len(moves.to):
-            return [(empty, empty)] * self._trunk.layers
+            return [(empty[size], empty[size]) for size in sizes]
         to, of, length = upload_indices(moves.to), upload_indices(moves.of), moves.length
 
         def arranged(old: mx.array) -> mx.array:
-            new = mx.array(empty)
+            new = mx.array(empty[old.shape[-2], old.shape[-1]])
             new[to, :length] = old[of, :length]
             return new
 

@@ -48,6 +48,10 @@ class Dense:
         """Rows as they are, `[n, in]`."""
         return self.weight[rows]
 
+    def mean(self, weights: mx.array) -> mx.array:
+        """The sum of its rows, each times its weight: `weights [n, out]` to `[n, in]`."""
+        return weights @ self.weight
+
     def padded(self, rows: int) -> Dense:
         """With rows of zeros at the end."""
         return Dense(_padded(self.weight, rows))
@@ -95,6 +99,12 @@ class Affine:
         """Rows unpacked, in the type of the scales."""
         words, scales, biases = (part[rows] for part in self.arrays)
         return mx.dequantize(words, scales, biases, group_size=self.packing.group_size, bits=self.packing.bits)
+
+    def mean(self, weights: mx.array) -> mx.array:
+        """As `Dense`."""
+        return mx.quantized_matmul(
+            weights, *self.arrays, transpose=False, group_size=self.packing.group_size, bits=self.packing.bits
+        )
 
     def padded(self, rows: int) -> Affine:
         """With rows of zeros at the end."""

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mdsample.backend.conditioning import Kept
 from mdsample.backend.fixed_point import split
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
@@ -32,6 +33,9 @@ CHUNK_BYTES = 64 << 20
 #: where a slot holds a language, logits are read twice: so many chunks are kept rather than made again
 SPAN_CHUNKS = 4
 
+#: the mean embeddings `[n, d]` of tokens with these probabilities `[n, W]`
+Soften = Callable[[mx.array], mx.array]
+
 #: the float32 logits `[n, W]` of places `[n]` (their numbers, int32)
 Logits = Callable[[mx.array], mx.array]
 
@@ -41,13 +45,20 @@ class MlxPrediction(BackendPrediction):
     """See `mdsample.models.denoiser.Prediction`. Forward pass and statistics are one evaluation, if one chunk."""
 
     def __init__(
-        self, logits: Logits, width: int, wanted: Bools, restriction: Restriction, guide: Guide, device: mx.Device
+        self,
+        logits: Logits,
+        width: int,
+        wanted: Bools,
+        restriction: Restriction,
+        guide: Guide,
+        device: mx.Device,
+        soften: Soften | None = None,
     ) -> None:
         """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
         `restriction` and, after it, a `guide` that cools are applied here. `width`: W; what lies beyond the vocabulary
         is ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the logits are not
-        finite; both name row and position.
+        finite; both name row and position. `soften`: of a self-conditioned model that is to remember.
         """
         self._logits, self._width, self._restriction, self._device = logits, width, restriction, device
         self._size, self.law = restriction.sets.shape[1], cooled_law(guide)
@@ -61,11 +72,17 @@ class MlxPrediction(BackendPrediction):
                 self._kept = self._restricted(every)
         self.settle(restriction.spans)
 
+        soft: list[mx.array] = []
+
         def statistics(chunk: slice) -> mx.array:
             scores = self._restricted(every[chunk])
             if len(scores) == len(rows):
                 self._kept = scores
             reduced = reduce(self._weighed(scores, every[chunk], self._weights))
+            if soften is not None:
+                soft.append(soften(mx.exp(reduced.below - reduced.log_total[:, None])))
+                # before the logits that it is made of are let go
+                evaluate(soft[-1])
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             return mx.stack([reduced.token, *(x.view(mx.int32) for x in numbers)])
 
@@ -73,6 +90,8 @@ class MlxPrediction(BackendPrediction):
         log_probability, second, entropy = (x.view(np.float32) for x in bits)
         refuse_unusable(log_probability, rows, positions)
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
+        with mx.stream(device):
+            self.memories = Kept(mx.concatenate(soft), self._places).memories() if soft else []
 
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
         """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""

@@ -6,22 +6,26 @@ their own type. Arrays are lazy: nothing is computed before a result is evaluate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mdsample.backend.conditioning import Signals, signals
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.backend.views import hidden_positions, views
+from mdsample.backend.views import Views, hidden_positions, views
 from mdsample.core.arrays import Bools, Ints, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Memory
 from mdsample.models.families.trunk import Trunk
+from mdsample_mlx.attention import attend, pad_queries, placed, rotate
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
+from mdsample_mlx.gemma import GemmaLayers
 from mdsample_mlx.kv_cache import Buffers, KVCache
 from mdsample_mlx.weights import Weights
 
@@ -46,6 +50,7 @@ class MlxTrunk:
         matrices, vectors = weights.matrices, weights.vectors
         self._embed, self._norm = matrices["embed"], vectors["norm"]
         self._head = self._embed if spec.tied else matrices["head"]
+        self._gemma = None if spec.gemma is None else GemmaLayers(spec, weights)
         self._matrices = [_of_layer(matrices, number) for number in range(spec.layers)]
         self._vectors = [_of_layer(vectors, number) for number in range(spec.layers)]
         self._cos, self._sin = (upload(turn) for turn in spec.turns(arange64(spec.max_length)))
@@ -66,7 +71,15 @@ class MlxTrunk:
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Logits of `hidden [n, d]`, float32 `[n, width]`; what is beyond the vocabulary is 0."""
-        return self._head(hidden).astype(mx.float32)
+        logits = self._head(hidden).astype(mx.float32)
+        if self.spec.gemma is None:
+            return logits
+        return mx.tanh(logits / self.spec.gemma.softcap) * self.spec.gemma.softcap
+
+    def soft(self, probabilities: mx.array) -> mx.array:
+        """Soft embeddings `[n, d]` of tokens with these `probabilities [n, width]`; only if it is self-conditioned."""
+        assert self._gemma is not None
+        return self._gemma.soft(probabilities)
 
     def hidden(
         self,
@@ -76,31 +89,42 @@ class MlxTrunk:
         cache: KVCache | None = None,
         rows: Rows | None = None,
         opened: Bools | None = None,
+        memory: Sequence[Memory | None] = (),
     ) -> mx.array:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row; lazy.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. With a `cache`, which needs to
-        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is
-        longer than the model's `max_length`, or a token id does not exist: MLX itself would read whatever lies
-        there.
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`, `memory` as in `Query`. With a
+        `cache`, which needs to know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in
+        padding is wanted, a row is longer than the model's `max_length`, or a token id does not exist: MLX itself would
+        read whatever lies there.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
         seen = views(self.spec, tokens, valid, wanted, opened)
         if not len(seen.row):
             return mx.zeros((0, self.spec.d_model), self.dtype)
+        opened = wanted if opened is None else opened
         if cache is None or rows is None:
-            return self._run(_moved(self._pack(self.spec, seen, seen.valid)), None)
+            joined = self._signals(seen, seen.valid, opened, memory)
+            return self._run(_moved(self._pack(self.spec, seen, seen.valid)), None, joined)
         asked = np.zeros_like(seen.wanted)
         asked[hidden_positions(self.spec, seen)] = True
         plan = cache.plan(rows, seen, asked)
         at = _moved(self._pack(self.spec, seen, plan.active))
         stores = cache.buffers(plan, at.shape, self.dtype)
-        hidden = self._run(at, stores)
+        hidden = self._run(at, stores, self._signals(seen, plan.active, opened, memory))
         cache.commit(plan, stores)
         return hidden
 
-    def _run(self, at: PackedBatch[mx.array], stores: Buffers | None) -> mx.array:
+    def _signals(
+        self, seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory | None]
+    ) -> Signals[mx.array] | None:
+        """What a self-conditioned trunk's tokens are joined by; `None`: it is not."""
+        return None if self._gemma is None else signals(seen, active, opened, memory).map(upload_indices)
+
+    def _run(self, at: PackedBatch[mx.array], stores: Buffers | None, joined: Signals[mx.array] | None) -> mx.array:
         """Hidden states of the last layer; `stores` are replaced."""
+        if self._gemma is not None and joined is not None:
+            return self._gemma.run(at, joined, stores)
         every = at.every
         before = None if stores is None else stores[:-1]
         x, cos, sin, after = self._pass(
@@ -190,53 +214,3 @@ def _moved(at: PackedBatch[NDArray[Any]]) -> PackedBatch[mx.array]:
 def _of_layer(named: Mapping[str, T], number: int) -> dict[str, T]:
     start = f"layers.{number}."
     return {name.removeprefix(start): value for name, value in named.items() if name.startswith(start)}
-
-
-def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    """Rotary embedding, half-split, of the leading part of every head, computed in float32.
-
-    `x [T, heads, head_dim]`; `cos`, `sin` float32, `[T, 1, rotary_dim / 2]`. MLX's own takes one position a row.
-    """
-    half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    turned = [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)]
-    return mx.concatenate([*turned, rest] if rest.shape[-1] else turned, -1)
-
-
-def placed(
-    k: mx.array,
-    v: mx.array,
-    shape: tuple[int, int],
-    where: mx.array | None,
-    store: tuple[mx.array, mx.array] | None,
-) -> tuple[mx.array, mx.array]:
-    """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
-    if where is None:
-        return mx.unflatten(k, 0, shape), mx.unflatten(v, 0, shape)
-    keys, values = (mx.zeros((*shape, *k.shape[1:]), k.dtype),) * 2 if store is None else store
-    return _written(keys, where, k), _written(values, where, v)
-
-
-def _written(whole: mx.array, where: mx.array, part: mx.array) -> mx.array:
-    flat = whole.flatten(0, 1)
-    flat[where] = part
-    return mx.unflatten(flat, 0, whole.shape[:2])
-
-
-def pad_queries(q: mx.array, asking: QueryLayout[mx.array]) -> mx.array:
-    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
-    if asking.pad_index is None:
-        return mx.reshape(q, (asking.batch, -1, *q.shape[1:]))
-    return q[asking.pad_index]
-
-
-def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`.
-
-    `mask`: as `QueryLayout.mask`.
-    A query that sees nothing gets the mean of all values here, and there is none: every token sees itself.
-    """
-    q, k, v = (mx.swapaxes(x, 1, 2) for x in (q, k, v))
-    seen = None if mask is None else mask[:, None]
-    mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=seen)
-    return mx.swapaxes(mixed, 1, 2).flatten(2)

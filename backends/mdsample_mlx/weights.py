@@ -120,7 +120,7 @@ def _dtype(name: str, dtype: str) -> mx.Dtype:
 
 
 def _is_router(name: str) -> bool:
-    return name.endswith((".router", ".router_correction"))
+    return name.endswith((".router", ".router_correction", ".router_scale", ".expert_scale"))
 
 
 def _check(matrix: Matrix, parts: list[list[mx.array]], name: str, dtype: str) -> None:

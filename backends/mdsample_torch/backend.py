@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from mdsample.backend.refusals import refuse_compiling
 from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.models.describe import describe
 from mdsample.models.families import family_of, read_fields
@@ -31,6 +32,7 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> TorchDenoiser:
 
         return open_masked_lm(folder, where, setup)
     model = describe(folder, setup.cache, setup.adapter)
+    refuse_compiling(model.trunk.family, model.trunk.gemma is not None, setup.compile)
     weights = read_weights(model.checkpoint, where, choose_dtype(setup.dtype, where, model.stored))
     trunk = TorchTrunk(model.trunk, weights, setup.compile)
     return TorchDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, setup.cache, model.policy)

@@ -20,6 +20,7 @@ from mdsample.policy.guide import Cfg
 from mdsample_torch.device import upload
 from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.prediction import TorchPrediction
+from mdsample_torch.trunk import TorchTrunk
 
 #: with and without the fixed text go through the trunk together up to this many tokens; its matrices are then busy
 #: anyway, and one pass of more would only take more memory
@@ -88,7 +89,7 @@ class TorchDenoiser(Denoiser):
         backend = "torch" if trunk.dtype == torch.float32 else f"torch {str(trunk.dtype).removeprefix('torch.')}"
         spec = trunk.spec
         facts = name, backend, tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, cache, spec.block, policy, spec.led))
+        super().__init__(About(*facts, cache, spec.block, policy, spec.led, spec.noise, spec.conditioned))
         self._kept = PerThread(trunk.kv_cache, cache)
 
     def restart_peak_memory(self) -> None:
@@ -119,21 +120,27 @@ class TorchDenoiser(Denoiser):
             if tune is not None:
                 tune(places, out)
 
-        return TorchPrediction(
-            logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, query.guide, self.trunk.device
-        )
+        trunk, size = self.trunk, self.vocab_size
+        soften = trunk.soft if query.remember and self.conditioned and isinstance(trunk, TorchTrunk) else None
+        facts = logits, size, trunk.width, query.wanted, query.restriction, query.guide, trunk.device
+        return TorchPrediction(*facts, soften)
 
     def _hidden(self, query: Query) -> Sequence[Tensor]:
         """Hidden states `[N, d]` of every pass."""
         passes = query.passes(self.tokenizer.mask_id)
         count = len(passes)
-        if count == 1 or self.cache is not None or count * query.tokens.size > STACKED_TOKENS:
+        if count == 1 or self.cache is not None or self.conditioned or count * query.tokens.size > STACKED_TOKENS:
             return [
-                self.trunk.hidden(tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened)
+                self._states(tokens, query, kv_cache)
                 for tokens, kv_cache in zip(passes, self._kept.caches[:count], strict=True)
             ]
         valid, wanted, opened = (np.concatenate([array] * count) for array in (query.valid, query.wanted, query.opened))
         return self.trunk.hidden(np.concatenate(passes), valid, wanted, None, None, opened).chunk(count)
+
+    def _states(self, tokens: Ints, query: Query, kv_cache: KVCache | None) -> Tensor:
+        asked = tokens, query.valid, query.wanted, kv_cache, query.rows, query.opened
+        trunk = self.trunk
+        return trunk.hidden(*asked, query.memory) if isinstance(trunk, TorchTrunk) else trunk.hidden(*asked)
 
 
 @final

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mdsample.models.families.trunk import Experts
 
+#: the nonlinearity of a gate; its result is new
+Activation = Callable[[Tensor], Tensor]
 
-def gated(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """SwiGLU: `x [T, d]`, `gate_up [2 · size, d]`, `down [d, size]` to `[T, d]`."""
+
+def gated(x: Tensor, gate_up: Tensor, down: Tensor, gate_by: Activation = F.silu) -> Tensor:
+    """A gated middle: `x [T, d]`, `gate_up [2 · size, d]`, `down [d, size]` to `[T, d]`."""
     gate, up = F.linear(x, gate_up).chunk(2, -1)
-    return F.linear(F.silu(gate).mul_(up), down)
+    return F.linear(gate_by(gate).mul_(up), down)
 
 
 def route(x: Tensor, router: Tensor, correction: Tensor | None, experts: Experts) -> tuple[Tensor, Tensor]:
@@ -36,7 +41,9 @@ def route(x: Tensor, router: Tensor, correction: Tensor | None, experts: Experts
     return chosen, weights * experts.scale
 
 
-def mix(x: Tensor, chosen: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def mix(
+    x: Tensor, chosen: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, gate_by: Activation = F.silu
+) -> Tensor:
     """The weighted sum of the chosen experts' outputs, `[T, d]`.
 
     `x [T, d]`; `chosen`, `weights [T, k]`; `gate_up [E, 2 · size, d]`, `down [E, d, size]`. Tokens are sorted
@@ -46,7 +53,7 @@ def mix(x: Tensor, chosen: Tensor, weights: Tensor, gate_up: Tensor, down: Tenso
     order = chosen.flatten().sort(stable=True).indices
     counts = _count(chosen.flatten(), len(gate_up))
     product = _all_at_once if _grouped(x, down) else _one_by_one
-    parts = product(x[order // k], counts, gate_up, down)
+    parts = product(x[order // k], counts, gate_up, down, gate_by)
     # back in each token's own order, so that the sum does not depend on who else goes where
     back = torch.empty_like(parts)
     back[order] = parts
@@ -64,19 +71,19 @@ def _grouped(x: Tensor, down: Tensor) -> bool:
     return x.is_cuda and x.dtype == torch.bfloat16 and aligned and hasattr(F, "grouped_mm")
 
 
-def _all_at_once(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def _all_at_once(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor, gate_by: Activation) -> Tensor:
     """`x [T, d]` sorted by expert, `counts [E]`; the host never waits for the counts."""
     ends = counts.cumsum(0).to(torch.int32)
     gate, up = F.grouped_mm(x, gate_up.transpose(1, 2), offs=ends).chunk(2, -1)
-    return F.grouped_mm(F.silu(gate).mul_(up), down.transpose(1, 2), offs=ends)
+    return F.grouped_mm(gate_by(gate).mul_(up), down.transpose(1, 2), offs=ends)
 
 
-def _one_by_one(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def _one_by_one(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor, gate_by: Activation) -> Tensor:
     """The same, expert by expert."""
     out, start = torch.empty_like(x), 0
     numbers: list[int] = counts.tolist()  # pyright: ignore
     for expert, count in enumerate(numbers):
         if count:
-            out[start : start + count] = gated(x[start : start + count], gate_up[expert], down[expert])
+            out[start : start + count] = gated(x[start : start + count], gate_up[expert], down[expert], gate_by)
         start += count
     return out

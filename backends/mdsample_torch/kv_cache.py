@@ -19,7 +19,7 @@ class KVCache:
 
     def __init__(self, cache: Cache, trunk: Trunk) -> None:
         """Raises `CacheError` if the cache does not suit the trunk."""
-        self._planner = CachePlanner(cache, trunk.block)
+        self._planner = CachePlanner(cache, trunk.block, trunk.conditioned)
         self._trunk = trunk
         self._shape = (0, 0)
         self._layers: list[tuple[Tensor, Tensor]] = []
@@ -42,17 +42,19 @@ class KVCache:
         moves = plan.moves(self._shape, shape)
         if moves is not None:
             to, of = upload(moves.to, device), upload(moves.of, device)
-            whole = (*shape, self._trunk.kv_heads, self._trunk.head_dim)
 
-            def arranged(old: Tensor | None) -> Tensor:
+            def arranged(old: Tensor | None, layer: int) -> Tensor:
                 # zeros: what was never written is not read, but 0 · NaN would be NaN
-                new = torch.zeros(whole, dtype=dtype, device=device)
+                new = torch.zeros((*shape, *self._trunk.heads_of(layer)), dtype=dtype, device=device)
                 if old is not None:
                     new[to, : moves.length] = old[of, : moves.length]
                 return new
 
             before = self._layers or [(None, None)] * self._trunk.layers
-            self._shape, self._layers = shape, [(arranged(keys), arranged(values)) for keys, values in before]
+            self._shape, self._layers = (
+                shape,
+                [(arranged(keys, i), arranged(values, i)) for i, (keys, values) in enumerate(before)],
+            )
         return self._layers
 
     def commit(self, plan: CachePlan) -> None:

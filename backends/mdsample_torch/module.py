@@ -16,6 +16,7 @@ from mdsample.core.tokens import Tokenizer
 from mdsample.errors import CacheError, ModelError
 from mdsample.models.cache import Cache
 from mdsample.models.card import TEMPLATE
+from mdsample.models.denoiser import Noise
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import upload
 from mdsample_torch.kv_cache import KVCache
@@ -34,6 +35,8 @@ class Sizes:
     #: modules see the whole row
     block: int | None = None
     led: bool = False
+    noise: Noise = "mask"
+    conditioned: bool = False
 
 
 @final

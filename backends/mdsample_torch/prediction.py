@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdsample.backend.conditioning import Kept
 from mdsample.backend.fixed_point import split
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
@@ -36,6 +37,9 @@ SPAN_CHUNKS = 4
 #: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
 CACHE_BYTES = 4 << 20
 
+#: the mean embeddings `[n, d]` of tokens with these probabilities `[n, W]`, which it may overwrite
+Soften = Callable[[Tensor], Tensor]
+
 #: writes the float32 logits of places `[n]` (their numbers, int64, on the device) to `[n, W]`
 Logits = Callable[[Tensor, Tensor], None]
 
@@ -54,17 +58,19 @@ class TorchPrediction(BackendPrediction):
         restriction: Restriction,
         guide: Guide,
         device: torch.device,
+        soften: Soften | None = None,
     ) -> None:
         """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
         `restriction` and, after it, a `guide` that cools are applied here. `size`: number of tokens; columns from
         there to `width` are ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the
-        logits are not finite; both name row and position.
+        logits are not finite; both name row and position. `soften`: of a self-conditioned model that is to remember.
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
         self._restriction, self.law = restriction, cooled_law(guide)
         #: what is left of the logits of all N places, restricted to the sets: draws need not make them again
         self._kept: Tensor | None = None
+        self._soften = soften
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
         every = arange64(len(rows))
@@ -72,8 +78,13 @@ class TorchPrediction(BackendPrediction):
             self._kept = self._whole(every)
         self.settle(restriction.spans)
         parts: list[Tensor] = []
+        soft: list[Tensor] = []
         for part, scratch in self._parts(every, self._weights, keep=True):
-            reduced = statistics(part, scratch)
+            if soften is None:
+                reduced = statistics(part, scratch)
+            else:
+                reduced = reduce_(part, scratch)
+                soft.append(soften(torch.sub(part, reduced.log_total[:, None], out=scratch[: len(part)]).exp_()))
             numbers = (reduced.log_probability, reduced.second, reduced.entropy)
             parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
         token, *bits = _fetch(parts, 4)
@@ -81,6 +92,7 @@ class TorchPrediction(BackendPrediction):
         # where the highest score is not finite, `reduce_` gives it in place of a log-probability
         refuse_unusable(log_probability, rows, positions)
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
+        self.memories = Kept(torch.cat(soft), self._places).memories() if soft else []
 
     @torch.inference_mode()
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
@@ -166,7 +178,9 @@ class TorchPrediction(BackendPrediction):
         them is wanted later.
         """
         size = max(1, CHUNK_BYTES // (4 * self._width))
-        at_once = max(1, CACHE_BYTES // (4 * self._width)) if self._device.type == "cpu" else size
+        # all of the embedding is read for each part that is softened, so parts are as large as they can be
+        cached = self._device.type == "cpu" and self._soften is None
+        at_once = max(1, CACHE_BYTES // (4 * self._width)) if cached else size
         number = upload(numbers, self._device)
         room = min(size if self._kept is None else at_once, len(numbers))
         out = torch.empty((room, self._width), dtype=torch.float32, device=self._device)

@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from mdsample.core.arrays import arange64
 from mdsample.models.families.trunk import Trunk
+from mdsample_torch.attention import rotate
 from mdsample_torch.device import upload
 from mdsample_torch.experts import mix, route
-from mdsample_torch.trunk import rotate
 
 #: matrices that adapters are put on: attention and the dense middle
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")

@@ -5,7 +5,7 @@ Rows are padded to `[B, L]`. Norms, rotary embeddings and routers compute in flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import attrs
@@ -15,16 +15,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdsample.backend.conditioning import Signals, signals
 from mdsample.backend.places import PackedBatch, QueryLayout, bucketed, packed
 from mdsample.backend.refusals import refuse_ask
-from mdsample.backend.views import hidden_positions, views
+from mdsample.backend.views import Views, hidden_positions, views
 from mdsample.core.arrays import Bools, Ints, arange64
 from mdsample.core.rows import Rows
 from mdsample.models.cache import Cache
+from mdsample.models.denoiser import Memory
 from mdsample.models.families.trunk import Trunk
+from mdsample_torch.attention import attend, pad_queries, placed, rotate, stacked
 from mdsample_torch.compiled import Compiled
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
+from mdsample_torch.gemma import GemmaLayers
 from mdsample_torch.kv_cache import KVCache
 from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
@@ -42,6 +46,7 @@ class TorchTrunk:
         self._compiled = Compiled(self._layer) if compile else None
         self._embed, self._norm = tensors["embed"], tensors["norm"]
         self._head = self._embed if spec.tied else tensors["head"]
+        self._gemma = None if spec.gemma is None else GemmaLayers(spec, tensors)
         self._layers = [
             {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
             for start in (f"layers.{i}." for i in range(spec.layers))
@@ -80,6 +85,13 @@ class TorchTrunk:
             torch.mm(hidden, self._head.t(), out_dtype=torch.float32, out=out)  # pyright: ignore[reportCallIssue]
         else:
             out.copy_(hidden @ self._head.t())
+        if self.spec.gemma is not None:
+            out.div_(self.spec.gemma.softcap).tanh_().mul_(self.spec.gemma.softcap)
+
+    def soft(self, probabilities: Tensor) -> Tensor:
+        """Soft embeddings `[n, d]` of tokens with these `probabilities [n, width]`; only if it is self-conditioned."""
+        assert self._gemma is not None
+        return self._gemma.soft(probabilities)
 
     def hidden(
         self,
@@ -89,35 +101,53 @@ class TorchTrunk:
         cache: KVCache | None = None,
         rows: Rows | None = None,
         opened: Bools | None = None,
+        memory: Sequence[Memory | None] = (),
     ) -> Tensor:
         """Hidden states `[N, d]` after the last norm, of the N places where `wanted [B, L]`, row by row, on the device.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. With a `cache`, which needs to
-        know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in padding is wanted, a row is
-        longer than the model's `max_length`, or a token id does not exist.
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`, `memory` as in `Query`. With a
+        `cache`, which needs to know the `rows`, only what it lacks is computed. Raises `ValueError` if a place in
+        padding is wanted, a row is longer than the model's `max_length`, or a token id does not exist.
         """
         refuse_ask(self.spec, tokens, valid, wanted)
         seen = views(self.spec, tokens, valid, wanted, opened)
         if not len(seen.row):
             return torch.zeros((0, self.spec.d_model), dtype=self.dtype, device=self.device)
         layout = packed if self._compiled is None else bucketed
+        opened = wanted if opened is None else opened
         if cache is None or rows is None:
-            return self._run(self._moved(layout(self.spec, seen, seen.valid)), None)
+            at = self._moved(layout(self.spec, seen, seen.valid))
+            return self._run(at, None, self._signals(seen, seen.valid, opened, memory))
         asked = np.zeros_like(seen.wanted)
         asked[hidden_positions(self.spec, seen)] = True
         plan = cache.plan(rows, seen, asked)
         at = self._moved(layout(self.spec, seen, plan.active))
-        hidden = self._run(at, cache.buffers(plan, at.shape, self.dtype, self.device))
+        joined = self._signals(seen, plan.active, opened, memory)
+        hidden = self._run(at, cache.buffers(plan, at.shape, self.dtype, self.device), joined)
         cache.commit(plan)
         return hidden
 
     def _moved(self, at: PackedBatch[NDArray[Any]]) -> PackedBatch[Tensor]:
         """On the device, with masks as `attend` takes them."""
-        moved, group = at.map(lambda array: upload(array, self.device)), self.spec.heads // self.spec.kv_heads
-        every, last = (attrs.evolve(asking, mask=stacked(asking.mask, group)) for asking in (moved.every, moved.last))
+        moved, spec = at.map(lambda array: upload(array, self.device)), self.spec
+        whole, near = spec.heads // spec.heads_of(spec.layers - 1)[0], spec.heads // spec.kv_heads
+        every, last = (
+            attrs.evolve(asking, mask=stacked(asking.mask, whole), near=stacked(asking.near, near))
+            for asking in (moved.every, moved.last)
+        )
         return attrs.evolve(moved, every=every, last=last)
 
-    def _run(self, at: PackedBatch[Tensor], stores: Stores) -> Tensor:
+    def _signals(
+        self, seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory | None]
+    ) -> Signals[Tensor] | None:
+        """What a self-conditioned trunk's tokens are joined by, on the device; `None`: it is not."""
+        if self._gemma is None:
+            return None
+        return signals(seen, active, opened, memory).map(lambda array: upload(array, self.device))
+
+    def _run(self, at: PackedBatch[Tensor], stores: Stores, joined: Signals[Tensor] | None) -> Tensor:
+        if self._gemma is not None and joined is not None:
+            return self._gemma.run(at, joined, stores)
         x, cos, sin = self._backbone(at, stores) if self._recorder is None else self._recorder(at, stores)
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
@@ -186,55 +216,3 @@ class TorchTrunk:
     def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         # torch computes the mean square in float32, whatever the type of x
         return F.rms_norm(x, x.shape[-1:], weight, self.spec.norm_eps)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, half-split, of the leading part of every head, computed in float32.
-
-    `x [T, heads, head_dim]`; `cos`, `sin` float32, `[T, 1, rotary_dim / 2]`.
-    """
-    half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
-    return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
-
-
-def placed(k: Tensor, v: Tensor, at: PackedBatch[Tensor], store: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Keys and values of T tokens, `[T, kv heads, head_dim]`, each at its position, `[B, L, kv heads, head_dim]`."""
-    if store is None and at.cells is None:
-        return k.view(*at.shape, *k.shape[1:]), v.view(*at.shape, *v.shape[1:])
-    if store is None:
-        store = k.new_zeros(*at.shape, *k.shape[1:]), v.new_zeros(*at.shape, *v.shape[1:])
-    for whole, part in zip(store, (k, v), strict=True):
-        if at.cells is None:
-            whole.copy_(part.view_as(whole))
-        else:
-            whole.flatten(0, 1).index_copy_(0, at.cells, part)
-    return store
-
-
-def pad_queries(q: Tensor, asking: QueryLayout[Tensor]) -> Tensor:
-    """Queries `[N, heads, head_dim]` in rows, `[B, M, heads, head_dim]`."""
-    if asking.pad_index is None:
-        return q.view(asking.batch, -1, *q.shape[1:])
-    return q[asking.pad_index]
-
-
-def stacked(mask: Tensor | None, group: int) -> Tensor | None:
-    """A mask of `QueryLayout` once for each of the query heads that share a key head, `[B, 1, M · group or 1, L]`."""
-    if mask is None:
-        return None
-    return mask[:, None] if mask.shape[1] == 1 else mask[:, None].repeat(1, 1, group, 1)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention: `q [B, M, heads, D]`, `k` and `v` `[B, L, kv heads, D]` to `[B, M, heads · D]`; `mask`: `stacked`.
-
-    The query heads that share a key head become further queries of it. So no key is copied, and every kernel of
-    torch's will do (not all of them take grouped heads together with a mask).
-    """
-    b, m, heads, size = q.shape
-    kv = k.shape[2]
-    q = q.view(b, m, kv, heads // kv, size).permute(0, 2, 3, 1, 4).reshape(b, kv, -1, size)
-    mixed = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return mixed.view(b, kv, heads // kv, m, size).permute(0, 3, 1, 2, 4).reshape(b, m, heads * size)

@@ -29,7 +29,7 @@ from mdsample_torch.device import free_memory, upload
 BLOCK = 512
 _JOINED = {"qkv": ("q", "k", "v"), "qkv_bias": ("q_bias", "k_bias", "v_bias"), "gate_up": ("gate", "up")}
 # who goes where is decided in float32 whatever the rest is in: a rounded score sends a token to another expert
-_FLOAT32 = ("router", "router_correction")
+_FLOAT32 = ("router", "router_correction", "router_scale", "expert_scale")
 
 
 def read_weights(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -92,6 +92,8 @@ def _empty(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> tuple[dict
     for name, shape in shapes.items():
         prefix, dot, part = name.rpartition(".")
         joined, members = next(((j, m) for j, m in _JOINED.items() if part in m), (part, (part,)))
+        # where keys are values too, there is no matrix for these
+        members = tuple(member for member in members if prefix + dot + member in shapes)
         if part != members[0]:
             continue
         rows = [shapes[prefix + dot + member][-2:][0] for member in members]

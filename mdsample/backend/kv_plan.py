@@ -81,10 +81,10 @@ class _Row:
 class CachePlanner:
     """What the keys and values of the last pass's rows were computed from. Holds no keys and values itself."""
 
-    def __init__(self, cache: Cache, block: int | None) -> None:
-        """`block` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
+    def __init__(self, cache: Cache, block: int | None, conditioned: bool = False) -> None:
+        """`block`, `conditioned` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
         check_compatible(cache, block)
-        self._cache, self._block = cache, block
+        self._cache, self._block, self._conditioned = cache, block, conditioned
         self._rows: dict[Key, list[tuple[int, _Row]]] = {}
 
     def plan(
@@ -117,7 +117,7 @@ class CachePlanner:
         tokens, inside, wanted_inside = tokens[:length], valid[:length], wanted[:length]
         known = self._rows.get(key, ())
         if start is not None:
-            known = [(index, _turned(past, start, inside)) for index, past in known]
+            known = [(index, _turned(past, start, inside, self._conditioned)) for index, past in known]
         pasts = [(index, past) for index, past in known if np.array_equal(past.valid, inside)]
         # of several texts of the row, the one that this one begins like
         source, past = max(pasts, key=lambda pair: _common(pair[1].tokens, tokens), default=(-1, None))
@@ -150,12 +150,15 @@ class CachePlanner:
         return active, _Row(valid, np.where(active, tokens, past.tokens), step, past.age + 1, past.region)
 
 
-def _turned(past: _Row, start: int, valid: Bools) -> _Row:
-    """What is still right of a led row whose block now begins at `start`: nothing of what one of the blocks saw."""
+def _turned(past: _Row, start: int, valid: Bools, conditioned: bool) -> _Row:
+    """What is still right of a led row whose block now begins at `start`: nothing of what one of the blocks saw.
+
+    Where a block is `conditioned` on the prediction before, nothing of the block itself either.
+    """
     length = len(valid)
     tokens = np.full(length, -1, np.int32)
     tokens[: len(past.tokens)] = past.tokens[:length]
-    if past.start is not None and past.start != start:
+    if past.start is not None and (conditioned or past.start != start):
         tokens[min(past.start, start) :] = -1
     there = valid.copy()
     there[: len(past.valid)] = past.valid[:length]

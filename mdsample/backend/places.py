@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.backend.views import Views, hidden_positions, sight
+from mdsample.backend.views import Views, hidden_positions, horizon, sight
 from mdsample.core.arrays import Bools, Longs, arange64
 from mdsample.models.families.trunk import Trunk
 
@@ -35,13 +35,15 @@ class QueryLayout(Generic[A]):
     batch: int
     #: what they see, bool, `[B, M, L]`, or `[B, 1, L]` where all of a row's see the same; `None`: everything
     mask: A | None
+    #: what they see in layers with a window, as `mask`; `None`: there are no such layers
+    near: A | None = None
 
     def map(self, to: Callable[[A], B]) -> QueryLayout[B]:
         """The same with every array as `to` makes it."""
-        pad_index, unpad_index, select, mask = (
-            None if x is None else to(x) for x in (self.pad_index, self.unpad_index, self.select, self.mask)
+        pad_index, unpad_index, select, mask, near = (
+            None if x is None else to(x) for x in (self.pad_index, self.unpad_index, self.select, self.mask, self.near)
         )
-        return QueryLayout(pad_index, unpad_index, select, self.batch, mask)
+        return QueryLayout(pad_index, unpad_index, select, self.batch, mask, near)
 
 
 @attrs.frozen(eq=False)
@@ -78,7 +80,7 @@ def packed(trunk: Trunk, seen: Views, active: Bools) -> PackedBatch[NDArray[Any]
     """
     length = int(np.flatnonzero(seen.valid.any(0))[-1]) + 1
     tokens, valid, active = seen.tokens[:, :length], seen.valid[:, :length], active[:, :length]
-    upto = sight(trunk, seen.start, length)
+    upto, since = sight(trunk, seen.start, length), horizon(trunk, seen.start, length)
     rows, positions = np.nonzero(active)
     order = np.cumsum(active).reshape(active.shape) - 1
     asked_rows, asked = hidden_positions(trunk, seen)
@@ -88,7 +90,7 @@ def packed(trunk: Trunk, seen: Views, active: Bools) -> PackedBatch[NDArray[Any]
         positions,
         (len(valid), length),
         None if everything else rows * length + positions,
-        _queries(valid, upto, rows, positions, None),
+        _queries(valid, upto, rows, positions, None, since),
         _queries(valid, upto, asked_rows, asked, order[asked_rows, asked]),
     )
 
@@ -129,8 +131,14 @@ def rounded(count: int) -> int:
 
 
 def _queries(
-    valid: Bools, upto: Longs | None, rows: Longs, positions: Longs, select: Longs | None
+    valid: Bools,
+    upto: Longs | None,
+    rows: Longs,
+    positions: Longs,
+    select: Longs | None,
+    since: Longs | None = None,
 ) -> QueryLayout[NDArray[Any]]:
+    """`upto`, `since`: as `sight` and `horizon` give them."""
     counts = np.bincount(rows, minlength=len(valid))
     starts = np.cumsum(counts) - counts
     most = int(counts.max())
@@ -140,8 +148,12 @@ def _queries(
     grid[rows, columns] = arange64(len(rows))
     everywhere = upto is None and valid.all()
     mask = None if everywhere else _seen(valid, upto, positions[grid])
+    near = None
+    if since is not None and mask is not None:
+        first = np.take_along_axis(since, positions[grid], 1)
+        near = mask & (arange64(valid.shape[1]) >= first[:, :, None])
     full = len(rows) == grid.size
-    return QueryLayout(None if full else grid, None if full else rows * most + columns, select, len(valid), mask)
+    return QueryLayout(None if full else grid, None if full else rows * most + columns, select, len(valid), mask, near)
 
 
 def _seen(valid: Bools, upto: Longs | None, queries: Longs) -> Bools:

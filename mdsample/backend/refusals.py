@@ -8,6 +8,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.errors import ModelError
+from mdsample.models.denoiser import Noise
 from mdsample.policy.draw import Draw, Greedy, Temperature
 
 
@@ -34,6 +35,16 @@ class Limits(Protocol):
         """Whether they are counted from a row's first open position."""
         ...
 
+    @property
+    def noise(self) -> Noise:
+        """What it is shown in blanks."""
+        ...
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether it also sees what it predicted the last time."""
+        ...
+
 
 def place(row: int | np.integer, position: int | np.integer) -> str:
     """How errors name a place."""
@@ -57,6 +68,12 @@ def refuse_ask(limits: Limits, tokens: Ints, valid: Bools, wanted: Bools) -> Non
             f"{place(row, position)} holds token id {tokens[row, position]}, which does not exist; "
             f"ids go from 0 to {limits.vocab_size - 1}"
         )
+
+
+def refuse_compiling(family: str, gemma: bool, compile: bool) -> None:
+    """`ModelError` if a model with Gemma 4's layers is to be compiled."""
+    if gemma and compile:
+        raise ModelError(f"the layers of {family} are not compiled; leave compile out")
 
 
 def refuse_unseen(number: Longs, rows: Ints, positions: Ints) -> None:

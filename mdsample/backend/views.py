@@ -7,7 +7,8 @@ the block was computed causally, the block sees all of that and itself, and what
 are counted from the row's first open position. As long as nothing stands in a block behind its first place, that place
 is the next token of the causal pass, read in the place before it; so the published loop begins every block. Otherwise
 that would miss what stands there, and the place is read where it is, as all others are. A row of which several blocks
-are wanted at once is run once for each of them.
+are wanted at once is run once for each of them. DiffusionGemma sees a row so, too, but reads every place where it is;
+some of its layers see a *window* only.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def views(trunk: Trunk, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools
     start = origin[row] + np.maximum(number, 0) * trunk.block
     place, text = arange64(length)[None], tokens[row]
     there = valid[row] & (place < start[:, None] + trunk.block)
-    behind = there & (place > start[:, None]) & (text != trunk.mask_id)
     inside = wanted[row] & (block[row] == number[:, None])
+    if trunk.gemma is not None:
+        return Views(row, text, there, inside, start, np.zeros(len(row), np.bool_))
+    behind = there & (place > start[:, None]) & (text != trunk.mask_id)
     return Views(row, text, there, inside, start, ~any_in_row(behind))
 
 
@@ -67,6 +70,18 @@ def sight(trunk: Trunk, start: Longs | None, length: int) -> Longs | None:
     if start is None:
         return (own // trunk.block + 1) * trunk.block - 1
     return np.where(own < start[:, None], own, start[:, None] + trunk.block - 1)
+
+
+def horizon(trunk: Trunk, start: Longs | None, length: int) -> Longs | None:
+    """The first position that each of `length` positions sees in layers with a window, `[V, length]`.
+
+    `None`: there are no such layers.
+    """
+    if trunk.gemma is None or start is None:
+        return None
+    own = arange64(length)[None]
+    # a block sees as far back as what is kept of a context of which the next token is the block's first
+    return np.minimum(own, start[:, None]) - trunk.gemma.window + 1
 
 
 def hidden_positions(trunk: Trunk, seen: Views) -> tuple[Longs, Longs]:

@@ -99,6 +99,7 @@ def open_checkpoint(where: Path | Files, trunk: Trunk) -> Checkpoint:
         for name, tensor in stored.items()
         if name not in expected and name not in packs
         if not name.endswith(_BUFFER) and trunk.optional_tensors.get(name) != tensor.shape
+        if not name.startswith(tuple(trunk.passed_over))
     ]
     for name, shape in expected.items():
         if name in packed:

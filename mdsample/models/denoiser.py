@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import attrs
 import numpy as np
@@ -19,6 +20,19 @@ from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide, Tuned
 
 #: what a model that is to fill blanks is shown in them: the mask token, or random tokens
 Noise = Literal["mask", "uniform"]
+
+
+@attrs.frozen(eq=False)
+class Memory:
+    """What a self-conditioned model kept of its prediction of one row, for its next one of the same row.
+
+    It stays on the device, and only the model's own backend looks into it.
+    """
+
+    #: of all rows of that prediction
+    whole: Any
+    #: the row there
+    row: int
 
 
 @attrs.frozen(eq=False)
@@ -60,6 +74,11 @@ class Query:
     rows: Rows
     #: what a guide asks for place by place; `None`: nothing
     tuning: Tuning | None = None
+    #: of each row, what a self-conditioned model kept of its last prediction of it, `[B]`; empty: of none. A block all
+    #: of whose open positions were predicted then is conditioned on that; any other is as it is when it begins
+    memory: Sequence[Memory | None] = ()
+    #: whether such a model is to keep this prediction
+    remember: bool = False
 
     @property
     def opened(self) -> Bools:
@@ -115,6 +134,15 @@ class Prediction(Protocol):
         ...
 
 
+class Remembering(Prediction, Protocol):
+    """What a self-conditioned model gives when it is to `remember`."""
+
+    @property
+    def memories(self) -> Sequence[Memory]:
+        """Of each row, what it kept, `[B]`."""
+        ...
+
+
 @attrs.frozen
 class About:
     """What is known of a model before it is run."""
@@ -139,6 +167,8 @@ class About:
     led: bool = False
     #: what it is shown in blanks; `uniform`: tokens drawn evenly from all `vocab_size`, anew for every pass
     noise: Noise = "mask"
+    #: it is self-conditioned: in a block it also sees what it predicted there the last time
+    conditioned: bool = False
 
 
 class Denoiser(abc.ABC):
@@ -209,6 +239,11 @@ class Denoiser(abc.ABC):
     def noise(self) -> Noise:
         """What it is shown in blanks."""
         return self.about.noise
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a block also sees what was predicted in it the last time; see `Query.memory`."""
+        return self.about.conditioned
 
     @property
     def cache(self) -> Cache | None:

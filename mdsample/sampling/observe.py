@@ -19,6 +19,7 @@ from mdsample.core.uniforms import Uniforms
 from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
 from mdsample.policy.guide import Tuned
 from mdsample.policy.view import Batch, Evidence, Seen, Trials, View
+from mdsample.sampling.conditioning import memory_of, trial_memory, whole_blocks
 from mdsample.sampling.languages import now, with_spans
 from mdsample.sampling.noise import as_shown
 from mdsample.sampling.plan import Plan
@@ -70,6 +71,9 @@ def observe(
         wanted = wanted | (stop.before_pass(batch).watch & batch.blank)
     for evidence in plan.evidence:
         wanted = wanted | evidence.wanted(batch)
+    conditioned = plan.denoiser.conditioned
+    if conditioned:
+        wanted = wanted | whole_blocks(batch, window)
     keys = [plan.keys[int(row)] for row in rows]
     restriction = restrict(plan, rows, batch.tokens, batch.blank)
     wanted = with_spans(wanted, restriction.spans, batch.blank)
@@ -79,7 +83,8 @@ def observe(
     if shown is None:
         shown = as_shown(batch.tokens, batch.blank & ~batch.held, uniforms, plan.denoiser)
     tuning = tuned(plan, shown, batch.blank & ~batch.held, batch.age)
-    prediction = yield Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names, tuning)
+    query = Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names, tuning)
+    prediction = yield attrs.evolve(query, memory=memory_of(before), remember=True) if conditioned else query
     view = View(batch, prediction.marginals, eligible, window, uniforms)
     return (yield from with_evidence(plan, view, prediction, rows, before, shown))
 
@@ -94,7 +99,10 @@ def with_evidence(
     for evidence in plan.evidence:
         trials, answer = evidence.trials(view), None
         if trials is not None:
-            answer = (yield _tried(plan, view.batch, rows, trials, shown)).marginals
+            query = _tried(plan, view.batch, rows, trials, shown)
+            if plan.denoiser.conditioned:
+                query = attrs.evolve(query, memory=trial_memory(prediction, trials.row))
+            answer = (yield query).marginals
             passes += plan.policy.guide.passes * np.bincount(trials.row, minlength=len(rows)).astype(np.int32)
         seen = Seen(view, prediction, [row.get(evidence) for row in before], trials, answer)
         values[evidence] = evidence.value(seen)

@@ -11,8 +11,9 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
 from mdsample.core.marginals import Marginals
-from mdsample.models.denoiser import Prediction
+from mdsample.models.denoiser import Memory, Prediction
 from mdsample.policy.draw import Draw
+from mdsample.sampling.conditioning import memories
 
 
 @final
@@ -31,6 +32,11 @@ class Part(Prediction):
         """Statistics of its rows."""
         region = (slice(self.first, self.first + self.rows), slice(self.width))
         return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
+
+    @property
+    def memories(self) -> Sequence[Memory]:
+        """What a self-conditioned model kept of its rows."""
+        return memories(self.whole)[self.first : self.first + self.rows]
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As the whole draws."""

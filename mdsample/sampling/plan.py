@@ -20,6 +20,7 @@ from mdsample.policy.complete import CompletePolicy, complete
 from mdsample.policy.guide import Cfg
 from mdsample.policy.holding import Holding
 from mdsample.policy.view import Batch, Evidence
+from mdsample.sampling.conditioning import CONDITIONING
 from mdsample.sampling.languages import Available, both, require_texts
 from mdsample.sampling.state import Event, State
 
@@ -120,5 +121,7 @@ def make_plan(policy: Policy, seed: int, denoiser: Denoiser, canvas: Canvas) -> 
         raise PolicyError(str(fault)) from fault
     keys = tuple(row_key(seed, row) for row in canvas.ids)
     evidence = tuple(dict.fromkeys(needed for part in whole.parts for needed in part.needs))
+    if denoiser.conditioned:
+        evidence = (*evidence, CONDITIONING)
     passes = (1 + sum(needed.passes for needed in evidence)) * whole.guide.passes
     return Plan(whole, restriction, Available(restriction), keys, passes, evidence, denoiser)

@@ -89,6 +89,10 @@ def together(queries: Sequence[Query]) -> Query:
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
         _tunings(queries),
+        memory=[kept for query in queries for kept in (query.memory or [None] * len(query.tokens))]
+        if any(query.memory for query in queries)
+        else (),
+        remember=any(query.remember for query in queries),
     )
 
 
@@ -112,6 +116,7 @@ def rows_of(query: Query, which: Bools) -> Query:
         restriction=attrs.evolve(query.restriction, index=query.restriction.index[which]),
         rows=query.rows.take(np.flatnonzero(which)),
         tuning=None if query.tuning is None else query.tuning.take(np.flatnonzero(which)),
+        memory=[kept for kept, taken in zip(query.memory, which.tolist(), strict=False) if taken],
     )
 
 

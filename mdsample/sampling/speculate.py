@@ -78,7 +78,12 @@ def as_speculation(value: Speculation | int | str | None) -> Speculation | None:
 
 
 def require_exact(denoiser: Denoiser) -> None:
-    """`PolicyError` for a model whose cache makes what it says depend on more than the text."""
+    """`PolicyError` for a model of which what it says depends on more than the text."""
+    if denoiser.conditioned:
+        raise PolicyError(
+            f"{denoiser.name} is self-conditioned: what it says depends on what it said before, so guesses of its text "
+            "would change the result; do not speculate"
+        )
     cache = denoiser.cache
     if cache is not None and cache.approximate:
         raise PolicyError(

@@ -48,7 +48,9 @@ class Backend(abc.ABC):
         """A trunk with these weights."""
 
     @abc.abstractmethod
-    def padded_logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None) -> Floats:
+    def padded_logits(
+        self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()
+    ) -> Floats:
         """Logits `[wanted, width]` of a trunk, with the columns that fill the last block."""
 
     @abc.abstractmethod
@@ -75,9 +77,9 @@ class Backend(abc.ABC):
     def below(self, scores: Floats) -> Floats:
         """Scores below their maximum, as a look reduces them."""
 
-    def logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None) -> Floats:
+    def logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()) -> Floats:
         """Logits `[wanted, V]` of a trunk, whose other columns are 0."""
-        out = self.padded_logits(trunk, tokens, valid, wanted, opened)
+        out = self.padded_logits(trunk, tokens, valid, wanted, opened, memory)
         assert out.shape[1] == trunk.width and not out[:, trunk.spec.vocab_size :].any()
         return out[:, : trunk.spec.vocab_size]
 
@@ -95,11 +97,13 @@ class Torch(Backend):
         weights = self.module("weights").from_arrays(spec, arrays, torch.device("cpu"), getattr(torch, dtype))
         return self.module("trunk").TorchTrunk(spec, weights)
 
-    def padded_logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None) -> Floats:
+    def padded_logits(
+        self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()
+    ) -> Floats:
         import torch
 
         with torch.inference_mode():
-            hidden = trunk.hidden(tokens, valid, wanted, opened=opened)
+            hidden = trunk.hidden(tokens, valid, wanted, opened=opened, memory=memory)
             out = torch.empty(len(hidden), trunk.width)
             trunk.logits(hidden, out)
         return out.numpy()
@@ -151,8 +155,10 @@ class Mlx(Backend):
     def trunk(self, spec: Trunk, arrays: Mapping[str, Floats], dtype: str = "float32") -> Any:
         return self.module("trunk").MlxTrunk(spec, self.module("weights").from_arrays(spec, arrays, dtype))
 
-    def padded_logits(self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None) -> Floats:
-        return np.array(trunk.logits(trunk.hidden(tokens, valid, wanted, opened=opened)))
+    def padded_logits(
+        self, trunk: Any, tokens: Any, valid: Any, wanted: Any, opened: Any = None, memory: Any = ()
+    ) -> Floats:
+        return np.array(trunk.logits(trunk.hidden(tokens, valid, wanted, opened=opened, memory=memory)))
 
     def rounded(self, array: Floats, dtype: str) -> Floats:
         import mlx.core as mx

@@ -52,6 +52,8 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
     if setup.compile:
         raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
     model = describe(folder, adapter=setup.adapter)
+    if model.trunk.gemma is not None:
+        raise ModelError(f"the reference backend does not run {model.trunk.family}; use the torch or the mlx backend")
     model.checkpoint.check_memory(np.dtype(np.float32).itemsize)
     trunk = NumpyTrunk(model.trunk, Tensors(model.checkpoint))
     return ReferenceDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, model.policy)

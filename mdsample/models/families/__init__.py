@@ -9,6 +9,7 @@ from typing import cast
 from mdsample.errors import ModelError
 from mdsample.models.families import (
     a2d,
+    diffusion_gemma,
     dream,
     fast_dllm,
     llada,
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Callable[[Mapping[str, object], Special], Trunk]] = {
     "a2d-llama": a2d.read_llama,
     "a2d-qwen2": a2d.read_qwen2,
     "a2d-qwen3": a2d.read_qwen3,
+    "diffusion_gemma": diffusion_gemma.read,
     "llada": llada.read,
     "llada2_moe": llada2_moe.read,
     "llada_moe": llada_moe.read,
@@ -46,6 +48,7 @@ ALIASES = {"lladamoe": "llada_moe", "llada21_moe": "llada2_moe", "llada2_moe_veo
 _PUBLISHED: dict[str, Mapping[str, Mapping[str, object]]] = {
     "Dream": dream.PUBLISHED,
     "a2d-qwen3": a2d.PUBLISHED_QWEN3,
+    "diffusion_gemma": diffusion_gemma.PUBLISHED,
     "llada": llada.PUBLISHED,
     "llada2_moe": llada2_moe.PUBLISHED,
     "llada_moe": llada_moe.PUBLISHED,

@@ -91,8 +91,8 @@ def refuse_unknown(fields: Fields) -> None:
     for name, values in FIXED.items():
         if fields.get(name) is not None:
             fields.only(name, *values)
-    # a window is for those who slide it; without the switch it slides
-    if fields.get("use_sliding_window") is None:
+    # a window is for those who slide it; without the switch it slides, which a family that reads it knows
+    if fields.get("use_sliding_window") is None and "sliding_window" not in fields.asked:
         fields.only("sliding_window", None, False)
     for name, value in fields.config.items():
         if value and name not in fields.asked and name != "sliding_window" and not _neutral(name):

@@ -11,6 +11,7 @@ import numpy as np
 
 from mdsample.core.arrays import Floats, Longs
 from mdsample.errors import ModelError
+from mdsample.models.families.gemma import Gemma
 from mdsample.models.families.rotary import Growth, Scaling, turns
 
 
@@ -122,12 +123,14 @@ class Trunk:
     query_growth: Growth | None = None
     #: block-causal attention: a position sees its own block of this many positions and all before it; `None`: all
     block: int | None = None
-    #: blocks are counted from a row's first open position, what stands before a block sees only what is before it, and
-    #: an empty block's first place is read one place before it; see `mdsample.backend.views`
+    #: blocks are counted from a row's first open position, what stands before a block sees only what is before it, and,
+    #: but for `gemma`, an empty block's first place is read one place before it; see `mdsample.backend.views`
     led: bool = False
     #: the logits of position i are read one place before it, at i − 1 (at 0 for the first)
     shifted: bool = False
     experts: Experts | None = None
+    #: Gemma 4's layers in place of those that are described here
+    gemma: Gemma | None = None
     #: the head is the embedding, and has no tensor of its own
     tied: bool
     mask_id: int
@@ -142,6 +145,8 @@ class Trunk:
     #: published tensors that may be there (a head beside tied weights, used if it is not the embedding), with their
     #: shapes
     optional_tensors: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]], repr=False)
+    #: published names that begin like this belong to what is not read here (the part for images), and what that is
+    passed_over: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Checks what a backend relies on."""
@@ -156,6 +161,8 @@ class Trunk:
             raise ModelError(f"{self.family}: queries that grow with their position must be rotated as a whole")
         if self.led and (self.block is None or self.shifted):
             raise ModelError(f"{self.family}: a led trunk has blocks, and is shifted nowhere else")
+        if self.gemma is not None and not (self.led and self.tied and self.experts is not None):
+            raise ModelError(f"{self.family}: Gemma's layers have experts, and a block after a causal context")
         if self.experts is not None:
             self.experts.check(self.family)
         for role, token in (("mask", self.mask_id), ("end", self.end_id), ("start", self.start_id)):
@@ -177,6 +184,22 @@ class Trunk:
         """Whether this layer has experts."""
         return self.experts is not None and layer >= self.experts.first
 
+    def heads_of(self, layer: int) -> tuple[int, int]:
+        """Key and value heads of a layer, and the width of one head."""
+        if self.gemma is None or self.gemma.near[layer]:
+            return self.kv_heads, self.head_dim
+        return self.gemma.kv_heads, self.gemma.head_dim
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a block also sees what was predicted in it the last time."""
+        return self.gemma is not None
+
+    @property
+    def noise(self) -> Literal["mask", "uniform"]:
+        """What a blank is shown as: the mask token, or a random token."""
+        return "mask" if self.gemma is None else "uniform"
+
     def turns(self, positions: Longs) -> tuple[Floats, Floats]:
         """Cosines and sines of the rotary embedding at `positions [n]`, float32 `[n, 1 or 2, rotary_dim / 2]` each.
 
@@ -192,6 +215,8 @@ class Trunk:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor by our own name; matrices are `[out, in]`, those of experts `[expert, out, in]`."""
         d, inner, kv = self.d_model, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if self.gemma is not None:
+            return self._gemma(self.gemma)
         attention: dict[str, tuple[int, ...]] = {"attention_norm": (d,), "mlp_norm": (d,)}
         attention |= {"q": (inner, d), "k": (kv, d), "v": (kv, d), "o": (d, inner)}
         if self.qkv_bias:
@@ -216,6 +241,18 @@ class Trunk:
             return self.parameters
         idle = (self.experts.count - self.experts.chosen) * 3 * self.experts.size * self.d_model
         return self.parameters - idle * sum(map(self.sparse, range(self.layers)))
+
+    def _gemma(self, gemma: Gemma) -> dict[str, tuple[int, ...]]:
+        assert self.experts is not None
+        e, d = self.experts, self.d_model
+        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, d), "norm": (d,), "conditioning_norm": (d,)}
+        shapes |= {f"conditioning.{part}": shape for part, shape in _gated(d, self.mlp_size).items()}
+        mixture: dict[str, tuple[int, ...]] = {"router": (e.count, d), "expert_scale": (e.count,)}
+        mixture |= {"experts.gate_up": (e.count, 2 * e.size, d), "experts.down": (e.count, d, e.size)}
+        for i in range(self.layers):
+            own = gemma.shapes(d, layer=i, heads=self.heads, sizes=self.heads_of(i), mlp=self.mlp_size)
+            shapes |= {f"layers.{i}.{part}": shape for part, shape in (own | mixture).items()}
+        return shapes
 
     def _experts(self) -> dict[str, tuple[int, ...]]:
         assert self.experts is not None
