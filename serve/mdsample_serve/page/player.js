@@ -47,7 +47,9 @@ export class Player {
    */
   open(films, names = films.map((_, n) => (films.length > 1 ? "AB"[n] : ""))) {
     this.pause();
-    this.views = films.map((film, n) => new View(film, names[n], (frame) => this.seek(frame)));
+    this.views = films.map((film, n) => new View(film, names[n], (frame) => this.seek(frame), (at, pin) => {
+      for (const view of this.views) if (view.name !== names[n]) view.choose(at, pin);
+    }));
     this.stage.replaceChildren(...this.views.map((view) => view.picture));
     this.notes.replaceChildren(...this.views.map((view) => view.about));
     this.seek(0);
@@ -67,7 +69,10 @@ export class Player {
   /** @param {number} frame */
   go(frame) {
     this.frame = Math.max(0, Math.min(frame, this.last));
-    for (const view of this.views) view.show(this.frame);
+    for (const view of this.views) {
+      view.width = Math.max(this.last, 12);
+      view.show(this.frame);
+    }
     this.range.max = String(this.last);
     this.range.value = String(this.frame);
     this.range.setAttribute("aria-valuetext", `step ${this.frame} of ${this.last}`);

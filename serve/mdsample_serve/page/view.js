@@ -15,9 +15,13 @@ export class View {
    * @param {Film} film
    * @param {string} name                     what it is called among others; empty: it is alone
    * @param {(frame: number) => void} seek    called where the chart is clicked
+   * @param {(at: number, pin: boolean) => void} chose  called when a token is chosen here, or −1
    */
-  constructor(film, name, seek) {
+  constructor(film, name, seek, chose) {
     this.film = film;
+    this.chose = chose;
+    /** frames that the chart has room for */
+    this.width = 1;
     this.name = name;
     this.number = ++views;
     this.frame = 0;
@@ -34,7 +38,7 @@ export class View {
     this.chart = svg("svg", { class: "chart", preserveAspectRatio: "none", "aria-hidden": "true" });
     this.chart.addEventListener("click", (event) => {
       const { left, width } = this.chart.getBoundingClientRect();
-      seek(Math.ceil(((/** @type {MouseEvent} */ (event).clientX - left) / width) * film.steps));
+      seek(Math.ceil(((/** @type {MouseEvent} */ (event).clientX - left) / width) * this.width));
     });
     this.readout = element("div", { className: "readout", "aria-live": "polite" });
     this.outcome = element("p", { className: "outcome" });
@@ -160,7 +164,7 @@ export class View {
 
   /** The chart: a bar of tokens for each step, downwards what became blank again; the watched slot's entropy as a line. */
   draw() {
-    const { frames, steps } = this.film, n = Math.max(1, steps);
+    const { frames, steps } = this.film, n = this.width;
     const up = Math.max(1, ...frames.map((f) => f.wrote)), down = Math.max(0, ...frames.map((f) => f.remasked));
     const height = 44, zero = height * (up / (up + down));
     this.chart.setAttribute("viewBox", `0 0 ${n} ${height}`);
@@ -229,27 +233,33 @@ export class View {
     this.read();
   }
 
+  /** Chooses a token here and, side by side, there. @param {number} at @param {boolean} [pin] */
+  pick(at, pin = false) {
+    this.choose(at, pin);
+    this.chose(this.chosen, this.pinned);
+  }
+
   listen() {
     const at = (/** @type {Event} */ event) =>
       Number(/** @type {HTMLElement} */ (event.target).closest?.("[data-at]")?.getAttribute("data-at") ?? -1);
     this.canvas.addEventListener("pointerover", (event) => {
-      if (!this.pinned && event.pointerType === "mouse") this.choose(at(event));
+      if (!this.pinned && event.pointerType === "mouse") this.pick(at(event));
     });
-    this.canvas.addEventListener("pointerleave", () => { if (!this.pinned) this.choose(-1); });
-    this.canvas.addEventListener("click", (event) => this.choose(at(event), true));
+    this.canvas.addEventListener("pointerleave", () => { if (!this.pinned) this.pick(-1); });
+    this.canvas.addEventListener("click", (event) => this.pick(at(event), true));
     this.canvas.addEventListener("keydown", (event) => {
       const places = [...this.spans.keys()], here = places.indexOf(this.chosen);
       const to = {
         ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: places.length - 1,
         ArrowDown: this.below(here, 1), ArrowUp: this.below(here, -1),
       }[event.key];
-      if (event.key === "Escape") this.choose(-1);
+      if (event.key === "Escape") this.pick(-1);
       if (to === undefined) return;
       event.preventDefault();
       event.stopPropagation();
       const place = places[Math.max(0, Math.min(to, places.length - 1))];
       if (place === undefined) return;
-      this.choose(place, true);
+      this.pick(place, true);
       this.spans.get(place)?.scrollIntoView({ block: "nearest" });
     });
   }
