@@ -91,7 +91,7 @@ export class View {
    */
   show(frame) {
     const { frames } = this.film, target = Math.max(0, Math.min(frame, frames.length - 1));
-    const touched = new Set(frames[this.frame].changes.map((change) => change.at));
+    const touched = new Set([...frames[this.frame].changes.map((change) => change.at), ...frames[this.frame].seen.keys()]);
     for (; this.frame < target; this.frame++) {
       for (const { at, to } of frames[this.frame + 1].changes) {
         this.cells[at] = to;
@@ -105,6 +105,7 @@ export class View {
       }
     }
     for (const { at } of frames[this.frame].changes) touched.add(at);
+    for (const at of frames[this.frame].seen.keys()) touched.add(at);
     for (const at of touched) this.paint(at);
     this.tell();
   }
@@ -126,15 +127,18 @@ export class View {
   paintOne(at, text) {
     const span = this.spans.get(at), cell = this.cells[at];
     if (!span) return;
-    const now = this.film.frames[this.frame].changes.find((change) => change.at === at);
-    const looks = [cell.kind];
+    const frame = this.film.frames[this.frame], now = frame.changes.some((change) => change.at === at);
+    const looks = [cell.kind], seen = frame.seen.get(at);
     if (cell.kind === "written") {
-      looks.push(`s${this.film.colour(cell.step)}`, `p${certainty(cell)}`);
+      looks.push(`s${this.film.colour(cell.step)}`, `p${certainty(cell.probability)}`);
       if (cell.end) looks.push("end");
       if (cell.ruled) looks.push("ruled");
       if (cell.rewritten) looks.push("rewritten");
       if (now) looks.push("new");
-    } else if (cell.remasked) looks.push(now ? "taken" : "again");
+    } else {
+      if (cell.remasked) looks.push(now ? "taken" : "again");
+      if (seen) looks.push("seen", `p${certainty(seen.probability)}`);
+    }
     if (at === this.chosen) looks.push("chosen");
     span.className = looks.join(" ");
     span.textContent = cell.kind === "blank" ? BLANK : cell.end ? END : text === "" ? "\u2060" : newline(text);
@@ -179,7 +183,7 @@ export class View {
     const most = Math.max(1e-9, ...known.map((pair) => Number(pair[1])));
     const points = known.map(([k, h]) => `${Number(k) - 0.5},${2 + (height - 4) * (1 - Number(h) / most)}`).join(" ");
     this.caption.textContent = `tokens written in each step${down ? "; downwards: taken back" : ""}`
-      + (points ? `; line: entropy of the watched slot, at most ${short(most)} nats` : "");
+      + (points ? `; line: entropy of ${this.film.watched}, at most ${short(most)} nats` : "");
     this.chart.replaceChildren(...bars,
       ...(points ? [svg("polyline", { class: "entropy", points, "vector-effect": "non-scaling-stroke" })] : []),
       svg("line", {
@@ -192,7 +196,7 @@ export class View {
     const cell = this.cells[this.chosen];
     const frame = this.film.frames[this.frame];
     if (!cell) {
-      const curve = frame.entropy === null ? "" : ` The watched slot has ${short(frame.entropy)} nats left.`;
+      const curve = frame.entropy === null ? "" : ` The entropy of ${this.film.watched} was ${short(frame.entropy)} nats in the last prediction.`;
       this.readout.replaceChildren(element("p", { className: "hint" },
         `Point at a token to see how sure the model was, or step into the canvas and use the arrow keys.${curve}`));
       return;
@@ -205,15 +209,21 @@ export class View {
     const again = cell.remasked ? `, made blank again ${count(cell.remasked, "time")}` : "";
     if (cell.kind === "blank") {
       parts.push(element("p", {}, `not written${again}`));
+      const seen = frame.seen.get(this.chosen);
+      if (seen) {
+        parts.push(meter(`“${texts([seen.text])[0]}”`, seen.probability), meter("second best", seen.second, "other"),
+          element("p", {}, `entropy ${short(seen.entropy)} nats, in the last prediction`));
+      }
     } else if (cell.ruled) {
       parts.push(element("p", {}, `step ${cell.step}, by rule, without a prediction${again}`));
     } else {
       parts.push(element("p", {}, `${cell.rewritten ? "rewritten" : "written"} in step ${cell.step}${again}`));
       parts.push(meter("probability", cell.probability));
-      if (cell.confidence > cell.probability + 1e-4) parts.push(meter("most probable", cell.confidence));
-      for (const other of cell.others) {
-        parts.push(meter(`“${texts([other.text])[0]}”`, other.probability, "other"));
+      for (const other of cell.others) parts.push(meter(`“${texts([other.text])[0]}”`, other.probability, "other"));
+      if (!cell.others.length && cell.confidence > cell.probability + 1e-4) {
+        parts.push(meter("most probable", cell.confidence, "other"));
       }
+      if (cell.second) parts.push(meter("second best", cell.second, "other"));
       parts.push(element("p", {}, `entropy ${short(cell.entropy)} nats`));
     }
     this.readout.replaceChildren(...parts);
@@ -280,8 +290,8 @@ export class View {
 /** @param {number} step @param {number} y @param {number} height @param {string} look */
 const bar = (step, y, height, look) => svg("rect", { x: step - 0.92, width: 0.84, y, height, class: look });
 
-/** The colour of a token's probability, 0 (uncertain) to 7. @param {Cell} cell */
-const certainty = (cell) => Math.max(0, Math.min(COLOURS - 1, Math.floor(cell.probability * COLOURS)));
+/** The colour of a probability, 0 (uncertain) to 7. @param {number} p */
+const certainty = (p) => Math.max(0, Math.min(COLOURS - 1, Math.floor(p * COLOURS)));
 
 /** A line that ends can be pointed at. @param {string} text */
 const newline = (text) => (text.trim() === "" && text.includes("\n") ? text.replace("\n", "⏎\n") : text);
