@@ -24,6 +24,7 @@ FLOORS = (
     ("mdsample.evaluation",),
     ("mdsample",),
     ("mdsample_torch", "mdsample_mlx"),
+    ("mdsample_serve",),
     ("mdsample_cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -33,7 +34,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 def modules() -> dict[str, Path]:
     """Every module of the packages by its dotted name."""
     found: dict[str, Path] = {}
-    for top in ("mdsample", "backends/mdsample_torch", "backends/mdsample_mlx", "cli/mdsample_cli"):
+    for top in ("mdsample", "backends/mdsample_torch", "backends/mdsample_mlx", "serve/mdsample_serve", "cli/mdsample_cli"):
         for path in (ROOT / top).rglob("*.py"):
             parts = path.relative_to((ROOT / top).parent).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
