@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any, final
 
 import attrs
@@ -62,10 +62,12 @@ News = Step | Done
 class Answering:
     """A request that the worker answers."""
 
-    def __init__(self, worker: Worker, ask: Ask, *, steps: bool, looks: bool, seconds: float) -> None:
-        """`steps`: whether every step is told; `looks`: with what was predicted. `seconds`: until it is given up."""
+    def __init__(
+        self, worker: Worker, ask: Ask, loop: asyncio.AbstractEventLoop, *, steps: bool, looks: bool, seconds: float
+    ) -> None:
+        """`loop`: in which the news are taken. `steps`: whether every step is told; `looks`: with what was predicted. `seconds`: until it is given up."""
         self._worker, self.ask, self._steps = worker, ask, steps
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._news: asyncio.Queue[News | Refused] = asyncio.Queue()
         self._look: Look | None = None
         self._unwanted: list[int] = []
@@ -84,13 +86,9 @@ class Answering:
         chunk = self._chunk()
         self.order = list(chunk.order)
         self._final = chunk.plan.policy.revise.budget
+        #: the state in which the rows begin
+        self.first: State = chunk.state
         self._running = Running(chunk, self, self._came, self._deadline)
-
-    @property
-    def first(self) -> State:
-        """The state in which the rows begin."""
-        assert self._running is not None
-        return self._running.chunk.state
 
     async def news(self) -> AsyncIterator[News]:
         """What happens, until all rows are done; raises `Refused`."""
@@ -151,13 +149,3 @@ class Answering:
     def _tell(self, news: News | Refused) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._news.put_nowait, news)
-
-
-@asynccontextmanager
-async def reserved(worker: Worker, rows: int) -> AsyncIterator[None]:
-    """Room in the worker's queue for as long as it takes."""
-    worker.reserve(rows)
-    try:
-        yield
-    finally:
-        worker.release(rows)

@@ -11,7 +11,6 @@ from pathlib import Path
 import attrs
 
 from mdsample.core.template import Slot, Template
-from mdsample.errors import MdsampleError
 from mdsample.models.card import read_card
 from mdsample.models.chat import chat_of
 from mdsample.models.chat_template import read_chat_template
@@ -155,11 +154,6 @@ def speculation_of(body: bodies.Layout) -> Speculation | None:
         return as_speculation(body.speculate)
     except (ValueError, TypeError) as fault:
         raise wrong(str(fault), "speculate") from fault
-
-
-def parsed_template(text: str) -> Template:
-    """A template's text."""
-    return Template.parse(text)
 
 
 def draw_of(body: bodies.OpenAI) -> list[Part]:
@@ -346,9 +340,7 @@ def checked_schema(schema: object) -> object:
     return schema  # pyright: ignore[reportUnknownVariableType]
 
 
-def fields_of(
-    model: Denoiser, template: Template, prompt: str | None, fields: Mapping[str, str] | None
-) -> Mapping[str, str]:
+def fields_of(template: Template, prompt: str | None, fields: Mapping[str, str] | None) -> Mapping[str, str]:
     """The texts of a template's fields."""
     if prompt is None:
         return fields or {}
@@ -361,8 +353,3 @@ def fields_of(
             "prompt",
         )
     return {template.fields[0]: prompt}
-
-
-def explained(fault: MdsampleError | TypeError | ValueError) -> str:
-    """An error of the library as a sentence."""
-    return str(fault)

@@ -175,3 +175,4 @@ class Explain(Body):
 
     policy: str | None = None
     model: str | None = None
+    template: str | None = None

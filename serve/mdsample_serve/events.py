@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,10 +23,12 @@ class Events(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, items: AsyncIterator[Mapping[str, Any]], limits: Limits) -> None:
-        """`items`: closed at the end, whatever the end is."""
+    def __init__(
+        self, items: AsyncIterator[Mapping[str, Any]], limits: Limits, close: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`close`: called at the end, whatever the end is."""
         super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._items, self._limits = items, limits
+        self._items, self._limits, self._close = items, limits, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One answer."""
@@ -42,6 +44,7 @@ class Events(Response):
                 await sending
             with suppress(asyncio.CancelledError):
                 await gone
+            await self._close()
 
     async def _send(self, headers: list[tuple[bytes, bytes]], send: Send) -> None:
         async def write(data: bytes, more: bool = True) -> None:
@@ -73,7 +76,6 @@ class Events(Response):
                 waiting.cancel()
                 with suppress(asyncio.CancelledError, StopAsyncIteration, Refused):
                     await waiting
-            await self._items.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def line(item: Mapping[str, Any]) -> bytes:
