@@ -65,7 +65,10 @@ class Answering:
     def __init__(
         self, worker: Worker, ask: Ask, loop: asyncio.AbstractEventLoop, *, steps: bool, looks: bool, seconds: float
     ) -> None:
-        """`loop`: in which the news are taken. `steps`: whether every step is told; `looks`: with what was predicted. `seconds`: until it is given up."""
+        """`loop`: in which the news are taken. `steps`: whether every step is told; `looks`: with what was predicted.
+
+        `seconds`: until it is given up.
+        """
         self._worker, self.ask, self._steps = worker, ask, steps
         self._loop = loop
         self._news: asyncio.Queue[News | Refused] = asyncio.Queue()
@@ -140,7 +143,8 @@ class Answering:
         if self._steps and len(event.rows):
             self._tell(Step(state, event, look))
         if self._stopping:
-            for row in event.rows.tolist():
+            moved: list[int] = event.rows.tolist()
+            for row in moved:
                 place = self.order[row]
                 told = self.ask.readers[place].told(state.tokens[row], self.final(state, row))
                 if self.ask.stops.cut(told.text)[1] and state.active[row]:

@@ -50,7 +50,10 @@ def application(service: Service, *, keys: Sequence[bytes], origins: Sequence[st
     inner: ASGIApp = app
     if origins:
         inner = CORSMiddleware(
-            app, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["authorization", "content-type"]
+            app,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
         )
     return Guard(inner, service.limits, service.metrics, keys, origins, hosts)
 
@@ -87,7 +90,9 @@ async def _invalid(_: Request, fault: Exception) -> Response:
             return wrong(f"the field {place!r} is missing", place).response()
         case _:
             got = "" if isinstance(given, dict | list) else f"; got {given!r:.60}"
-            return wrong(f"{place or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", place or None).response()
+            return wrong(
+                f"{place or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", place or None
+            ).response()
 
 
 def _documentation(schema: dict[str, Any]) -> str:
@@ -112,7 +117,7 @@ def _documentation(schema: dict[str, Any]) -> str:
 def _fields(shape: dict[str, Any]) -> str:
     required = shape.get("required", [])
     rows = [
-        f"<dt><code>{html.escape(name)}</code> {html.escape(_kind(field))}{' (required)' if name in required else ''}</dt>"
+        f"<dt><code>{html.escape(name)}</code> {html.escape(_kind(field))}{' (required)' * (name in required)}</dt>"
         f"<dd>{html.escape(field.get('description', ''))}</dd>"
         for name, field in shape.get("properties", {}).items()
     ]

@@ -19,11 +19,10 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import prepare
-from mdsample.sampling.film import Pieces
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.structured import Structured
-from mdsample_serve import asking, bodies, traces
+from mdsample_serve import asking, bodies, traces, wishes
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
 from mdsample_serve.errors import as_json, wrong
@@ -48,19 +47,22 @@ class FillAsk(Ask):
 def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits) -> FillAsk:
     """What a body asks for."""
     layout = Template.parse(model.template if body.template is None else body.template)
-    layout = asking.with_lengths(layout, body)
+    layout = wishes.with_lengths(layout, body)
     structured, barred = None, ""
     if body.schema_ is not None:
         structured = Structured.of(asking.checked_schema(body.schema_), layout, model.tokenizer)
-        layout, barred = structured.template, "messages have no place in the template of a schema; leave out one of them"
-    sampler = Sampler(asking.policy_of(body, model, layout, (), structured), seed=body.seed or 0)
+        layout, barred = (
+            structured.template,
+            "messages have no place in the template of a schema; leave out one of them",
+        )
+    sampler = Sampler(wishes.policy_of(body, model, layout, (), structured), seed=body.seed or 0)
     plain = None if body.template is None else layout
     job = Job(
         model,
         layout,
         sampler,
         revision=hosted.revision,
-        speculate=asking.speculation_of(body),
+        speculate=wishes.speculation_of(body),
         chats=Chats(model.tokenizer, model.name, plain, barred=barred),
         structured=structured,
     )
@@ -68,9 +70,7 @@ def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits)
     if messages and (body.prompt is not None or body.fields is not None):
         raise wrong("messages stand in the place of prompt and fields; leave out one of them", "messages")
     texts: Mapping[str, str] = {} if messages else asking.fields_of(layout, body.prompt, body.fields)
-    requests = [
-        RowRequest(number, texts, messages=messages, given=body.given or {}) for number in range(body.n or 1)
-    ]
+    requests = [RowRequest(number, texts, messages=messages, given=body.given or {}) for number in range(body.n or 1)]
     template, placed = job.chats.placed(layout, texts, messages)
     rows = [prepare(model, template, request.id, placed, request.given) for request in requests]
     ask = FillAsk(
@@ -131,7 +131,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _whole(answering: Answering, body: bodies.Fill, hosted: Hosted) -> dict[str, Any]:
-    ask, pieces = answering.ask, Pieces(hosted.worker.model.tokenizer)
+    ask, pieces = answering.ask, hosted.pieces
     assert isinstance(ask, FillAsk)
     records: dict[int, dict[str, Any]] = {}
     steps = traces.beginning(answering, pieces) if body.trace else []
@@ -146,7 +146,7 @@ async def _whole(answering: Answering, body: bodies.Fill, hosted: Hosted) -> dic
 
 
 async def _events(answering: Answering, hosted: Hosted) -> AsyncIterator[dict[str, Any]]:
-    ask, pieces = answering.ask, Pieces(hosted.worker.model.tokenizer)
+    ask, pieces = answering.ask, hosted.pieces
     assert isinstance(ask, FillAsk)
     yield {"type": "header", **traces.header(answering, hosted, pieces)}
     for step in traces.beginning(answering, pieces):

@@ -166,5 +166,7 @@ def read_keys(data: bytes) -> list[bytes]:
     if not keys:
         raise ValueError("holds no key; write one a line")
     if short := [number for number, key in enumerate(keys, 1) if len(key) < 16]:
-        raise ValueError(f"key {short[0]} is shorter than 16 characters; make it longer, say with: openssl rand -hex 24")
+        raise ValueError(
+            f"key {short[0]} is shorter than 16 characters; make it longer, say with: openssl rand -hex 24"
+        )
     return keys

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from typing import Any, final
+from typing import Any
 
-import attrs
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from mdsample._version import __version__
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.parsing import parse
-from mdsample.sampling.film import Pieces
-from mdsample.sampling.row import Row, pieces
+from mdsample.sampling.row import Row
 from mdsample_serve import asking, bodies, refusals, traces
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
+from mdsample_serve.choices import Shape, finished, usage
 from mdsample_serve.errors import as_json
 from mdsample_serve.events import Events, unless_gone
 from mdsample_serve.service import Hosted, Service
@@ -50,7 +46,9 @@ def routes(service: Service) -> APIRouter:
         refusals.check_completions(body)
         count = len(body.prompt) if isinstance(body.prompt, list) and not _is_ids(body.prompt) else 1
         seed = _seed(body)
-        shape = _Shape(service.hosted(body.model), body, seed, "cmpl", "text_completion", with_logprobs=body.logprobs == 0)
+        shape = Shape(
+            service.hosted(body.model), body, seed, "cmpl", "text_completion", with_logprobs=body.logprobs == 0
+        )
         return await _answer(
             service,
             request,
@@ -64,7 +62,7 @@ def routes(service: Service) -> APIRouter:
         """The reply to a conversation."""
         refusals.check_chat(body)
         seed = _seed(body)
-        shape = _Shape(
+        shape = Shape(
             service.hosted(body.model), body, seed, "chatcmpl", "chat.completion", with_logprobs=bool(body.logprobs)
         )
         return await _answer(
@@ -100,106 +98,8 @@ def _about(hosted: Hosted) -> dict[str, Any]:
     return about
 
 
-@final
-@attrs.frozen
-class _Shape:
-    """How an answer looks."""
-
-    hosted: Hosted
-    body: bodies.OpenAI
-    seed: int
-    prefix: str
-    kind: str
-    with_logprobs: bool
-    id: str = attrs.field(init=False, factory=lambda: secrets.token_hex(12))
-    created: int = attrs.field(init=False, factory=lambda: int(time.time()))
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether it is a chat."""
-        return self.prefix == "chatcmpl"
-
-    def head(self, chunk: bool) -> dict[str, Any]:
-        """What every object of the answer begins with."""
-        return {
-            "id": f"{self.prefix}-{self.id}",
-            "object": self.kind + (".chunk" if chunk and self.is_chat else ""),
-            "created": self.created,
-            "model": self.hosted.name,
-            "system_fingerprint": f"mdsample-{__version__}-{self.hosted.worker.model.backend}",
-            "seed": self.seed,
-        }
-
-    def choice(self, index: int, text: str, finish: str | None, logprobs: Any, *, chunk: bool) -> dict[str, Any]:
-        """A row, or what is new of it."""
-        if not self.is_chat:
-            return {"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}
-        if chunk:
-            delta = {"content": text} if text or finish is None else {}
-            return {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs}
-
-    def opening(self, index: int, before: str) -> dict[str, Any] | None:
-        """The first chunk of a row, if there is one."""
-        if self.is_chat:
-            return {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None, "logprobs": None}
-        return self.choice(index, before, None, None, chunk=True) if before else None
-
-
-@attrs.frozen
-class _Finished:
-    """A row that is done, as a choice tells it."""
-
-    text: str
-    finish: str
-    logprobs: Any
-    #: tokens of its text
-    tokens: int
-
-
-def _finished(shape: _Shape, ask: Ask, place: int, row: Row) -> _Finished:
-    reader = ask.readers[place]
-    told = reader.told(row.tokens, ~row.blank, whole=True)
-    text, stopped = ask.stops.cut(told.text)
-    done = stopped or told.ended or ask.structured is not None or row.outcome.name not in ("filled", "removed")
-    logprobs = _logprobs(shape, ask, place, row) if shape.with_logprobs else None
-    return _Finished(text, "stop" if done else "length", logprobs, reader.count(row.tokens, row.blank))
-
-
-def _logprobs(shape: _Shape, ask: Ask, place: int, row: Row) -> dict[str, Any]:
-    """Of each token that was written, its log-probability at that moment, given what was there by then."""
-    reader, written = ask.readers[place], row.written
-    positions = [p for stretch in reader.stretches if stretch.slot for p in reader.written(stretch, row.tokens, row.blank)]
-    positions = [position for position in positions if position in written]
-    texts = pieces(reader.tokenizer, row.tokens[positions].tolist())
-    logs = [max(-9999.0, math.log(max(written[p].probability, 1e-300))) for p in positions]
-    if shape.is_chat:
-        content = [
-            {"token": text, "logprob": log, "bytes": list(text.encode()), "top_logprobs": []}
-            for text, log in zip(texts, logs, strict=True)
-        ]
-        return {"content": content, "refusal": None}
-    offsets = [sum(map(len, texts[:n])) for n in range(len(texts))]
-    return {"tokens": texts, "token_logprobs": logs, "top_logprobs": None, "text_offset": offsets}
-
-
-def _usage(ask: Ask, rows: dict[int, Row], tokens: int) -> dict[str, Any]:
-    """Tokens, and what they cost: forward passes, and how many of them followed one another."""
-    prompt = sum(len(row.tokens) - sum(row.blank) for row in ask.rows)
-    bounds = [row.error_bound for row in rows.values()]
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": tokens,
-        "total_tokens": prompt + tokens,
-        "passes": sum(row.nfe for row in rows.values()),
-        "rounds": max((row.rounds for row in rows.values()), default=0),
-        "error_bound": sum(bounds) if all(map(math.isfinite, bounds)) else None,
-    }
-
-
 async def _answer(
-    service: Service, request: Request, shape: _Shape, make: Callable[[Denoiser], Ask], rows: int
+    service: Service, request: Request, shape: Shape, make: Callable[[Denoiser], Ask], rows: int
 ) -> Response:
     """Of a request, as a whole or as a stream."""
     body = shape.body
@@ -231,9 +131,9 @@ async def _answer(
     return Response(status_code=499) if answer is None else as_json(answer)
 
 
-async def _whole(shape: _Shape, answering: Answering) -> dict[str, Any]:
+async def _whole(shape: Shape, answering: Answering) -> dict[str, Any]:
     ask, rows, steps = answering.ask, dict[int, Row](), list[dict[str, Any]]()
-    tokens = Pieces(shape.hosted.worker.model.tokenizer) if shape.body.trace else None
+    tokens = shape.hosted.pieces if shape.body.trace else None
     if tokens is not None:
         steps += traces.beginning(answering, tokens)
     async for news in answering.news():
@@ -241,19 +141,23 @@ async def _whole(shape: _Shape, answering: Answering) -> dict[str, Any]:
             rows[news.place] = news.row
         elif tokens is not None:
             steps.append(traces.step(news, tokens))
-    done = [_finished(shape, ask, place, rows[place]) for place in range(len(ask.rows))]
+    done = [finished(shape, ask, place, rows[place]) for place in range(len(ask.rows))]
     before = ask.before or [""] * len(done)
     choices = [
         shape.choice(place, prompt + each.text, each.finish, each.logprobs, chunk=False)
         for place, (each, prompt) in enumerate(zip(done, before, strict=True))
     ]
-    answer = {**shape.head(chunk=False), "choices": choices, "usage": _usage(ask, rows, sum(each.tokens for each in done))}
+    answer = {
+        **shape.head(chunk=False),
+        "choices": choices,
+        "usage": usage(ask, rows, sum(each.tokens for each in done)),
+    }
     if tokens is not None:
         answer["trace"] = {"header": traces.header(answering, shape.hosted, tokens), "steps": steps}
     return answer
 
 
-async def _chunks(shape: _Shape, answering: Answering) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(shape: Shape, answering: Answering) -> AsyncIterator[dict[str, Any]]:
     """Chunks: of each row the text that is final by then, and only what is new of it."""
     ask, rows, tokens = answering.ask, dict[int, Row](), 0
     told = [""] * len(ask.rows)
@@ -262,7 +166,7 @@ async def _chunks(shape: _Shape, answering: Answering) -> AsyncIterator[dict[str
         opening = shape.opening(place, ask.before[place] if ask.before else "")
         if opening is not None:
             yield {**head, "choices": [opening]}
-    known = Pieces(shape.hosted.worker.model.tokenizer) if shape.body.trace else None
+    known = shape.hosted.pieces if shape.body.trace else None
     if known is not None:
         yield {**head, "choices": [], "canvas": traces.header(answering, shape.hosted, known)}
         for step in traces.beginning(answering, known):
@@ -270,12 +174,13 @@ async def _chunks(shape: _Shape, answering: Answering) -> AsyncIterator[dict[str
     async for news in answering.news():
         choices: list[dict[str, Any]] = []
         if isinstance(news, Done):
-            done = _finished(shape, ask, news.place, news.row)
+            done = finished(shape, ask, news.place, news.row)
             rows[news.place], tokens = news.row, tokens + done.tokens
             text = done.text.removeprefix(told[news.place])
             choices.append(shape.choice(news.place, text, done.finish, done.logprobs, chunk=True))
         else:
-            for row in news.event.rows.tolist():
+            moved: list[int] = news.event.rows.tolist()
+            for row in moved:
                 place = answering.order[row]
                 if place in rows or not news.state.active[row]:
                     continue
@@ -289,4 +194,4 @@ async def _chunks(shape: _Shape, answering: Answering) -> AsyncIterator[dict[str
         elif choices:
             yield {**head, "choices": choices}
     if shape.body.stream_options is not None and shape.body.stream_options.include_usage:
-        yield {**head, "choices": [], "usage": _usage(ask, rows, tokens)}
+        yield {**head, "choices": [], "usage": usage(ask, rows, tokens)}

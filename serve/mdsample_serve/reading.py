@@ -7,6 +7,7 @@ there yet, and without white space at its end that the whole text would not have
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import attrs
 import numpy as np
@@ -60,8 +61,7 @@ class Reader:
         first, last = int(inside[0]), int(inside[-1]) + 1
         cuts = [first, *(np.flatnonzero(np.diff(numbers[first:last])) + first + 1).tolist(), last]
         stretches = [
-            Stretch(np.arange(start, end, dtype=np.int32), bool(numbers[start] >= 0))
-            for start, end in zip(cuts, cuts[1:], strict=False)
+            Stretch(np.arange(start, end, dtype=np.int32), bool(numbers[start] >= 0)) for start, end in pairwise(cuts)
         ]
         return Reader(tokenizer, tuple(stretches), stripped)
 
@@ -90,7 +90,7 @@ class Reader:
             if not reached:
                 break
         if self.stripped:
-            text = text.strip() if whole or reached else text.lstrip().rstrip()
+            text = text.strip()
         return Told(text, reached, ended)
 
     def count(self, tokens: Ints, blank: Bools) -> int:

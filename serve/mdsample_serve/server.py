@@ -46,8 +46,8 @@ class Address:
         """Why it must not be; empty if it may."""
         if not self.is_local and not self.keys:
             return (
-                f"others can reach {self.host}, so a key is needed: write one into a file and give it with --key-file, or "
-                "listen on 127.0.0.1"
+                f"others can reach {self.host}, so a key is needed: write one into a file and give it with --key-file, "
+                "or listen on 127.0.0.1"
             )
         if "*" in self.origins and not self.keys:
             return "--cors '*' lets every page ask, so a key is needed: give --key-file, or name the sites"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import attrs
 from mdsample.constraints.compile import within_seconds
 from mdsample.errors import MdsampleError
 from mdsample.models.denoiser import Denoiser
+from mdsample.sampling.film import Pieces
 from mdsample_serve.answering import Answering
 from mdsample_serve.asking import Ask
 from mdsample_serve.errors import Refused, wrong
@@ -23,7 +25,7 @@ from mdsample_serve.metrics import Metrics
 from mdsample_serve.worker import Worker
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Hosted:
     """A model under the name that clients know it by."""
 
@@ -33,6 +35,11 @@ class Hosted:
     revision: str | None = None
     #: when the server began, seconds
     created: int = attrs.field(factory=lambda: int(time.time()))
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The texts of its tokens."""
+        return Pieces(self.worker.model.tokenizer)
 
 
 class Service:
@@ -66,7 +73,7 @@ class Service:
         slow: bool,
         steps: bool = False,
         looks: bool = False,
-    ) -> AsyncIterator[Answering]:
+    ) -> AsyncGenerator[Answering]:
         """A request ready for its worker, in whose queue it has room for `rows` until it is over.
 
         `slow`: it may have expressions to compile. `steps`, `looks`: as in `Answering`.
@@ -85,14 +92,14 @@ class Service:
                 answering.make_ready()
             return answering
 
-        answering: Answering | None = None
         future = (self._slow if slow else self._quick).submit(ready)
         try:
-            answering = await _result(future)
-            yield answering
-        finally:
-            if answering is not None:
+            answering: Answering = await _result(future)
+            try:
+                yield answering
+            finally:
                 answering.leave()
+        finally:
             # a thread that still works on it keeps its place in the queue
             future.add_done_callback(lambda _: worker.release(rows))
 

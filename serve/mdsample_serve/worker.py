@@ -60,7 +60,10 @@ class Worker:
     """A model, its engine and its thread."""
 
     def __init__(self, open_model: Callable[[], Denoiser], *, batch_size: int, queue: int, metrics: Metrics) -> None:
-        """`open_model`: called in the thread, as some frameworks bind a model to it. `queue`: rows that are not done."""
+        """`open_model`: called in the thread, as some frameworks bind a model to it.
+
+        `queue`: rows that may be under way.
+        """
         self._open, self._batch_size, self._queue, self._metrics = open_model, batch_size, queue, metrics
         self._word = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
@@ -166,9 +169,22 @@ class Worker:
             self.opened.set_exception(fault)
             return
         self.opened.set_result(model)
-        while self._next_word():
-            self._one_call(model)
-            self._one_pass()
+        while True:
+            try:
+                if not self._next_word():
+                    return
+                self._one_call(model)
+                self._one_pass()
+            except Exception:  # a fault of ours: what runs is lost, the server goes on
+                _log.exception("the worker failed")
+                self._begin_again(model)
+
+    def _begin_again(self, model: Denoiser) -> None:
+        running, self._running = self._running, []
+        self._engine, self._turns = Engine(model, batch_size=self._batch_size), Turns(self._batch_size)
+        for each in running:
+            with suppress(Exception):
+                each.client.failed(Refused(500, "the server failed on this request; its log says how"))
 
     def _next_word(self) -> bool:
         """Obeys all that was said; waits if there is nothing to do. False: it is over."""

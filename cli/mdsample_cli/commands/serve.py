@@ -43,8 +43,9 @@ class AddressOptions(OptionGroup):
 
     def keys(self) -> list[bytes]:
         """Those of the file."""
-        from mdsample_cli.files import read_bytes
         from mdsample_serve.guard import read_keys
+
+        from mdsample_cli.files import read_bytes
 
         if self.key_file is None:
             return []
@@ -115,7 +116,9 @@ def _named(models: list[str]) -> dict[str, str]:
         if not equals:
             name, where = Path(text).name or text, text
         if not _NAME.fullmatch(name) or not where:
-            raise UsageError(f"--model takes a model, or NAME=MODEL with a name of letters, digits, . - and _; got {text!r}")
+            raise UsageError(
+                f"--model takes a model, or NAME=MODEL with a name of letters, digits, . - and _; got {text!r}"
+            )
         if name in named:
             raise UsageError(f"--model has two models called {name!r}; name one of them: NAME=MODEL")
         named[name] = where
