@@ -27,6 +27,7 @@ FLOORS = (
     ("mdsample_serve",),
     ("mdsample_cli",),
 )
+TOPS = ("mdsample", "backends/mdsample_torch", "backends/mdsample_mlx", "serve/mdsample_serve", "cli/mdsample_cli")
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -34,7 +35,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 def modules() -> dict[str, Path]:
     """Every module of the packages by its dotted name."""
     found: dict[str, Path] = {}
-    for top in ("mdsample", "backends/mdsample_torch", "backends/mdsample_mlx", "serve/mdsample_serve", "cli/mdsample_cli"):
+    for top in TOPS:
         for path in (ROOT / top).rglob("*.py"):
             parts = path.relative_to((ROOT / top).parent).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path

@@ -13,7 +13,7 @@ rounds).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
 import attrs
@@ -23,14 +23,15 @@ from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.template import Template
 from mdsample.errors import TemplateError
-from mdsample.models.denoiser import Denoiser
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.arguments import as_batch_size
+from mdsample.sampling.observe import Asking, overheard
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
 from mdsample.sampling.sampler import Sampler, begin, steps
 from mdsample.sampling.shared import lockstep
 from mdsample.sampling.speculate import Speculation, Speculator, as_speculation, require_exact
-from mdsample.sampling.state import Event, State
+from mdsample.sampling.state import Event, Outcome, State
 
 #: rows in flight, unless said otherwise
 BATCH_SIZE = 16
@@ -85,19 +86,37 @@ def prepare(
     return prepared
 
 
+@attrs.frozen(eq=False)
+class Watch:
+    """Who follows rows that were added together."""
+
+    #: sees the state after each of their events, and the event; the first one tells which rows had nothing to fill
+    event: Callable[[State, Event], None]
+    #: sees what was predicted for some of the rows, by their numbers in the state, before the event that follows from
+    #: it; not where texts are guessed
+    look: Callable[[Ints, Query, Prediction], None] | None = None
+
+
+#: of a row that was taken out before it was done
+REMOVED = Outcome("removed", "The row was taken out before it was done.")
+
+
 @attrs.define(eq=False)
-class _Chunk:
-    """Rows that were added together: one canvas under one plan."""
+class Chunk:
+    """Rows that are added together: one canvas under one plan. It belongs to no engine yet."""
 
     plan: Plan
     state: State
     log: RunLog
-    #: number of each row in the engine
-    numbers: Sequence[int]
+    #: the place of each row among those that were given
+    order: Sequence[int]
     #: what guesses its steps
     speculator: Speculator | None
+    watch: Watch | None
+    #: number of each row in the engine
+    numbers: Sequence[int] = ()
     #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
-    salt: int
+    salt: int = 0
 
 
 class Engine:
@@ -120,20 +139,43 @@ class Engine:
         self._speculate = as_speculation(speculate)
         if self._speculate is not None:
             require_exact(denoiser)
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         self._finished: list[tuple[int, Row]] = []
         self._numbers = count()
         self._salts = count(1)
 
-    def add(self, rows: Sequence[Prepared], sampler: Sampler, slots: tuple[str, ...]) -> list[int]:
+    def add(
+        self,
+        rows: Sequence[Prepared],
+        sampler: Sampler,
+        slots: tuple[str, ...],
+        *,
+        speculate: Speculation | int | str | None = None,
+        watch: Watch | None = None,
+    ) -> list[int]:
         """Takes up rows of one policy, seed and template, whose slot names are `slots`; the rows' numbers here.
 
-        Raises `PolicyError` if the policy does not fit, and `ValueError` if ids occur twice.
+        `speculate`: for these rows, by default that of the engine. Raises `PolicyError` if the policy does not fit, and
+        `ValueError` if ids occur twice.
+        """
+        return self.enter(self.chunk(rows, sampler, slots, speculate=speculate, watch=watch))
+
+    def chunk(
+        self,
+        rows: Sequence[Prepared],
+        sampler: Sampler,
+        slots: tuple[str, ...],
+        *,
+        speculate: Speculation | int | str | None = None,
+        watch: Watch | None = None,
+    ) -> Chunk:
+        """Rows made ready for `enter`, once; arguments and errors are those of `add`.
+
+        It changes nothing here and takes most of the time that `add` takes, so another thread may do it.
         """
         if len({row.id for row in rows}) != len(rows):
             raise ValueError("row ids must differ: randomness is keyed by them")
         # neighbours in length share a forward pass, so that little of it is padding
-        numbers = [next(self._numbers) for _ in rows]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
         sorted_rows = [rows[i] for i in order]
         tokenizer = self._denoiser.tokenizer
@@ -147,14 +189,19 @@ class Engine:
             tuple({name: None for row in sorted_rows for name in row.blind}),
         )
         plan = sampler.plan(self._denoiser, canvas)
-        running = {key for chunk in self._chunks for key in chunk.plan.keys}
-        salt = next(self._salts) if running & set(plan.keys) else 0
         state = begin(plan, canvas)
         log = RunLog(canvas, tokenizer, plan.policy.guide.passes)
-        speculator = sampler.speculator(plan, canvas, self._speculate)
-        chunk = _Chunk(plan, state, log, [numbers[i] for i in order], speculator, salt)
-        self._enter(chunk, state.events[-1])
-        if not state.done:
+        speculator = sampler.speculator(plan, canvas, self._speculate if speculate is None else speculate)
+        return Chunk(plan, state, log, order, speculator, watch)
+
+    def enter(self, chunk: Chunk) -> list[int]:
+        """Takes up a chunk; the numbers of its rows, in the order in which they were given."""
+        numbers = [next(self._numbers) for _ in chunk.order]
+        chunk.numbers = [numbers[i] for i in chunk.order]
+        running = {key for other in self._chunks for key in other.plan.keys}
+        chunk.salt = next(self._salts) if running & set(chunk.plan.keys) else 0
+        self._take_down(chunk, chunk.state.events[-1])
+        if not chunk.state.done:
             self._chunks.append(chunk)
         return numbers
 
@@ -163,38 +210,62 @@ class Engine:
         """Rows that are not done."""
         return sum(int(chunk.state.active.sum()) for chunk in self._chunks)
 
-    def step(self) -> bool:
-        """One forward pass for the first `batch_size` rows that are running, and all steps that follow from it.
+    def step(self, numbers: Collection[int] | None = None) -> bool:
+        """One forward pass, and all steps that follow from it, for at most `batch_size` rows that are running.
 
-        Returns whether there were any.
+        These are the rows with these numbers, by default those that came first. Returns whether there were any. If the
+        model fails, all rows stand where they stood.
         """
-        free, work = self._batch_size, list[tuple[_Chunk, Ints]]()
+        chosen = None if numbers is None else np.fromiter(numbers, np.int64)
+        free, work = self._batch_size, list[tuple[Chunk, Ints]]()
         for chunk in self._chunks:
-            rows = np.flatnonzero(chunk.state.active)[:free].astype(np.int32)
+            active = chunk.state.active
+            ready = active if chosen is None else active & np.isin(chunk.numbers, chosen)
+            rows = np.flatnonzero(ready)[:free].astype(np.int32)
             free -= len(rows)
             if len(rows):
                 work.append((chunk, rows))
-        askings = [steps(chunk.plan, chunk.state, rows, chunk.speculator) for chunk, rows in work]
+        askings = [_asking(chunk, rows) for chunk, rows in work]
         salts = [chunk.salt for chunk, _ in work]
         for (chunk, _), taken in zip(work, lockstep(self._denoiser, askings, salts), strict=True):
             for state, event in taken:
                 chunk.state = state
-                self._enter(chunk, event)
+                self._take_down(chunk, event)
         self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
         return bool(work)
+
+    def remove(self, number: int) -> None:
+        """Takes a running row out: it finishes as it stands, with the outcome `removed`; nothing if it does not run."""
+        for chunk in self._chunks:
+            row = np.flatnonzero(chunk.state.active & (np.array(chunk.numbers) == number)).astype(np.int32)
+            if len(row):
+                nothing = np.zeros(0, np.int32)
+                event = Event.none().completed(nothing, nothing, nothing, row, (REMOVED,))
+                chunk.state = chunk.state.apply(event, self._denoiser.tokenizer.mask_id)
+                self._take_down(chunk, event)
+        self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
 
     def finished(self) -> list[tuple[int, Row]]:
         """The rows that are done since the last call, and their numbers."""
         rows, self._finished = self._finished, []
         return rows
 
-    def _enter(self, chunk: _Chunk, event: Event) -> None:
+    def _take_down(self, chunk: Chunk, event: Event) -> None:
         """Takes down an event of a chunk."""
         chunk.log.add(event)
         spent = None if chunk.speculator is None else chunk.speculator.spent
         self._finished += [(chunk.numbers[row], chunk.log.row(chunk.state, row, spent)) for row in event.left.tolist()]
         if self._on_step is not None:
             self._on_step(chunk.state)
+        if chunk.watch is not None:
+            chunk.watch.event(chunk.state, event)
+
+
+def _asking(chunk: Chunk, rows: Ints) -> Asking[list[tuple[State, Event]]]:
+    """The next steps of some rows."""
+    asking = steps(chunk.plan, chunk.state, rows, chunk.speculator)
+    look = None if chunk.watch is None or chunk.speculator is not None else chunk.watch.look
+    return asking if look is None else overheard(asking, lambda query, said: look(rows, query, said))
 
 
 def fill(

@@ -84,7 +84,7 @@ class Trace:
             "rows": len(self.canvas),
         }
         yield from _rows(self.canvas)
-        yield from map(_event, self.events)
+        yield from map(event_line, self.events)
 
     def save(self, path: str | Path) -> None:
         """Writes the trace; the file appears whole or not at all. Raises `WriteError`."""
@@ -224,7 +224,8 @@ _ARRAYS: dict[str, tuple[str, type]] = {
 }
 
 
-def _event(event: Event) -> dict[str, Any]:
+def event_line(event: Event) -> dict[str, Any]:
+    """An event as a line of the file."""
     line: dict[str, Any] = {key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items()}
     return {**line, "price": _price(event), "outcomes": [[o.name, o.sentence] for o in event.outcomes]}
 

@@ -49,13 +49,14 @@ def replay(
     if html:
         require_distinct(trace=trace, html=target)
         require_replaceable(target, "--html", "HTML file", (b"<!doctype html>",))
+    from mdsample_serve.saved import saved
+
     from mdsample.core.files import write_whole
     from mdsample.policy.complete import complete
     from mdsample.policy.parsing import parse
     from mdsample.sampling.film import film
     from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
-    from mdsample_serve.saved import saved
 
     record = Trace.load(trace)
     tokenizer = _tokenizer(record, model, revision)
