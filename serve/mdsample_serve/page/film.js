@@ -1,48 +1,6 @@
 // A run as a list of frames: what each step changed, and what it cost so far. No page in here.
 
-/** @typedef {string | number[]} Piece  a token's text, or the bytes of one that is part of a letter */
-/** @typedef {{text: Piece, probability: number}} Runner */
-/** @typedef {{text: Piece, probability: number, second: number, entropy: number}} Seen  a prediction, nats */
-/**
- * One position at one moment.
- * @typedef {object} Cell
- * @property {string} kind        fixed, blank or written
- * @property {Piece} text
- * @property {boolean} end        a token that ends a text
- * @property {number} step        the frame that wrote it, from 1; 0 where none did
- * @property {number} probability of the token under the model
- * @property {number} entropy     of the position when it was written, nats
- * @property {number} confidence  of the position's most probable token
- * @property {boolean} ruled      written by rule, without a prediction
- * @property {boolean} rewritten  took the place of another token
- * @property {number} remasked    how often the position became blank again
- * @property {Runner[]} others    more probable tokens that were not drawn, where they are known
- * @property {number} second      probability of the second best, where it is known
- */
-/** @typedef {{at: number, from: Cell, to: Cell}} Change */
-/**
- * @typedef {object} Frame
- * @property {Change[]} changes
- * @property {Map<number, Seen>} seen  what was predicted before the step, by position, where it is known
- * @property {number} wrote       tokens written in this step, by rule included
- * @property {number} remasked    positions that this step made blank again
- * @property {number} passes      forward passes so far
- * @property {number} rounds      passes that followed one another so far
- * @property {number} filled      blanks that are filled now
- * @property {number} bound       Σ b so far, nats; infinite once something was remasked or rewritten
- * @property {number} differ      Σ d so far
- * @property {number | null} entropy  of the answer's slot before the step, nats, where it is known
- * @property {string} outcome     why the row left, if it did
- */
-/** @typedef {{row: number[], position: number[], text: Piece[], probability: number[], second: number[], entropy: number[]}} Look */
-/**
- * A step line of a trace, with the texts of what was written; `look` and `others` where they were asked for.
- * @typedef {{rows: number[], row: number[], position: number[], token: number[], text: Piece[], probability: number[],
- *   entropy: number[], confidence: number[], ruled: boolean[], remasked_row: number[], remasked_position: number[],
- *   left: number[], outcomes: string[][], price: number | number[], look?: Look, others?: Runner[][]}} Step
- */
-/** @typedef {{id: string | number, tokens: number[], slot: number[], blank: boolean[], text: Piece[]}} Row */
-/** @typedef {Record<string, any> & {canvas: Row[], slots: string[]}} Header  a trace's header, with its rows */
+/** @import { Cell, Change, Frame, Header, Look, Piece, Seen, Step } from "../film" */
 
 /** Colours there are for steps. */
 export const COLOURS = 8;
