@@ -24,7 +24,7 @@ FLOORS = (
     ("mdsample.evaluation",),
     ("mdsample",),
     ("mdsample_torch", "mdsample_mlx"),
-    ("mdsample_integrations",),
+    ("mdsample_serve", "mdsample_integrations"),
     ("mdsample_cli",),
 )
 #: where the packages are
@@ -32,6 +32,7 @@ TOPS = (
     "mdsample",
     "backends/mdsample_torch",
     "backends/mdsample_mlx",
+    "serve/mdsample_serve",
     "integrations/mdsample_integrations",
     "cli/mdsample_cli",
 )

@@ -30,6 +30,7 @@ from mdsample_cli.commands.replay import replay
 from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
+from mdsample_cli.commands.serve import serve
 from mdsample_cli.commands.traces import traces
 from mdsample_cli.errors import Interrupted, UsageError, tell_error
 
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in (
-    ("Texts", (run, chat, replay, score, judge, traces)),
+    ("Texts", (run, chat, serve, replay, score, judge, traces)),
     ("Policies", (policies, explain, audit, bench, calibrate)),
     ("Models and data", (models, inspect, convert, finetune, rows)),
 ):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +19,22 @@ from mdsample.errors import PolicyError
 
 #: expressions whose automata are kept
 _KEPT = 64
+#: seconds that are left for expressions here; `None`: no limit for all of them together
+_left: ContextVar[list[float] | None] = ContextVar("_left", default=None)
+
+
+@contextmanager
+def within_seconds(seconds: float) -> Generator[None]:
+    """All expressions that are compiled inside take no longer than this together, by the clock.
+
+    Each has limits of its own (`byte_table`), but a schema may have many. The one that passes the limit is the last;
+    the next one is a `PolicyError`. It holds for this thread or task.
+    """
+    token = _left.set([seconds])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def from_expression(pattern: str, tokenizer: Tokenizer, *, pad: bool) -> Automaton:
@@ -26,11 +45,18 @@ def from_expression(pattern: str, tokenizer: Tokenizer, *, pad: bool) -> Automat
     expression with one text alone only the tokens that the tokenizer writes it with are allowed (`from_texts`).
     Raises `PolicyError` as `byte_table` does, and if the tokens cannot spell such a text.
     """
-    table = _bytes(pattern)
-    text = only_text(table)
-    if text is not None:
-        return from_texts([text], tokenizer, turn=False, pad=pad)
-    return _over_tokens(pattern, vocabulary(tokenizer), tokenizer.ends if pad else frozenset[int]())
+    left, began = _left.get(), time.perf_counter()
+    if left is not None and left[0] <= 0:
+        raise PolicyError("the expressions take too long to compile, all of them together; make them fewer or smaller")
+    try:
+        table = _bytes(pattern)
+        text = only_text(table)
+        if text is not None:
+            return from_texts([text], tokenizer, turn=False, pad=pad)
+        return _over_tokens(pattern, vocabulary(tokenizer), tokenizer.ends if pad else frozenset[int]())
+    finally:
+        if left is not None:
+            left[0] -= time.perf_counter() - began
 
 
 @lru_cache(_KEPT)

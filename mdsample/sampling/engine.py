@@ -14,7 +14,7 @@ rounds).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 import attrs
@@ -24,15 +24,16 @@ from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.template import Slot, Template
 from mdsample.errors import NoTextError, TemplateError
-from mdsample.models.denoiser import Denoiser
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.lengths import Candidate, best, require_scores
+from mdsample.sampling.observe import Asking, overheard
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Row, RunLog
 from mdsample.sampling.sampler import Sampler, begin, steps
 from mdsample.sampling.shared import lockstep
 from mdsample.sampling.speculate import Speculation, Speculator, as_speculation, require_exact
-from mdsample.sampling.state import Event, State
+from mdsample.sampling.state import Event, Outcome, State
 
 #: rows in flight, unless said otherwise
 BATCH_SIZE = 16
@@ -115,21 +116,48 @@ def _of_each_length(
     ]
 
 
+@attrs.frozen(eq=False)
+class Watch:
+    """Who follows rows that were added together."""
+
+    #: sees the state after each of their events, and the event; the first one tells which rows had nothing to fill
+    event: Callable[[State, Event], None]
+    #: sees what was predicted for some of the rows, by their numbers in the state, before the event that follows from
+    #: it; not where texts are guessed
+    look: Callable[[Ints, Query, Prediction], None] | None = None
+
+
+#: of a row that was taken out before it was done
+REMOVED = Outcome("removed", "The row was taken out before it was done.")
+
+
 @attrs.define(eq=False)
-class _Chunk:
-    """Rows of the same lengths that were added together: one canvas under one plan."""
+class Chunk:
+    """Rows of the same lengths that are added together: one canvas under one plan."""
 
     plan: Plan
     state: State
     log: RunLog
-    #: number of each row in the engine
-    numbers: Sequence[int]
+    #: the place of each row among those that were given
+    order: Sequence[int]
     #: what guesses its steps
     speculator: Speculator | None
+    watch: Watch | None
     #: positions of slots of unknown length, of which its rows are candidates
     lengths: Mapping[str, int]
+    #: number of each row in the engine, once it has entered
+    numbers: Sequence[int] = ()
     #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
     salt: int = 0
+
+
+@attrs.frozen(eq=False)
+class Ready:
+    """Rows that are ready to enter an engine, once."""
+
+    chunks: Sequence[Chunk]
+    #: of each row, in the order in which they were given: its candidates, 0 where its lengths are known
+    candidates: Sequence[int]
 
 
 @attrs.define(eq=False)
@@ -160,53 +188,89 @@ class Engine:
         self._speculate = as_speculation(speculate)
         if self._speculate is not None:
             require_exact(denoiser)
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         self._finished: list[tuple[int, Row]] = []
         self._contests: dict[int, _Contest] = {}
         self._numbers = count()
         self._salts = count(1)
 
-    def add(self, rows: Sequence[Prepared], sampler: Sampler, slots: tuple[str, ...]) -> list[int]:
+    def add(
+        self,
+        rows: Sequence[Prepared],
+        sampler: Sampler,
+        slots: tuple[str, ...],
+        *,
+        speculate: Speculation | int | str | None = None,
+        watch: Watch | None = None,
+    ) -> list[int]:
         """Takes up rows of one policy, seed and template, whose slot names are `slots`; the rows' numbers here.
 
         Of a row with slots of unknown length a candidate of each length runs, if it has a text of the slot's language.
-        Raises `PolicyError` if the policy does not fit, and `ValueError` if ids occur twice.
+        `speculate`: for these rows, by default that of the engine. Raises `PolicyError` if the policy does not fit,
+        `TemplateError` for a `watch` of rows of unknown length, and `ValueError` if ids occur twice.
+        """
+        return self.enter(self.ready(rows, sampler, slots, speculate=speculate, watch=watch))
+
+    def ready(
+        self,
+        rows: Sequence[Prepared],
+        sampler: Sampler,
+        slots: tuple[str, ...],
+        *,
+        speculate: Speculation | int | str | None = None,
+        watch: Watch | None = None,
+    ) -> Ready:
+        """Rows made ready for `enter`; arguments and errors are those of `add`.
+
+        It changes nothing here and takes most of the time that `add` takes, so another thread may do it.
         """
         if len({row.id for row in rows}) != len(rows):
             raise ValueError("row ids must differ: randomness is keyed by them")
-        numbers = [next(self._numbers) for _ in rows]
-        chunks: list[_Chunk] = []
+        if watch is not None and any(row.lengths for row in rows):
+            raise TemplateError("slots of unknown length are not followed step by step; give every slot one length")
+        guessed = self._speculate if speculate is None else as_speculation(speculate)
+        chunks: list[Chunk] = []
         # the reason is that of the longest
         fault: NoTextError | None = None
-        for lengths, group in _by_lengths(numbers, rows):
+        for lengths, group in _by_lengths(rows):
             try:
-                chunks.append(self._chunk(lengths, group, sampler, slots))
+                chunks.append(self._chunk(lengths, group, sampler, slots, guessed, watch))
             except NoTextError as reason:
                 fault = reason
-        running = Counter(number for chunk in chunks for number in chunk.numbers)
-        if fault is not None and (
-            none := [row for number, row in zip(numbers, rows, strict=True) if not running[number]]
-        ):
+        running = Counter(place for chunk in chunks for place in chunk.order)
+        if fault is not None and (none := [row for place, row in enumerate(rows) if not running[place]]):
             tried = f"at no length of row {none[0].id!r} there is a text: " if none[0].lengths else ""
             raise NoTextError(f"{tried}{fault}")
-        for number, row in zip(numbers, rows, strict=True):
-            if row.lengths:
-                self._contests[number] = _Contest(running[number])
-        for chunk in chunks:
+        return Ready(chunks, [running[place] if row.lengths else 0 for place, row in enumerate(rows)])
+
+    def enter(self, ready: Ready) -> list[int]:
+        """Takes rows up; their numbers, in the order in which they were given."""
+        numbers = [next(self._numbers) for _ in ready.candidates]
+        for number, candidates in zip(numbers, ready.candidates, strict=True):
+            if candidates:
+                self._contests[number] = _Contest(candidates)
+        for chunk in ready.chunks:
+            chunk.numbers = [numbers[place] for place in chunk.order]
             beside = {key for other in self._chunks for key in other.plan.keys}
             chunk.salt = next(self._salts) if beside & set(chunk.plan.keys) else 0
-            self._enter(chunk, chunk.state.events[-1])
+            self._take_down(chunk, chunk.state.events[-1])
             if not chunk.state.done:
                 self._chunks.append(chunk)
         return numbers
 
     def _chunk(
-        self, lengths: Mapping[str, int], rows: Mapping[int, Prepared], sampler: Sampler, slots: tuple[str, ...]
-    ) -> _Chunk:
-        """Rows by their numbers, on one canvas."""
+        self,
+        lengths: Mapping[str, int],
+        rows: Mapping[int, Prepared],
+        sampler: Sampler,
+        slots: tuple[str, ...],
+        speculate: Speculation | None,
+        watch: Watch | None,
+    ) -> Chunk:
+        """Rows by their places, on one canvas."""
         # neighbours in length share a forward pass, so that little of it is padding
-        order = sorted(rows, key=lambda number: -len(rows[number].tokens))
-        sorted_rows = [rows[number] for number in order]
+        order = sorted(rows, key=lambda place: -len(rows[place].tokens))
+        sorted_rows = [rows[place] for place in order]
         tokenizer = self._denoiser.tokenizer
         canvas = Canvas.of_rows(
             [row.tokens for row in sorted_rows],
@@ -222,33 +286,53 @@ class Engine:
             require_scores(plan)
         state = begin(plan, canvas)
         log = RunLog(canvas, tokenizer, plan.policy.guide.passes, self._denoiser.noise)
-        speculator = sampler.speculator(plan, canvas, self._speculate)
-        return _Chunk(plan, state, log, order, speculator, lengths)
+        speculator = sampler.speculator(plan, canvas, speculate)
+        return Chunk(plan, state, log, order, speculator, watch, lengths)
 
     @property
     def running(self) -> int:
         """Rows that are not done."""
         return sum(int(chunk.state.active.sum()) for chunk in self._chunks)
 
-    def step(self) -> bool:
-        """One forward pass for the first `batch_size` rows that are running, and all steps that follow from it.
+    def step(self, numbers: Collection[int] | None = None) -> bool:
+        """One forward pass, and all steps that follow from it, for at most `batch_size` rows that are running.
 
-        Returns whether there were any.
+        These are the rows with these numbers, by default those that came first. Returns whether there were any. If the
+        model fails, all rows stand where they stood.
         """
-        free, work = self._batch_size, list[tuple[_Chunk, Ints]]()
+        chosen = None if numbers is None else np.fromiter(numbers, np.int64)
+        free, work = self._batch_size, list[tuple[Chunk, Ints]]()
         for chunk in self._chunks:
-            rows = np.flatnonzero(chunk.state.active)[:free].astype(np.int32)
+            active = chunk.state.active
+            ready = active if chosen is None else active & np.isin(chunk.numbers, chosen)
+            rows = np.flatnonzero(ready)[:free].astype(np.int32)
             free -= len(rows)
             if len(rows):
                 work.append((chunk, rows))
-        askings = [steps(chunk.plan, chunk.state, rows, chunk.speculator) for chunk, rows in work]
+        askings = [_asking(chunk, rows) for chunk, rows in work]
         salts = [chunk.salt for chunk, _ in work]
         for (chunk, _), taken in zip(work, lockstep(self._denoiser, askings, salts), strict=True):
             for state, event in taken:
                 chunk.state = state
-                self._enter(chunk, event)
+                self._take_down(chunk, event)
         self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
         return bool(work)
+
+    def remove(self, number: int) -> None:
+        """Takes a running row out: it finishes as it stands, with the outcome `removed`; nothing if it does not run.
+
+        Of candidates the first is what finishes.
+        """
+        for chunk in self._chunks:
+            row = np.flatnonzero(chunk.state.active & (np.array(chunk.numbers) == number)).astype(np.int32)
+            if len(row):
+                nothing = np.zeros(0, np.int32)
+                event = Event.none().completed(nothing, nothing, nothing, row, (REMOVED,))
+                chunk.state = chunk.state.apply(event, self._denoiser.tokenizer.mask_id)
+                self._take_down(chunk, event)
+        if number in self._contests:
+            self._finished.append((number, self._contests.pop(number).done[0].row))
+        self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
 
     def finished(self) -> list[tuple[int, Row]]:
         """The rows that are done since the last call, and their numbers."""
@@ -257,7 +341,7 @@ class Engine:
             rows.append((number, best(self._contests.pop(number).done, self._batch_size)))
         return rows
 
-    def _enter(self, chunk: _Chunk, event: Event) -> None:
+    def _take_down(self, chunk: Chunk, event: Event) -> None:
         """Takes down an event of a chunk."""
         chunk.log.add(event)
         spent = None if chunk.speculator is None else chunk.speculator.spent
@@ -272,6 +356,15 @@ class Engine:
                 self._finished.append((number, row))
         if self._on_step is not None:
             self._on_step(chunk.state)
+        if chunk.watch is not None:
+            chunk.watch.event(chunk.state, event)
+
+
+def _asking(chunk: Chunk, rows: Ints) -> Asking[list[tuple[State, Event]]]:
+    """The next steps of some rows."""
+    asking = steps(chunk.plan, chunk.state, rows, chunk.speculator)
+    look = None if chunk.watch is None or chunk.speculator is not None else chunk.watch.look
+    return asking if look is None else overheard(asking, lambda query, said: look(rows, query, said))
 
 
 def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], row: Prepared) -> None:
@@ -279,14 +372,12 @@ def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], ro
     Engine(denoiser).add([row], sampler, slots)
 
 
-def _by_lengths(
-    numbers: Sequence[int], rows: Sequence[Prepared]
-) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:
-    """Rows and candidates of rows that have the same lengths, by the numbers of the rows; shortest first."""
+def _by_lengths(rows: Sequence[Prepared]) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:
+    """Rows and candidates of rows that have the same lengths, by the places of the rows; shortest first."""
     groups: dict[tuple[int, ...], tuple[Mapping[str, int], dict[int, Prepared]]] = {(): ({}, {})} if not rows else {}
-    for number, row in zip(numbers, rows, strict=True):
+    for place, row in enumerate(rows):
         for one in (row, *row.others):
-            groups.setdefault(tuple(one.lengths.values()), (one.lengths, {}))[1][number] = one
+            groups.setdefault(tuple(one.lengths.values()), (one.lengths, {}))[1][place] = one
     for lengths in sorted(groups):
         yield groups[lengths]
 

@@ -6,7 +6,7 @@ policies at once (`mdsample.sampling.engine`), and `answered` runs a single one 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -49,6 +49,19 @@ def answered(asking: Asking[T], denoiser: Denoiser) -> T:
         query = next(asking)
         while True:
             query = asking.send(denoiser.predict(query))
+    except StopIteration as end:
+        return end.value
+
+
+def overheard(asking: Asking[T], hear: Callable[[Query, Prediction], None]) -> Asking[T]:
+    """The same, while its first query and what was predicted are told."""
+    try:
+        query = next(asking)
+        prediction = yield query
+        hear(query, prediction)
+        while True:
+            query = asking.send(prediction)
+            prediction = yield query
     except StopIteration as end:
         return end.value
 

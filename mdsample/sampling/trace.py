@@ -74,10 +74,9 @@ class Trace:
         *_, last = self.states()
         return last
 
-    def save(self, path: str | Path) -> None:
-        """Writes the trace; the file appears whole or not at all. Raises `WriteError`."""
-        path = _path(path)
-        header = {
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of the file, as JSON objects: the header, one of each row, one of each event."""
+        yield {
             "format": FORMAT,
             **{
                 name: getattr(self, name)
@@ -89,8 +88,12 @@ class Trace:
             "events": len(self.events),
             "rows": len(self.canvas),
         }
-        lines = [header, *_rows(self.canvas), *(_event(event) for event in self.events)]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        yield from _rows(self.canvas)
+        yield from map(event_line, self.events)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the trace; the file appears whole or not at all. Raises `WriteError`."""
+        write_whole(_path(path), "".join(json.dumps(line) + "\n" for line in self.lines()).encode())
 
     @staticmethod
     def load(path: str | Path) -> Trace:
@@ -233,7 +236,8 @@ _ARRAYS: dict[str, tuple[str, type]] = {
 _SPARSE = {"held", "settled"}
 
 
-def _event(event: Event) -> dict[str, Any]:
+def event_line(event: Event) -> dict[str, Any]:
+    """An event as a line of the file."""
     sparse = {"held": event.held.any(), "settled": len(event.settled) > 0}
     line: dict[str, Any] = {
         key: getattr(event, name).tolist() for key, (name, _) in _ARRAYS.items() if sparse.get(key, True)

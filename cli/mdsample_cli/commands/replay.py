@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError, told
+from mdsample_cli.files import require_distinct, require_replaceable
 
 if TYPE_CHECKING:
     from mdsample.core.tokens import Tokenizer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 def replay(
     trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
+    out: Annotated[
+        Path | None, Argument(metavar="[OUT]", help="Where --html writes. Default: TRACE's name, with .html.")
+    ] = None,
     row: Annotated[str | None, Option(metavar="ID", help="The row to show. Default: the first.")] = None,
     speed: Annotated[float, Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
     model: Annotated[
@@ -32,10 +36,25 @@ def replay(
     json: Annotated[
         bool, Option("--json", metavar="", help="One JSON object a row: its text and every commit.")
     ] = False,
+    html: Annotated[
+        bool, Option("--html", metavar="", help="Write a player for a browser, one file that needs no network.")
+    ] = False,
 ) -> None:
     """Replay a recorded run: on a terminal the canvas fills step by step, elsewhere one line a step."""
+    if out is not None and not html:
+        raise UsageError(f"{out} is where --html writes; give --html, or leave it out")
+    if html and json:
+        raise UsageError("--json and --html are two forms; give one of them")
+    target = out or trace.with_suffix(".html")
+    if html:
+        require_distinct(trace=trace, html=target)
+        require_replaceable(target, "--html", "HTML file", (b"<!doctype html>",))
+    from mdsample_serve.saved import saved
+
+    from mdsample.core.files import write_whole
     from mdsample.policy.complete import complete
     from mdsample.policy.parsing import parse
+    from mdsample.sampling.film import film
     from mdsample.sampling.result import RunLog
     from mdsample.sampling.trace import Trace
 
@@ -44,6 +63,10 @@ def replay(
     ids = [str(name) for name in record.canvas.ids]
     if row is not None and row not in ids:
         raise UsageError(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
+    if html:
+        write_whole(target, saved([film(record, tokenizer)], 0 if row is None else ids.index(row)).encode())
+        typer.echo(told(f"wrote {target}; open it in a browser"), err=True)
+        return
     if json:
         log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)).guide.passes, record.noise)
         for event in record.events:

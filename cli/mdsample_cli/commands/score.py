@@ -82,6 +82,8 @@ def score(
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
     rows.check()
+    from mdsample.jobs.scores import decided, scored
+    from mdsample.scoring.score import Scores
     from mdsample_cli.show import decisions, render
     from mdsample_cli.show.json_line import line
 
@@ -102,7 +104,7 @@ def score(
             said = line({"id": request.id, "error": scores}) if json else told(f"{request.id}: {scores}")
             typer.echo(said, err=not json)
         elif json:
-            found = decisions.found(scores)
+            found = scored(scores) if isinstance(scores, Scores) else decided(scores)
             print(line(_record(denoiser, layout, request, found, scores.nfe, str(how), seed)), flush=True)
         else:
             title = "" if rows.input is None else f"{request.id}\n"

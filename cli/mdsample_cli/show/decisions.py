@@ -6,32 +6,12 @@ import math
 
 from rich.console import Console, RenderableType
 
-from mdsample.jobs.lines import finite
-from mdsample.jobs.records import Record
 from mdsample.scoring.decide import Decisions
-from mdsample.scoring.score import Candidate, Scores
+from mdsample.scoring.score import Scores
 from mdsample_cli.show import render
 
 #: columns of a bar for a share of 1
 _BAR = 24
-
-
-def found(scores: Scores | Decisions) -> Record:
-    """What a record says of them."""
-    if isinstance(scores, Scores):
-        return {
-            "slot": scores.slot,
-            "best": scores.best.text,
-            "candidates": [
-                _candidate(candidate, share) for candidate, share in zip(scores.candidates, scores.shares, strict=True)
-            ],
-        }
-    return {
-        "slots": {
-            slot.slot: {key: value for key, value in found(slot).items() if key != "slot"} | {"outside": slot.outside}
-            for slot in scores.slots
-        }
-    }
 
 
 def tables(out: Console, scores: Scores | Decisions) -> list[RenderableType]:
@@ -44,16 +24,6 @@ def tables(out: Console, scores: Scores | Decisions) -> list[RenderableType]:
         lines = [*_lines(slot), _outside(slot)]
         found += ["", render.table(out, ["log p, nats", "p", "share", ""], lines, first=slot.slot)]
     return found[1:]
-
-
-def _candidate(candidate: Candidate, share: float) -> Record:
-    return {
-        "text": candidate.text,
-        "log_probability": finite(candidate.log_probability),
-        "standard_error": candidate.standard_error,
-        "share": share,
-        "tokens": len(candidate.tokens),
-    }
 
 
 def _lines(scores: Scores) -> list[list[str]]:

@@ -1,0 +1,158 @@
+"""`/v1/fill`: a template's slots, as `mdsample run` fills them; the record is the one that `run --json` prints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import attrs
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from mdsample.core.template import Template
+from mdsample.jobs.job import Answer, Job
+from mdsample.jobs.records import Request as RowRequest
+from mdsample.models.chat import Chats
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Policy
+from mdsample.policy.parsing import parse
+from mdsample.sampling.engine import prepare
+from mdsample.sampling.row import Row
+from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.structured import Structured
+from mdsample_serve import asking, bodies, traces, wishes
+from mdsample_serve.answering import Answering, Done
+from mdsample_serve.asking import Ask
+from mdsample_serve.errors import as_json, wrong
+from mdsample_serve.events import Events, unless_gone
+from mdsample_serve.limits import Limits
+from mdsample_serve.openai import is_slow
+from mdsample_serve.service import Hosted, Service
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FillAsk(Ask):
+    """Rows of a job."""
+
+    job: Job
+    requests: Sequence[RowRequest]
+
+    def record(self, place: int, row: Row) -> dict[str, Any]:
+        """As `mdsample run --json` prints it."""
+        return self.job.record(Answer(place, self.requests[place], row))
+
+
+def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits) -> FillAsk:
+    """What a body asks for."""
+    layout = Template.parse(model.template if body.template is None else body.template)
+    layout = wishes.with_lengths(layout, body)
+    structured, barred = None, ""
+    if body.schema_ is not None:
+        structured = Structured.of(asking.checked_schema(body.schema_), layout, model.tokenizer)
+        layout, barred = (
+            structured.template,
+            "messages have no place in the template of a schema; leave out one of them",
+        )
+    sampler = Sampler(wishes.policy_of(body, model, layout, (), structured), seed=body.seed or 0)
+    plain = None if body.template is None else layout
+    job = Job(
+        model,
+        layout,
+        sampler,
+        revision=hosted.revision,
+        speculate=wishes.speculation_of(body),
+        chats=Chats(model.tokenizer, model.name, plain, barred=barred),
+        structured=structured,
+    )
+    messages = tuple(asking.spoken(body.messages or []))
+    if messages and (body.prompt is not None or body.fields is not None):
+        raise wrong("messages stand in the place of prompt and fields; leave out one of them", "messages")
+    texts: Mapping[str, str] = {} if messages else asking.fields_of(layout, body.prompt, body.fields)
+    requests = [RowRequest(number, texts, messages=messages, given=body.given or {}) for number in range(body.n or 1)]
+    template, placed = job.chats.placed(layout, texts, messages)
+    rows = [prepare(model, template, request.id, placed, request.given) for request in requests]
+    ask = FillAsk(
+        rows=rows,
+        template=layout,
+        sampler=sampler,
+        speculate=job.speculate,
+        structured=structured,
+        job=job,
+        requests=requests,
+    )
+    asking.check_ask(ask, limits)
+    return ask
+
+
+def routes(service: Service) -> APIRouter:
+    """The endpoint."""
+    router = APIRouter(tags=["mdsample's"])
+
+    @router.post("/v1/fill")
+    async def fill(body: bodies.Fill, request: Request) -> Response:
+        """Fill a template's slots. With `n` a list of records; with `stream` header, steps and records as events."""
+        hosted, stack = service.hosted(body.model), AsyncExitStack()
+        if body.policy is not None:
+            _: Policy = parse(body.policy)
+        steps = bool(body.stream) or body.trace
+
+        async def ready() -> Answering:
+            return await stack.enter_async_context(
+                service.answering(
+                    hosted,
+                    lambda model: fill_ask(body, hosted, model, service.limits),
+                    rows=body.n or 1,
+                    slow=is_slow(body),
+                    steps=steps,
+                    looks=body.trace,
+                )
+            )
+
+        if body.stream:
+            try:
+                answering = await ready()
+            except BaseException:
+                await stack.aclose()
+                raise
+            return Events(_events(answering, hosted), service.limits, stack.aclose)
+
+        async def whole() -> dict[str, Any]:
+            return await _whole(await ready(), body, hosted)
+
+        try:
+            answer = await unless_gone(request.receive, asyncio.create_task(whole()))
+        finally:
+            await stack.aclose()
+        return Response(status_code=499) if answer is None else as_json(answer)
+
+    return router
+
+
+async def _whole(answering: Answering, body: bodies.Fill, hosted: Hosted) -> dict[str, Any]:
+    ask, pieces = answering.ask, hosted.pieces
+    assert isinstance(ask, FillAsk)
+    records: dict[int, dict[str, Any]] = {}
+    steps = traces.beginning(answering, pieces) if body.trace else []
+    async for news in answering.news():
+        if isinstance(news, Done):
+            records[news.place] = ask.record(news.place, news.row)
+        elif body.trace:
+            steps.append(traces.step(news, pieces))
+    ordered = [records[place] for place in range(len(ask.rows))]
+    trace = {"trace": {"header": traces.header(answering, hosted, pieces), "steps": steps}} if body.trace else {}
+    return {**ordered[0], **trace} if body.n is None else {"object": "list", "data": ordered, **trace}
+
+
+async def _events(answering: Answering, hosted: Hosted) -> AsyncIterator[dict[str, Any]]:
+    ask, pieces = answering.ask, hosted.pieces
+    assert isinstance(ask, FillAsk)
+    yield {"type": "header", **traces.header(answering, hosted, pieces)}
+    for step in traces.beginning(answering, pieces):
+        yield {"type": "step", **step}
+    async for news in answering.news():
+        if isinstance(news, Done):
+            yield {"type": "record", **ask.record(news.place, news.row)}
+        else:
+            yield {"type": "step", **traces.step(news, pieces)}

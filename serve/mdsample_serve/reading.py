@@ -1,0 +1,157 @@
+"""Reading: the text of a row that may be told while the row is still being filled.
+
+What is told only grows: it is the text before the first position that is not final, without a letter that is not all
+there yet, and without white space at its end that the whole text would not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import attrs
+import numpy as np
+
+from mdsample.core.arrays import Bools, Ints
+from mdsample.core.template import Template
+from mdsample.core.tokens import Tokenizer
+from mdsample.sampling.structured import Structured
+
+
+@attrs.frozen(eq=False)
+class Stretch:
+    """A part of the text: the positions of a slot or of fixed text, or a text that stands there in any case."""
+
+    positions: Ints
+    #: it is a slot: its text goes up to its end token
+    slot: bool
+    #: what stands there, whatever the tokens are
+    text: str | None = None
+    #: without white space around it
+    stripped: bool = False
+
+
+@attrs.frozen
+class Told:
+    """What may be told of a row."""
+
+    text: str
+    #: all of it is there
+    whole: bool
+    #: its last slot came to an end token
+    ended: bool
+
+
+@attrs.frozen(eq=False)
+class Reader:
+    """Which positions of a row are its text, and how they are read."""
+
+    tokenizer: Tokenizer
+    stretches: tuple[Stretch, ...]
+    #: the whole is without white space around it
+    stripped: bool
+
+    @staticmethod
+    def between_slots(tokenizer: Tokenizer, slot: Sequence[int], *, stripped: bool) -> Reader:
+        """From the first slot of a row to its last one, with the fixed text between them; `slot` as in `Prepared`."""
+        numbers = np.asarray(slot)
+        inside = np.flatnonzero(numbers >= 0)
+        if not len(inside):
+            return Reader(tokenizer, (), stripped)
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        cuts = [first, *(np.flatnonzero(np.diff(numbers[first:last])) + first + 1).tolist(), last]
+        stretches = [
+            Stretch(np.arange(start, end, dtype=np.int32), bool(numbers[start] >= 0)) for start, end in pairwise(cuts)
+        ]
+        return Reader(tokenizer, tuple(stretches), stripped)
+
+    @staticmethod
+    def of_json(tokenizer: Tokenizer, slot: Sequence[int], structured: Structured, template: Template) -> Reader:
+        """The JSON of a schema that stands in the row, and nothing around it."""
+        numbers, nothing = np.asarray(slot), np.zeros(0, np.int32)
+        stretches: list[Stretch] = []
+        for piece in structured.pinned.pieces:
+            if isinstance(piece, str):
+                stretches.append(Stretch(nothing, False, piece))
+            else:
+                where = np.flatnonzero(numbers == template.slots.index(piece.name)).astype(np.int32)
+                stretches.append(Stretch(where, True, stripped=True))
+        return Reader(tokenizer, tuple(stretches), stripped=True)
+
+    def told(self, tokens: Ints, final: Bools, *, whole: bool = False) -> Told:
+        """What may be told of a row's `tokens [L]`, of which those in `final [L]` never change again.
+
+        `whole`: the row is done; blanks that were left are skipped.
+        """
+        text, ended, reached = "", False, True
+        for stretch in self.stretches:
+            piece, ended, reached = self._read(stretch, tokens, final, whole)
+            text += piece
+            if not reached:
+                break
+        if self.stripped:
+            text = text.strip()
+        return Told(text, reached, ended)
+
+    def count(self, tokens: Ints, blank: Bools) -> int:
+        """Tokens of the text that stand in slots, up to each slot's end token."""
+        return sum(len(self.written(stretch, tokens, blank)) for stretch in self.stretches if stretch.slot)
+
+    def written(self, stretch: Stretch, tokens: Ints, blank: Bools) -> list[int]:
+        """The positions of a slot that hold its text."""
+        found: list[int] = []
+        for position in stretch.positions.tolist():
+            if blank[position]:
+                continue
+            if int(tokens[position]) in self.tokenizer.ends:
+                break
+            found.append(position)
+        return found
+
+    def _read(self, stretch: Stretch, tokens: Ints, final: Bools, whole: bool) -> tuple[str, bool, bool]:
+        """The text, whether an end token was met, and whether all of it is there."""
+        if stretch.text is not None:
+            return stretch.text, False, True
+        if not stretch.slot:
+            return self.tokenizer.decode(tokens[stretch.positions].tolist()), False, True
+        run: list[int] = []
+        ended, reached = False, True
+        for position in stretch.positions.tolist():
+            if not final[position]:
+                if whole:
+                    continue
+                reached = False
+                break
+            token = int(tokens[position])
+            if token in self.tokenizer.ends:
+                ended = True
+                break
+            run.append(token)
+        text = self.tokenizer.decode(run)
+        if not reached:
+            text = text.rstrip("\ufffd")
+        if stretch.stripped:
+            text = text.strip()
+        return text, ended, reached
+
+
+@attrs.frozen
+class Stops:
+    """Texts at which a row's text ends."""
+
+    texts: tuple[str, ...] = ()
+
+    def cut(self, text: str) -> tuple[str, bool]:
+        """The text before the first of them, and whether there is one."""
+        found = [place for stop in self.texts if (place := text.find(stop)) >= 0]
+        return (text[: min(found)], True) if found else (text, False)
+
+    def safe(self, text: str) -> str:
+        """The text without what may be the beginning of one of them."""
+        kept = len(text)
+        for stop in self.texts:
+            for length in range(min(len(stop) - 1, len(text)), 0, -1):
+                if text.endswith(stop[:length]):
+                    kept = min(kept, len(text) - length)
+                    break
+        return text[:kept]

@@ -1,0 +1,121 @@
+"""Server: an address, its socket, and a graceful end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+
+import attrs
+import uvicorn
+
+from mdsample.models.denoiser import Denoiser
+from mdsample_serve.app import application
+from mdsample_serve.guard import LOOPBACK
+from mdsample_serve.limits import Limits
+from mdsample_serve.metrics import Metrics
+from mdsample_serve.service import Hosted, Service
+from mdsample_serve.worker import Worker
+
+#: seconds in which what runs is finished after the first signal
+GRACE = 60
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """Where the server listens, and who may ask."""
+
+    host: str = "127.0.0.1"
+    #: 0: one that is free
+    port: int = 8000
+    keys: Sequence[bytes] = attrs.field(default=(), repr=False)
+    #: other sites whose pages may ask
+    origins: Sequence[str] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine gets there."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def fault(self) -> str:
+        """Why it must not be; empty if it may."""
+        if not self.is_local and not self.keys:
+            return (
+                f"others can reach {self.host}, so a key is needed: write one into a file and give it with --key-file, "
+                "or listen on 127.0.0.1"
+            )
+        if "*" in self.origins and not self.keys:
+            return "--cors '*' lets every page ask, so a key is needed: give --key-file, or name the sites"
+        return ""
+
+
+def service_of(
+    models: Mapping[str, tuple[Callable[[], Denoiser], str | None]], *, batch_size: int, limits: Limits
+) -> Service:
+    """Models by name, each with what opens it and its revision. They are being opened when it returns."""
+    metrics = Metrics()
+    hosted = {
+        name: Hosted(name, Worker(open_model, batch_size=batch_size, queue=limits.queue, metrics=metrics), revision)
+        for name, (open_model, revision) in models.items()
+    }
+    for one in hosted.values():
+        one.worker.start()
+    return Service(hosted, limits, metrics)
+
+
+class Server(uvicorn.Server):
+    """One that refuses what is new as soon as it is told to stop, and finishes what runs."""
+
+    def __init__(self, service: Service, address: Address) -> None:
+        """It listens as soon as `run` is called."""
+        self._service, self.address = service, address
+        app = application(service, keys=address.keys, origins=address.origins, hosts=(*LOOPBACK, address.host.lower()))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=address.host,
+                port=address.port,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=GRACE,
+                # half-open sockets cost a file each; more than this many get a 503
+                limit_concurrency=1000,
+                h11_max_incomplete_event_size=1 << 16,
+                lifespan="off",
+                ws="none",
+            )
+        )
+
+    def listen(self) -> socket.socket:
+        """The socket; `OSError` if the address is taken."""
+        family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self.address.host, self.address.port))
+            listening.listen(512)
+        except OSError:
+            listening.close()
+            raise
+        return listening
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: the first one stops gracefully, the second one at once."""
+        self._service.stop()
+        super().handle_exit(sig, frame)
+
+    def serve_forever(self, listening: socket.socket) -> None:
+        """Until a signal."""
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        try:
+            self.run([listening])
+        finally:
+            listening.close()
+            self._service.close()

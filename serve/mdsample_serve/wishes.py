@@ -1,0 +1,143 @@
+"""Wishes: what a body says of policy, slots and lengths, as parts and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from mdsample.core.template import Slot, Template
+from mdsample.models.decoding import default_text
+from mdsample.models.denoiser import Denoiser
+from mdsample.policy.base import Part, Policy
+from mdsample.policy.constraint import Ban
+from mdsample.policy.draw import Greedy, Temperature
+from mdsample.policy.language import Choices, Regex
+from mdsample.policy.parsing import parse
+from mdsample.sampling.speculate import Speculation, as_speculation
+from mdsample.sampling.structured import Structured
+from mdsample_serve import bodies
+from mdsample_serve.errors import wrong
+from mdsample_serve.limits import Limits
+from mdsample_serve.reading import Stops
+
+
+def policy_of(
+    body: bodies.Layout, model: Denoiser, template: Template, more: Sequence[Part], structured: Structured | None
+) -> Policy:
+    """The policy of a request: what it names or the model's default, and what other fields add."""
+    policy = parse(_default(body, model, template) if body.policy is None else body.policy)
+    for part in (*more, *_held(body, template)):
+        if part.seat == "draw" and any(other.seat == "draw" for other in policy.parts):
+            raise wrong(
+                "temperature and top_p are short for a part of the policy that says how tokens are drawn, and this "
+                "policy has one; leave out one of the two",
+                "temperature",
+            )
+        policy = policy + part
+    return policy if structured is None else structured.policy(policy)
+
+
+def _default(body: bodies.Layout, model: Denoiser, template: Template) -> str:
+    """The policy where nobody names one; in a chat all of a reply is there to be read, so nothing ends early."""
+    return default_text(model.policy, template) if isinstance(body, bodies.Fill) else model.policy or "med"
+
+
+def _held(body: bodies.Layout, template: Template) -> list[Part]:
+    """The constraints that `regex` and `slots` stand for."""
+    parts: list[Part] = []
+    if body.regex is not None:
+        parts.append(Regex(body.regex, slot=template.slots[-1]))
+    for name, wish in (body.slots or {}).items():
+        if isinstance(wish, int):
+            continue
+        if wish.regex is not None:
+            parts.append(Regex(wish.regex, slot=name))
+        if wish.choices is not None:
+            parts.append(Choices(tuple(wish.choices), slot=name))
+    return parts
+
+
+def with_lengths(template: Template, body: bodies.Layout) -> Template:
+    """The template with slots as long as `slots` says."""
+    lengths: dict[str, int] = {}
+    for name, wish in (body.slots or {}).items():
+        if name not in template.slots:
+            raise wrong(f"there is no slot {name!r:.60}; slots here: {', '.join(template.slots)}", "slots")
+        length = wish if isinstance(wish, int) else wish.length
+        if length is not None:
+            if length < 1:
+                raise wrong(f"slot {name!r} needs a length of 1 or more; got {length}", "slots")
+            lengths[name] = length
+    return resized(template, lengths) if lengths else template
+
+
+def resized(template: Template, lengths: Mapping[str, int]) -> Template:
+    """The template with some slots of another length."""
+    pieces = [
+        attrs.evolve(piece, length=lengths.get(piece.name, piece.length)) if isinstance(piece, Slot) else piece
+        for piece in template.pieces
+    ]
+    return Template(tuple(pieces))
+
+
+def blanks_of(template: Template, given: Mapping[str, str] | None = None) -> int:
+    """Positions that a row has to fill."""
+    return sum(p.length for p in template.pieces if isinstance(p, Slot) and p.name not in (given or {}))
+
+
+def within(template: Template, most: int | None, body: bodies.Layout) -> Template:
+    """The template with no more to fill than `max_tokens`.
+
+    The one slot of a model's own template is as long as that; of several the longest gives way. A template that the
+    request brings stays as it is.
+    """
+    if most is None:
+        return template
+    slots = [piece for piece in template.pieces if isinstance(piece, Slot) and piece.name not in (body.given or {})]
+    over = sum(slot.length for slot in slots) - most
+    if body.template is None and body.slots is None and slots:
+        longest = max(slots, key=lambda slot: slot.length)
+        if (len(slots) == 1 or over > 0) and longest.length > over:
+            return resized(template, {longest.name: longest.length - over})
+    if over > 0:
+        raise wrong(
+            f"the slots have {over + most} positions to fill, and max_tokens is {most}; shorten the slots, or give "
+            "max_tokens at least that many",
+            "max_tokens",
+        )
+    return template
+
+
+def speculation_of(body: bodies.Layout) -> Speculation | None:
+    """What `speculate` says."""
+    try:
+        return as_speculation(body.speculate)
+    except (ValueError, TypeError) as fault:
+        raise wrong(str(fault), "speculate") from fault
+
+
+def draw_of(body: bodies.OpenAI) -> list[Part]:
+    """The parts of a policy that OpenAI's fields stand for."""
+    parts: list[Part] = []
+    if body.temperature == 0:
+        parts.append(Greedy())
+    elif body.temperature is not None or body.top_p not in (None, 1.0):
+        parts.append(Temperature(1.0 if body.temperature is None else body.temperature, top_p=body.top_p or 1.0))
+    if body.logit_bias:
+        if any(bias > -100 for bias in body.logit_bias.values()):
+            raise wrong("logit_bias can only ban tokens here, with -100; a policy cannot weigh them", "logit_bias")
+        if wrong_ids := [token for token in body.logit_bias if not (token.isascii() and token.isdigit())]:
+            raise wrong(f"logit_bias is keyed by token ids; got {wrong_ids[0]!r:.40}", "logit_bias")
+        parts.append(Ban(tuple(int(token[:12]) for token in body.logit_bias)))
+    return parts
+
+
+def stops_of(body: bodies.OpenAI, limits: Limits) -> Stops:
+    """Texts at which to stop."""
+    texts = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if len(texts) > limits.stops:
+        raise wrong(f"stop holds {len(texts)} texts; {limits.stops} are the most", "stop")
+    if "" in texts:
+        raise wrong("stop holds an empty text; leave it out", "stop")
+    return Stops(tuple(texts))
