@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 import httpx
 import openai
-
-from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample_serve.limits import Limits
 from mdsample_serve.server import Address, Server, service_of
 from mdsample_serve.service import Service
+
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 
 
 class Troubled(Denoiser):
@@ -56,7 +56,9 @@ class Here:
 
     def events(self, path: str, body: Any) -> list[dict[str, Any]]:
         """What a stream gives, `[DONE]` checked and left out."""
-        lines = [line for line in self.post(path, {**body, "stream": True}).text.splitlines() if line.startswith("data: ")]
+        lines = [
+            line for line in self.post(path, {**body, "stream": True}).text.splitlines() if line.startswith("data: ")
+        ]
         assert lines[-1] == "data: [DONE]"
         return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
