@@ -91,8 +91,8 @@ class Answering:
         chunk = self._chunk()
         if chunk.plan.passes > self._most_passes:
             raise wrong(
-                f"a step of this policy takes up to {chunk.plan.passes:,} forward passes of a row; {self._most_passes} are "
-                "the most here",
+                f"a step of this policy takes up to {chunk.plan.passes:,} forward passes of a row; {self._most_passes} "
+                "are the most here",
                 "policy",
             )
         self.order = list(chunk.order)

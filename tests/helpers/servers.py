@@ -74,10 +74,10 @@ class Here:
 
 
 @contextmanager
-def serving(model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, **address: Any) -> Iterator[Here]:
-    """A server of one model, called `tiny`."""
+def serving(model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any) -> Iterator[Here]:
+    """A server of one model, which clients call `name`."""
     troubled = Troubled(model)
-    service = service_of({"tiny": (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
+    service = service_of({name: (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
     server = Server(service, Address(port=0, **address))
     listening = server.listen()
     thread = threading.Thread(target=server.serve_forever, args=[listening])
