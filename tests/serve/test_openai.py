@@ -6,11 +6,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import mdsample
 import openai
 import pytest
 from servers import Here
 
+import mdsample
 from mdsample.models.denoiser import Denoiser
 
 QUESTION = "Ann has 3 coins and gets 4 more. How many coins does Ann have?"
@@ -146,7 +146,11 @@ def test_any_json_object(here: Here) -> None:
 
 
 def test_our_fields_through_extra_body(here: Here) -> None:
-    body = {"template": "{prompt}{a:3} and{b:4}", "given": {"a": " 12"}, "slots": {"b": {"length": 2, "choices": [" 7"]}}}
+    body = {
+        "template": "{prompt}{a:3} and{b:4}",
+        "given": {"a": " 12"},
+        "slots": {"b": {"length": 2, "choices": [" 7"]}},
+    }
     assert complete(here, extra_body=body).choices[0].text == " 12 and 7"
     assert complete(here, extra_body={"regex": "[0-9]{2}"}).choices[0].text.strip().isdigit()
     guessed = complete(here, max_tokens=8, seed=0, extra_body={"speculate": "2x1", "policy": "one-by-one"})
