@@ -19,6 +19,7 @@ from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import as_run
 from mdsample.sampling.prompts import Message
+from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.trace import versions
 from mdsample_cli.errors import UsageError
 
@@ -41,6 +42,8 @@ class Conversation:
     #: as it was typed
     policy: str = POLICY
     seed: int = 0
+    #: how many steps are guessed, see `mdsample.sampling.speculate`
+    speculate: Speculation | None = None
     messages: list[Message] = attrs.field(factory=list[Message])
     #: what each reply was made with, and what it cost
     replies: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
@@ -63,7 +66,7 @@ class Conversation:
             )
         if self.system is not None and not self.is_chat:
             raise UsageError(f"{self.model.name} has no chat template, so no place for a system message; leave it out")
-        Job(self.model, layout, mdsample.Sampler(self.policy, seed=self.seed))
+        Job(self.model, layout, mdsample.Sampler(self.policy, seed=self.seed), speculate=self.speculate)
 
     @property
     def _layout(self) -> Template:
@@ -80,6 +83,7 @@ class Conversation:
             template=self.template,
             seed=self.seed,
             id=len(self.replies),  # so that a question asked twice is drawn anew
+            speculate=self.speculate,
         ):
             row = step.row
             yield row
@@ -91,6 +95,7 @@ class Conversation:
             "policy": as_run(mdsample.parse(self.policy), self.model.block),
             "seed": self.seed,
             "seconds": time.perf_counter() - began,
+            **({} if self.speculate is None else {"speculate": str(self.speculate)}),
         }
         self.replies.append({**{name: details[name] for name in _DETAILS}, **made})
 
@@ -156,4 +161,4 @@ def _is_chat(model: Denoiser) -> bool:
 
 
 #: of a row, what a transcript keeps
-_DETAILS = ("nfe", "steps", "tokens_per_forward", "unfilled", "outcome", "error_bound")
+_DETAILS = ("nfe", "steps", "rounds", "tokens_per_forward", "unfilled", "outcome", "error_bound")

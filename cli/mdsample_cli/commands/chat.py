@@ -44,6 +44,7 @@ def chat(
         Option("--output", "-o", metavar="FILE", help="Keep the transcript here; run again to go on with it."),
     ] = None,
     seed: options.Seed = 0,
+    speculate: options.Speculate = None,
 ) -> int:
     """Talk with a model; each reply is watched as it fills.
 
@@ -59,13 +60,14 @@ def chat(
             raise UsageError("--output keeps a transcript, and stdout shows the conversation; give a file")
     chosen = policy.open()
     text = None if template.template is None else text_or_file(template.template)
+    guess = options.speculation_of(speculate)
 
     from mdsample.core.files import locked
     from mdsample_cli.conversation import POLICY, Conversation
 
     denoiser = model.load()
     typed = denoiser.policy or POLICY if chosen is None else policy.label(chosen)
-    talk = Conversation(denoiser, text, typed, seed)
+    talk = Conversation(denoiser, text, typed, seed, guess)
     talk.begin(template.system)
     with ExitStack() as stack:
         if output is not None:
@@ -202,7 +204,7 @@ class _Talk:
 
         render.show(self._out, render.reply(row))
         if self._typed:
-            cost = f"{render.count(row.nfe, 'pass', 'es')}, {row.tokens_per_forward:.1f} tokens each"
+            cost = f"{render.count(row.nfe, 'pass', 'es')}{row.guessed_text}, {row.tokens_per_forward:.1f} tokens each"
             self._say(f"{cost}; {render.speed(self._talk.replies[-1]['seconds'], row.filled)}")
 
     def _save(self) -> None:
