@@ -25,6 +25,8 @@ Choice = tuple[Bools, Ints, tuple[Outcome, ...]]
 #: how much doubt changes from a text to the next, as powers of e: mean, deviation, deviation in common; and the share
 #: of positions where it all but goes, to what range of powers. As seen on tiny-gsm and tiny-sudoku under `eb`
 _MEAN, _OWN, _COMMON, _SETTLED, _RANGE = -0.15, 0.3, 0.2, 0.05, (-8.0, -1.0)
+#: how likely it is that the step is what it would be if nothing changed, and nothing comes of chance
+_STILL = 0.3
 #: by how many nats the two most probable tokens of a place drift apart or together, as a deviation
 _DRIFT = 0.7
 
@@ -47,6 +49,8 @@ class Drift:
     doubt: Doubles
     #: by how much the second most probable token gains on the first, nats
     second: Doubles
+    #: how likely each is, `[M]`
+    chance: Doubles
 
     @staticmethod
     def of(copies: int, length: int, seed: int) -> Drift:
@@ -57,7 +61,9 @@ class Drift:
         doubt = np.where(rng.random(shape) < _SETTLED, rng.uniform(*_RANGE, shape), doubt)
         second = rng.normal(0, _DRIFT, shape)
         doubt[0] = second[0] = 0
-        return Drift(doubt, second)
+        chance = np.full(copies, (1 - _STILL) / max(copies - 1, 1))
+        chance[0] = _STILL if copies > 1 else 1
+        return Drift(doubt, second, chance)
 
 
 def likely(
@@ -92,22 +98,23 @@ def likely(
     leaves = np.isin(np.arange(len(line)), leaving)
     marks = [np.packbits(which, axis=1) for which in (chosen, swapped, leaves[:, None])]
     key = np.concatenate([line[:, None].astype(np.int32).view(np.uint8), *marks], 1)
-    _, first, count = np.unique(key, axis=0, return_index=True, return_counts=True)
-    which = keep(line[first], count / copies)
-    first, count = first[which], count[which]
+    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    share = np.bincount(group.reshape(-1), np.tile(drift.chance, rows)).astype(np.float64)
+    which = keep(line[first], share)
+    first, share = first[which], share[which]
     line, everything = line[first], np.arange(len(first), dtype=np.int32)
     plan = plan.take(line)
     why = dict(zip(leaving.tolist(), outcomes, strict=True))
     out = [n for n, copy in enumerate(first.tolist()) if copy in why]
     source = np.where(visible[first], line[:, None], -1).astype(np.int32)
-    picked = Picked([(seen.prediction, row) for row in range(rows)], source)
+    picked = Picked([(seen.prediction, row) for row in range(rows)], source, bool(plan.restriction.spans))
     prediction = Swapped(picked, swapped[first]) if swapped.any() else picked
     view = attrs.evolve(view.take(first), uniforms=Uniforms(plan.keys, view.batch.step[first], length))
     choice = chosen[first], np.array(out, np.int32), tuple(why[int(first[n])] for n in out)
     passes, kept = seen.passes[line], [seen.kept[int(row)] for row in line]
     seen = Observation(view, prediction, passes, kept)
     after, _ = step.follow(plan, state.take(line), everything, seen, ranking[first], choice)
-    return line, count / copies, after
+    return line, share, after
 
 
 @attrs.frozen(eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import final
 
@@ -57,6 +57,8 @@ class Picked(Prediction):
     of: Sequence[tuple[Prediction, int]]
     #: which of them each position is taken from, `[R, L]`, −1 where nothing is seen
     source: Ints
+    #: whether each row draws by itself: several that take a slot with a language from one row must not be one draw
+    apart: bool = False
 
     @staticmethod
     def within(of: Sequence[tuple[Prediction, int]], wanted: Bools) -> Picked:
@@ -73,9 +75,9 @@ class Picked(Prediction):
         out = Marginals.unseen(*self.source.shape)
         row, position = np.nonzero(self.source >= 0)
         source = self.source[row, position]
-        for prediction, sources in _grouped([prediction for prediction, _ in self.of]):
+        for sources in _together([id(prediction) for prediction, _ in self.of]):
             which = np.isin(source, sources)
-            theirs, at = prediction.marginals, (row[which], position[which])
+            theirs, at = self.of[sources[0]][0].marginals, (row[which], position[which])
             there = self._rows[source[which]], position[which]
             for name in _FIELDS:
                 getattr(out, name)[at] = getattr(theirs, name)[there]
@@ -107,28 +109,27 @@ class Picked(Prediction):
         """Each prediction, which of the places are for it, and their rows there."""
         sources: list[int] = self.source[rows, positions].tolist()
         made = [self.of[source] for source in sources]
-        for prediction, places in _grouped([prediction for prediction, _ in made]):
+        lines: list[int] = rows.tolist() if self.apart else [0] * len(rows)
+        for places in _together(list(zip([id(prediction) for prediction, _ in made], lines, strict=True))):
+            prediction = made[places[0]][0]
             yield prediction, np.array(places, np.int64), np.array([made[n][1] for n in places], np.int32)
 
 
-def _grouped(predictions: Sequence[Prediction]) -> list[tuple[Prediction, list[int]]]:
-    """Each prediction once, and where it stands."""
-    places: dict[int, list[int]] = {}
-    for number, prediction in enumerate(predictions):
-        places.setdefault(id(prediction), []).append(number)
-    return [(predictions[where[0]], where) for where in places.values()]
+def _together(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Where each key stands."""
+    places: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        places.setdefault(key, []).append(number)
+    return list(places.values())
 
 
 def _compared(now: Prediction, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
     """`divergence` of places of predictions and of earlier ones, between those that a backend made."""
-    pairs: dict[tuple[int, int], list[int]] = {}
     places = positions.tolist()
     ours = [_made(now, row, place) for row, place in zip(rows.tolist(), places, strict=True)]
     theirs = [_made(before, row, place) for row, place in zip(before_rows.tolist(), places, strict=True)]
-    for number, ((a, _), (b, _)) in enumerate(zip(ours, theirs, strict=True)):
-        pairs.setdefault((id(a), id(b)), []).append(number)
     out = np.zeros(len(rows), np.float32)
-    for numbers in pairs.values():
+    for numbers in _together([(id(a), id(b)) for (a, _), (b, _) in zip(ours, theirs, strict=True)]):
         (a, _), (b, _) = ours[numbers[0]], theirs[numbers[0]]
         lines, old = (np.array([made[n][1] for n in numbers], np.int32) for made in (ours, theirs))
         out[numbers] = a.divergence(lines, positions[numbers], b, old)
