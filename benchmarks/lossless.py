@@ -34,7 +34,7 @@ from mdsample.policy.complete import complete
 from mdsample.policy.presets import PRESETS
 from mdsample.testing.promises import speculation_changes_nothing
 
-TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:9:blind} A{answer:3}")
+TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6:blind} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]
 #: families of models, and whether with the exact cache
 MODELS = (("llada", False), ("sdar", True), ("fast_dllm", True), ("sdar", False), ("llada2_moe", True))

@@ -22,7 +22,7 @@ from mdsample.sampling.observe import Asking
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Spent, rounds_of
-from mdsample.sampling.shared import divided, together
+from mdsample.sampling.shared import divided, rows_of, together
 from mdsample.sampling.state import Event, State
 
 #: guesses of a row in one pass, at most: a slip of the pen must not ask for a million rows
@@ -102,12 +102,13 @@ class Speculator:
         #: of each running row, what its last step was told, and what was said of texts that it may come to
         self._last: dict[int, Said] = {}
         self._known: dict[int, dict[bytes, Said]] = {}
-        # what tries texts out asks twice a step, and a guess is asked once
-        tries = any(evidence.passes for evidence in plan.evidence)
-        self._guesses = not tries
+        # what tries texts out has asked of the next one, if that is one of them; a guess of its own would be tried, too
+        self._tries = any(evidence.passes for evidence in plan.evidence)
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""
+        if self._tries:
+            return [(yield from self._tried(state, rows))]
         steps = [(yield from self._asked(state, rows))]
         while (step := self._known_already(steps[-1][0], rows)) is not None:
             steps.append(step)
@@ -129,7 +130,7 @@ class Speculator:
         prediction = answer if wider is query else Picked.within([(answer, n) for n in range(len(rows))], query.wanted)
         while True:
             # a run that is resumed may have asked of a text before
-            if query.tokens.shape[0] == len(rows) and self._guesses:
+            if query.tokens.shape[0] == len(rows):
                 told = {row: self._said(wider, answer, line, row) for line, row in enumerate(rows.tolist())}
                 self._last.update(told)
             try:
@@ -147,9 +148,37 @@ class Speculator:
         self._forget(after, rows)
         return after, event
 
+    def _tried(self, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
+        """A step that tries texts out; no look at a row that has come to a text which its last step tried."""
+        asking = self._step.advance(self._plan, state, rows)
+        query, price = next(asking), self._plan.policy.guide.passes
+        known = [self._known.get(row, {}).get(name(state, row)) for row in rows.tolist()]
+        saved = np.array([what is not None for what in known])
+        fresh = (yield rows_of(query, ~saved)) if not saved.all() else None
+        number = np.cumsum(~saved) - 1
+        of = [(fresh, int(number[n])) if what is None else (what.prediction, what.line) for n, what in enumerate(known)]
+        prediction: Prediction = Picked.within([(told, line) for told, line in of if told is not None], query.wanted)
+        self._known.update((row, {}) for row in rows.tolist())
+        of_key: dict[int, int] = {self._plan.keys[row][1]: row for row in rows.tolist()}
+        while True:
+            try:
+                query = asking.send(prediction)
+            except StopIteration as end:
+                after, event = end.value
+                break
+            prediction = yield query
+            for line, (_, key) in enumerate(query.rows.keys):
+                row = of_key[key]
+                said = self._said(query, prediction, line, row)
+                self._known[row][said.text.tobytes()] = said
+        self.spent.nfe[rows] += event.passes - price * saved
+        self.spent.rounds[rows] += rounds_of(event, price) - saved
+        self._forget(after, rows)
+        return after, event
+
     def _said_of(self, rows: Ints) -> dict[int, list[Said]]:
         """What is known of texts of each row, that of its last step first; nothing of a row that has taken none."""
-        running = [row for row in rows.tolist() if row in self._last] if self._guesses else []
+        running = [row for row in rows.tolist() if row in self._last]
         return {row: [self._last[row], *self._known.get(row, {}).values()] for row in running}
 
     def _known_already(self, state: State, rows: Ints) -> tuple[State, Event] | None:
