@@ -8,6 +8,7 @@ and the texts that come out most often are asked. Nothing hangs on a guess being
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import attrs
@@ -70,11 +71,13 @@ class Lines:
         before = [self.before[int(line)] for line in lines]
         return Lines(self.plan.take(lines), self.state.take(lines), self.of[lines], before, self.chance[lines])
 
-    def observed(self) -> Asking[Observation]:
-        """What their steps would see."""
+    @cached_property
+    def started(self) -> tuple[Asking[Observation], Query]:
+        """What tells what their steps would see, once, and the query that it asks first."""
         plan, everything = self.plan, np.arange(len(self.of), dtype=np.int32)
         batch = self.state.batch(everything, plan.passes, plan.tokenizer, plan.denoiser.block, plan.denoiser.led)
-        return observe(plan, batch, everything, self.before)
+        asking = observe(plan, batch, everything, self.before)
+        return asking, next(asking)
 
 
 def name(state: State, row: int) -> bytes:
@@ -117,7 +120,7 @@ class Guesses:
                 free[row] -= int(which[line])
             if which.any():
                 names = [name(lines.state, line) for line in np.flatnonzero(which).tolist()]
-                query = self.asking_ahead(rows_of(next(lines.observed()), which), lines.of[which])
+                query = self.asking_ahead(rows_of(lines.started[1], which), lines.of[which])
                 made.append(Guess(lines.of[which], names, query))
         return made
 
@@ -138,7 +141,7 @@ class Guesses:
 
     def _grown(self, lines: Lines, level: int) -> Lines | None:
         """The texts one step on that are new and likely enough; `None` if there are none."""
-        query = next(lines.observed())
+        asking, query = lines.started
         stale = _nearest(lines, query.wanted, self._said)
         told = stale.source >= 0
         # evidence asks wherever it wants to, ranks and draws do not
@@ -149,8 +152,6 @@ class Guesses:
                 row = int(lines.of[line])
                 self.ahead[row] = self.ahead.get(row, False) | query.wanted[line]
             return self._grown(lines.take(np.flatnonzero(enough)), level) if enough.any() else None
-        asking = lines.observed()
-        next(asking)
         try:
             asking.send(stale)
         except StopIteration as end:
@@ -167,7 +168,9 @@ class Guesses:
         drift = Drift.of(self._copies, lines.state.tokens.shape[1], level)
         parent, share, after = likely(self._step, lines.plan, lines.state, seen, drift, keep)
         chance = lines.chance[parent] * share
-        possible = lines.plan.take(parent).languages.possible(after.tokens, after.blank)
+        possible = np.ones(len(parent), np.bool_)
+        if lines.plan.restriction.spans:
+            possible = lines.plan.take(parent).languages.possible(after.tokens, after.blank)
         chosen: list[int] = []
         for line in np.argsort(-chance, kind="stable").tolist():
             row = int(lines.of[parent[line]])

@@ -82,11 +82,13 @@ def likely(
     """
     copies, rows = len(drift.doubt), len(state.active)
     line = np.repeat(np.arange(rows), copies)
-    view, length = seen.view.take(line), seen.view.eligible.shape[1]
-    marginals = view.marginals.shifted(np.tile(drift.doubt[:, :length], (rows, 1)))
-    keys = [plan.keys[row] for row in line.tolist()]
-    view = attrs.evolve(view, marginals=marginals, uniforms=Uniforms(keys, view.batch.step, length))
-    visible = np.isfinite(marginals.entropy)
+    view, length = seen.view, seen.view.eligible.shape[1]
+    if copies > 1:
+        view = view.take(line)
+        marginals = view.marginals.shifted(np.tile(drift.doubt[:, :length], (rows, 1)))
+        keys = [plan.keys[row] for row in line.tolist()]
+        view = attrs.evolve(view, marginals=marginals, uniforms=Uniforms(keys, view.batch.step, length))
+    visible = np.isfinite(view.marginals.entropy)
     ranking = step.rank(plan.policy, view)
     chosen, leaving, outcomes = step.choose(plan.policy, view, ranking)
     chosen &= visible
@@ -103,7 +105,7 @@ def likely(
     which = keep(line[first], share)
     first, share = first[which], share[which]
     line, everything = line[first], np.arange(len(first), dtype=np.int32)
-    plan = plan.take(line)
+    plan, state = plan.take(line), state.take(line)
     why = dict(zip(leaving.tolist(), outcomes, strict=True))
     out = [n for n, copy in enumerate(first.tolist()) if copy in why]
     source = np.where(visible[first], line[:, None], -1).astype(np.int32)
@@ -113,7 +115,7 @@ def likely(
     choice = chosen[first], np.array(out, np.int32), tuple(why[int(first[n])] for n in out)
     passes, kept = seen.passes[line], [seen.kept[int(row)] for row in line]
     seen = Observation(view, prediction, passes, kept)
-    after, _ = step.follow(plan, state.take(line), everything, seen, ranking[first], choice)
+    after, _ = step.follow(plan, state, everything, seen, ranking[first], choice)
     return line, share, after
 
 

@@ -76,7 +76,7 @@ class Picked(Prediction):
         row, position = np.nonzero(self.source >= 0)
         source = self.source[row, position]
         for sources in _together([id(prediction) for prediction, _ in self.of]):
-            which = np.isin(source, sources)
+            which = np.isin(source, sources) if len(sources) < len(self.of) else slice(None)
             theirs, at = self.of[sources[0]][0].marginals, (row[which], position[which])
             there = self._rows[source[which]], position[which]
             for name in _FIELDS:
