@@ -45,14 +45,16 @@ DRAWS = (mdsample.Greedy(), mdsample.Temperature(1.0))
 def main() -> None:
     """Prints how many runs were the same, by backend; fails at the first that was not."""
     parser = common.command_line(__doc__)
-    parser.add_argument("--count", type=int, default=500, help="random policies")
+    parser.add_argument("--count", type=int, default=500, help="random policies, every preset besides")
+    parser.add_argument("--skip", type=int, default=0, help="so many of them, and the presets")
     parser.add_argument("--backends", nargs="+", default=["reference", "torch", "mlx"])
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
     if not asked.json:
         common.print_head(["backend", "policies", "runs", "saved rounds", "with a language", "refused", "s"], text=1)
-    policies = [*random_policies(asked.count), *(mdsample.parse(name) for name in sorted(PRESETS))]
+    presets = [] if asked.skip else [mdsample.parse(name) for name in sorted(PRESETS)]
+    policies = [*random_policies(asked.count)[asked.skip :], *presets]
     with tempfile.TemporaryDirectory() as place:
         for backend in asked.backends:
             compare(backend, list(models(Path(place), backend)), policies, asked)
