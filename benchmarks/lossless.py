@@ -46,7 +46,7 @@ def main() -> None:
     """Prints how many runs were the same, by backend; fails at the first that was not."""
     parser = common.command_line(__doc__)
     parser.add_argument("--count", type=int, default=500, help="random policies, every preset besides")
-    parser.add_argument("--skip", type=int, default=0, help="so many of them, and the presets")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many, and the presets")
     parser.add_argument("--backends", nargs="+", default=["reference", "torch", "mlx"])
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()

@@ -11,6 +11,7 @@ from mdsample.sampling.guess import Said, name
 from mdsample.sampling.likely import Step
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.sampler import Sampler, advance, choose, follow, rank
+from mdsample.sampling.shared import rows_of
 from mdsample.sampling.speculate import Speculation, Speculator
 from mdsample.testing import ScriptedDenoiser
 from mdsample.testing.worlds import LETTERS
@@ -50,3 +51,13 @@ def test_picked_rows_show_what_is_wanted_and_no_more() -> None:
         np.testing.assert_array_equal(array[wanted], theirs[wanted])
         np.testing.assert_array_equal(array[~wanted], blank[~wanted])
         assert not np.array_equal(theirs, blank)
+
+
+def test_rows_of_a_query_keep_their_languages() -> None:
+    sampler = Sampler("whole+top(1)+regex('[ab]+',slot='answer')")
+    canvas = mdsample.Template.parse("a{answer:4}").canvas(SYMBOLS, [{}, {}])
+    plan = sampler.plan(MODEL, canvas)
+    query = next(advance(plan, sampler.start(MODEL, canvas, plan), np.arange(2, dtype=np.int32)))
+    one = rows_of(query, np.array([False, True]))
+    assert len(one.tokens) == 1 and [span.row for span in one.restriction.spans] == [0]
+    np.testing.assert_array_equal(MODEL.predict(one).marginals.entropy[0], MODEL.predict(query).marginals.entropy[1])
