@@ -20,6 +20,7 @@ from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.complete import as_run
 from mdsample.sampling.prompts import Message
+from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.structured import Structured
 from mdsample.sampling.trace import versions
 from mdsample_cli.errors import UsageError
@@ -45,6 +46,8 @@ class Conversation:
     seed: int = 0
     #: JSON of this schema is what each reply says; `None`: any text
     schema: object = None
+    #: how many steps are guessed, see `mdsample.sampling.speculate`
+    speculate: Speculation | None = None
     messages: list[Message] = attrs.field(factory=list[Message])
     #: what each reply was made with, and what it cost
     replies: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
@@ -67,7 +70,7 @@ class Conversation:
             )
         if self.system is not None and not self.is_chat:
             raise UsageError(f"{self.model.name} has no chat template, so no place for a system message; leave it out")
-        Job(self.model, layout, mdsample.Sampler(self._policy, seed=self.seed))
+        Job(self.model, layout, mdsample.Sampler(self._policy, seed=self.seed), speculate=self.speculate)
 
     @property
     def _layout(self) -> Template:
@@ -107,6 +110,7 @@ class Conversation:
             template=self.template if self.structured is None else self.structured.template,
             seed=self.seed,
             id=len(self.replies),  # so that a question asked twice is drawn anew
+            speculate=self.speculate,
         ):
             row = step.row
             yield row
@@ -118,6 +122,7 @@ class Conversation:
             "policy": as_run(self._policy, self.model.block),
             "seed": self.seed,
             "seconds": time.perf_counter() - began,
+            **({} if self.speculate is None else {"speculate": str(self.speculate)}),
         }
         self.replies.append({**{name: details[name] for name in _DETAILS}, **made})
 
@@ -183,4 +188,4 @@ def _is_chat(model: Denoiser) -> bool:
 
 
 #: of a row, what a transcript keeps
-_DETAILS = ("nfe", "steps", "tokens_per_forward", "unfilled", "outcome", "error_bound")
+_DETAILS = ("nfe", "steps", "rounds", "tokens_per_forward", "unfilled", "outcome", "error_bound")

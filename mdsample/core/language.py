@@ -63,15 +63,18 @@ class Span:
 
 
 def turns(spans: Sequence[Span], rows: Ints, positions: Ints) -> Ints:
-    """Of N places, in the order in which they are drawn: how many of each one's span come before it, −1 without span.
+    """Of N places, in the order in which they are drawn: how many of each one's span come before it.
 
-    `rows`, `positions`, result `[N]`.
+    −1 without a span, and for the only one of its span: it has nothing to be drawn together with, whatever the other
+    places are. `rows`, `positions`, result `[N]`.
     """
     span_of = {(span.row, place): number for number, span in enumerate(spans) for place in span.positions.tolist()}
-    drawn = [0] * len(spans)
-    out = np.full(len(rows), -1, np.int32)
+    drawn: dict[int, list[int]] = {}
     for n, place in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
         if (number := span_of.get(place)) is not None:
-            out[n] = drawn[number]
-            drawn[number] += 1
+            drawn.setdefault(number, []).append(n)
+    out = np.full(len(rows), -1, np.int32)
+    for places in drawn.values():
+        if len(places) > 1:
+            out[places] = np.arange(len(places))
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Floats, Ints
+from mdsample.core.arrays import Doubles, Floats, Ints
 
 
 @attrs.frozen(eq=False)
@@ -43,6 +43,16 @@ class Marginals:
             self.second[rows, positions],
             self.entropy[rows, positions],
         )
+
+    def shifted(self, shift: Doubles) -> Marginals:
+        """The same with uncertainties e^`shift` as large, as far as probabilities allow; `[B, L]`."""
+        doubt, second = 1 - self.confidence.astype(np.float64), np.exp(self.second.astype(np.float64))
+        # the most probable token stays so
+        grow = np.minimum(np.exp(shift), 1 / np.maximum(doubt + second, 1e-12))
+        with np.errstate(divide="ignore"):
+            top, next_ = np.log1p(-np.minimum(doubt * grow, 1)), np.log(second * grow)
+        entropy = np.where(np.isfinite(self.entropy), self.entropy * grow, np.inf)
+        return Marginals(self.token, top.astype(np.float32), next_.astype(np.float32), entropy.astype(np.float32))
 
     @staticmethod
     def unseen(rows: int, length: int) -> Marginals:

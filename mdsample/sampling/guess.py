@@ -1,41 +1,36 @@
-"""Guesses: the texts that rows may have after their next steps, if the model kept saying what it said last.
+"""Guesses: the texts that rows may have after their next steps, if the model goes on saying nearly what it said.
 
-A guess takes the policy's own steps, from the last prediction; beside them it takes steps that the policy nearly took
-(`Way`). Nothing hangs on a guess being right.
+A guess takes the policy's own steps, from what the model said of the texts nearest to its own. Beside them come steps
+that the policy would take if the model said something a little different: the policy chooses on many such predictions,
+and the texts that come out most often are asked. Nothing hangs on a guess being right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Indices, Ints
+from mdsample.core.arrays import Bools, Doubles, Indices, Ints
 from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.guide import Tuned
+from mdsample.sampling.likely import Drift, Step, likely
 from mdsample.sampling.observe import Asking, Kept, Observation, observe
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.shared import rows_of
-from mdsample.sampling.state import Event, State
+from mdsample.sampling.state import State
 
-#: how a guessed step departs from the policy's: how many more of the ranking go, and whether the last of them gives
-#: its place to the next
-Way = tuple[int, bool]
+T = TypeVar("T", np.bool_, np.int32)
 
-
-def ways(width: int) -> list[Way]:
-    """The policy's own step, then those that it nearly took."""
-    return [(0, False), (0, True), *((longer, False) for longer in range(1, width))]
-
-
-@attrs.frozen(eq=False)
-class Step:
-    """How a step is taken: `advance` and `alternatives` of `mdsample.sampling.sampler`."""
-
-    advance: Callable[[Plan, State, Ints], Asking[tuple[State, Event]]]
-    alternatives: Callable[[Plan, State, Observation, Sequence[Way]], tuple[Indices, State]]
+#: on how many predictions the policy chooses, where a guess has company
+_COPIES = 64
+#: a token that a text has and another one lacks sets them apart by 1, a different token by this
+_DIFFERENT = 3
 
 
 @attrs.frozen(eq=False)
@@ -45,8 +40,9 @@ class Said:
     prediction: Prediction
     #: the row in the prediction
     line: int
-    #: where it was asked, over the row
+    #: where it was asked, and the text, over the row
     wanted: Bools
+    text: Ints
 
 
 @attrs.frozen(eq=False)
@@ -60,7 +56,7 @@ class Guess:
 
 
 @attrs.frozen(eq=False)
-class _Lines:
+class Lines:
     """T texts, from which further ones are guessed."""
 
     plan: Plan
@@ -68,16 +64,20 @@ class _Lines:
     of: Ints
     #: what evidence kept at their last steps
     before: Sequence[Kept]
+    #: how likely each seems, `[T]`
+    chance: Doubles
 
-    def take(self, lines: Indices) -> _Lines:
+    def take(self, lines: Indices) -> Lines:
         """Some of them, in any number."""
         before = [self.before[int(line)] for line in lines]
-        return _Lines(self.plan.take(lines), self.state.take(lines), self.of[lines], before)
+        return Lines(self.plan.take(lines), self.state.take(lines), self.of[lines], before, self.chance[lines])
 
-    def observed(self) -> Asking[Observation]:
-        """What their steps would see."""
+    @cached_property
+    def started(self) -> tuple[Asking[Observation], Query]:
+        """What tells what their steps would see, once, and the query that it asks first."""
         plan, everything = self.plan, np.arange(len(self.of), dtype=np.int32)
-        return observe(plan, plan.batch(self.state, everything), everything, self.before)
+        asking = observe(plan, plan.batch(self.state, everything), everything, self.before)
+        return asking, next(asking)
 
 
 def name(plan: Plan, state: State, row: int) -> bytes:
@@ -88,72 +88,127 @@ def name(plan: Plan, state: State, row: int) -> bytes:
     return text + state.step[row].tobytes() + state.opened[row].tobytes()
 
 
-def guesses(plan: Plan, state: State, last: Mapping[int, Said], shape: tuple[int, int], step: Step) -> list[Guess]:
-    """Texts of the rows of `last`, which has what their last steps were told.
+class Guesses:
+    """A tree of guesses for some rows; the likeliest texts of all its levels are kept, a stated number of each row."""
 
-    `shape`: how many steps are guessed, and how many texts at most of each row in each.
-    """
-    depth, width = shape
-    rows = np.array(list(last), np.int32)
-    before: list[Kept] = [plan.kept[row][1] if row in plan.kept else {} for row in last]
-    lines = _Lines(plan.take(rows), state.take(rows), rows, before)
-    known = {(row, name(plan, state, row)) for row in last}
-    made: list[Guess] = []
-    for _ in range(depth if last else 0):
-        grown = _grown(lines, last, known, width, step)
-        if grown is None:
-            break
-        lines, new = grown
-        if new.any():
-            names = [name(plan, lines.state, line) for line in np.flatnonzero(new).tolist()]
-            made.append(Guess(lines.of[new], names, rows_of(next(lines.observed()), new)))
-    return made
+    def __init__(
+        self, plan: Plan, state: State, said: Mapping[int, Sequence[Said]], shape: tuple[int, int], step: Step
+    ) -> None:
+        """`said`: of each row, what is known of texts of its own. `shape`: how many steps, how many texts for each."""
+        depth, width = shape
+        self._said, self._step, self._most = said, step, depth * width
+        self._copies = 1 if width == 1 else _COPIES
+        #: where further guesses would have had to be told, over each row
+        self.ahead: dict[int, Bools] = {}
+        #: chances of the texts found so far, and their names
+        self._chances: dict[int, list[float]] = {row: [] for row in said}
+        self._known = {(row, name(plan, state, row)) for row in said}
+        rows = np.array(list(said), np.int32)
+        before: list[Kept] = [plan.kept[row][1] if row in plan.kept else {} for row in said]
+        lines: Lines | None = Lines(plan.take(rows), state.take(rows), rows, before, np.ones(len(rows)))
+        self._levels: list[Lines] = []
+        for level in range(depth):
+            if (lines := self._grown(lines, level)) is None:
+                break
+            self._levels.append(lines)
+
+    def queries(self) -> list[Guess]:
+        """What to ask."""
+        made: list[Guess] = []
+        free = dict.fromkeys(self._chances, self._most)
+        for lines in self._levels:
+            which = np.zeros(len(lines.of), np.bool_)
+            for line, row in enumerate(lines.of.tolist()):
+                which[line] = free[row] > 0 and lines.chance[line] >= self._least(row)
+                free[row] -= int(which[line])
+            if which.any():
+                names = [name(lines.plan, lines.state, line) for line in np.flatnonzero(which).tolist()]
+                query = self.asking_ahead(rows_of(lines.started[1], which), lines.of[which])
+                made.append(Guess(lines.of[which], names, query))
+        return made
+
+    def asking_ahead(self, query: Query, rows: Ints) -> Query:
+        """A query about texts of rows, which also asks where further guesses would have had to be told."""
+        if not self.ahead:
+            return query
+        wanted = query.wanted.copy()
+        for line, row in enumerate(rows.tolist()):
+            if row in self.ahead:
+                wanted[line] |= _padded(self.ahead[row], wanted.shape[1])
+        return attrs.evolve(query, wanted=wanted & query.valid)
+
+    def _least(self, row: int) -> float:
+        """The chance that a text of a row must have."""
+        chances = self._chances[row]
+        return sorted(chances)[-self._most] if len(chances) >= self._most else 0.0
+
+    def _grown(self, lines: Lines, level: int) -> Lines | None:
+        """The texts one step on that are new and likely enough; `None` if there are none."""
+        asking, query = lines.started
+        stale = _nearest(lines, query.wanted, self._said)
+        told = stale.source >= 0
+        # evidence asks wherever it wants to, ranks and draws do not
+        enough = (told == query.wanted).all(1) if lines.plan.evidence else told.any(1)
+        if not enough.all():
+            # a model in blocks cannot be asked beyond the one at hand
+            for line in np.flatnonzero(~enough).tolist() if lines.plan.denoiser.block is None else ():
+                row = int(lines.of[line])
+                self.ahead[row] = self.ahead.get(row, False) | query.wanted[line]
+            return self._grown(lines.take(np.flatnonzero(enough)), level) if enough.any() else None
+        try:
+            asking.send(stale)
+        except StopIteration as end:
+            return self._next(lines, end.value, level)
+        return None  # evidence asks more
+
+    def _next(self, lines: Lines, seen: Observation, level: int) -> Lines | None:
+        """The same, once it is known what their steps would see."""
+
+        def keep(parent: Indices, share: Doubles) -> Bools:
+            rows: list[int] = lines.of[parent].tolist()
+            return lines.chance[parent] * share >= np.array([self._least(row) for row in rows])
+
+        drift = Drift.of(self._copies, lines.state.tokens.shape[1], level)
+        parent, share, after = likely(self._step, lines.plan, lines.state, seen, drift, keep)
+        chance = lines.chance[parent] * share
+        possible = np.ones(len(parent), np.bool_)
+        if lines.plan.restriction.spans:
+            possible = lines.plan.take(parent).languages.possible(after.tokens, after.blank)
+        chosen: list[int] = []
+        for line in np.argsort(-chance, kind="stable").tolist():
+            row = int(lines.of[parent[line]])
+            text = (row, name(lines.plan, after, line))
+            if possible[line] and after.active[line] and text not in self._known and chance[line] >= self._least(row):
+                self._known.add(text)
+                self._chances[row].append(float(chance[line]))
+                chosen.append(line)
+        if not chosen:
+            return None
+        parent = parent[chosen]
+        kept = [seen.kept[int(line)] for line in parent]
+        return Lines(lines.plan.take(parent), after.take(np.array(chosen)), lines.of[parent], kept, chance[chosen])
 
 
-def _grown(
-    lines: _Lines, last: Mapping[int, Said], known: set[tuple[int, bytes]], width: int, step: Step
-) -> tuple[_Lines, Bools] | None:
-    """The texts one step on, at most `width` of a row, and which were not `known`; `None` if there are none."""
-    query = next(lines.observed())
-    told = np.stack([_padded(last[row].wanted, query.wanted.shape[1]) for row in lines.of.tolist()]) & query.wanted
-    # evidence asks wherever it wants to, ranks and draws do not
-    enough = (told == query.wanted).all(1) if lines.plan.evidence else told.any(1)
-    if not enough.any():
-        return None
-    if not enough.all():
-        return _grown(lines.take(np.flatnonzero(enough)), last, known, width, step)
-    said = [last[row] for row in lines.of.tolist()]
-    stale = Picked([what.prediction for what in said], [what.line for what in said], told)
-    asking = lines.observed()
-    next(asking)
-    try:
-        asking.send(stale)
-    except StopIteration as end:
-        seen: Observation = end.value
-    else:
-        return None
-    different = ways(width)
-    parent, after = step.alternatives(lines.plan, lines.state, seen, different)
-    new = np.zeros(len(parent), np.bool_)
-    count: dict[int, int] = {}
-    chosen: list[int] = []
-    # the policy's own steps first
-    for line in sorted(range(len(parent)), key=lambda line: line % len(different)):
-        row = int(lines.of[parent[line]])
-        text = (row, name(lines.plan, after, line))
-        new[line] = text not in known
-        own = line % len(different) == 0
-        moved = text[1] != name(lines.plan, lines.state, int(parent[line]))
-        if after.active[line] and moved and (own or new[line]) and count.get(row, 0) < width:
-            known.add(text)
-            count[row] = count.get(row, 0) + 1
-            chosen.append(line)
-    if not chosen:
-        return None
-    kept = [seen.kept[int(line)] for line in parent[chosen]]
-    grown = _Lines(lines.plan.take(parent[chosen]), after.take(np.array(chosen)), lines.of[parent[chosen]], kept)
-    return grown, new[chosen]
+def _nearest(lines: Lines, wanted: Bools, said: Mapping[int, Sequence[Said]]) -> Picked:
+    """What is wanted, each position as it was said of the nearest text of which it was asked."""
+    mask_id, source = lines.plan.tokenizer.mask_id, np.full(wanted.shape, -1, np.int32)
+    of: list[tuple[Prediction, int]] = []
+    for row in dict.fromkeys(lines.of.tolist()):
+        texts = np.stack([_padded(what.text, wanted.shape[1]) for what in said[row]])
+        asked = np.stack([_padded(what.wanted, wanted.shape[1]) for what in said[row]])
+        for line in np.flatnonzero(lines.of == row).tolist():
+            text = lines.state.tokens[line, : wanted.shape[1]]
+            length = len(said[row][0].text)
+            differ = (texts != text)[:, :length]
+            both = differ & (texts != mask_id)[:, :length] & (text != mask_id)[:length]
+            order = np.argsort(differ.sum(1) + (_DIFFERENT - 1) * both.sum(1), kind="stable")
+            known = asked[order]
+            source[line] = np.where(known.any(0) & wanted[line], len(of) + order[known.argmax(0)], -1)
+        of += [(what.prediction, what.line) for what in said[row]]
+    return Picked(of, source)
 
 
-def _padded(where: Bools, width: int) -> Bools:
-    return np.pad(where, (0, max(0, width - len(where))))[:width]
+def _padded(array: NDArray[T], width: int) -> NDArray[T]:
+    out = np.zeros(width, array.dtype)
+    out[: len(array)] = array[:width]
+    return out

@@ -91,6 +91,12 @@ class Available:
         self._restriction = restriction
         self._kept: dict[tuple[int, int], tuple[Bools, Ints, Ints]] = {}
 
+    def under(self, restriction: Restriction) -> Available:
+        """The same under a restriction of the same sets and languages; what is known of them is shared."""
+        other = Available(restriction)
+        other._kept = self._kept
+        return other
+
     def classes(self, span: Span) -> Bools:
         """Classes that may stand at each position, given what is written in the span, `[n, C]`."""
         index = self._restriction.index[span.row, span.positions]
@@ -107,6 +113,13 @@ class Available:
             first[language.classes[tokens[::-1]]] = tokens[::-1]
             self._kept[key] = count > 0, first, count
         return self._kept[key]
+
+    def possible(self, tokens: Ints, blank: Bools) -> Bools:
+        """Which texts leave each of their languages a text, `[B]`; `tokens`, `blank` `[B, L]` of all rows."""
+        out = np.ones(len(tokens), np.bool_)
+        for span in now(self._restriction.spans, np.arange(len(tokens), dtype=np.int32), tokens, blank):
+            out[span.row] &= self.classes(span).any(1).all()
+        return out
 
     def fill(self, batch: Batch, rows: Ints) -> Ints:
         """The tokens of blanks where nothing else may stand, `[B, L]` with −1 elsewhere; `rows [B]` of the canvas."""

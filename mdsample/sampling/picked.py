@@ -1,19 +1,21 @@
-"""Rows of predictions as predictions of their own: a part of one, or rows picked out of several."""
+"""Rows of predictions as predictions of their own: a part of one, or rows put together from several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import final
 
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.core.marginals import Marginals
 from mdsample.models.denoiser import Memory, Prediction
 from mdsample.policy.draw import Draw
 from mdsample.sampling.conditioning import memories
+
+_FIELDS = tuple(field.name for field in attrs.fields(Marginals))
 
 
 @final
@@ -31,7 +33,8 @@ class Part(Prediction):
     def marginals(self) -> Marginals:
         """Statistics of its rows."""
         region = (slice(self.first, self.first + self.rows), slice(self.width))
-        return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
+        whole = self.whole.marginals
+        return Marginals(*(getattr(whole, name)[region] for name in _FIELDS))
 
     @property
     def memories(self) -> Sequence[Memory]:
@@ -48,18 +51,25 @@ class Part(Prediction):
 
     def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
         """As the whole; `before` may be a part of another prediction."""
-        return _compared([self] * len(rows), rows, positions, before, before_rows)
+        return _compared(self, rows, positions, before, before_rows)
 
 
 @final
 @attrs.frozen(eq=False)
 class Picked(Prediction):
-    """R rows, each of some prediction, of which no more is seen than is wanted here."""
+    """R rows, every position as one row of some prediction has it; nothing else is seen of them."""
 
-    #: of each row, the prediction and the row in it, `[R]`
-    of: Sequence[Prediction]
-    row: Sequence[int]
-    wanted: Bools
+    #: rows of predictions, `[K]`: the prediction, and the row in it
+    of: Sequence[tuple[Prediction, int]]
+    #: which of them each position is taken from, `[R, L]`, −1 where nothing is seen
+    source: Ints
+    #: whether each row draws by itself: several that take a slot with a language from one row must not be one draw
+    apart: bool = False
+
+    @staticmethod
+    def within(of: Sequence[tuple[Prediction, int]], wanted: Bools) -> Picked:
+        """Whole rows, R in number, of which no more is seen than is `wanted [R, L]`."""
+        return Picked(of, np.where(wanted, np.arange(len(of))[:, None], -1).astype(np.int32))
 
     @property
     def marginals(self) -> Marginals:
@@ -68,71 +78,75 @@ class Picked(Prediction):
 
     @cached_property
     def _marginals(self) -> Marginals:
-        out = Marginals.unseen(*self.wanted.shape)
-        for prediction, mine in _grouped(self.of):
-            theirs = prediction.marginals
-            width = min(self.wanted.shape[1], theirs.token.shape[1])
-            at = (np.array(mine)[:, None], arange64(width)[None])
-            there = (np.array([self.row[line] for line in mine])[:, None], arange64(width)[None])
-            for name in (field.name for field in attrs.fields(Marginals)):
-                array = getattr(out, name)
-                array[at] = np.where(self.wanted[at], getattr(theirs, name)[there], array[at])
+        out = Marginals.unseen(*self.source.shape)
+        row, position = np.nonzero(self.source >= 0)
+        source = self.source[row, position]
+        for sources in _together([id(prediction) for prediction, _ in self.of]):
+            which = np.isin(source, sources) if len(sources) < len(self.of) else slice(None)
+            theirs, at = self.of[sources[0]][0].marginals, (row[which], position[which])
+            there = self._rows[source[which]], position[which]
+            for name in _FIELDS:
+                getattr(out, name)[at] = getattr(theirs, name)[there]
         return out
+
+    @cached_property
+    def _rows(self) -> Ints:
+        return np.array([row for _, row in self.of], np.int32)
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As each prediction draws."""
         token, probability = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.float32)
-        for prediction, which, theirs in self._asked(rows):
+        for prediction, which, theirs in self._asked(rows, positions):
             token[which], probability[which] = prediction.draw(theirs, positions[which], uniforms[which], how)
         return token, probability
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """As each prediction."""
         out = np.zeros(len(rows), np.float32)
-        for prediction, which, theirs in self._asked(rows):
+        for prediction, which, theirs in self._asked(rows, positions):
             out[which] = prediction.log_probabilities(theirs, positions[which], tokens[which])
         return out
 
     def divergence(self, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
         """As each prediction; `before` may be of other ones."""
-        return _compared([self] * len(rows), rows, positions, before, before_rows)
+        return _compared(self, rows, positions, before, before_rows)
 
-    def _asked(self, rows: Ints) -> Iterator[tuple[Prediction, Longs, Ints]]:
-        """Each prediction, which of `rows` are for it, and their rows there."""
-        lines: list[int] = rows.tolist()
-        for prediction, places in _grouped([self.of[line] for line in lines]):
-            theirs = np.array([self.row[lines[n]] for n in places], np.int32)
-            yield prediction, np.array(places, np.int64), theirs
-
-
-def _grouped(predictions: Sequence[Prediction]) -> list[tuple[Prediction, list[int]]]:
-    """Each prediction once, and where it stands."""
-    places: dict[int, list[int]] = {}
-    for number, prediction in enumerate(predictions):
-        places.setdefault(id(prediction), []).append(number)
-    return [(predictions[where[0]], where) for where in places.values()]
+    def _asked(self, rows: Ints, positions: Ints) -> Iterator[tuple[Prediction, Longs, Ints]]:
+        """Each prediction, which of the places are for it, and their rows there."""
+        sources: list[int] = self.source[rows, positions].tolist()
+        made = [self.of[source] for source in sources]
+        lines: list[int] = rows.tolist() if self.apart else [0] * len(rows)
+        for places in _together(list(zip([id(prediction) for prediction, _ in made], lines, strict=True))):
+            prediction = made[places[0]][0]
+            yield prediction, np.array(places, np.int64), np.array([made[n][1] for n in places], np.int32)
 
 
-def _compared(now: Sequence[Prediction], rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
-    """`divergence` of rows of predictions and rows of earlier ones, between those that a backend made."""
-    pairs: dict[tuple[int, int], list[int]] = {}
-    ours = [_made(prediction, row) for prediction, row in zip(now, rows.tolist(), strict=True)]
-    theirs = [_made(before, row) for row in before_rows.tolist()]
-    for number, ((a, _), (b, _)) in enumerate(zip(ours, theirs, strict=True)):
-        pairs.setdefault((id(a), id(b)), []).append(number)
+def _together(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Where each key stands."""
+    places: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        places.setdefault(key, []).append(number)
+    return list(places.values())
+
+
+def _compared(now: Prediction, rows: Ints, positions: Ints, before: Prediction, before_rows: Ints) -> Floats:
+    """`divergence` of places of predictions and of earlier ones, between those that a backend made."""
+    places = positions.tolist()
+    ours = [_made(now, row, place) for row, place in zip(rows.tolist(), places, strict=True)]
+    theirs = [_made(before, row, place) for row, place in zip(before_rows.tolist(), places, strict=True)]
     out = np.zeros(len(rows), np.float32)
-    for numbers in pairs.values():
+    for numbers in _together([(id(a), id(b)) for (a, _), (b, _) in zip(ours, theirs, strict=True)]):
         (a, _), (b, _) = ours[numbers[0]], theirs[numbers[0]]
         lines, old = (np.array([made[n][1] for n in numbers], np.int32) for made in (ours, theirs))
         out[numbers] = a.divergence(lines, positions[numbers], b, old)
     return out
 
 
-def _made(prediction: Prediction, row: int) -> tuple[Prediction, int]:
-    """What a backend made, of which this is a row, and the row in it."""
+def _made(prediction: Prediction, row: int, position: int) -> tuple[Prediction, int]:
+    """What a backend made, of which this is a place, and the row in it."""
     while isinstance(prediction, Part | Picked):
         if isinstance(prediction, Part):
             prediction, row = prediction.whole, row + prediction.first
         else:
-            prediction, row = prediction.of[row], prediction.row[row]
+            prediction, row = prediction.of[int(prediction.source[row, position])]
     return prediction, row

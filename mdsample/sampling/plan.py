@@ -67,16 +67,16 @@ class Plan:
         return state.batch(rows, self.passes, self.tokenizer, model.block, model.led, self.redraws)
 
     def take(self, rows: Indices) -> Plan:
-        """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them.
-
-        It has no spans.
-        """
-        assert not self.restriction.spans
-        restriction = Restriction(self.restriction.sets, self.restriction.index[rows])
+        """The plan of some of its rows, in any number, as `State.take` takes them; it has kept nothing of them."""
+        lines: dict[int, list[int]] = {}
+        for line, row in enumerate(rows.tolist() if self.restriction.spans else ()):
+            lines.setdefault(row, []).append(line)
+        spans = [attrs.evolve(span, row=line) for span in self.restriction.spans for line in lines.get(span.row, ())]
+        restriction = Restriction(self.restriction.sets, self.restriction.index[rows], tuple(spans))
         return attrs.evolve(
             self,
             restriction=restriction,
-            languages=Available(restriction),
+            languages=self.languages.under(restriction),
             keys=tuple(self.keys[int(row)] for row in rows),
             kept={},
         )

@@ -8,14 +8,13 @@ stated. Fixed text is never written. Rows never see one another.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Bools, Floats, Indices, Ints, any_in_row, arange64
+from mdsample.core.arrays import Bools, Floats, Ints, any_in_row, arange64
 from mdsample.core.canvas import Canvas
-from mdsample.core.uniforms import Uniforms
 from mdsample.errors import shown
 from mdsample.models.cache import cache_text
 from mdsample.models.denoiser import Denoiser, Prediction
@@ -24,10 +23,9 @@ from mdsample.policy.complete import CompletePolicy
 from mdsample.policy.draw import Greedy
 from mdsample.policy.view import Batch, Ranked, View
 from mdsample.sampling.arguments import as_batch_size, as_policy, as_seed, require_canvas
-from mdsample.sampling.guess import Step, Way
 from mdsample.sampling.life import blanked, ends, rewritten
+from mdsample.sampling.likely import Step
 from mdsample.sampling.observe import Asking, Observation, answered, observe
-from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan, make_plan
 from mdsample.sampling.previous import note, recall
 from mdsample.sampling.result import Result, Spent
@@ -95,7 +93,7 @@ class Sampler:
         `PolicyError` for a model with an approximate cache, `ValueError` or `TypeError` for what is no speculation.
         """
         how = as_speculation(speculate)
-        return None if how is None else Speculator(plan, canvas, how, Step(advance, alternatives))
+        return None if how is None else Speculator(plan, canvas, how, Step(advance, rank, choose, follow))
 
     def plan(self, denoiser: Denoiser, canvas: Canvas) -> Plan:
         """Checks policy, canvas and model together, before any forward pass; raises `PolicyError`."""
@@ -174,34 +172,6 @@ def follow(
     settled = rows[end.settled] if plan.holding is not None else rows[:0]
     event = Event.of(rows, seen.passes, commits, (rows[again], there), rows[leaving], outcomes, held, settled)
     return apply_stops(plan, state, rows, event)
-
-
-def alternatives(plan: Plan, state: State, seen: Observation, ways: Sequence[Way]) -> tuple[Indices, State]:
-    """What a step may make of T rows of which `seen` is a guess, each in several ways; a plan and state of these rows.
-
-    First as the policy would have it, then nearly so. Returns the row that each of N outcomes comes from, and the
-    outcomes. Nothing is written where nothing was seen.
-    """
-    ranking = rank(plan.policy, seen.view)
-    number = seen.view.eligible.sum(1)
-    count = plan.policy.selection.count(seen.view, ranked(seen.view, ranking)) if number.any() else number
-    count = np.clip(count, 1, np.maximum(number, 1))
-    line, way = (x.reshape(-1) for x in np.indices((len(count), len(ways))))
-    longer, swapped = np.array(ways)[way].T
-    count, ranking, number = count[line] + longer, ranking[line], number[line]
-    swapped = (swapped > 0) & (count < number)
-    at = (np.flatnonzero(swapped), count[swapped])
-    last = (at[0], at[1] - 1)
-    ranking[last], ranking[at] = ranking[at], ranking[last]
-    plan, state, view = plan.take(line), state.take(line), seen.view.take(line)
-    view = attrs.evolve(view, uniforms=Uniforms(plan.keys, view.batch.step, view.batch.tokens.shape[1]))
-    kept = [seen.kept[int(row)] for row in line]
-    prediction = Picked([seen.prediction] * len(line), line.tolist(), np.isfinite(view.marginals.entropy))
-    seen = Observation(view, prediction, seen.passes[line], kept)
-    chosen, leaving, outcomes = prefix(plan.policy, view, ranking, count.astype(np.int32))
-    chosen &= np.isfinite(view.marginals.entropy)
-    after, _ = follow(plan, state, np.arange(len(line), dtype=np.int32), seen, ranking, (chosen, leaving, outcomes))
-    return line, after
 
 
 def rank(policy: CompletePolicy, view: View) -> Ints:

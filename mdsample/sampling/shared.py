@@ -106,14 +106,16 @@ def _tunings(queries: Sequence[Query]) -> Tuning | None:
 
 
 def rows_of(query: Query, which: Bools) -> Query:
-    """The rows of a query, which has no spans, where `which [B]` is true."""
+    """The rows of a query where `which [B]` is true."""
+    restriction, number = query.restriction, np.cumsum(which) - 1
+    spans = [attrs.evolve(span, row=int(number[span.row])) for span in restriction.spans if which[span.row]]
     return attrs.evolve(
         query,
         tokens=query.tokens[which],
         valid=query.valid[which],
         wanted=query.wanted[which],
         fixed=query.fixed[which],
-        restriction=attrs.evolve(query.restriction, index=query.restriction.index[which]),
+        restriction=attrs.evolve(restriction, index=restriction.index[which], spans=tuple(spans)),
         rows=query.rows.take(np.flatnonzero(which)),
         tuning=None if query.tuning is None else query.tuning.take(np.flatnonzero(which)),
         memory=[kept for kept, taken in zip(query.memory, which.tolist(), strict=False) if taken],

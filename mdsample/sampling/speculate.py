@@ -16,12 +16,13 @@ from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError, shown
 from mdsample.models.denoiser import Denoiser, Prediction, Query
-from mdsample.sampling.guess import Said, Step, guesses, name
+from mdsample.sampling.guess import Guesses, Said, name
+from mdsample.sampling.likely import Step
 from mdsample.sampling.observe import Asking
 from mdsample.sampling.picked import Picked
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.result import Spent, rounds_of
-from mdsample.sampling.shared import divided, together
+from mdsample.sampling.shared import divided, rows_of, together
 from mdsample.sampling.state import Event, State
 
 #: guesses of a row in one pass, at most: a slip of the pen must not ask for a million rows
@@ -106,13 +107,13 @@ class Speculator:
         #: of each running row, what its last step was told, and what was said of texts that it may come to
         self._last: dict[int, Said] = {}
         self._known: dict[int, dict[bytes, Said]] = {}
-        # what tries texts out asks twice a step, and a guess is asked once
-        tries = any(evidence.passes for evidence in plan.evidence)
-        # a step drawn from another text's prediction may leave the language of a slot
-        self._guesses = not tries and not plan.restriction.spans
+        # what tries texts out has asked of the next one, if that is one of them; a guess of its own would be tried, too
+        self._tries = any(evidence.passes for evidence in plan.evidence)
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""
+        if self._tries:
+            return [(yield from self._tried(state, rows))]
         steps = [(yield from self._asked(state, rows))]
         while (step := self._known_already(steps[-1][0], rows)) is not None:
             steps.append(step)
@@ -120,27 +121,30 @@ class Speculator:
 
     def _asked(self, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
         """A step of the rows, with their guesses in its forward pass."""
-        last = {row: self._last[row] for row in rows.tolist() if row in self._last}
-        made = guesses(self._plan, state, last, self._shape, self._step) if self._guesses else []
+        tree = Guesses(self._plan, state, self._said_of(rows), self._shape, self._step)
         asking = self._step.advance(self._plan, state, rows)
         query = next(asking)
-        queries = [query, *(guess.query for guess in made)]
-        prediction, *rest = divided((yield together(queries)), queries)
+        made = tree.queries()
+        wider = tree.asking_ahead(query, rows)
+        queries = [wider, *(guess.query for guess in made)]
+        answer, *rest = divided((yield together(queries)), queries)
         self._known.update((row, {}) for row in rows.tolist())
         for guess, said in zip(made, rest, strict=True):
             for line, (row, text) in enumerate(zip(guess.of.tolist(), guess.names, strict=True)):
                 self._known[row][text] = self._said(guess.query, said, line, row)
+        prediction = answer if wider is query else Picked.within([(answer, n) for n in range(len(rows))], query.wanted)
         while True:
             # a run that is resumed may have asked of a text before
             if query.tokens.shape[0] == len(rows):
-                told = {row: self._said(query, prediction, line, row) for line, row in enumerate(rows.tolist())}
-                self._last.update(told if self._guesses else {})
+                told = {row: self._said(wider, answer, line, row) for line, row in enumerate(rows.tolist())}
+                self._last.update(told)
             try:
                 query = asking.send(prediction)
             except StopIteration as end:
                 after, event = end.value
                 break
-            prediction = yield query
+            wider = query
+            prediction = answer = yield query
         price = self._plan.policy.guide.passes
         guessed = [row for guess in made for row in guess.of.tolist()]
         self.spent.nfe[:] += price * np.bincount(guessed, minlength=len(self._lengths)).astype(np.int32)
@@ -148,6 +152,39 @@ class Speculator:
         self.spent.rounds[rows] += rounds_of(event, price)
         self._forget(after, rows)
         return after, event
+
+    def _tried(self, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
+        """A step that tries texts out; no look at a row that has come to a text which its last step tried."""
+        asking = self._step.advance(self._plan, state, rows)
+        query, price = next(asking), self._plan.policy.guide.passes
+        known = [self._known.get(row, {}).get(name(self._plan, state, row)) for row in rows.tolist()]
+        saved = np.array([what is not None for what in known])
+        fresh = (yield rows_of(query, ~saved)) if not saved.all() else None
+        number = np.cumsum(~saved) - 1
+        of = [(fresh, int(number[n])) if what is None else (what.prediction, what.line) for n, what in enumerate(known)]
+        prediction: Prediction = Picked.within([(told, line) for told, line in of if told is not None], query.wanted)
+        self._known.update((row, {}) for row in rows.tolist())
+        of_key: dict[int, int] = {self._plan.keys[row][1]: row for row in rows.tolist()}
+        while True:
+            try:
+                query = asking.send(prediction)
+            except StopIteration as end:
+                after, event = end.value
+                break
+            prediction = yield query
+            for line, (_, key) in enumerate(query.rows.keys):
+                row = of_key[key]
+                said = self._said(query, prediction, line, row)
+                self._known[row][said.text.tobytes()] = said
+        self.spent.nfe[rows] += event.passes - price * saved
+        self.spent.rounds[rows] += rounds_of(event, price) - saved
+        self._forget(after, rows)
+        return after, event
+
+    def _said_of(self, rows: Ints) -> dict[int, list[Said]]:
+        """What is known of texts of each row, that of its last step first; nothing of a row that has taken none."""
+        running = [row for row in rows.tolist() if row in self._last]
+        return {row: [self._last[row], *self._known.get(row, {}).values()] for row in running}
 
     def _known_already(self, state: State, rows: Ints) -> tuple[State, Event] | None:
         """A step of the rows that have come to a text that was guessed; `None` if none has."""
@@ -164,9 +201,9 @@ class Speculator:
             wanted = {row: query.wanted[line, : len(what.wanted)] for line, (row, what) in enumerate(found.items())}
             short = [row for row, what in found.items() if (wanted[row] & ~what.wanted).any()]
             if not short:
-                places = [what.prediction for what in found.values()], [what.line for what in found.values()]
+                of = [(what.prediction, what.line) for what in found.values()]
                 try:
-                    asking.send(Picked(*places, query.wanted))
+                    asking.send(Picked.within(of, query.wanted))
                 except StopIteration as end:
                     self._last.update(found)
                     after, event = end.value
@@ -177,7 +214,8 @@ class Speculator:
                 del self._known[row][name(self._plan, state, row)]
 
     def _said(self, query: Query, prediction: Prediction, line: int, row: int) -> Said:
-        return Said(prediction, line, query.wanted[line, : self._lengths[row]])
+        length = self._lengths[row]
+        return Said(prediction, line, query.wanted[line, :length], query.tokens[line, :length])
 
     def _forget(self, state: State, rows: Ints) -> None:
         """Lets go of what is said of rows that have left."""

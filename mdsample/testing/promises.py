@@ -135,7 +135,9 @@ def speculation_changes_nothing(
                 np.testing.assert_allclose(other[name], values, 0, 1e-4, err_msg=name)
         row, other = guessed.rows[i], plain.rows[i]
         assert row.outcome == other.outcome
-        assert row.rounds <= other.rounds and row.nfe >= other.nfe, "a guess is a pass more, and saves one at most"
+        assert row.rounds <= other.rounds
+        # what was tried out need not be asked again, so only then there are fewer passes
+        assert row.nfe >= other.nfe or row.nfe > row.steps, "a guess is a pass more, and saves one at most"
     np.testing.assert_array_equal(Trace.of(guessed).replay().tokens, plain.state.tokens)
     return guessed
 

@@ -77,6 +77,16 @@ def test_a_reply_is_that_of_the_library_to_all_turns_before(folder: Path, talk: 
     assert os.listdir(tmp_path) == ["talk.jsonl"]
 
 
+def test_guesses_change_no_reply(folder: Path, talk: Any, tmp_path: Path) -> None:
+    options = ("-m", folder, "--backend", "reference", "-t", SHORT, "-p", "left-to-right+top(1)")
+    code, out, _ = talk(*options, "-o", tmp_path / "plain.jsonl", lines="hi there\n")
+    guessed, same, _ = talk(*options, "-o", tmp_path / "guessed.jsonl", "--speculate", "2x2", lines="hi there\n")
+    assert (code, guessed) == (0, 0) and same == out
+    plain, other = (json.loads((tmp_path / f"{of}.jsonl").read_text())["replies"][0] for of in ("plain", "guessed"))
+    assert other["speculate"] == "2x2" and "speculate" not in plain
+    assert other["nfe"] >= plain["nfe"] == plain["rounds"] >= other["rounds"]
+
+
 def test_commands(folder: Path, talk: Any, tmp_path: Path) -> None:
     lines = "\n".join(
         [

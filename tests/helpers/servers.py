@@ -74,7 +74,9 @@ class Here:
 
 
 @contextmanager
-def serving(model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any) -> Iterator[Here]:
+def serving(
+    model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any
+) -> Iterator[Here]:
     """A server of one model, which clients call `name`."""
     troubled = Troubled(model)
     service = service_of({name: (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())

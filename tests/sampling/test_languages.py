@@ -15,7 +15,7 @@ import mdsample
 from mdsample import Choices, Greedy, LeftToRight, Policy, Regex, RightToLeft, Sampler, Temperature, Top, Whole, exact
 from mdsample.constraints.program import possible, weights
 from mdsample.core.arrays import Doubles
-from mdsample.core.language import Automaton
+from mdsample.core.language import Automaton, Span, turns
 from mdsample.errors import PolicyError
 from mdsample.testing import policies
 
@@ -200,3 +200,11 @@ def test_what_is_left_says_so_by_itself() -> None:
     language = automaton(draw)
     everything = np.ones((1, 3, 4), np.bool_)
     assert not possible(language, np.full((1, 3), -1, np.int32), everything & False).any()
+
+
+def test_a_place_alone_in_its_slot_is_drawn_alike_whatever_the_other_rows_draw() -> None:
+    # several places of a slot are drawn by classes, one by its tokens: which it is must not be another row's matter
+    language = Automaton(*(np.array(column, np.int32) for column in ([1, 1], [0], [1], [0])), np.ones(1, np.bool_))
+    spans = [Span(row, np.arange(3, dtype=np.int32), np.full(3, -1, np.int32), language) for row in (0, 1)]
+    rows, positions = np.array([0, 1, 1, 2], np.int32), np.array([0, 2, 0, 0], np.int32)
+    assert turns(spans, rows, positions).tolist() == [-1, 0, 1, -1]

@@ -113,3 +113,38 @@ def test_guesses_take_up_what_any_text_of_their_row_left() -> None:
     plan = planner.plan(Rows([(0, 1)], np.array([2], np.int32)), later, valid[:1], wanted[1:])
     assert plan.source.tolist() == [1]
     assert np.flatnonzero(plan.active[0]).tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "policy", ["whole+lookahead(3)", "whole+lookahead(3)+temperature(1)", "lookahead(2)+entropy-bound"]
+)
+@pytest.mark.parametrize("size", [None, 1])
+def test_what_was_tried_out_is_not_asked_again(policy: str, size: int | None) -> None:
+    rows = speculation_changes_nothing(mdsample.parse(policy), MODEL, CANVAS, 0, 1, size).rows
+    plain = Sampler(policy).run(MODEL, CANVAS).rows
+    for row, other in zip(rows, plain, strict=True):
+        assert row.rounds - other.rounds == row.nfe - other.nfe <= 0
+    if "temperature" not in policy and "bound" not in policy:
+        # the best of what was tried is written, so only the first step has to look
+        assert all(row.rounds == row.steps for row in rows)
+
+
+@pytest.mark.parametrize("draw", ["greedy", "temperature(1)"])
+def test_slots_with_a_language_are_guessed(draw: str) -> None:
+    model = ScriptedDenoiser(SYMBOLS, sharpness=0.0)
+    policy = mdsample.parse(f"whole+left-to-right+top(1)+regex('(a|b|c|d)+',slot='reasoning')+{draw}")
+    for row in speculation_changes_nothing(policy, model, CANVAS, 0, "4").rows:
+        assert (row.steps, row.rounds) == (12, 1 + -(-11 // 5))
+
+
+def test_a_tree_finds_what_a_chain_misses() -> None:
+    rounds = {
+        shape: sum(
+            speculation_changes_nothing(
+                mdsample.parse("whole+eb"), ScriptedDenoiser(SYMBOLS, seed, 2.0), CANVAS, 0, shape
+            ).rows[0].rounds
+            for seed in range(6)
+        )
+        for shape in ("2", "2x16")
+    }  # fmt: skip
+    assert rounds["2x16"] < rounds["2"]

@@ -45,6 +45,7 @@ def chat(
     ] = None,
     seed: options.Seed = 0,
     schema: Annotated[str | None, Option(metavar="FILE", help="Each reply is JSON of this schema.")] = None,
+    speculate: options.Speculate = None,
 ) -> int:
     """Talk with a model; each reply is watched as it fills.
 
@@ -61,13 +62,14 @@ def chat(
     chosen = policy.open()
     text = None if template.template is None else text_or_file(template.template)
     wanted = None if schema is None else read_json(schema)
+    guess = options.speculation_of(speculate)
 
     from mdsample.core.files import locked
     from mdsample_cli.conversation import POLICY, Conversation
 
     denoiser = model.load()
     typed = denoiser.policy or POLICY if chosen is None else policy.label(chosen)
-    talk = Conversation(denoiser, text, typed, seed, wanted)
+    talk = Conversation(denoiser, text, typed, seed, wanted, guess)
     talk.begin(template.system)
     with ExitStack() as stack:
         if output is not None:
@@ -204,7 +206,7 @@ class _Talk:
 
         render.show(self._out, render.reply(row) if self._talk.schema is None else render.plain(self._talk.text(row)))
         if self._typed:
-            cost = f"{render.count(row.nfe, 'pass', 'es')}, {row.tokens_per_forward:.1f} tokens each"
+            cost = f"{render.count(row.nfe, 'pass', 'es')}{row.guessed_text}, {row.tokens_per_forward:.1f} tokens each"
             self._say(f"{cost}; {render.speed(self._talk.replies[-1]['seconds'], row.filled)}")
 
     def _save(self) -> None:
