@@ -38,7 +38,8 @@ def _number(_: object, attribute: attrs.Attribute[int], value: object) -> None:
 class Speculation:
     """How far to guess: `depth` steps ahead, and `width` texts for each of them on average.
 
-    With a width of 1 a chain of the policy's own steps, else a tree of the likeliest texts, however deep they are. A row brings at most `depth` · `width` guesses into a forward pass. Raises `ValueError` for what is no number above
+    With a width of 1 a chain of the policy's own steps, else a tree of the likeliest texts, at most `depth` steps deep.
+    A row brings at most `depth` · `width` guesses into a forward pass. Raises `ValueError` for what is no number above
     0, and for more than 1,024 guesses.
     """
 
