@@ -67,14 +67,16 @@ class Here:
         worker = next(iter(self.service.models.values())).worker
         until = time.monotonic() + 15
         while time.monotonic() < until:
-            if not worker._running and not worker._reserved and not worker._turns:
+            if not (worker._running or worker._reserved or worker._turns or worker.engine.running):
                 return True
             time.sleep(0.01)
         return False
 
 
 @contextmanager
-def serving(model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any) -> Iterator[Here]:
+def serving(
+    model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any
+) -> Iterator[Here]:
     """A server of one model, which clients call `name`."""
     troubled = Troubled(model)
     service = service_of({name: (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
