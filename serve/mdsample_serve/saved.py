@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 #: the player's modules, what imports nothing first; `page/save.js` has the same list
-MODULES = ("dom.js", "film.js", "view.js", "player.js", "single.js")
+MODULES = ("dom.js", "film.js", "chart.js", "readout.js", "view.js", "player.js", "single.js")
 _IMPORTS = re.compile(r"^import .*?;\n|^export (?=class|function|const)", re.MULTILINE | re.DOTALL)
 
 

@@ -47,7 +47,11 @@ function showFields() {
   }));
 }
 
-/** The request for one policy. @param {string} policy */
+/**
+ * The request for one policy.
+ * @param {string} policy
+ * @returns {{model: string, fields: Record<string, string>, seed: number, policy?: string, template?: string}}
+ */
 function request(policy) {
   const fields = Object.fromEntries(fieldNames().map((name) => [name, fieldText(name)]));
   return {

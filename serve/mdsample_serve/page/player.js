@@ -163,11 +163,11 @@ export class Player {
 /**
  * The films of a saved run: one, or a row to choose.
  * @param {HTMLElement} root
- * @param {{films: {header: any, steps: any[], record?: any}[], row?: number}} saved
+ * @param {{films: import("../film").Film[], row?: number}} saved
  */
 export function openSaved(root, saved) {
   const player = new Player(root);
-  const film = (/** @type {any} */ data, row = 0) => {
+  const film = (/** @type {import("../film").Film} */ data, row = 0) => {
     const made = new Film(data.header, row);
     for (const step of data.steps) made.add(step);
     if (data.record) made.finish(data.record);
@@ -176,7 +176,7 @@ export function openSaved(root, saved) {
   const rows = saved.films[0].header.canvas, one = saved.films.length === 1, row = one ? saved.row ?? 0 : 0;
   player.open(saved.films.map((data) => film(data, row)));
   if (one && rows.length > 1) {
-    const choice = element("select", { id: "row" }, ...rows.map((/** @type {any} */ row, /** @type {number} */ n) =>
+    const choice = element("select", { id: "row" }, ...rows.map((row, n) =>
       element("option", { value: String(n) }, String(row.id))));
     choice.value = String(row);
     choice.addEventListener("change", () => {

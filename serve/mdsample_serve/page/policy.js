@@ -2,9 +2,7 @@
 
 import { element } from "./dom.js";
 
-/** @typedef {{name: string, default: string, named: boolean, domain: string}} Setting */
-/** @typedef {{name: string, seat: string, settings: Setting[], summary: string, about: string, parts: string}} Entry */
-/** @typedef {{seats: {seat: string, question: string, many: boolean, parts: Entry[]}[], presets: Entry[]}} Menu */
+/** @import { Entry, Menu } from "../film" */
 
 /**
  * The parts of a policy's text, as they stand between its plus signs.
@@ -69,7 +67,6 @@ export class PolicyEditor {
     this.choice = element("select", { "aria-label": "Part or preset" });
     this.choice.addEventListener("change", () => this.describe());
     this.described = element("div", { className: "described" });
-    this.summary = element("summary", {}, "What it does");
     this.meaning = element("div", { className: "meaning", id: `${id}-meaning`, "aria-live": "polite" });
     this.root = element("div", { className: "editor" }, element("label", { for: id }, title), this.input, this.chips,
       element("details", { className: "menu" }, element("summary", {}, "Choose parts"), this.choice, this.described),

@@ -1,6 +1,6 @@
 // A run as one HTML file, put together from the page's own files. The Python of `saved.py` does the same.
 
-const MODULES = ["dom.js", "film.js", "view.js", "player.js", "single.js"];
+const MODULES = ["dom.js", "film.js", "chart.js", "readout.js", "view.js", "player.js", "single.js"];
 const IMPORTS = /^import .*?;\n|^export (?=class|function|const)/gms;
 
 /**

@@ -1,12 +1,13 @@
-// A film on the page: the canvas, what it cost, what each step did, and what is known of one token.
+// A film on the page: the canvas, and under it what it cost and what is known of one token.
 
-import { count, element, short, svg } from "./dom.js";
+import { draw } from "./chart.js";
+import { element, short, svg } from "./dom.js";
 import { COLOURS, texts } from "./film.js";
+import { readout } from "./readout.js";
 
 /** @typedef {import("./film.js").Film} Film */
-/** @typedef {import("./film.js").Cell} Cell */
 
-const BLANK = "\u00a0", END = "·";
+const GAP = "\u00a0", END = "·";
 let views = 0;
 
 /** Shows one frame of a film at a time. */
@@ -91,7 +92,7 @@ export class View {
    */
   show(frame) {
     const { frames } = this.film, target = Math.max(0, Math.min(frame, frames.length - 1));
-    const touched = new Set(frames[this.frame].changes.map((change) => change.at));
+    const touched = new Set([...frames[this.frame].changes.map((change) => change.at), ...frames[this.frame].seen.keys()]);
     for (; this.frame < target; this.frame++) {
       for (const { at, to } of frames[this.frame + 1].changes) {
         this.cells[at] = to;
@@ -105,6 +106,7 @@ export class View {
       }
     }
     for (const { at } of frames[this.frame].changes) touched.add(at);
+    for (const at of frames[this.frame].seen.keys()) touched.add(at);
     for (const at of touched) this.paint(at);
     this.tell();
   }
@@ -126,18 +128,21 @@ export class View {
   paintOne(at, text) {
     const span = this.spans.get(at), cell = this.cells[at];
     if (!span) return;
-    const now = this.film.frames[this.frame].changes.find((change) => change.at === at);
-    const looks = [cell.kind];
+    const frame = this.film.frames[this.frame], now = frame.changes.some((change) => change.at === at);
+    const looks = [cell.kind], seen = frame.seen.get(at);
     if (cell.kind === "written") {
-      looks.push(`s${this.film.colour(cell.step)}`, `p${certainty(cell)}`);
+      looks.push(`s${this.film.colour(cell.step)}`, `p${certainty(cell.probability)}`);
       if (cell.end) looks.push("end");
       if (cell.ruled) looks.push("ruled");
       if (cell.rewritten) looks.push("rewritten");
       if (now) looks.push("new");
-    } else if (cell.remasked) looks.push(now ? "taken" : "again");
+    } else {
+      if (cell.remasked) looks.push(now ? "taken" : "again");
+      if (seen) looks.push("seen", `p${certainty(seen.probability)}`);
+    }
     if (at === this.chosen) looks.push("chosen");
     span.className = looks.join(" ");
-    span.textContent = cell.kind === "blank" ? BLANK : cell.end ? END : text === "" ? "\u2060" : newline(text);
+    span.textContent = cell.kind === "blank" ? GAP : cell.end ? END : text === "" ? "\u2060" : newline(text);
     span.setAttribute("aria-label", cell.kind === "blank" ? "blank" : cell.end ? "end" : text.trim() || "space");
   }
 
@@ -152,71 +157,20 @@ export class View {
       ...(frame.rounds === frame.passes ? [] : [["rounds", `${frame.rounds}`]]),
       ["tokens a pass", frame.passes ? (frame.filled / frame.passes).toFixed(2) : "–"],
       ["error bound", bound, "How far the law of the texts may be from that of one token at a time (Σ b)"],
-      ...(frame.bound === Infinity ? [] : [["TV bound", short(Math.min(1, frame.differ)),
+      ...(frame.bound === Infinity ? [] : [["TV bound", short(frame.differ),
         "Of many such texts, the share that may differ from writing one token at a time (Σ d)"]]),
     ].map(([term, value, title = ""]) =>
       element("div", { title }, element("dt", {}, term), element("dd", {}, value))));
     this.outcome.textContent = frame.outcome;
     this.text.textContent = this.canvas.textContent;
-    this.draw();
+    this.caption.textContent = draw(this.chart, film, this.frame, this.width);
     this.read();
-  }
-
-  /** The chart: a bar of tokens for each step, downwards what became blank again; the watched slot's entropy as a line. */
-  draw() {
-    const { frames, steps } = this.film, n = this.width;
-    const up = Math.max(1, ...frames.map((f) => f.wrote)), down = Math.max(0, ...frames.map((f) => f.remasked));
-    const height = 44, zero = height * (up / (up + down));
-    this.chart.setAttribute("viewBox", `0 0 ${n} ${height}`);
-    const bars = [];
-    for (let k = 1; k <= steps; k++) {
-      const f = frames[k], tall = (f.wrote / up) * zero, deep = down ? (f.remasked / down) * (height - zero) : 0;
-      const past = k <= this.frame ? "" : " later";
-      if (tall) bars.push(bar(k, zero - tall, tall, `s${this.film.colour(k)}${past}`));
-      if (deep) bars.push(bar(k, zero, deep, `taken${past}`));
-    }
-    const known = frames.map((f, k) => [k, f.entropy]).filter((pair) => pair[1] !== null);
-    const most = Math.max(1e-9, ...known.map((pair) => Number(pair[1])));
-    const points = known.map(([k, h]) => `${Number(k) - 0.5},${2 + (height - 4) * (1 - Number(h) / most)}`).join(" ");
-    this.caption.textContent = `tokens written in each step${down ? "; downwards: taken back" : ""}`
-      + (points ? `; line: entropy of the watched slot, at most ${short(most)} nats` : "");
-    this.chart.replaceChildren(...bars,
-      ...(points ? [svg("polyline", { class: "entropy", points, "vector-effect": "non-scaling-stroke" })] : []),
-      svg("line", {
-        class: "head", x1: this.frame, x2: this.frame, y1: 0, y2: height, "vector-effect": "non-scaling-stroke",
-      }));
   }
 
   /** Says what is known of the chosen token. */
   read() {
-    const cell = this.cells[this.chosen];
-    const frame = this.film.frames[this.frame];
-    if (!cell) {
-      const curve = frame.entropy === null ? "" : ` The watched slot has ${short(frame.entropy)} nats left.`;
-      this.readout.replaceChildren(element("p", { className: "hint" },
-        `Point at a token to see how sure the model was, or step into the canvas and use the arrow keys.${curve}`));
-      return;
-    }
-    const slot = this.film.slotAt(this.chosen), where = `position ${this.chosen}${slot && ` in ${slot}`}`;
-    const shown = this.spans.get(this.chosen);
-    const text = cell.kind === "blank" ? "blank" : cell.end ? "end of text" : shown?.textContent ?? "";
-    const parts = [element("p", { className: "token" },
-      element("strong", { className: cell.kind }, cell.kind === "blank" || cell.end ? text : `“${text}”`), ` ${where}`)];
-    const again = cell.remasked ? `, made blank again ${count(cell.remasked, "time")}` : "";
-    if (cell.kind === "blank") {
-      parts.push(element("p", {}, `not written${again}`));
-    } else if (cell.ruled) {
-      parts.push(element("p", {}, `step ${cell.step}, by rule, without a prediction${again}`));
-    } else {
-      parts.push(element("p", {}, `${cell.rewritten ? "rewritten" : "written"} in step ${cell.step}${again}`));
-      parts.push(meter("probability", cell.probability));
-      if (cell.confidence > cell.probability + 1e-4) parts.push(meter("most probable", cell.confidence));
-      for (const other of cell.others) {
-        parts.push(meter(`“${texts([other.text])[0]}”`, other.probability, "other"));
-      }
-      parts.push(element("p", {}, `entropy ${short(cell.entropy)} nats`));
-    }
-    this.readout.replaceChildren(...parts);
+    const text = this.spans.get(this.chosen)?.textContent ?? "";
+    this.readout.replaceChildren(...readout(this.film, this.frame, this.chosen, this.cells[this.chosen], text));
   }
 
   /** @param {number} at  −1: none @param {boolean} [pin]  whether it stays when the mouse leaves */
@@ -277,19 +231,8 @@ export class View {
   }
 }
 
-/** @param {number} step @param {number} y @param {number} height @param {string} look */
-const bar = (step, y, height, look) => svg("rect", { x: step - 0.92, width: 0.84, y, height, class: look });
-
-/** The colour of a token's probability, 0 (uncertain) to 7. @param {Cell} cell */
-const certainty = (cell) => Math.max(0, Math.min(COLOURS - 1, Math.floor(cell.probability * COLOURS)));
+/** The colour of a probability, 0 (uncertain) to 7. @param {number} p */
+const certainty = (p) => Math.max(0, Math.min(COLOURS - 1, Math.floor(p * COLOURS)));
 
 /** A line that ends can be pointed at. @param {string} text */
 const newline = (text) => (text.trim() === "" && text.includes("\n") ? text.replace("\n", "⏎\n") : text);
-
-/** @param {string} name @param {number} value @param {string} [look] */
-function meter(name, value, look = "") {
-  const fill = element("i");
-  fill.style.setProperty("width", `${(value * 100).toFixed(1)}%`);
-  return element("p", { className: `meter ${look}` },
-    element("span", {}, name), element("b", {}, value.toFixed(3)), element("span", { className: "track" }, fill));
-}
