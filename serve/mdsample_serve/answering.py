@@ -20,7 +20,8 @@ from mdsample.sampling.engine import Watch
 from mdsample.sampling.result import Row
 from mdsample.sampling.state import Event, State
 from mdsample_serve.asking import Ask
-from mdsample_serve.errors import Refused
+from mdsample_serve.errors import Refused, wrong
+from mdsample_serve.limits import Limits
 from mdsample_serve.worker import Running, Worker
 
 
@@ -63,18 +64,19 @@ class Answering:
     """A request that the worker answers."""
 
     def __init__(
-        self, worker: Worker, ask: Ask, loop: asyncio.AbstractEventLoop, *, steps: bool, looks: bool, seconds: float
+        self, worker: Worker, ask: Ask, loop: asyncio.AbstractEventLoop, *, steps: bool, looks: bool, limits: Limits
     ) -> None:
         """`loop`: in which the news are taken. `steps`: whether every step is told; `looks`: with what was predicted.
 
-        `seconds`: until it is given up.
+        `limits`: of its time, and of the passes of a step.
         """
         self._worker, self.ask, self._steps = worker, ask, steps
         self._loop = loop
         self._news: asyncio.Queue[News | Refused] = asyncio.Queue()
         self._look: Look | None = None
         self._unwanted: list[int] = []
-        self._came, self._deadline = time.monotonic(), time.monotonic() + seconds
+        self._most_passes = limits.passes
+        self._came, self._deadline = time.monotonic(), time.monotonic() + limits.seconds
         self._running: Running | None = None
         self._stopping = bool(ask.stops.texts)
         watch = Watch(self._event, self._heard if looks else None) if steps or self._stopping else None
@@ -87,6 +89,12 @@ class Answering:
     def make_ready(self) -> None:
         """The plan of the rows; errors of the library for what does not fit. It may take a while: not in the loop."""
         chunk = self._chunk()
+        if chunk.plan.passes > self._most_passes:
+            raise wrong(
+                f"a step of this policy takes up to {chunk.plan.passes:,} forward passes of a row; {self._most_passes} "
+                "are the most here",
+                "policy",
+            )
         self.order = list(chunk.order)
         self._final = chunk.plan.policy.revise.budget
         #: the state in which the rows begin

@@ -58,6 +58,10 @@ def application(service: Service, *, keys: Sequence[bytes], origins: Sequence[st
     return Guard(inner, service.limits, service.metrics, keys, origins, hosts)
 
 
+#: what pydantic calls the ways to read a value
+_WAYS = frozenset({"str", "int", "SlotWish"})
+
+
 async def _refused(_: Request, fault: Exception) -> Response:
     assert isinstance(fault, Refused)
     return fault.response()
@@ -77,8 +81,12 @@ async def _invalid(_: Request, fault: Exception) -> Response:
     """The first thing that is wrong with a body, in a sentence."""
     assert isinstance(fault, RequestValidationError)
     first: dict[str, Any] = fault.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    kind, given = first["type"], first.get("input")
+    where = [str(part) for part in first["loc"][1:]]
+    # pydantic names the ways to read a value that has several
+    named = [part for part in where if part not in _WAYS and not part.startswith("list[")]
+    place, kind, given = ".".join(named), first["type"], first.get("input")
+    if named != where and kind != "extra_forbidden":
+        return wrong(f"{place} has none of the forms that it may have; GET /docs lists them", named[0]).response()
     match kind:
         case "json_invalid":
             return wrong("the body is not JSON").response()

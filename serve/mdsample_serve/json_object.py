@@ -1,4 +1,4 @@
-"""Any JSON object, as far as a regular expression can say it: three levels deep, with one space where JSON has any."""
+"""Any JSON object, as far as a regular expression can say it: values, lists and objects in it, three levels at most."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ _NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 _PLAIN = rf"({_STRING}|{_NUMBER}|true|false|null)"
 
 
-def _level(value: str) -> str:
-    """A value, an object or a list of such values."""
-    return rf"({value}|{_object(value)}|\[({value}(, {value})*)?\])"
+def _list(value: str) -> str:
+    return rf"\[({value}(, {value})*)?\]"
 
 
 def _object(value: str) -> str:
@@ -17,4 +16,6 @@ def _object(value: str) -> str:
     return rf"\{{({pair}(, {pair})*)?\}}"
 
 
-JSON_OBJECT = rf" ?{_object(_level(_PLAIN))}"
+#: a list may hold objects, and an object of an object plain values
+_ITEM = rf"({_PLAIN}|{_object(_PLAIN)})"
+JSON_OBJECT = rf" ?{_object(rf'({_PLAIN}|{_object(_PLAIN)}|{_list(_ITEM)})')}"

@@ -18,7 +18,7 @@ class Limits:
     #: positions to fill in a row
     blanks: int = 2048
     #: forward passes of a row at one step, and positions that may be masked again
-    passes: int = 16
+    passes: int = 64
     remasked: int = 4096
     #: guesses of a step
     guesses: int = 16

@@ -185,7 +185,7 @@ async def _chunks(shape: Shape, answering: Answering) -> AsyncIterator[dict[str,
                 if place in rows or not news.state.active[row]:
                     continue
                 now = ask.readers[place].told(news.state.tokens[row], answering.final(news.state, row)).text
-                now = ask.stops.safe(ask.stops.cut(now)[0])
+                now = ask.stops.sure(now)
                 if len(now) > len(told[place]) and now.startswith(told[place]):
                     choices.append(shape.choice(place, now[len(told[place]) :], None, None, chunk=True))
                     told[place] = now

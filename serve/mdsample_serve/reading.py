@@ -137,21 +137,23 @@ class Reader:
 
 @attrs.frozen
 class Stops:
-    """Texts at which a row's text ends."""
+    """Texts at which a row's text ends: before the one that is complete first."""
 
     texts: tuple[str, ...] = ()
 
     def cut(self, text: str) -> tuple[str, bool]:
-        """The text before the first of them, and whether there is one."""
-        found = [place for stop in self.texts if (place := text.find(stop)) >= 0]
-        return (text[: min(found)], True) if found else (text, False)
+        """The text before it, and whether there is one."""
+        found = [(place + len(stop), place) for stop in self.texts if (place := text.find(stop)) >= 0]
+        return (text[: min(found)[1]], True) if found else (text, False)
 
-    def safe(self, text: str) -> str:
-        """The text without what may be the beginning of one of them."""
+    def sure(self, text: str) -> str:
+        """What of the beginning of a text will be told, however it goes on."""
+        before, stopped = self.cut(text)
+        if stopped:
+            return before
         kept = len(text)
         for stop in self.texts:
-            for length in range(min(len(stop) - 1, len(text)), 0, -1):
-                if text.endswith(stop[:length]):
-                    kept = min(kept, len(text) - length)
-                    break
+            # the longest end of the text with which the stop may begin
+            begun = next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+            kept = min(kept, len(text) - begun)
         return text[:kept]

@@ -88,7 +88,7 @@ class Service:
         def ready() -> Answering:
             with within_seconds(self.limits.compile):
                 ask = make(model)
-                answering = Answering(worker, ask, loop, steps=steps, looks=looks, seconds=self.limits.seconds)
+                answering = Answering(worker, ask, loop, steps=steps, looks=looks, limits=self.limits)
                 answering.make_ready()
             return answering
 

@@ -26,6 +26,8 @@ def policy_of(
     body: bodies.Layout, model: Denoiser, template: Template, more: Sequence[Part], structured: Structured | None
 ) -> Policy:
     """The policy of a request: what it names or the model's default, and what other fields add."""
+    if body.policy is not None and not body.policy.strip():
+        raise wrong("policy is empty; write one, such as 'med(0.2)', or leave it out for the default", "policy")
     policy = parse(_default(body, model, template) if body.policy is None else body.policy)
     for part in (*more, *_held(body, template)):
         if part.seat == "draw" and any(other.seat == "draw" for other in policy.parts):

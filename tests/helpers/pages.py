@@ -32,6 +32,7 @@ NOT_RUN = {
     r"--task (gsm8k|math500)": "needs the published problems",
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
+    r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
     r"^mdsample (bench|calibrate) ": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"^git show|^python - <<": "needs the history, or a file of the hub",

@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 import httpx
 import openai
-
-from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample_serve.limits import Limits
 from mdsample_serve.server import Address, Server, service_of
 from mdsample_serve.service import Service
+
+from mdsample.models.denoiser import Denoiser, Prediction, Query
 
 
 class Troubled(Denoiser):
@@ -56,7 +56,9 @@ class Here:
 
     def events(self, path: str, body: Any) -> list[dict[str, Any]]:
         """What a stream gives, `[DONE]` checked and left out."""
-        lines = [line for line in self.post(path, {**body, "stream": True}).text.splitlines() if line.startswith("data: ")]
+        lines = [
+            line for line in self.post(path, {**body, "stream": True}).text.splitlines() if line.startswith("data: ")
+        ]
         assert lines[-1] == "data: [DONE]"
         return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
@@ -65,17 +67,19 @@ class Here:
         worker = next(iter(self.service.models.values())).worker
         until = time.monotonic() + 15
         while time.monotonic() < until:
-            if not worker._running and not worker._reserved and not worker._turns:
+            if not (worker._running or worker._reserved or worker._turns or worker.engine.running):
                 return True
             time.sleep(0.01)
         return False
 
 
 @contextmanager
-def serving(model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, **address: Any) -> Iterator[Here]:
-    """A server of one model, called `tiny`."""
+def serving(
+    model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any
+) -> Iterator[Here]:
+    """A server of one model, which clients call `name`."""
     troubled = Troubled(model)
-    service = service_of({"tiny": (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
+    service = service_of({name: (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
     server = Server(service, Address(port=0, **address))
     listening = server.listen()
     thread = threading.Thread(target=server.serve_forever, args=[listening])

@@ -15,7 +15,7 @@ from mdsample.errors import PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import Engine, Prepared, fill, prepare
+from mdsample.sampling.engine import Engine, Prepared, Watch, fill, prepare
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
@@ -214,3 +214,68 @@ def test_rows_under_one_guide_share_a_pass_and_others_do_not() -> None:
     assert sorted(len(query.tokens) for query in spy.asked) == [1, 2, 3]
     # one seed and one id, yet every row has a name of its own
     assert all(len(set(query.rows.keys)) == len(query.rows.keys) for query in spy.asked)
+
+
+def test_rows_chosen_by_number_go_on_and_a_row_taken_out_frees_its_place(model: Denoiser) -> None:
+    sampler, rows = Sampler(parse("one-by-one"), seed=3), prepared(model)
+    whole = {row.id: essence(row) for row in fill(sampler, model, TEMPLATE.slots, rows)}
+    spy = Spy(model)
+    engine = Engine(spy, batch_size=3)
+    numbers = [*engine.add(rows[:3], sampler, TEMPLATE.slots), *engine.add(rows[3:], sampler, TEMPLATE.slots)]
+    engine.step([numbers[1], numbers[5]])
+    assert len(spy.asked[-1].tokens) == 2
+    engine.step([numbers[4]])
+    engine.remove(numbers[1])
+    engine.remove(numbers[1])
+    ((number, row),) = engine.finished()
+    assert (number, row.id, row.outcome.name, row.nfe, row.filled) == (numbers[1], "row 1", "removed", 1, 1)
+    assert engine.running == 6 and not engine.step([numbers[1]])
+    while engine.step():
+        pass
+    assert {row.id: essence(row) for _, row in engine.finished()} == {k: v for k, v in whole.items() if k != "row 1"}
+
+
+def test_a_pass_that_fails_leaves_the_rows_where_they_stood(model: Denoiser) -> None:
+    class Failing(Spy):
+        def predict(self, query: Query) -> Prediction:
+            if len(self.asked) == 3:
+                self.asked.clear()
+                raise RuntimeError("no device")
+            return super().predict(query)
+
+    sampler = Sampler(parse("klass+temperature(1)"), seed=3)
+    whole = {row.id: essence(row) for row in fill(sampler, model, TEMPLATE.slots, prepared(model))}
+    engine, failed = Engine(Failing(model), batch_size=4), 0
+    engine.add(prepared(model), sampler, TEMPLATE.slots)
+    while engine.running:
+        try:
+            engine.step()
+        except RuntimeError:
+            failed += 1
+    assert failed
+    assert {row.id: essence(row)[1] for _, row in engine.finished()} == {k: v[1] for k, v in whole.items()}
+
+
+def test_who_watches_sees_looks_and_events_of_the_rows(model: Denoiser) -> None:
+    events, looks = [], []
+    watch = Watch(
+        lambda state, event: events.append((state, event)), lambda rows, query, said: looks.append((rows, said))
+    )
+    engine, sampler = Engine(model, batch_size=2), Sampler(parse("one-by-one"))
+    chunk = engine.chunk(prepared(model)[:2], sampler, TEMPLATE.slots, watch=watch)
+    assert engine.running == 0
+    engine.enter(chunk)
+    while engine.step():
+        pass
+    (_, first), *rest = events
+    assert not len(first.rows)
+    assert len(looks) == len(rest) == 10
+    for (rows, said), (_, event) in zip(looks, rest, strict=True):
+        assert rows.tolist() == event.rows.tolist()
+        line = [rows.tolist().index(row) for row in event.row.tolist()]
+        assert said.marginals.entropy[line, event.position].tolist() == event.entropy.tolist()
+    guessed = engine.chunk(prepared(model)[:2], sampler, TEMPLATE.slots, speculate=2, watch=watch)
+    engine.enter(guessed)
+    while engine.step():
+        pass
+    assert len(looks) == 10 and len(events) > 12

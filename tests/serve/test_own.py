@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from mdsample_cli.main import main
+from mdsample_serve.server import Address
 from servers import Here, serving
 
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.trace import Trace
-from mdsample_cli.main import main
-from mdsample_serve.server import Address
 
 QUESTION = "Ann has 3 coins and gets 4 more. How many coins does Ann have?"
 TEMPLATE = "Question: {prompt}\nReasoning:{reasoning:6}\nAnswer:{answer:4}"
@@ -100,7 +100,14 @@ def test_health_metrics_and_pages(here: Here) -> None:
     assert here.get("/readyz").json() == {"status": "ready"}
     here.post("/v1/fill", ASKED)
     text = here.get("/metrics").text
-    for name in ("requests_total", "rows_in_flight", "rows_per_pass", "passes_per_row", "queue_seconds", "tokens_total"):
+    for name in (
+        "requests_total",
+        "rows_in_flight",
+        "rows_per_pass",
+        "passes_per_row",
+        "queue_seconds",
+        "tokens_total",
+    ):
         assert f"mdsample_{name}" in text
     assert "mdsample_error_bound_nats_count" in text
     assert "/v1/fill" in here.get("/openapi.json").json()["paths"]
@@ -159,7 +166,6 @@ def test_a_page_of_a_stranger_does_not_get_here(here: Here, tiny_gsm: Denoiser) 
         (["-m", "a=tiny-gsm", "-m", "a=tiny-sudoku"], "two models called 'a'"),
         (["-m", "=x"], "NAME=MODEL"),
         (["-m", "a=tiny-gsm", "-m", "tiny-sudoku", "--revision", "x"], "--revision is that of one model"),
-        (["-m", "./nowhere"], "nowhere"),
     ],
 )
 def test_what_serve_refuses(capsys: pytest.CaptureFixture[str], line: list[str], said: str) -> None:

@@ -1,0 +1,287 @@
+"""What goes wrong: bodies, sockets, queues, passes; the server answers the next request each time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mdsample_serve.limits import Limits
+from servers import Here, serving
+
+from mdsample.models.denoiser import Denoiser
+
+OK: dict[str, Any] = {"prompt": "Ann has 3 coins", "max_tokens": 2, "seed": 1}
+LIMITS = Limits(
+    body=20_000,
+    queue=6,
+    rows=5,
+    blanks=300,
+    seconds=2.5,
+    patience=0.5,
+    heartbeat=0.1,
+    compile=1,
+    remasked=50,
+    guesses=4,
+)
+
+
+@pytest.fixture(scope="module")
+def here(tiny_gsm: Denoiser) -> Iterator[Here]:
+    with serving(tiny_gsm, limits=LIMITS) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def and_then_it_answers(here: Here) -> Iterator[None]:
+    yield
+    here.model.poison = None
+    here.model.gate.set()
+    assert here.idle()
+    assert here.post("/v1/completions", OK).status_code == 200
+    assert here.get("/healthz").status_code == 200
+
+
+def refused(answer: httpx.Response, status: int = 400) -> str:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert answer.headers["content-type"] == "application/json"
+    assert error["message"] and "Traceback" not in error["message"]
+    return error["message"]
+
+
+RAW = [
+    b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", b'{"prompt": "\xff"}', b"{}{}", b"\x00" * 10,
+    b"[" * 15_000, b'{"a":' * 3_000, b'{"prompt": NaN}', b'{"max_tokens": ' + b"9" * 6_000 + b"}", b"prompt=x",
+    b'{"prompt": "\\ud800"}', b'{"prompt": ["a", "\\udfff"]}',
+]  # fmt: skip
+BODIES: list[dict[str, Any]] = [
+    {"prompt": 1}, {"prompt": [[1, "a"]]}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [-1]}, {"prompt": [10**9]},
+    {"prompt": [10**30]}, {"prompt": ["x", 1]}, {"prompt": None}, {"max_tokens": 0}, {"max_tokens": -1},
+    {"max_tokens": "3"}, {"max_tokens": True}, {"max_tokens": 2.5}, {"max_tokens": 301}, {"max_tokens": 10**18},
+    {"n": 0}, {"n": 6}, {"n": 10**9}, {"seed": -1}, {"seed": 2**70}, {"seed": "1"}, {"temperature": -1},
+    {"temperature": 3}, {"temperature": "hot"}, {"top_p": 0}, {"stop": [""]}, {"stop": ["x"] * 99}, {"stop": 3},
+    {"logprobs": 3}, {"best_of": 2}, {"presence_penalty": 0.5}, {"frequency_penalty": -1}, {"logit_bias": {"5": 10}},
+    {"logit_bias": {"x": -100}}, {"logit_bias": {"999999": -100}}, {"store": True}, {"unknown": 1},
+    {"stream_options": {"include_obfuscation": True}}, {"policy": "medd"}, {"policy": ""}, {"policy": " "},
+    {"policy": "temperature(1)", "temperature": 1}, {"policy": "regex('(')"}, {"policy": "ban('')"},
+    {"template": "{"}, {"template": "{a}"}, {"template": "{a}{b:3}", "prompt": ["x", "y"], "n": 4},
+    {"template": "{a:99999999}"}, {"template": "{prompt}{x:3}", "suffix": "x"}, {"template": "{a}{b}{x:3}"},
+    {"slots": {"x": 3}}, {"template": "{prompt}{x:3}", "slots": {"y": 1}}, {"regex": "(a"}, {"regex": r"(?=a)b"},
+    {"given": {"zzz": "a"}}, {"speculate": 99}, {"speculate": "x"}, {"speculate": 0}, {"regex": "[0-9]{9}"},
+    {"policy": "revise-tokens(0.5, budget=1000000)"}, {"policy": "lookahead(1000)"}, {"trace": "yes"},
+    {"suffix": "x", "prompt": [5, 6]}, {"echo": True, "prompt": [5, 6]},
+]  # fmt: skip
+CHATS: list[dict[str, Any]] = [
+    {}, {"messages": []}, {"messages": "hi"}, {"messages": [{"role": "user"}]},
+    {"messages": [{"role": "tool", "content": ""}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+    {"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"functions": [{}]}, {"top_logprobs": 2},
+    {"modalities": ["audio"]}, {"reasoning_effort": "high"}, {"response_format": {"type": "xml"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object", "$ref": "http://x/y"}}}},
+    {"response_format": {"type": "json_object"}, "regex": "a"}, {"max_tokens": 3, "max_completion_tokens": 4},
+    {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]},
+]  # fmt: skip
+
+
+def test_bodies_that_are_none(here: Here) -> None:
+    with httpx.Client(base_url=here.url) as client:
+        for raw in RAW:
+            refused(client.post("/v1/completions", content=raw, headers={"content-type": "application/json"}))
+        refused(client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}))
+        refused(client.get("/v1/completions"), 404)
+        refused(client.post("/v1/nothing", json={}), 405)
+        assert "did you mean 'tiny'" in refused(client.post("/v1/completions", json={**OK, "model": "tin"}), 404)
+        for path in ("../../etc/passwd", "/etc", "GSAI-ML/LLaDA-8B", "tiny@main"):
+            refused(client.post("/v1/completions", json={**OK, "model": path}), 404)
+
+
+def test_bodies_that_cannot_be_honoured(here: Here) -> None:
+    passes = len(here.model.passes)
+    with httpx.Client(base_url=here.url, timeout=30) as client:
+        for body in BODIES:
+            refused(client.post("/v1/completions", json={**OK, **body}))
+            refused(client.post("/v1/completions", json={**OK, **body, "stream": True}))
+        message = {"messages": [{"role": "user", "content": "x"}]}
+        for body in CHATS:
+            refused(client.post("/v1/chat/completions", json={**message, **body} if body else {}))
+        for body in (
+            {"prompt": "x", "fields": {}},
+            {"schema": {"type": "nothing"}},
+            {"template": "{p}{x:2}"},
+            {"n": 9},
+        ):
+            refused(client.post("/v1/fill", json=body))
+    assert len(here.model.passes) == passes, "all of it is refused before the first pass"
+
+
+def test_a_body_that_is_too_large_or_never_comes(here: Here) -> None:
+    assert "more than 20,000 bytes" in refused(here.post("/v1/completions", {"prompt": "x" * 20_000}), 413)
+
+    def endless() -> Iterator[bytes]:
+        yield b'{"prompt": "'
+        for _ in range(30):
+            yield b"x" * 1_000
+
+    with httpx.Client(timeout=30) as client:
+        refused(client.post(f"{here.url}/v1/completions", content=endless()), 413)
+    with socket.create_connection(("127.0.0.1", here.port)) as slow:
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
+        assert b" 408 " in slow.recv(4096)
+
+
+def test_half_open_sockets(here: Here) -> None:
+    sockets = [socket.create_connection(("127.0.0.1", here.port)) for _ in range(60)]
+    for number, half in enumerate(sockets):
+        half.sendall([b"", b"POST /v1/", b"GET / HTTP/1.1\r\nHost: x", b"\x16\x03\x01", b"\r\n\r\n"][number % 5])
+    assert here.post("/v1/completions", OK).status_code == 200
+    for half in sockets:
+        half.settimeout(5)
+        while half.recv(4096):  # an answer to what was no request, then the end
+            pass
+        half.close()
+
+
+def test_a_reader_that_takes_nothing_is_let_go(here: Here) -> None:
+    body = json.dumps(
+        {"prompt": "x", "template": "{prompt}{x:200}", "policy": "one-by-one", "trace": True, "stream": True, "n": 5}
+    )
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        deaf.connect(("127.0.0.1", here.port))
+        head = "POST /v1/fill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+        deaf.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert here.post("/v1/completions", OK).status_code in (200, 429)
+        assert here.idle()
+
+
+def test_a_full_queue(here: Here) -> None:
+    here.model.gate.clear()
+    with ThreadPoolExecutor(10) as pool:
+        waiting = [pool.submit(here.post, "/v1/completions", {**OK, "n": 2}) for _ in range(8)]
+        time.sleep(0.5)
+        full = here.post("/v1/completions", OK)
+        assert "6 rows are being answered" in refused(full, 429)
+        assert 1 <= int(full.headers["retry-after"]) <= 60
+        here.model.gate.set()
+        statuses = sorted(each.result().status_code for each in waiting)
+    assert statuses == [200] * 3 + [429] * 5
+
+
+def test_a_pass_that_fails_fails_no_other_request(here: Here, tiny_gsm: Denoiser) -> None:
+    (here.model.poison,) = tiny_gsm.tokenizer.encode("7")
+    fine = {**OK, "max_tokens": 4, "policy": "one-by-one"}
+    alone = here.post("/v1/completions", fine).json()["choices"]
+    here.model.gate.clear()
+    threading.Timer(0.6, here.model.gate.set).start()
+    with ThreadPoolExecutor(4) as pool:
+        # the first one waits in a pass of its own, the others meet in the next
+        bad = [pool.submit(here.post, "/v1/completions", {**fine, "prompt": "7"}) for _ in range(2)]
+        good = [pool.submit(here.post, "/v1/completions", fine) for _ in range(2)]
+        for each in bad:
+            assert "the model failed" in refused(each.result(), 500)
+        assert [each.result().json()["choices"] for each in good] == [alone, alone]
+    broken = here.events("/v1/completions", {**fine, "prompt": "7"})
+    assert broken[-1]["error"]["type"] == "server_error"
+
+
+def test_a_fault_of_the_worker_ends_what_runs_and_nothing_else(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = next(iter(here.service.models.values())).worker
+    monkeypatch.setattr(worker._turns, "next", lambda: 1 / 0)
+    assert "the server failed" in refused(here.post("/v1/completions", OK), 500)
+
+
+def test_patterns_that_would_run_for_ever(here: Here) -> None:
+    nasty = "(" * 6 + "a|b|c" + "){1,40}" * 6
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        bad = pool.submit(here.post, "/v1/completions", {**OK, "regex": nasty})
+        time.sleep(0.1)
+        answered = time.monotonic()
+        assert here.post("/v1/completions", OK).status_code == 200
+        assert time.monotonic() - answered < 2, "others do not wait for them"
+        refused(bad.result())
+    assert time.monotonic() - began < 20
+
+
+def test_a_request_that_takes_too_long(here: Here) -> None:
+    here.model.gate.clear()
+    threading.Timer(2.7, here.model.gate.set).start()
+    assert "took too long" in refused(here.post("/v1/completions", {**OK, "max_tokens": 20}), 504)
+
+
+def test_a_silent_stream_says_that_it_is_there(here: Here) -> None:
+    here.model.gate.clear()
+    threading.Timer(0.5, here.model.gate.set).start()
+    text = here.post("/v1/completions", {**OK, "stream": True}).text
+    assert ": still here" in text and text.endswith("data: [DONE]\n\n")
+
+
+def test_a_request_of_many_rows_keeps_nobody_out(here: Here) -> None:
+    long = {**OK, "prompt": "x", "n": 4, "max_tokens": 100, "policy": "one-by-one"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(here.post, "/v1/completions", long)
+        time.sleep(0.2)
+        assert here.post("/v1/completions", OK).status_code == 200
+        assert not waiting.done()
+        assert waiting.result().status_code in (200, 504)
+
+
+def test_prompts_are_not_logged(
+    here: Here, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here.model.poison = 1
+    for body in (OK, {**OK, "policy": "secret-42"}, {**OK, "prompt": "secret-42", "max_tokens": 10}):
+        here.post("/v1/completions", {**body, "user": "secret-42", "prompt": "secret-42"})
+    out = capfd.readouterr()
+    assert "secret-42" not in caplog.text + out.out + out.err
+
+
+def start(port: str = "0") -> tuple[subprocess.Popen[str], str]:
+    line = [sys.executable, "-m", "mdsample_cli", "serve", "--port", port]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().strip() == "tiny-gsm: tiny-gsm on reference"
+    return process, process.stderr.readline().strip()
+
+
+def test_a_killed_server_starts_again_and_a_signal_ends_it_gracefully() -> None:
+    body = {"prompt": "x", "max_tokens": 60, "policy": "one-by-one", "seed": 1}
+    killed, url = start()
+    with killed, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
+        time.sleep(0.2)
+        killed.kill()
+        with pytest.raises(httpx.HTTPError):
+            running.result()
+    ended, again = start(url.rpartition(":")[2])
+    assert again == url
+    with ended:
+        with httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True, "trace": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            ended.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]" and sum('"canvas"' in line for line in rest) > 60
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+        assert ended.wait(20) in (0, -signal.SIGTERM)
+        assert ended.stderr is not None and ended.stderr.read() == ""
+
+
+def test_no_request_names_a_file(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("{prompt}{x:2}")
+    said = refused(here.post("/v1/fill", {"prompt": "x", "template": f"@{tmp_path}/t.txt"}))
+    assert "slot" in said
