@@ -31,8 +31,7 @@ class UniformToy(ScriptedDenoiser):
     """The toy, shown random tokens in blanks; it notes what it was shown."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        object.__setattr__(self.about, "noise", "uniform")
+        super().__init__(*args, noise="uniform")
         self.queries: list[Query] = []
 
     def predict(self, query: Query) -> Any:
@@ -308,4 +307,5 @@ def test_a_tv_budget_does_not_go_with_converged() -> None:
 
 def test_texts_are_not_scored_under_noise() -> None:
     with pytest.raises(mdsample.ScoreError, match="trained on random tokens"):
-        mdsample.score(UniformToy(Symbols(6), 3, 1.0), canvas(UniformToy(Symbols(6), 3, 1.0)), "answer", [["a" * 9]])
+        template = mdsample.Template.parse("{answer:3}")
+        mdsample.score(UniformToy(Symbols(6), 3, 1.0), template, [{}], "answer", ["abc"])
