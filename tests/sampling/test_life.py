@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
+from mdsample.core.arrays import Bools, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms, row_key
@@ -20,6 +21,7 @@ from mdsample.exact import Joint, law
 from mdsample.exact.uniform import Noised
 from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.complete import complete
+from mdsample.policy.settings import part
 from mdsample.sampling.life import final
 from mdsample.sampling.result import Result
 from mdsample.testing import ScriptedDenoiser, Symbols, policies, promises
@@ -40,7 +42,8 @@ class UniformToy(ScriptedDenoiser):
 
 
 def canvas(model: Denoiser, text: str = TEXT, rows: int = 1) -> Canvas:
-    return mdsample.Template.parse(text).canvas(model.tokenizer, [{}] * rows)
+    texts: list[dict[str, str]] = [{}] * rows
+    return mdsample.Template.parse(text).canvas(model.tokenizer, texts)
 
 
 def run(policy: str, model: Denoiser, text: str = TEXT, rows: int = 1, seed: int = 0) -> Result:
@@ -309,3 +312,68 @@ def test_texts_are_not_scored_under_noise() -> None:
     with pytest.raises(mdsample.ScoreError, match="trained on random tokens"):
         template = mdsample.Template.parse("{answer:3}")
         mdsample.score(UniformToy(Symbols(6), 3, 1.0), template, [{}], "answer", ["abc"])
+
+
+@pytest.mark.parametrize("policy", ["blocks(4)+renoise(1)", "blocks(4)+edit(0,after=0)", "blocks(4)+converged(9)"])
+def test_what_a_row_leaves_with_is_what_its_stop_says(policy: str) -> None:
+    # the slot lies beyond the window that would end in the same pass
+    row = run(f"{policy}+early-exit(100)", ScriptedDenoiser(Symbols(6), 3, 1.0), "{text:4}{answer:3}").rows[0]
+    assert row.outcome.name == "early-exit" and row.nfe == 1
+    assert not row.blank[4:].any() and row.blank[:4].any()
+
+
+@part
+class Endless(mdsample.Holding):
+    """Holds for ever."""
+
+    name: ClassVar[str] = "endless"
+    redraws: ClassVar[bool] = False
+
+    def most(self, size: Ints) -> Ints:
+        return size // 3 + 3
+
+    def settles(self, view: mdsample.View, chosen: Bools) -> Bools:
+        return np.zeros(len(chosen), np.bool_)
+
+
+@part
+class Again(Endless):
+    """Draws for ever."""
+
+    name: ClassVar[str] = "again"
+    redraws: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("endless", [Endless, Again])
+def test_the_loop_ends_a_window_that_its_part_would_not(endless: type[Endless]) -> None:
+    policy = mdsample.Blocks(6) + mdsample.Top(1) + endless()
+    model = ScriptedDenoiser(Symbols(6), 3, 1.0)
+    result = promises.keeps_its_promises(policy, model, canvas(model, "{answer:12}", 2))
+    assert [(row.nfe, row.unfilled) for row in result.rows] == [(10, 0)] * 2
+
+
+def test_what_is_written_stays_when_its_row_leaves() -> None:
+    model, left = ScriptedDenoiser(Symbols(6), 3, 1.0), 0
+    for seed in range(8):
+        sampler = mdsample.Sampler("blocks(4)+top(2)+temperature+renoise(9)+early-exit(4.9)", seed=seed)
+        here = canvas(model, "{text:12}{answer:3}", 2)
+        before = sampler.start(model, here)
+        for state, event in sampler.steps(model, here):
+            for row in event.left.tolist():
+                assert not before.blank[row][before.held[row]].any() and not state.blank[row][before.held[row]].any()
+                left += int(before.held[row].any())
+            before = state
+    assert left
+
+
+def test_an_edit_needs_more_than_its_probability() -> None:
+    model = ScriptedDenoiser(Symbols(5), 1, 2.0)
+
+    def edits(probability: float) -> np.ndarray:
+        """How probable the tokens are that the second step writes in place of others."""
+        sampler = mdsample.Sampler(mdsample.parse("whole+top(3)") + mdsample.Edit(probability))
+        _, (_, event) = itertools.islice(sampler.steps(model, canvas(model)), 2)
+        return event.confidence[3:]
+
+    least = edits(0).min()
+    assert len(edits(0)) == len(edits(float(np.nextafter(least, np.float32(0))))) == len(edits(float(least))) + 1
