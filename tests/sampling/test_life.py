@@ -379,3 +379,11 @@ def test_an_edit_needs_more_than_its_probability() -> None:
 
     least = edits(0).min()
     assert len(edits(0)) == len(edits(float(np.nextafter(least, np.float32(0))))) == len(edits(float(least))) + 1
+
+
+def test_a_row_does_not_leave_while_its_slot_may_still_change() -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 2.0)
+    free, waiting = (
+        run(f"whole+top(3)+edit(0,after=5){stop}", model).rows[0] for stop in ("", "+early-exit(0.000001)")
+    )
+    assert free.nfe > 3 and waiting.tokens.tolist() == free.tokens.tolist() and waiting.nfe == free.nfe
