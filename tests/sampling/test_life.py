@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import Any, ClassVar
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -387,3 +388,22 @@ def test_a_row_does_not_leave_while_its_slot_may_still_change() -> None:
         run(f"whole+top(3)+edit(0,after=5){stop}", model).rows[0] for stop in ("", "+early-exit(0.000001)")
     )
     assert free.nfe > 3 and waiting.tokens.tolist() == free.tokens.tolist() and waiting.nfe == free.nfe
+
+
+def test_noise_on_the_left_is_nothing_to_repeat() -> None:
+    rows = run("right-to-left+repetition(3)", UniformToy(Symbols(6), 3, 0.0), rows=4).rows
+    assert all(row.tokens.tolist() == [0] * 9 for row in rows)
+
+
+@pytest.mark.parametrize("policy", ["whole+confidence+top(1)", "whole+top(1)+annealing(9,end=0.1,steps=5)+temperature"])
+def test_a_guess_is_of_a_text_and_of_a_step(policy: str) -> None:
+    for seed in range(6):
+        model = UniformToy(Symbols(3), seed, 1.0)
+        here = canvas(model, "{answer:7}", 2)
+        promises.speculation_changes_nothing(mdsample.parse(policy), model, here, speculate="4x4")
+
+
+def test_the_first_place_of_a_models_block_repeats_nothing() -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 0.0)
+    model.about = attrs.evolve(model.about, block=3)
+    assert run("left-to-right+repetition", model).rows[0].tokens.tolist() == [0, 1, 0] * 3
