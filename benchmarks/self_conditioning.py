@@ -32,10 +32,11 @@ from mdsample.sampling.sampler import Sampler
 class Alive(TorchDispatchMode):
     """Counts storages that operations make, and lets go of them when they are gone."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, embedding: torch.Tensor) -> None:
         super().__init__()
         self.width, self.now, self.peak, self.largest = width, 0, 0, 0
-        self._known: set[int] = set()
+        # views of the embedding are part of the model
+        self._known: set[int] = {embedding.untyped_storage().data_ptr()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -101,7 +102,7 @@ def main() -> None:
     plan, state = sampler.plan(model, canvas), sampler.start(model, canvas)
     for _ in range(2):
         state, _ = sampler.step(model, state, plan)
-    with Alive(trunk.width) as counted:
+    with Alive(trunk.width, trunk._embed) as counted:
         sampler.step(model, state, plan)
     logits = given.rows * size * given.vocabulary
     print(f"logits of a step: {logits:,} numbers, {logits * 4 / 2**20:,.0f} MiB in float32")

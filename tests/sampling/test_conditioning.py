@@ -150,6 +150,7 @@ def test_no_tensor_of_all_logits_is_alive(model: Denoiser, backend: Backend, mon
     assert made and max(made) <= 5 * width
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("settings", [(0.1, 0.8, 0.4, 9, 0.005, 1), (0.02, 0.6, 0.5, 20, 0.5, 0)])
 def test_its_own_sampler_is_generate_of_transformers(
     tmp_path: Path, backend: Backend, settings: tuple[float, ...]
