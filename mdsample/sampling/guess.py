@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Indices, Ints
+from mdsample.core.arrays import Bools, Doubles, Indices, Ints, any_in_row
 from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.guide import Tuned
 from mdsample.sampling.likely import Drift, Step, likely
@@ -150,7 +150,7 @@ class Guesses:
         stale = _nearest(lines, query.wanted, self._said)
         told = stale.source >= 0
         # evidence asks wherever it wants to, ranks and draws do not
-        enough: Bools = (told == query.wanted).all(1) if lines.plan.evidence else told.any(1)
+        enough = ~any_in_row(told != query.wanted) if lines.plan.evidence else any_in_row(told)
         if lines.plan.denoiser.block is not None:
             # one text of the next block may be asked, but what follows from it costs a second block each
             for line, row in enumerate(lines.of.tolist()):
