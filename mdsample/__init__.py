@@ -35,7 +35,7 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.budget import ErrorBudget, TvBudget
 from mdsample.policy.constraint import Allow, Ban, Characters, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide
+from mdsample.policy.guide import Cfg, Cooling, Credit, Guide, NoGuide
 from mdsample.policy.language import Choices, Date, Integer, Language, Number, Regex
 from mdsample.policy.order import (
     Confidence,
@@ -90,7 +90,7 @@ from mdsample.policy.selection import (
 )
 from mdsample.policy.stop import AfterPass, BeforePass, Budget, EarlyExit, Ended, Stop
 from mdsample.policy.view import Batch, Evidence, Ranked, View
-from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole, Window
+from mdsample.policy.window import Blocks, Dilated, LedBlocks, RowBlocks, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
 from mdsample.sampling.engine import Engine
 from mdsample.sampling.result import Result, Samples
@@ -161,6 +161,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Window",
     "Blocks",
     "LedBlocks",
+    "RowBlocks",
     "Dilated",
     "Whole",
     # parts: orders
@@ -220,6 +221,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Guide",
     "Cfg",
     "Cooling",
+    "Credit",
     "NoGuide",
     # for parts of your own, and for stepping by hand
     "Part",

@@ -72,7 +72,8 @@ class MlxDenoiser(Denoiser):
                     return conditional
                 return guided(conditional, self.trunk.logits(masked[0][places]), query.guide.scale)
 
-            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device)
+            guide, credits = query.guide, query.credits
+            return MlxPrediction(logits, self.trunk.width, query.wanted, query.restriction, guide, self.device, credits)
 
 
 def guided(conditional: mx.array, unconditional: mx.array, scale: float) -> mx.array:

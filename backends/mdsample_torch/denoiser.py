@@ -115,9 +115,8 @@ class TorchDenoiser(Denoiser):
                 self.trunk.logits(masked[0][places], unconditional)
                 guide_(out, unconditional, query.guide.scale)
 
-        return TorchPrediction(
-            logits, self.vocab_size, self.trunk.width, query.wanted, query.restriction, query.guide, self.trunk.device
-        )
+        size, width, where = self.vocab_size, self.trunk.width, self.trunk.device
+        return TorchPrediction(logits, size, width, query.wanted, query.restriction, query.guide, where, query.credits)
 
     def _hidden(self, query: Query) -> Sequence[Tensor]:
         """Hidden states `[N, d]` of every pass."""

@@ -10,6 +10,7 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         window.Whole,
         window.Blocks,
+        window.RowBlocks,
         window.LedBlocks,
         window.Dilated,
         order.Confidence,
@@ -57,5 +58,6 @@ PARTS: dict[str, type[Part]] = {
         guide.NoGuide,
         guide.Cfg,
         guide.Cooling,
+        guide.Credit,
     )
 }

@@ -69,7 +69,10 @@ def observe(plan: Plan, batch: Batch, rows: Ints, before: Sequence[Kept]) -> Ask
     wanted = with_spans(wanted, restriction.spans, batch.blank)
     fixed = batch.valid & ~batch.initially_blank
     names = Rows(keys, batch.step)
-    prediction = yield Query(batch.tokens, batch.valid, wanted, fixed, restriction, plan.policy.guide, names)
+    guide = plan.policy.guide
+    prediction = yield Query(
+        batch.tokens, batch.valid, wanted, fixed, restriction, guide, names, guide.credits(eligible, before)
+    )
     view = View(batch, prediction.marginals, eligible, Uniforms(keys, batch.step, batch.tokens.shape[1]))
     return (yield from with_evidence(plan, view, prediction, rows, before))
 
@@ -84,7 +87,7 @@ def with_evidence(
     for evidence in plan.evidence:
         trials, answer = evidence.trials(view), None
         if trials is not None:
-            answer = (yield _tried(plan, view.batch, rows, trials)).marginals
+            answer = (yield _tried(plan, view, rows, trials, before)).marginals
             passes += plan.policy.guide.passes * np.bincount(trials.row, minlength=len(rows)).astype(np.int32)
         seen = Seen(view, prediction, [row.get(evidence) for row in before], trials, answer)
         values[evidence] = evidence.value(seen)
@@ -94,9 +97,9 @@ def with_evidence(
     return Observation(attrs.evolve(view, evidence=values) if values else view, prediction, passes, kept)
 
 
-def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
+def _tried(plan: Plan, view: View, rows: Ints, trials: Trials, before: Sequence[Kept]) -> Query:
     """The query that predicts the blanks left in each trial."""
-    line, position = trials.row, trials.position
+    batch, guide, line, position = view.batch, plan.policy.guide, trials.row, trials.position
     tokens, blank = batch.tokens[line], batch.blank[line]
     trial = arange64(len(line))
     tokens[trial, position], blank[trial, position] = trials.token, False
@@ -108,7 +111,8 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials) -> Query:
         for row, place in zip(rows[line], position, strict=True)
     ]
     fixed = valid & ~batch.initially_blank[line]
-    return Query(tokens, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]))
+    credits = guide.credits(view.eligible[line] & blank, [before[int(row)] for row in line])
+    return Query(tokens, valid, blank, fixed, restriction, guide, Rows(names, batch.step[line]), credits)
 
 
 def restrict(plan: Plan, rows: Ints, tokens: Ints, blank: Bools) -> Restriction:

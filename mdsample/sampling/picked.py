@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.credits import Credits
 from mdsample.core.marginals import Marginals
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw
@@ -31,6 +32,12 @@ class Part(Prediction):
         """Statistics of its rows."""
         region = (slice(self.first, self.first + self.rows), slice(self.width))
         return Marginals(*(getattr(self.whole.marginals, field.name)[region] for field in attrs.fields(Marginals)))
+
+    @property
+    def credits(self) -> Credits | None:
+        """Of its rows."""
+        credits = self.whole.credits
+        return credits and credits.take(np.arange(self.first, self.first + self.rows), self.width)
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As the whole draws."""
@@ -72,6 +79,10 @@ class Picked(Prediction):
                 array = getattr(out, name)
                 array[at] = np.where(self.wanted[at], getattr(theirs, name)[there], array[at])
         return out
+
+    @property
+    def credits(self) -> None:
+        """Unknown: what was said to one text of a row earns nothing for another, so no step is guessed under it."""
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As each prediction draws."""

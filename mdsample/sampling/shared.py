@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core.arrays import Bools
+from mdsample.core.credits import Credits
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.models.denoiser import Denoiser, Prediction, Query
@@ -88,6 +89,7 @@ def together(queries: Sequence[Query]) -> Query:
         ),
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
+        _credits(queries),
     )
 
 
@@ -102,6 +104,12 @@ def rows_of(query: Query, which: Bools) -> Query:
         restriction=attrs.evolve(query.restriction, index=query.restriction.index[which]),
         rows=query.rows.take(np.flatnonzero(which)),
     )
+
+
+def _credits(queries: Sequence[Query]) -> Credits | None:
+    """Those of all rows, if the guide has any."""
+    found = [query.credits for query in queries if query.credits is not None]
+    return Credits.joined(found, max(query.tokens.shape[1] for query in queries)) if found else None
 
 
 def _stacked(arrays: Sequence[NDArray[S]], padding: int) -> NDArray[S]:

@@ -103,8 +103,9 @@ class Speculator:
         self._known: dict[int, dict[bytes, Said]] = {}
         # what tries texts out asks twice a step, and a guess is asked once
         tries = any(evidence.passes for evidence in plan.evidence)
-        # a step drawn from another text's prediction may leave the language of a slot
-        self._guesses = not tries and not plan.restriction.spans
+        # a step drawn from another text's prediction may leave the language of a slot; what a guide remembers of the
+        # texts before is not what it would remember of a guess
+        self._guesses = not tries and not plan.restriction.spans and not plan.policy.guide.needs
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""
