@@ -111,7 +111,8 @@ class Credit(Guide):
         row, position = np.nonzero(before.here)
         own = token[row, position] == best[row, position, None]
         # a token without credit yet takes the first free column
-        column: Longs = np.where(any_in_row(own), own.argmax(1), (token[row, position] < 0).argmax(1))
+        free_column: Longs = (token[row, position] < 0).argmax(1)
+        column = np.where(any_in_row(own), own.argmax(1).astype(np.int64), free_column)
         at = (row, position, column)
         token[at] = best[row, position]
         amount[at] += np.exp(np.float32(self.power) * log_probability[row, position])
