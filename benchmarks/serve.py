@@ -3,7 +3,8 @@
 `python benchmarks/serve.py [latency] [throughput] [load] [memory] [--seconds 120] [--requests 10000] [--json]`: by
 default all four, each with a server of its own on tiny-gsm. Say OPENBLAS_NUM_THREADS=1 where there are few cores.
 
-latency: one client and `mdsample.sample` take turns on the same prompts; the difference of the medians.
+latency: one client and `mdsample.sample` take turns on the same prompts; the difference of the medians, and of the
+processor's time for a text, which is what is left of it on a machine that has nothing else to do.
 throughput: 16 clients, and the job that `mdsample run --batch-size 16` runs on the same prompts, in turns; the ratio.
 load: 64 clients that ask for rows of mixed policies, templates and seeds as fast as they are answered; every answer is
 compared with the record of `mdsample run` for that row (but for the last bits of bounds, since sums round with the
@@ -14,6 +15,7 @@ memory: many requests of two blanks by 16 clients; resident memory of the server
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -83,24 +85,42 @@ def median_difference(first: np.ndarray, second: np.ndarray) -> Interval:
 
 def latency(model: Any, repeats: int, as_json: bool) -> None:
     """One client."""
-    with server() as (client, _):
+    with server() as (client, process):
         times: dict[str, list[float]] = {"serve": [], "sample": []}
+        spent, used = 0.0, np.zeros(3)
         for number in range(repeats + 3):
             body = {"prompt": prompt(number), "template": SMALL, "policy": "med", "seed": 1}
-            began = time.perf_counter()
+            if number == 3:
+                spent = processor_seconds(process)
+            began, own = time.perf_counter(), time.process_time()
             answer = client.post("/v1/fill", json=body).json()
-            between = time.perf_counter()
+            between, asked = time.perf_counter(), time.process_time()
             row = mdsample.sample(model, prompt(number), template=SMALL, policy="med", seed=1)
-            ended = time.perf_counter()
+            ended, sampled_by = time.perf_counter(), time.process_time()
             assert answer["text"] == row.text
             if number >= 3:
+                used += (asked - own, sampled_by - asked, 1)
                 times["serve"].append(between - began)
                 times["sample"].append(ended - between)
+        server_used = processor_seconds(process) - spent
+    processor = 1e3 * (server_used + used[0] - used[1]) / used[2]
     served, sampled = (1e3 * np.array(times[name]) for name in ("serve", "sample"))
     added, alone = median_difference(served, sampled), bootstrap(sampled, np.median)
-    record = {"what": "latency", "added_ms": numbers(added), "sample_ms": numbers(alone), "rows": repeats}
+    record: dict[str, Any] = {
+        "what": "latency",
+        "added_ms": numbers(added),
+        "sample_ms": numbers(alone),
+        "rows": repeats,
+    }
+    record["processor_ms"] = processor
     said = f"latency: {told(added, '.1f')} ms added to a median of {told(alone, '.1f')} ms, {repeats} rows"
-    emit(record, said, as_json)
+    emit(record, f"{said}; {processor:.1f} ms of them the processor's", as_json)
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has used of the processor."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def numbers(found: Interval) -> list[float]:

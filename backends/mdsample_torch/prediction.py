@@ -35,6 +35,8 @@ from mdsample_torch.statistics import statistics
 CHUNK_BYTES = 64 << 20
 #: where a slot holds a language or rows have credit, logits are read twice: so many chunks are kept, not made again
 READ_TWICE_CHUNKS = 4
+#: the same on a CPU for self-conditioned models; on a GPU to read the embedding more often would cost more than memory
+SOFT_BYTES = 8 << 20
 #: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
 CACHE_BYTES = 4 << 20
 
@@ -193,9 +195,11 @@ class TorchPrediction(BackendPrediction):
         The memory of both is used again. `keep`: these are all N places in order, and what is left of one chunk of
         them is wanted later.
         """
-        size = max(1, CHUNK_BYTES // (4 * self._width))
-        # all of the embedding is read for each part that is softened, so parts are as large as they can be
-        cached = self._device.type == "cpu" and self._soften is None
+        cpu = self._device.type == "cpu"
+        most = CHUNK_BYTES if self._soften is None or not cpu else min(SOFT_BYTES, CHUNK_BYTES)
+        size = max(1, most // (4 * self._width))
+        # all of the embedding is read for each part that is softened, so such parts are whole chunks
+        cached = cpu and not (keep and self._soften is not None)
         at_once = max(1, CACHE_BYTES // (4 * self._width)) if cached else size
         number = upload(numbers, self._device)
         room = min(size if self._kept is None else at_once, len(numbers))
@@ -217,8 +221,9 @@ class TorchPrediction(BackendPrediction):
                     token, gain = (upload(x[numbers[begin:end]], self._device) for x in self._gains)
                     part.scatter_add_(1, token.long(), gain)
                 yield begin, part, scratch
-        # what was weighed or cooled cannot be so again; what has credit is kept already, if it is not too much
-        if keep and len(numbers) <= size and self._kept is None and self._weights is None and self.law is None:
+        # what was weighed, cooled or given credit cannot be so again
+        once = self._weights is None and self.law is None and self._gains is None
+        if keep and once and len(numbers) <= size and self._kept is None:
             self._kept = out
 
     def _whole(self, numbers: Longs) -> Tensor:

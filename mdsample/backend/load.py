@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from mdsample.backend.setup import DEFAULT, Choice, Chooser, Setup
+from mdsample.backend.setup import DEFAULT, Choice, Chooser, Setup, TrunkChecker
 from mdsample.errors import ModelError
 from mdsample.models.adapter import identity
 from mdsample.models.cache import Cache, read_cache
@@ -146,11 +146,14 @@ def _remedy(entry: EntryPoint) -> str:
 def place(facts: Facts, entry: EntryPoint, setup: Setup) -> tuple[Choice, int] | None:
     """Where a backend would put a model, and bytes that the weights take there; `None` if it does not say.
 
-    Raises the `ModelError` of its opener for a device or a dtype that it does not have.
+    Raises the `ModelError` of its opener for a device or a dtype that it does not have, and a model it does not run.
     """
     choose: Chooser | None = beside(entry, "choose")
     if choose is None:
         return None
+    check: TrunkChecker | None = beside(entry, "check_trunk")
+    if check is not None:
+        check(facts.trunk)
     choice = choose(facts.dtype, setup)
     return choice, (facts.memory_packed if choice.packed else facts.memory)[choice.dtype]
 

@@ -1,7 +1,8 @@
 """Setup: how a model is to run, as `load` and the backends take it, and what a backend says of devices and sizes.
 
-A backend may have three functions beside its opener, in the module that its entry point names: `devices`, a `Lister`,
-`choose`, a `Chooser`, and `check_other`, a `Checker`. Of a backend without them it is known only that it works.
+A backend may have four functions beside its opener, in the module that its entry point names: `devices`, a `Lister`,
+`choose`, a `Chooser`, `check_other`, a `Checker`, and `check_trunk`, a `TrunkChecker`. Of a backend without them it is
+known only that it works.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import attrs
 
 from mdsample.errors import shown
 from mdsample.models.cache import Cache
+from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import Files
 
 
@@ -91,4 +93,12 @@ class Checker(Protocol):
 
     def __call__(self, files: Files) -> None:
         """`ModelError` for a model of none of our families that the opener would refuse; weights are elsewhere yet."""
+        ...
+
+
+class TrunkChecker(Protocol):
+    """A backend's `check_trunk`."""
+
+    def __call__(self, trunk: Trunk) -> None:
+        """`ModelError` for a model of one of our families that the opener would refuse."""
         ...

@@ -189,7 +189,7 @@ class _Tally:
         else:
             coins = np.ones(len(which))
             remasked = np.zeros_like(placed.chosen)
-            remasked[blanked(plan, here, placed.chosen, leaving, end, now.state.remasked[placed.state])] = True
+            remasked[blanked(plan, here, placed.chosen, leaving, now.state.remasked[placed.state])] = True
             again = remasked[drawn.commit]
         commit = drawn.commit[which]
         outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]

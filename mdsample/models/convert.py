@@ -17,6 +17,7 @@ from mdsample.models.adapter import Adapter, identity, open_adapter
 from mdsample.models.card import read_card
 from mdsample.models.checkpoint import Checkpoint, open_checkpoint, size_text
 from mdsample.models.families import read_config, read_fields
+from mdsample.models.families.trunk import Single
 from mdsample.models.fetch import fetch, fetch_adapter
 from mdsample.models.headers import SIZES
 from mdsample.models.inspect import adapter_files
@@ -137,6 +138,9 @@ def convert(
 def _tensors(checkpoint: Checkpoint, packing: Packing | None) -> list[_Tensor]:
     """Every published tensor once, whole, in the order of the layout."""
     tensors: dict[str, _Tensor] = {}
+    # what is packed has the name that converters give it, where that is another
+    layouts = () if packing is None else checkpoint.trunk.layouts
+    packable = {source.name for layout in layouts for source in layout.values() if isinstance(source, Single)}
     for ours, pieces in checkpoint.pieces.items():
         for piece in pieces:
             if isinstance(piece, Packed):
@@ -146,10 +150,11 @@ def _tensors(checkpoint: Checkpoint, packing: Packing | None) -> list[_Tensor]:
             (base,) = piece.stored
             before = tensors[base.name].pieces if base.name in tensors else ()
             *rows, width = piece.shape
-            matrix = bool(rows) and base.name.endswith(".weight") and not ours.endswith(".router")
+            named = f"{base.name}.weight" if f"{base.name}.weight" in packable else base.name
+            matrix = bool(rows) and named.endswith(".weight") and not ours.endswith(".router")
             fits = packing is not None and matrix and width % packing.group_size == 0
             runs = sorted((*before, piece), key=lambda run: run.stored[0].rows or (0, 0))
-            tensors[base.name] = _Tensor(base.name, piece.dtype, tuple(runs), packing if fits else None)
+            tensors[base.name] = _Tensor(named, piece.dtype, tuple(runs), packing if fits else None)
     return list(tensors.values())
 
 

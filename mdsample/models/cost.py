@@ -57,17 +57,22 @@ def pass_cost(trunk: Trunk, rows: float, length: int, computed: int, wanted: int
     computed at. `item`: bytes of one weight. Of routed experts those are read that some token goes through, on average
     if tokens choose alike and on their own.
     """
-    d, inner, kv = trunk.d_model, trunk.heads * trunk.head_dim, trunk.kv_heads * trunk.head_dim
-    seen, last = 4 * inner * length, trunk.layers - 1
+    d, last = trunk.d_model, trunk.layers - 1
     operations, weights = 2.0 * wanted * d * trunk.vocab_size * rows, float(d * trunk.vocab_size)
+    # a soft embedding takes the embedding once more
+    operations, weights = (2 * operations, 2 * weights) if trunk.conditioned else (operations, weights)
+    cached = 0
     for layer in range(trunk.layers):
-        attention = 2 * d * (inner + kv)
+        kv_heads, size = trunk.heads_of(layer)
+        inner, kv = trunk.heads * size, kv_heads * size
+        seen, attention = 4 * inner * length, 2 * d * (inner + kv)
+        cached += 2 * kv
         asking = wanted if layer == last else computed
         met, read = _middle(trunk, layer, rows * asking)
         # the last layer needs keys and values everywhere, all else where it is looked at
         operations += rows * (asking * (2 * (attention - 2 * d * kv + met) + seen) + computed * 4 * d * kv)
         weights += attention + read
-    kept = rows * length * 2 * kv * trunk.layers if computed < length else 0
+    kept = rows * length * cached if computed < length else 0
     return Cost(operations, item * (weights + kept))
 
 
@@ -134,6 +139,6 @@ def _middle(trunk: Trunk, layer: int, tokens: float) -> tuple[float, float]:
     e, d = trunk.experts, trunk.d_model
     if e is None or not trunk.sparse(layer):
         return 3 * d * trunk.mlp_size, 3 * d * trunk.mlp_size
-    always = e.count * d + 3 * d * e.shared_size
+    always = e.count * d + 3 * d * (e.shared_size if trunk.gemma is None else trunk.mlp_size)
     opened = e.count * (1 - (1 - e.chosen / e.count) ** tokens)
     return always + 3 * d * e.size * e.chosen, always + 3 * d * e.size * opened

@@ -13,6 +13,7 @@ from mdsample.models.find import facts_folder
 #: by family, as policy text; each preset says where it was read
 DECODING = {
     "Dream": "dream-entropy",
+    "diffusion_gemma": "diffusion-gemma",
     "Fast_dLLM_Qwen": "fast-dllm-v2",
     "llada": "llada(none)+blocks(32)",
     "llada2_moe": "llada2",

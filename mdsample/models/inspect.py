@@ -13,12 +13,13 @@ from mdsample.errors import ModelError
 from mdsample.models.adapter import AdapterFacts, adapter_facts, read_adapter
 from mdsample.models.card import read_card
 from mdsample.models.chat_template import chat_file
-from mdsample.models.checkpoint import open_checkpoint
+from mdsample.models.checkpoint import open_checkpoint, read_stored, size_text
 from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import Files, FolderFiles
 from mdsample.models.find import find, find_adapter
+from mdsample.models.headers import Stored
 from mdsample.models.merging import merged
 
 #: bytes of one weight in memory, by the names that `load` takes
@@ -76,6 +77,8 @@ class Facts:
     files: tuple[File, ...]
     #: bytes of these files
     bytes: int
+    #: what of its tensors is not read, a sentence each (the part that sees images)
+    passed_over: tuple[str, ...]
     #: bytes of memory that the weights alone take, by dtype; a forward pass takes more, the more rows and tokens it has
     memory: Mapping[str, int]
     #: the same on a backend that keeps quantised matrices packed
@@ -141,10 +144,24 @@ def facts_of(files: Files, adapter: Files | None = None) -> Facts:
         stored=dict(stored.most_common()),
         files=shards,
         bytes=sum(shard.bytes for shard in shards),
+        passed_over=_passed_over(read_stored(files) if trunk.passed_over else {}, trunk.passed_over),
         memory={dtype: checkpoint.memory(size) for dtype, size in SIZES.items()},
         memory_packed={dtype: checkpoint.memory(size, packed=True) for dtype, size in SIZES.items()},
         adapter=None if opened is None else adapter_facts(opened),
     )
+
+
+def _passed_over(stored: Mapping[str, Stored], beginnings: Mapping[str, str]) -> tuple[str, ...]:
+    """What tensors that begin so are, how many there are, and how much of the files they are."""
+    told: list[str] = []
+    for what in dict.fromkeys(beginnings.values()):
+        starts = tuple(start for start, part in beginnings.items() if part == what)
+        sizes = [tensor.bytes for name, tensor in stored.items() if name.startswith(starts)]
+        if sizes:
+            told.append(
+                f"{what} is not read: {len(sizes):,} tensors, {size_text(sum(sizes))}; the model takes text only"
+            )
+    return tuple(told)
 
 
 def adapter_files(name: str | Path, revision: str | None = None) -> Files:

@@ -116,5 +116,5 @@ class Renoise(Holding):
         return np.full_like(size, self.passes)
 
     def settles(self, view: View, chosen: Bools) -> Bools:
-        """After the last pass."""
-        return view.batch.age + 1 >= self.passes
+        """Never before its passes are spent; that is `most`."""
+        return np.zeros(len(chosen), np.bool_)

@@ -291,7 +291,8 @@ class Until(Stop):
 
     def before_pass(self, batch: Batch) -> BeforePass:
         """Closes the blanks after the first of the texts in each slot."""
-        fill = _nothing(batch)
+        fill, end = _nothing(batch), batch.tokenizer.end_id
+        assert end is not None  # checked before the run
         open_slots = np.where(batch.blank, batch.slot, np.int32(-1))
         for row, slots in enumerate(open_slots):
             for number in set(slots[slots >= 0].tolist()):
@@ -299,7 +300,7 @@ class Until(Stop):
                 written = places[: int(np.argmax(batch.blank[row, places]))]
                 tokens = until_end(batch.tokens[row, written].tolist(), batch.tokenizer)
                 if len(tokens) == len(written) and self._in(batch.tokenizer.decode(tokens)):
-                    fill[row, places[len(written) :]] = batch.tokenizer.end_id
+                    fill[row, places[len(written) :]] = end
         return BeforePass(_nowhere(batch), _no_row(batch), np.where(batch.blank, fill, np.int32(-1)))
 
     def after_pass(self, view: View) -> AfterPass:

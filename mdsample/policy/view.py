@@ -52,7 +52,7 @@ class Batch:
     step: Ints
     #: steps since the present window was opened, where a revision holds windows, else since the beginning, `[B]`
     age: Ints
-    #: of these, the last ones in a row in which the model filled no blank, `[B]`
+    #: of these, the last ones in a row in which no blank was filled, `[B]`
     idle: Ints
     #: forward passes so far, `[B]`
     nfe: Ints

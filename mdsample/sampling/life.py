@@ -54,11 +54,12 @@ def rewritten(plan: Plan, view: View, chosen: Bools) -> tuple[Ints, Ints, Ints]:
     return row, position, token[row, position]
 
 
-def blanked(plan: Plan, view: View, chosen: Bools, leaving: Ints, end: Ends, spent: Ints) -> tuple[Ints, Ints]:
+def blanked(plan: Plan, view: View, chosen: Bools, leaving: Ints, spent: Ints) -> tuple[Ints, Ints]:
     """Rows and positions of what becomes blank again, in rows that stay."""
     if not plan.redraws:
         return remask(plan, view, spent)
-    again = view.window & view.batch.held & ~chosen & ~end.settled[:, None]
+    # a window that ends is chosen as a whole
+    again = view.window & view.batch.held & ~chosen
     again[leaving] = False
     row, position = np.nonzero(again)
     return row.astype(np.int32), position.astype(np.int32)

@@ -167,7 +167,7 @@ def follow(
         probability = np.concatenate([probability, np.exp(logged)])
     marginals = view.marginals.take(row, position)
     commits = Commits(rows[row], position, token, probability, marginals.entropy, marginals.confidence)
-    again, there = blanked(plan, view, chosen, leaving, end, state.remasked[rows])
+    again, there = blanked(plan, view, chosen, leaving, state.remasked[rows])
     held = np.full(len(row), plan.holding is not None)
     settled = rows[end.settled] if plan.holding is not None else rows[:0]
     event = Event.of(rows, seen.passes, commits, (rows[again], there), rows[leaving], outcomes, held, settled)

@@ -36,8 +36,9 @@ def _number(_: object, attribute: attrs.Attribute[int], value: object) -> None:
 
 @attrs.frozen
 class Speculation:
-    """How far to guess: `depth` steps ahead, and at most `width` guesses of each.
+    """How far to guess: `depth` steps ahead, and `width` texts for each of them on average.
 
+    With a width of 1 a chain of the policy's own steps, else a tree of the likeliest texts, at most `depth` steps deep.
     A row brings at most `depth` · `width` guesses into a forward pass. Raises `ValueError` for what is no number above
     0, and for more than 1,024 guesses.
     """
@@ -56,7 +57,7 @@ class Speculation:
 
 
 def read_speculation(text: str) -> Speculation:
-    """`8` (a chain of 8 guesses) or `8x2` (two of each of 8 steps); `ValueError` for anything else."""
+    """`8` (a chain of 8 guesses) or `8x2` (the 16 likeliest of 8 steps); `ValueError` for anything else."""
     matched = re.fullmatch(r"\s*([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?\s*", text, re.ASCII)
     if matched is None:
         raise ValueError(

@@ -149,7 +149,7 @@ class State:
     #: rows still running, `[B]`
     active: Bools
     #: the step at which the present window was opened (0 where windows are not held), and how many of the last steps in
-    #: a row filled no blank by the model, `[B]`
+    #: a row filled no blank, `[B]`
     opened: Ints
     idle: Ints
     #: positions masked again so far, and tokens written in place of written ones, `[B]`
@@ -271,8 +271,8 @@ class State:
         active[event.left] = False
         idle, opened = self.idle.copy(), self.opened.copy()
         idle[event.rows] += 1
-        idle[event.row[filling & ~event.by_rule]] = 0
-        opened[event.settled], idle[event.settled] = step[event.settled], 0
+        idle[event.row[filling]] = 0
+        opened[event.settled] = step[event.settled]
         held[event.settled] = held[event.left] = False
         remasked, rewritten = self.remasked.copy(), self.rewritten.copy()
         np.add.at(remasked, event.remasked_row, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.core.arrays import Doubles, Ints, arange64
 from mdsample.models.cache import Cache
-from mdsample.models.denoiser import About, Denoiser, Query
+from mdsample.models.denoiser import About, Denoiser, Noise, Query
 
 
 @attrs.frozen
@@ -86,10 +86,12 @@ class ScriptedDenoiser(Denoiser):
         max_length: int = 4096,
         *,
         cache: Cache | None = None,
+        noise: Noise = "mask",
     ) -> None:
-        """`cache`: what it claims to keep; it keeps nothing."""
+        """`cache`: what it claims to keep; it keeps nothing. `noise`: what it is shown in blanks."""
         self._seed, self._sharpness = seed, sharpness
-        super().__init__(About("scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache))
+        facts = "scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache
+        super().__init__(About(*facts, noise=noise))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""

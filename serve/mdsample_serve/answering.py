@@ -16,6 +16,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Ints
 from mdsample.models.denoiser import Prediction, Query
+from mdsample.sampling import life
 from mdsample.sampling.engine import Watch
 from mdsample.sampling.result import Row
 from mdsample.sampling.state import Event, State
@@ -97,7 +98,7 @@ class Answering:
                 "policy",
             )
         self.order = list(chunk.order)
-        self._final = chunk.plan.policy.revise.budget
+        self._policy = chunk.plan.policy
         #: the state in which the rows begin
         self.first: State = chunk.state
         self._running = Running(ready, self, self._came, self._deadline)
@@ -121,9 +122,7 @@ class Answering:
 
     def final(self, state: State, row: int) -> Bools:
         """Positions of a row that never change again."""
-        if state.remasked[row] < self._final and state.active[row]:
-            return ~state.canvas.blank[row]
-        return ~(state.blank[row] | state.held[row])
+        return life.final(self._policy, state)[row]
 
     # the worker's thread
 

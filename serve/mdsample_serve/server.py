@@ -17,6 +17,7 @@ from mdsample_serve.guard import LOOPBACK
 from mdsample_serve.limits import Limits
 from mdsample_serve.metrics import Metrics
 from mdsample_serve.service import Hosted, Service
+from mdsample_serve.sockets import patient
 from mdsample_serve.worker import Worker
 
 #: seconds in which what runs is finished after the first signal
@@ -83,9 +84,10 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                http=patient(service.limits.patience),
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=GRACE,
-                # half-open sockets cost a file each; more than this many get a 503
+                # more connections than this get a 503
                 limit_concurrency=1000,
                 h11_max_incomplete_event_size=1 << 16,
                 lifespan="off",
@@ -96,7 +98,8 @@ class Server(uvicorn.Server):
     def listen(self) -> socket.socket:
         """The socket; `OSError` if the address is taken."""
         family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends small packets at once (TCP_NODELAY) only on sockets that name the protocol
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((self.address.host, self.address.port))

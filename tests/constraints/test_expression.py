@@ -15,7 +15,7 @@ from outlines_core import Index
 from outlines_core import Vocabulary as Words
 
 from mdsample.constraints import expression
-from mdsample.constraints.compile import from_expression, only_text
+from mdsample.constraints.compile import from_expression, only_text, within_seconds
 from mdsample.constraints.expression import STATES, byte_table
 from mdsample.core.language import Automaton
 from mdsample.core.tokens import Spelling
@@ -229,3 +229,12 @@ def test_the_largest_that_is_allowed() -> None:
     assert byte_table(f"a{{{STATES - 1}}}").size == STATES
     with pytest.raises(PolicyError, match="5,001 states, and 5,000 are the most"):
         byte_table(f"a{{{STATES}}}")
+
+
+def test_many_expressions_have_a_limit_together() -> None:
+    letters = Bytes((b"a", b"b", b"c"))
+    with within_seconds(1e-9):
+        from_expression("a|b", letters, pad=True)
+        with pytest.raises(PolicyError, match="take too long to compile, all of them together"):
+            from_expression("a|c", letters, pad=True)
+    from_expression("a|c", letters, pad=True)

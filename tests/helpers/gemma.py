@@ -31,12 +31,12 @@ TOKENS = {"<|startoftext|>": "<pad>", "<|endoftext|>": "<eos>", "<|mdm_mask|>": 
 
 
 @functools.cache
-def oracle(seed: int = 0, head: float = 0.2, **text: Any) -> Any:
+def oracle(seed: int = 0, head: float = 0.2, canvas: int = BLOCK, **text: Any) -> Any:
     """A model of transformers with random weights, far from its initialisation; `head`: size of the embedding's."""
     import torch
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-    config = DiffusionGemmaConfig(text_config={**_TEXT, **text}, vision_config=dict(_VISION), canvas_length=BLOCK)
+    config = DiffusionGemmaConfig(text_config={**_TEXT, **text}, vision_config=dict(_VISION), canvas_length=canvas)
     config._attn_implementation = "eager"
     config.text_config._experts_implementation = "eager"
     torch.manual_seed(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,7 +67,7 @@ class Here:
         worker = next(iter(self.service.models.values())).worker
         until = time.monotonic() + 15
         while time.monotonic() < until:
-            if not worker._running and not worker._reserved and not worker._turns:
+            if not (worker._running or worker._reserved or worker._turns or worker.engine.running):
                 return True
             time.sleep(0.01)
         return False
@@ -75,11 +75,19 @@ class Here:
 
 @contextmanager
 def serving(
-    model: Denoiser, *, batch_size: int = 4, limits: Limits | None = None, name: str = "tiny", **address: Any
+    model: Denoiser,
+    *,
+    batch_size: int = 4,
+    limits: Limits | None = None,
+    name: str = "tiny",
+    others: Mapping[str, Denoiser] | None = None,
+    **address: Any,
 ) -> Iterator[Here]:
-    """A server of one model, which clients call `name`."""
+    """A server of a model, which clients call `name`, and perhaps of others."""
     troubled = Troubled(model)
-    service = service_of({name: (lambda: troubled, None)}, batch_size=batch_size, limits=limits or Limits())
+    models = {name: troubled, **(others or {})}
+    opening = {each: (lambda found=found: found, None) for each, found in models.items()}
+    service = service_of(opening, batch_size=batch_size, limits=limits or Limits())
     server = Server(service, Address(port=0, **address))
     listening = server.listen()
     thread = threading.Thread(target=server.serve_forever, args=[listening])

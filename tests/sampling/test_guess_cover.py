@@ -31,7 +31,7 @@ def test_a_guess_that_was_asked_of_too_few_places_is_dropped() -> None:
     for place in (None, *np.flatnonzero(asked).tolist()):
         covered = asked & (np.arange(len(asked)) != (-1 if place is None else place))
         speculator = Speculator(plan, CANVAS, Speculation(1), Step(advance, rank, choose, follow))
-        known = {name(state, 0): Said(MODEL.predict(query), 0, covered, query.tokens[0])}
+        known = {name(plan, state, 0): Said(MODEL.predict(query), 0, covered, query.tokens[0])}
         speculator._known[0] = known
         step = speculator._known_already(state, rows)
         assert (step is not None) == (place is None)

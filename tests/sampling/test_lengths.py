@@ -54,6 +54,7 @@ def essence(row: mdsample.Row) -> object:
 # the template
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_a_range_stands_for_its_lengths(first: int, more: int, blind: bool) -> None:
     text = f"x{{a:{first}-{first + more}{':blind' * blind}}}y{{b:2}}"

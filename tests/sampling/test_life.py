@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdsample
+from mdsample.core.arrays import Bools, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.rows import Rows
 from mdsample.core.uniforms import Uniforms, row_key
@@ -20,6 +22,7 @@ from mdsample.exact import Joint, law
 from mdsample.exact.uniform import Noised
 from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.complete import complete
+from mdsample.policy.settings import part
 from mdsample.sampling.life import final
 from mdsample.sampling.result import Result
 from mdsample.testing import ScriptedDenoiser, Symbols, policies, promises
@@ -31,8 +34,7 @@ class UniformToy(ScriptedDenoiser):
     """The toy, shown random tokens in blanks; it notes what it was shown."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        object.__setattr__(self.about, "noise", "uniform")
+        super().__init__(*args, noise="uniform")
         self.queries: list[Query] = []
 
     def predict(self, query: Query) -> Any:
@@ -41,7 +43,8 @@ class UniformToy(ScriptedDenoiser):
 
 
 def canvas(model: Denoiser, text: str = TEXT, rows: int = 1) -> Canvas:
-    return mdsample.Template.parse(text).canvas(model.tokenizer, [{}] * rows)
+    texts: list[dict[str, str]] = [{}] * rows
+    return mdsample.Template.parse(text).canvas(model.tokenizer, texts)
 
 
 def run(policy: str, model: Denoiser, text: str = TEXT, rows: int = 1, seed: int = 0) -> Result:
@@ -105,17 +108,19 @@ def test_texts_that_take_turns_end_where_all_passes_would() -> None:
     assert ended > 2
 
 
+@pytest.mark.parametrize("times", [0, 1, 2])
 @pytest.mark.parametrize("kind", [ScriptedDenoiser, UniformToy])
-def test_renoising_is_its_definition(kind: type[ScriptedDenoiser]) -> None:
+def test_renoising_is_its_definition(kind: type[ScriptedDenoiser], times: int) -> None:
     """Entropy-ordered prefix of all positions, drawn anew; the rest noise; at the end the argmax."""
     model = kind(Symbols(5), 3, 1.5)
     mask, size = model.tokenizer.mask_id, model.vocab_size
-    policy = "whole+entropy-bound(0.9)+temperature+renoise(6)+converged(1.5)+annealing(0.8,end=0.4,steps=6)"
+    policy = "whole+entropy-bound(0.9)+temperature+renoise(6)+annealing(0.8,end=0.4,steps=6)"
+    policy += f"+converged(1.5,passes={times})"
     for seed in range(6):
         found = run(policy, model, seed=seed).rows[0]
         plan = mdsample.Sampler(policy).plan(model, canvas(model))
         every, key = np.ones((1, 9), np.bool_), [row_key(seed, 0)]
-        tokens, before, step = np.full(9, mask, np.int32), np.full(9, -1), 0
+        tokens, before, step = np.full(9, mask, np.int32), list[list[int]](), 0
         for step in range(6):
             uniforms = Uniforms(key, np.array([step], np.int32), 9)
             shown = tokens
@@ -133,11 +138,10 @@ def test_renoising_is_its_definition(kind: type[ScriptedDenoiser]) -> None:
             drawn, _ = scores.draw(0 * kept, kept, uniforms.at("draw")[0, kept], mdsample.Temperature(1.0))
             tokens = np.full(9, mask, np.int32)
             tokens[kept] = drawn
-            still = (said.token[0] == before).all() and entropy.mean() < 1.5
-            before = said.token[0]
-            if still:
+            before.append(said.token[0].tolist())
+            if step >= times and entropy.mean() < 1.5 and before[-1 - times :] == before[-1:] * (times + 1):
                 break
-        assert found.tokens.tolist() == before.tolist()
+        assert found.tokens.tolist() == before[-1]
         assert found.nfe == step + 1
 
 
@@ -268,6 +272,7 @@ POLICIES = [
     *("llada21-speed", "llada21-quality", "diffusion-gemma(0.5,passes=5,size=4)", "edit(0.2)+temperature"),
     *("blocks(4)+top(2)+temperature+renoise(3)+repetition(2)", "converged(1.5)", "med+annealing(2,end=0.5,steps=4)"),
     *("temperature+renoise(4)+lookahead(3)", "edit(0)+klass", "top(2)+remdm-remask(eta=0.5,steps=6)", "early-exit(5)"),
+    "top(3)+temperature(3)+remdm-remask(eta=0.9,steps=4)+ended",
 ]
 
 
@@ -308,4 +313,97 @@ def test_a_tv_budget_does_not_go_with_converged() -> None:
 
 def test_texts_are_not_scored_under_noise() -> None:
     with pytest.raises(mdsample.ScoreError, match="trained on random tokens"):
-        mdsample.score(UniformToy(Symbols(6), 3, 1.0), canvas(UniformToy(Symbols(6), 3, 1.0)), "answer", [["a" * 9]])
+        template = mdsample.Template.parse("{answer:3}")
+        mdsample.score(UniformToy(Symbols(6), 3, 1.0), template, [{}], "answer", ["abc"])
+
+
+@pytest.mark.parametrize("policy", ["blocks(4)+renoise(1)", "blocks(4)+edit(0,after=0)", "blocks(4)+converged(9)"])
+def test_what_a_row_leaves_with_is_what_its_stop_says(policy: str) -> None:
+    # the slot lies beyond the window that would end in the same pass
+    row = run(f"{policy}+early-exit(100)", ScriptedDenoiser(Symbols(6), 3, 1.0), "{text:4}{answer:3}").rows[0]
+    assert row.outcome.name == "early-exit" and row.nfe == 1
+    assert not row.blank[4:].any() and row.blank[:4].any()
+
+
+@part
+class Endless(mdsample.Holding):
+    """Holds for ever."""
+
+    name: ClassVar[str] = "endless"
+    redraws: ClassVar[bool] = False
+
+    def most(self, size: Ints) -> Ints:
+        return size // 3 + 3
+
+    def settles(self, view: mdsample.View, chosen: Bools) -> Bools:
+        return np.zeros(len(chosen), np.bool_)
+
+
+@part
+class Again(Endless):
+    """Draws for ever."""
+
+    name: ClassVar[str] = "again"
+    redraws: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("endless", [Endless, Again])
+def test_the_loop_ends_a_window_that_its_part_would_not(endless: type[Endless]) -> None:
+    policy = mdsample.Blocks(6) + mdsample.Top(1) + endless()
+    model = ScriptedDenoiser(Symbols(6), 3, 1.0)
+    result = promises.keeps_its_promises(policy, model, canvas(model, "{answer:12}", 2))
+    assert [(row.nfe, row.unfilled) for row in result.rows] == [(10, 0)] * 2
+
+
+def test_what_is_written_stays_when_its_row_leaves() -> None:
+    model, left = ScriptedDenoiser(Symbols(6), 3, 1.0), 0
+    for seed in range(8):
+        sampler = mdsample.Sampler("blocks(4)+top(2)+temperature+renoise(9)+early-exit(4.9)", seed=seed)
+        here = canvas(model, "{text:12}{answer:3}", 2)
+        before = sampler.start(model, here)
+        for state, event in sampler.steps(model, here):
+            for row in event.left.tolist():
+                assert not before.blank[row][before.held[row]].any() and not state.blank[row][before.held[row]].any()
+                left += int(before.held[row].any())
+            before = state
+    assert left
+
+
+def test_an_edit_needs_more_than_its_probability() -> None:
+    model = ScriptedDenoiser(Symbols(5), 1, 2.0)
+
+    def edits(probability: float) -> np.ndarray:
+        """How probable the tokens are that the second step writes in place of others."""
+        sampler = mdsample.Sampler(mdsample.parse("whole+top(3)") + mdsample.Edit(probability))
+        _, (_, event) = itertools.islice(sampler.steps(model, canvas(model)), 2)
+        return event.confidence[3:]
+
+    least = edits(0).min()
+    assert len(edits(0)) == len(edits(float(np.nextafter(least, np.float32(0))))) == len(edits(float(least))) + 1
+
+
+def test_a_row_does_not_leave_while_its_slot_may_still_change() -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 2.0)
+    free, waiting = (
+        run(f"whole+top(3)+edit(0,after=5){stop}", model).rows[0] for stop in ("", "+early-exit(0.000001)")
+    )
+    assert free.nfe > 3 and waiting.tokens.tolist() == free.tokens.tolist() and waiting.nfe == free.nfe
+
+
+def test_noise_on_the_left_is_nothing_to_repeat() -> None:
+    rows = run("right-to-left+repetition(3)", UniformToy(Symbols(6), 3, 0.0), rows=4).rows
+    assert all(row.tokens.tolist() == [0] * 9 for row in rows)
+
+
+@pytest.mark.parametrize("policy", ["whole+confidence+top(1)", "whole+top(1)+annealing(9,end=0.1,steps=5)+temperature"])
+def test_a_guess_is_of_a_text_and_of_a_step(policy: str) -> None:
+    for seed in range(6):
+        model = UniformToy(Symbols(3), seed, 1.0)
+        here = canvas(model, "{answer:7}", 2)
+        promises.speculation_changes_nothing(mdsample.parse(policy), model, here, speculate="4x4")
+
+
+def test_the_first_place_of_a_models_block_repeats_nothing() -> None:
+    model = ScriptedDenoiser(Symbols(6), 3, 0.0)
+    model.about = attrs.evolve(model.about, block=3)
+    assert run("left-to-right+repetition", model).rows[0].tokens.tolist() == [0, 1, 0] * 3

@@ -86,9 +86,9 @@ def test_a_window_that_depends_on_steps_is_the_same_run() -> None:
 
 
 def test_the_inputs_of_a_query_are_those_that_its_text_decides() -> None:
-    # a further field must be a function of the row's text as well, or guesses must compare it
+    # a further field must be a function of the text too, or of what guesses are named by: noise and tuning, of the step
     names = [field.name for field in attrs.fields(Query)]
-    assert names == ["tokens", "valid", "wanted", "fixed", "restriction", "guide", "rows"]
+    assert names == ["tokens", "valid", "wanted", "fixed", "restriction", "guide", "rows", "tuning"]
     assert [field.name for field in attrs.fields(Restriction)] == ["sets", "index", "spans"]
 
 

@@ -15,6 +15,8 @@ from mdsample.models.denoiser import Denoiser
 
 QUESTION = "Ann has 3 coins and gets 4 more. How many coins does Ann have?"
 PROMPT = f"Question: {QUESTION}\nReasoning:"
+#: it writes the first positions of this row several times
+REMASKS = "remdm('rescale', eta=0.9, steps=20)"
 SHORT = {"slots": {"reasoning": 8}}
 PERSON = {
     "type": "object",
@@ -91,7 +93,7 @@ def test_a_chat_in_the_models_own_template(here: Here, tiny_gsm: Denoiser) -> No
     assert found.usage.passes == row.nfe
 
 
-@pytest.mark.parametrize("policy", ["med", "top(3)+temperature(1)", "random+steps(5)", "remdm(steps=12)"])
+@pytest.mark.parametrize("policy", ["med", "top(3)+temperature(1)", "random+steps(5)", REMASKS])
 def test_a_stream_is_the_reply_bit_by_bit(here: Here, policy: str) -> None:
     asked = {"seed": 5, "extra_body": {"slots": {"reasoning": 12}, "policy": policy}, "n": 2}
     whole = chat(here, **asked)

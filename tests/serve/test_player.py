@@ -135,6 +135,23 @@ def test_no_text_gets_out_of_a_saved_file(
     is_refused(["replay", "--html", str(path), str(tmp_path / "mine.html")], "no HTML file", capsys)
 
 
+def test_a_token_that_is_a_tag_stays_text(chromium: Any, here: Here, tiny_gsm: Denoiser, tmp_path: Path) -> None:
+    """Tokens of the model here are short; another one's may be a whole tag."""
+    found = film(traced(tiny_gsm, "top(3)", ["a"], "{prompt} {answer:3}"), tiny_gsm.tokenizer)
+    found["header"]["model"] = HOSTILE
+    for step in found["steps"]:
+        step["text"] = [HOSTILE for _ in step["text"]]
+        step["token"] = [-1 for _ in step["token"]]
+    html = saved([found])
+    assert "<" not in html.partition('type="application/json">')[2].partition("</script>")[0]
+    (tmp_path / "run.html").write_text(html, encoding="utf-8")
+    with page_of(chromium, (tmp_path / "run.html").as_uri()) as page:
+        assert page.get_by_text("window.hacked = 1", exact=False).count() > 1
+        page.get_by_role("listbox").press("Home")
+        assert "onerror=hacked" in page.locator(".readout").inner_text()
+        assert page.evaluate("window.hacked === undefined && document.images.length === 0")
+
+
 def test_the_page_saves_what_the_command_saves(chromium: Any, here: Here, tiny_gsm: Denoiser) -> None:
     films = [film(traced(tiny_gsm, "top(3)", [HOSTILE], "{prompt} {answer:6}"), tiny_gsm.tokenizer)]
     with page_of(chromium, here.url) as page:

@@ -148,6 +148,9 @@ def test_half_open_sockets(here: Here) -> None:
         half.sendall([b"", b"POST /v1/", b"GET / HTTP/1.1\r\nHost: x", b"\x16\x03\x01", b"\r\n\r\n"][number % 5])
     assert here.post("/v1/completions", OK).status_code == 200
     for half in sockets:
+        half.settimeout(5)
+        while half.recv(4096):  # an answer to what was no request, then the end
+            pass
         half.close()
 
 
@@ -181,7 +184,10 @@ def test_a_pass_that_fails_fails_no_other_request(here: Here, tiny_gsm: Denoiser
     (here.model.poison,) = tiny_gsm.tokenizer.encode("7")
     fine = {**OK, "max_tokens": 4, "policy": "one-by-one"}
     alone = here.post("/v1/completions", fine).json()["choices"]
+    here.model.gate.clear()
+    threading.Timer(0.6, here.model.gate.set).start()
     with ThreadPoolExecutor(4) as pool:
+        # the first one waits in a pass of its own, the others meet in the next
         bad = [pool.submit(here.post, "/v1/completions", {**fine, "prompt": "7"}) for _ in range(2)]
         good = [pool.submit(here.post, "/v1/completions", fine) for _ in range(2)]
         for each in bad:
@@ -199,18 +205,14 @@ def test_a_fault_of_the_worker_ends_what_runs_and_nothing_else(here: Here, monke
 
 def test_patterns_that_would_run_for_ever(here: Here) -> None:
     nasty = "(" * 6 + "a|b|c" + "){1,40}" * 6
-    many = {f"k{n}": {"type": "string", "pattern": f"^(a|b|ab|ba){{{n + 30},60}}[^x]{{40}}$"} for n in range(60)}
-    schema = {"type": "object", "properties": many, "required": [*many]}
     began = time.monotonic()
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         bad = pool.submit(here.post, "/v1/completions", {**OK, "regex": nasty})
-        worse = pool.submit(here.post, "/v1/fill", {"prompt": "x", "schema": schema})
         time.sleep(0.1)
         answered = time.monotonic()
         assert here.post("/v1/completions", OK).status_code == 200
         assert time.monotonic() - answered < 2, "others do not wait for them"
         refused(bad.result())
-        refused(worse.result())
     assert time.monotonic() - began < 20
 
 
@@ -266,11 +268,13 @@ def test_a_killed_server_starts_again_and_a_signal_ends_it_gracefully() -> None:
             running.result()
     ended, again = start(url.rpartition(":")[2])
     assert again == url
-    with ended, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
-        time.sleep(0.2)
-        ended.send_signal(signal.SIGTERM)
-        assert running.result().json()["usage"]["passes"] == 60
+    with ended:
+        with httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True, "trace": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            ended.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]" and sum('"canvas"' in line for line in rest) > 60
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
         assert ended.wait(20) in (0, -signal.SIGTERM)

@@ -107,7 +107,7 @@ def inspect(
     predicted = plan.predicted(checkpoint.trunk, facts.SIZES[dtype or kind]) if plan.plan else None
     if json:
         # without the tensors' places in the files, which are internal
-        record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "optional_tensors"))
+        record = attrs.asdict(checkpoint, filter=attrs.filters.exclude("layouts", "optional_tensors", "passed_over"))
         record |= {"runs": [attrs.asdict(run) for run in verdicts]}
         typer.echo(line(record if predicted is None else {**record, "plan": predicted}))
         return
@@ -132,27 +132,33 @@ def _planned(predicted: dict[str, Any]) -> str:
 
 
 def _read_at(trunk: Trunk) -> str:
-    if trunk.led:
+    if trunk.led and trunk.gemma is None:
         return "not shifted, but for the first position of an empty block"
     return "shifted: read one position to the left" if trunk.shifted else "not shifted"
 
 
 def _sizes(facts: Facts) -> list[tuple[str, str]]:
     trunk = facts.trunk
-    mlp = f", SwiGLU {trunk.mlp_size:,}" if not trunk.sparse(0) else ""
+    gate = "SwiGLU" if trunk.gemma is None else "GEGLU beside the experts"
+    mlp = f", {gate} {trunk.mlp_size:,}" if trunk.gemma is not None or not trunk.sparse(0) else ""
     attention = "full" if trunk.block is None else f"block-causal, blocks of {trunk.block}"
     if trunk.led:
         attention = f"causal up to a block of {trunk.block}, counted from the end of the prompt"
     scaling = trunk.rope_scaling
     scaled = "" if scaling is None else f"; positions scaled by {scaling.factor:g} ({scaling.kind})"
     heads = f"{trunk.heads} heads of {trunk.head_dim}, {trunk.kv_heads} for keys and values"
+    if trunk.gemma is not None:
+        kv, size = trunk.heads_of(trunk.layers - 1)
+        near = sum(trunk.gemma.near)
+        heads += f", in {near} layers that see {trunk.gemma.window:,} positions; elsewhere of {size}, {kv} for both"
+    shown = "" if trunk.noise == "mask" else "; blanks are shown as random tokens, and a block sees its last prediction"
     return [
         ("model", f"{facts.name}\n{facts.description}".strip()),
         ("family", trunk.family),
         ("weights", f"{facts.parameters:,}"),
         ("layers", f"{trunk.layers}, {trunk.d_model:,} wide{mlp}"),
         ("experts", _experts(trunk, facts.active_parameters)),
-        ("attention", f"{attention}; {heads}"),
+        ("attention", f"{attention}; {heads}{shown}"),
         ("length", f"{trunk.max_length:,} tokens at most{scaled}"),
         ("vocabulary", f"{trunk.vocab_size:,} tokens"),
         ("logits", _read_at(trunk)),
@@ -213,6 +219,7 @@ def _storage(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("stored", f"{types}, {size_text(facts.bytes)}: {files}"),
         ("memory", f"{memory}: the weights alone; a forward pass takes more"),
+        *(("left out", told) for told in facts.passed_over),
     ]
 
 

@@ -16,6 +16,7 @@ from mdsample.errors import ModelError
 from mdsample.models.checkpoint import available_memory
 from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.models.describe import describe
+from mdsample.models.families.trunk import Trunk
 
 
 @final
@@ -59,11 +60,16 @@ def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:
     if setup.compile:
         raise ModelError("the reference backend compiles nothing; leave compile out, or use the torch backend for it")
     model = describe(folder, adapter=setup.adapter)
-    if model.trunk.gemma is not None:
-        raise ModelError(f"the reference backend does not run {model.trunk.family}; use the torch or the mlx backend")
+    check_trunk(model.trunk)
     model.checkpoint.check_memory(np.dtype(np.float32).itemsize)
     trunk = NumpyTrunk(model.trunk, Tensors(model.checkpoint))
     return ReferenceDenoiser(model.card.name, trunk, model.tokenizer, model.card.template, model.policy)
+
+
+def check_trunk(trunk: Trunk) -> None:
+    """`ModelError` for a trunk that is not run here; see `mdsample.backend.setup`."""
+    if trunk.gemma is not None:
+        raise ModelError(f"the reference backend does not run {trunk.family}; use the torch or the mlx backend")
 
 
 def devices() -> tuple[Device, ...]:

@@ -26,7 +26,8 @@ export function draw(chart, film, frame, width) {
   }
   const known = frames.map((f, k) => [k, f.entropy]).filter((pair) => pair[1] !== null);
   const most = Math.max(1e-9, ...known.map((pair) => Number(pair[1])));
-  const points = known.map(([k, h]) => `${Number(k) - 0.5},${2 + (height - 4) * (1 - Number(h) / most)}`).join(" ");
+  const points = known.length < 2 ? ""
+    : known.map(([k, h]) => `${Number(k) - 0.5},${2 + (height - 4) * (1 - Number(h) / most)}`).join(" ");
   const caption = `tokens written in each step${down ? "; downwards: taken back" : ""}`
     + (points ? `; line: entropy of ${film.watched}, at most ${short(most)} nats` : "");
   chart.replaceChildren(...bars,
