@@ -222,9 +222,9 @@ class TorchPrediction(BackendPrediction):
                     part.scatter_add_(1, token.long(), gain)
                 yield begin, part, scratch
         # what was weighed, cooled or given credit cannot be so again
-        once = self._weights is None and self.law is None and self._gains is None
-        if keep and once and len(numbers) <= size and self._kept is None:
-            self._kept = out
+        if keep and len(numbers) <= size and self._kept is None:
+            plain = self._weights is None and self.law is None and self._gains is None
+            self._kept = out if plain else None
 
     def _whole(self, numbers: Longs) -> Tensor:
         """Restricted logits `[N, W]` of all places."""
