@@ -78,7 +78,9 @@ class Bits(Denoiser):
         one = self.ones(query.tokens)[query.wanted]
         with np.errstate(divide="ignore"):
             scores = np.log(np.stack([1 - one, one, np.zeros_like(one)], 1))
-        return NumpyPrediction(scores, query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            scores, query.wanted, query.restriction, query.guide, tuning=query.tuning, credits=query.credits
+        )
 
 
 def local(n: int, triples: Ints, rounds: int, blind: bool = False) -> Ones:

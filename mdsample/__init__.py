@@ -35,7 +35,7 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.budget import ErrorBudget, TvBudget
 from mdsample.policy.constraint import Allow, Ban, Characters, Constraint
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Annealing, Cfg, Cooling, Guide, NoGuide, Repetition
+from mdsample.policy.guide import Annealing, Cfg, Cooling, Credit, Guide, NoGuide, Repetition
 from mdsample.policy.holding import Edit, Holding, Renoise
 from mdsample.policy.language import Choices, Date, Integer, Language, Number, Regex
 from mdsample.policy.order import (
@@ -91,7 +91,7 @@ from mdsample.policy.selection import (
 )
 from mdsample.policy.stop import AfterPass, BeforePass, Budget, Converged, EarlyExit, Ended, Stop, Until
 from mdsample.policy.view import Batch, Evidence, Ranked, View
-from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole, Window
+from mdsample.policy.window import Blocks, Dilated, LedBlocks, RowBlocks, Whole, Window
 from mdsample.sampling.api import Step, sample, stream, watch
 from mdsample.sampling.engine import Engine
 from mdsample.sampling.result import Result, Samples
@@ -163,6 +163,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Window",
     "Blocks",
     "LedBlocks",
+    "RowBlocks",
     "Dilated",
     "Whole",
     # parts: orders
@@ -228,6 +229,7 @@ __all__ = [  # noqa: RUF022, what most people need comes first
     "Annealing",
     "Cfg",
     "Cooling",
+    "Credit",
     "NoGuide",
     "Repetition",
     # for parts of your own, and for stepping by hand

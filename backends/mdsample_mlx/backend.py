@@ -82,7 +82,7 @@ class MlxDenoiser(Denoiser):
 
             soften = self.trunk.soft if query.remember and self.conditioned else None
             facts = logits, self.trunk.width, query.wanted, query.restriction, query.guide, self.device
-            return MlxPrediction(*facts, soften)
+            return MlxPrediction(*facts, soften=soften, credits=query.credits)
 
 
 def tuner(tuning: Tuning, wanted: Bools) -> Callable[[mx.array, mx.array], mx.array]:

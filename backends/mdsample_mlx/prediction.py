@@ -18,10 +18,11 @@ from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
-from mdsample.policy.guide import Guide, cooled_law
+from mdsample.policy.guide import Credit, Guide, cooled_law
 from mdsample_mlx.classes import class_table, weighed
 from mdsample_mlx.device import evaluate, upload, upload_indices
 from mdsample_mlx.draw import cooled, inverse_cdf
@@ -30,8 +31,8 @@ from mdsample_mlx.restrict import restricted
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
-#: where a slot holds a language, logits are read twice: so many chunks are kept rather than made again
-SPAN_CHUNKS = 4
+#: where a slot holds a language or rows have credit, logits are read twice: so many chunks are kept, not made again
+READ_TWICE_CHUNKS = 4
 
 #: the mean embeddings `[n, d]` of tokens with these probabilities `[n, W]`
 Soften = Callable[[mx.array], mx.array]
@@ -52,13 +53,16 @@ class MlxPrediction(BackendPrediction):
         restriction: Restriction,
         guide: Guide,
         device: mx.Device,
+        *,
         soften: Soften | None = None,
+        credits: Credits | None = None,
     ) -> None:
         """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
-        `restriction` and, after it, a `guide` that cools are applied here. `width`: W; what lies beyond the vocabulary
-        is ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the logits are not
-        finite; both name row and position. `soften`: of a self-conditioned model that is to remember.
+        `restriction` and, after it, a `guide` that cools or that adds what the query's `credits` say are applied here.
+        `width`: W; what lies beyond the vocabulary is ignored. Raises `ValueError` where the restriction allows no
+        token, `ModelError` where the logits are not finite; both name row and position. `soften`: of a self-conditioned
+        model that is to remember.
         """
         self._logits, self._width, self._restriction, self._device = logits, width, restriction, device
         self._size, self.law = restriction.sets.shape[1], cooled_law(guide)
@@ -67,16 +71,19 @@ class MlxPrediction(BackendPrediction):
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
         every = arange64(len(rows))
-        if restriction.spans and 4 * len(rows) * width <= SPAN_CHUNKS * CHUNK_BYTES:
+        self._gains = None
+        twice = bool(restriction.spans) or isinstance(guide, Credit)
+        if twice and 4 * len(rows) * width <= READ_TWICE_CHUNKS * CHUNK_BYTES:
             with mx.stream(device):
                 self._kept = self._restricted(every)
+        self.lend(guide, credits)
         self.settle(restriction.spans)
 
         soft: list[mx.array] = []
 
         def statistics(chunk: slice) -> mx.array:
             scores = self._restricted(every[chunk])
-            if len(scores) == len(rows):
+            if len(scores) == len(rows) and self._gains is None:
                 self._kept = scores
             reduced = reduce(self._weighed(scores, every[chunk], self._weights))
             if soften is not None:
@@ -92,6 +99,17 @@ class MlxPrediction(BackendPrediction):
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
         with mx.stream(device):
             self.memories = Kept(mx.concatenate(soft), self._places).memories() if soft else []
+
+    def best(self) -> tuple[Ints, Floats]:
+        """The most probable tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        every = arange64(len(self._places.rows))
+
+        def tops(chunk: slice) -> mx.array:
+            reduced = reduce(self._restricted(every[chunk]))
+            return mx.stack([reduced.token, reduced.log_probability.view(mx.int32)])
+
+        token, bits = self._by_chunks(len(every), 2, tops)
+        return token, bits.view(np.float32)
 
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
         """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
@@ -187,11 +205,17 @@ class MlxPrediction(BackendPrediction):
         return scores if self.law is None else cooled(scores, self.law)
 
     def _restricted(self, numbers: Longs) -> mx.array:
-        """Logits `[n, W]` of these places, restricted to the sets."""
-        if self._kept is not None:
-            return self._kept[upload_indices(numbers)]
+        """Logits `[n, W]` of these places, restricted to the sets, credit added."""
         rows, positions = self._places.rows[numbers], self._places.positions[numbers]
-        return restricted(self._logits(upload_indices(numbers)), self._restriction, rows, positions)
+        if self._kept is not None:
+            scores = self._kept[upload_indices(numbers)]
+        else:
+            scores = restricted(self._logits(upload_indices(numbers)), self._restriction, rows, positions)
+        if self._gains is None:
+            return scores
+        token, gain = (upload(values[numbers]) for values in self._gains)
+        added: Any = scores.at[mx.arange(len(numbers))[:, None], token]
+        return added.add(gain)
 
 
 def _fetch(parts: list[mx.array], count: int) -> NDArray[np.int32]:

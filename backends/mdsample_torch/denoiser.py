@@ -123,7 +123,7 @@ class TorchDenoiser(Denoiser):
         trunk, size = self.trunk, self.vocab_size
         soften = trunk.soft if query.remember and self.conditioned and isinstance(trunk, TorchTrunk) else None
         facts = logits, size, trunk.width, query.wanted, query.restriction, query.guide, trunk.device
-        return TorchPrediction(*facts, soften)
+        return TorchPrediction(*facts, soften=soften, credits=query.credits)
 
     def _hidden(self, query: Query) -> Sequence[Tensor]:
         """Hidden states `[N, d]` of every pass."""

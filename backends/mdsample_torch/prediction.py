@@ -19,10 +19,11 @@ from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
+from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
 from mdsample.policy.draw import Greedy, Temperature
-from mdsample.policy.guide import Guide, cooled_law
+from mdsample.policy.guide import Credit, Guide, cooled_law
 from mdsample_torch.classes import class_table, weigh_
 from mdsample_torch.device import upload
 from mdsample_torch.draw import cooled, inverse_cdf
@@ -32,8 +33,8 @@ from mdsample_torch.statistics import statistics
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
 CHUNK_BYTES = 64 << 20
-#: where a slot holds a language, logits are read twice: so many chunks are kept rather than made again
-SPAN_CHUNKS = 4
+#: where a slot holds a language or rows have credit, logits are read twice: so many chunks are kept, not made again
+READ_TWICE_CHUNKS = 4
 #: the same on a CPU for self-conditioned models; on a GPU to read the embedding more often would cost more than memory
 SOFT_BYTES = 8 << 20
 #: on a CPU a chunk is reduced in parts of this many bytes, which stay in its cache from one pass to the next
@@ -60,13 +61,16 @@ class TorchPrediction(BackendPrediction):
         restriction: Restriction,
         guide: Guide,
         device: torch.device,
+        *,
         soften: Soften | None = None,
+        credits: Credits | None = None,
     ) -> None:
         """`logits`: of the N places where `wanted [B, L]`, row by row, after classifier-free guidance.
 
-        `restriction` and, after it, a `guide` that cools are applied here. `size`: number of tokens; columns from
-        there to `width` are ignored. Raises `ValueError` where the restriction allows no token, `ModelError` where the
-        logits are not finite; both name row and position. `soften`: of a self-conditioned model that is to remember.
+        `restriction` and, after it, a `guide` that cools or that adds what the query's `credits` say are applied here.
+        `size`: number of tokens; columns from there to `width` are ignored. Raises `ValueError` where the restriction
+        allows no token, `ModelError` where the logits are not finite; both name row and position. `soften`: of a
+        self-conditioned model that is to remember.
         """
         self._logits, self._size, self._width, self._device = logits, size, width, device
         self._restriction, self.law = restriction, cooled_law(guide)
@@ -76,8 +80,10 @@ class TorchPrediction(BackendPrediction):
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
         every = arange64(len(rows))
-        if restriction.spans and 4 * len(rows) * width <= SPAN_CHUNKS * CHUNK_BYTES:
+        twice = bool(restriction.spans) or isinstance(guide, Credit)
+        if twice and 4 * len(rows) * width <= READ_TWICE_CHUNKS * CHUNK_BYTES:
             self._kept = self._whole(every)
+        self.lend(guide, credits)
         self.settle(restriction.spans)
         parts: list[Tensor] = []
         soft: list[Tensor] = []
@@ -95,6 +101,16 @@ class TorchPrediction(BackendPrediction):
         refuse_unusable(log_probability, rows, positions)
         self._marginals = self._places.marginals(token, log_probability, second, entropy)
         self.memories = Kept(torch.cat(soft), self._places).memories() if soft else []
+
+    @torch.inference_mode()
+    def best(self) -> tuple[Ints, Floats]:
+        """The most probable tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        parts: list[Tensor] = []
+        for _, part, scratch in self._restricted(arange64(len(self._places.rows))):
+            reduced = statistics(part, scratch)
+            parts.append(torch.stack([reduced.token.to(torch.int32), reduced.log_probability.view(torch.int32)]))
+        token, bits = _fetch(parts, 2)
+        return token, bits.view(np.float32)
 
     @torch.inference_mode()
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Floats]:
@@ -174,7 +190,7 @@ class TorchPrediction(BackendPrediction):
             yield part, scratch
 
     def _restricted(self, numbers: Longs, keep: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Restricted logits `[n, W]` of these places, part by part: where a part begins, and as much scratch memory.
+        """Restricted logits `[n, W]` of these places, credit added, part by part: where it begins, and scratch memory.
 
         The memory of both is used again. `keep`: these are all N places in order, and what is left of one chunk of
         them is wanted later.
@@ -201,10 +217,14 @@ class TorchPrediction(BackendPrediction):
                 else:
                     part = out[: end - begin]
                     torch.index_select(kept, 0, number[begin:end], out=part)
+                if self._gains is not None:
+                    token, gain = (upload(x[numbers[begin:end]], self._device) for x in self._gains)
+                    part.scatter_add_(1, token.long(), gain)
                 yield begin, part, scratch
-        # what was weighed or cooled cannot be so again
-        if keep and len(numbers) <= size and self._kept is None and self._weights is None and self.law is None:
-            self._kept = out
+        # what was weighed, cooled or given credit cannot be so again
+        if keep and len(numbers) <= size and self._kept is None:
+            plain = self._weights is None and self.law is None and self._gains is None
+            self._kept = out if plain else None
 
     def _whole(self, numbers: Longs) -> Tensor:
         """Restricted logits `[N, W]` of all places."""

@@ -19,10 +19,12 @@ from mdsample.backend.refusals import (
     require_same_backend,
 )
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton, Span, turns
 from mdsample.core.marginals import Marginals
 from mdsample.models.denoiser import Prediction
 from mdsample.policy.draw import Draw, Greedy, Temperature
+from mdsample.policy.guide import Credit, Guide
 
 
 @final
@@ -56,7 +58,8 @@ class WantedPlaces:
 class BackendPrediction(abc.ABC):
     """A prediction whose scores stay where the model is; see `mdsample.models.denoiser.Prediction`.
 
-    A class of this kind sets `_places`, `_marginals`, `_size`, `law` and, by `settle`, the last two.
+    A class of this kind sets `_places`, `_marginals`, `_size`, `law`, by `lend` the next two, and then by `settle` the
+    last two.
     """
 
     _places: WantedPlaces
@@ -65,6 +68,10 @@ class BackendPrediction(abc.ABC):
     _size: int
     #: what is measured in place of the conditional
     law: Temperature | None
+    #: what the rows have earned, this prediction included; `None` unless the guide is `credit`
+    _credits: Credits | None
+    #: tokens `[N, K]` and what is added to their scores, once restricted to the sets; `None` without credit
+    _gains: tuple[Ints, Floats] | None
     #: the slots that hold a language, and the weights that follow from this prediction; `None` without such slots
     _languages: Languages | None
     _weights: Weights | None
@@ -73,6 +80,11 @@ class BackendPrediction(abc.ABC):
     def marginals(self) -> Marginals:
         """Statistics `[B, L]`; unseen where nothing was wanted."""
         return self._marginals
+
+    @property
+    def credits(self) -> Credits | None:
+        """What the rows have earned; see `Prediction`."""
+        return self._credits
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """Draws a token at each of N places: the first v with CDF(v) > u · CDF(last).
@@ -111,12 +123,37 @@ class BackendPrediction(abc.ABC):
         before._places.numbers(before_rows, positions)
         return self._compared(rows, positions, before, before_rows)
 
+    def lend(self, guide: Guide, credits: Credits | None) -> None:
+        """Finds what credit adds to the scores; called once the best tokens can be asked for.
+
+        `credits`: of the query. `ValueError` if the guide is `credit` and they are missing.
+        """
+        self._credits = self._gains = None
+        if not isinstance(guide, Credit):
+            return
+        if credits is None:
+            raise ValueError("under the guide credit a prediction must be given the credits of its query; pass them on")
+        rows, positions = self._places.rows, self._places.positions
+        token, top = self.best()
+        log_probability = top.astype(np.float32)
+        refuse_unusable(log_probability, rows, positions)
+        seen = self._places.marginals(token, log_probability, log_probability, log_probability)
+        self._credits = guide.earned(credits, seen.token, seen.log_probability)
+        self._gains = guide.added(self._credits, rows, positions)
+
     def settle(self, spans: Sequence[Span]) -> None:
         """Finds the weights that these spans' languages give; called once the scores can be asked for."""
         self._languages = self._weights = None
         if spans and (languages := Languages(spans, self._places.number)).spans:
             self._weights = languages.told(self.masses(languages.asked(), 1.0))
             self._languages = languages
+
+    @abc.abstractmethod
+    def best(self) -> tuple[Ints, Floats | Doubles]:
+        """The most probable token of each place that the sets allow, and its log-probability, `[N]` both.
+
+        Before credit, languages and cooling; the lowest id among equals.
+        """
 
     @abc.abstractmethod
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> Sequence[Floats | Doubles]:

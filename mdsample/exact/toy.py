@@ -173,7 +173,9 @@ class Toy(Denoiser):
         """The exact conditionals of `query`, in float64."""
         scores = guided([self._scores(query, tokens) for tokens in query.passes(self.size)], query.guide)
         scores[np.isneginf(scores)] = IMPOSSIBLE
-        return NumpyPrediction(scores, query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            scores, query.wanted, query.restriction, query.guide, tuning=query.tuning, credits=query.credits
+        )
 
     def _scores(self, query: Query, tokens: Ints) -> Doubles:
         known = self.padded(np.where(query.valid, tokens, np.int32(self.size)))

@@ -65,7 +65,9 @@ class Noised(Toy):
     def predict(self, query: Query) -> NumpyPrediction:
         """The posterior marginals of `query`, in float64."""
         scores = guided([self._noised_scores(query, tokens) for tokens in query.passes(self.size)], query.guide)
-        return NumpyPrediction(scores, query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            scores, query.wanted, query.restriction, query.guide, tuning=query.tuning, credits=query.credits
+        )
 
     def _noised_scores(self, query: Query, tokens: Ints) -> Doubles:
         shown = self.padded(np.where(query.valid, tokens, np.int32(self.size)))

@@ -10,13 +10,14 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints
+from mdsample.core.credits import Credits
 from mdsample.core.marginals import Marginals
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.core.tokens import Tokenizer
 from mdsample.models.cache import Cache
 from mdsample.policy.draw import Draw
-from mdsample.policy.guide import Cfg, Cooling, Guide, NoGuide, Tuned
+from mdsample.policy.guide import Cfg, Cooling, Credit, Guide, NoGuide, Tuned
 
 #: what a model that is to fill blanks is shown in them: the mask token, or random tokens
 Noise = Literal["mask", "uniform"]
@@ -79,6 +80,8 @@ class Query:
     memory: Sequence[Memory | None] = ()
     #: whether such a model is to keep this prediction
     remember: bool = False
+    #: what the rows have earned in earlier passes, where the guide is `credit`
+    credits: Credits | None = None
 
     @property
     def opened(self) -> Bools:
@@ -91,12 +94,13 @@ class Query:
         Raises `ValueError` for a guide that backends do not know.
         """
         match self.guide:
-            case NoGuide() | Cooling() | Tuned():
+            case NoGuide() | Cooling() | Tuned() | Credit():
                 return (self.tokens,)
             case Cfg():
                 return self.tokens, np.where(self.fixed, np.int32(mask_id), self.tokens)
             case _:
-                raise ValueError(f"the guide {type(self.guide).__name__} is not known here; known: none, cfg, cooling")
+                known = "none, cfg, cooling, annealing, repetition, credit"
+                raise ValueError(f"the guide {type(self.guide).__name__} is not known here; known: {known}")
 
 
 class Prediction(Protocol):
@@ -105,6 +109,11 @@ class Prediction(Protocol):
     @property
     def marginals(self) -> Marginals:
         """Statistics `[B, L]`; unseen outside `query.wanted`."""
+        ...
+
+    @property
+    def credits(self) -> Credits | None:
+        """What the query's rows have earned, this prediction included; `None` unless the guide is `credit`."""
         ...
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:

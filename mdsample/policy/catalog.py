@@ -10,6 +10,7 @@ PARTS: dict[str, type[Part]] = {
     for part in (
         window.Whole,
         window.Blocks,
+        window.RowBlocks,
         window.LedBlocks,
         window.Dilated,
         order.Confidence,
@@ -63,5 +64,6 @@ PARTS: dict[str, type[Part]] = {
         guide.Cooling,
         guide.Annealing,
         guide.Repetition,
+        guide.Credit,
     )
 }

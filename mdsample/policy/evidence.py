@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, any_in_row, arange64
+from mdsample.core.credits import Credits
 from mdsample.policy.view import Batch, Evidence, Predicted, Seen, Trials, View
 
 
@@ -110,6 +111,37 @@ class _Last:
     eligible: Bools
     #: the divergences as of then, `[n, L]`
     value: Floats
+
+
+@final
+@attrs.frozen
+class CreditLeft(Evidence):
+    """Credit of the tokens that were a position's best so far, this prediction included, `[B, L, K]` float32.
+
+    Only a prediction under the guide `credit` has it. It depends on all predictions that a row had; what is kept of
+    them is a few tokens and numbers a position.
+    """
+
+    @property
+    def depth(self) -> int:
+        """As many predictions as there were."""
+        return 2**31 - 1
+
+    def value(self, seen: Seen) -> Floats:
+        """As the prediction says; `ValueError` if it knows of no credit."""
+        return _credits(seen).amount
+
+    def remembered(self, seen: Seen, value: NDArray[Any]) -> Sequence[Credits]:
+        """Each row's part of it."""
+        credits, width = _credits(seen), value.shape[1]
+        return [credits.take(np.array([line]), width) for line in range(len(value))]
+
+
+def _credits(seen: Seen) -> Credits:
+    credits = seen.prediction.credits
+    if credits is None:
+        raise ValueError("a part needs CreditLeft, which only a prediction under the guide credit has; add it")
+    return credits
 
 
 @final

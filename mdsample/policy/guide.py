@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
 
+import attrs
 import numpy as np
 
-from mdsample.core.arrays import Floats, Ints
+from mdsample.core.arrays import Bools, Floats, Ints, Longs, any_in_row
+from mdsample.core.credits import Credits
 from mdsample.policy.base import Part, Seat
 from mdsample.policy.draw import Temperature
+from mdsample.policy.evidence import CreditLeft
 from mdsample.policy.settings import integer, part, real
+from mdsample.policy.view import Evidence
 
 
 class Guide(Part):
@@ -19,6 +24,13 @@ class Guide(Part):
     seat: ClassVar[Seat] = "guide"
     #: forward passes that one prediction takes
     passes: ClassVar[int] = 1
+
+    def credits(self, offered: Bools, before: Sequence[Mapping[Evidence, Any]]) -> Credits | None:
+        """What a prediction of B rows must know beside the guide; `None`: nothing.
+
+        `offered [B, L]`: what is on offer now. `before`: what evidence kept of each row, `[B]`.
+        """
+        return None
 
 
 @final
@@ -118,6 +130,54 @@ class Repetition(Tuned):
     def lowered(self) -> float:
         """`penalty`."""
         return self.penalty
+
+
+@final
+@part
+class Credit(Guide):
+    """A token that was its position's best in earlier passes gains `weight` · ln(1 + credit) on its logit.
+
+    In every pass the best token of each position on offer earns its probability to the power `power`, this pass
+    included; `decay` is what a pass leaves of the credit before it. So a token that keeps being the best goes sooner.
+    Probabilities that earn are those without credit, after bans (CreditDecoding, arXiv 2510.06133; defaults as in
+    dInfer's code). A row remembers a few tokens a position. Promises about the model's own law do not hold under it.
+    """
+
+    name: ClassVar[str] = "credit"
+    weight: float = real(default=0.7, at_least=0)
+    power: float = real(default=0.2, at_least=0, kw_only=True)
+    decay: float = real(default=0.8, at_least=0, at_most=1, kw_only=True)
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """What a row has earned so far."""
+        return (CreditLeft(),)
+
+    def credits(self, offered: Bools, before: Sequence[Mapping[Evidence, Any]]) -> Credits:
+        """What the rows have earned in earlier passes; it counts where blanks are on offer."""
+        rows: list[Credits] = [row.get(CreditLeft(), Credits.none(1)) for row in before]
+        return attrs.evolve(Credits.joined(rows, offered.shape[1]), here=offered)
+
+    def earned(self, before: Credits, best: Ints, log_probability: Floats) -> Credits:
+        """The credit after a pass in which `best [B, L]` were the best tokens, with these log-probabilities."""
+        free = np.full((*best.shape, 1), -1, np.int32)
+        token = np.concatenate([before.token, free], 2)
+        amount = np.concatenate([before.amount * np.float32(self.decay), np.zeros(free.shape, np.float32)], 2)
+        row, position = np.nonzero(before.here)
+        own = token[row, position] == best[row, position, None]
+        # a token without credit yet takes the first free column
+        free_column: Longs = (token[row, position] < 0).argmax(1)
+        column = np.where(any_in_row(own), own.argmax(1).astype(np.int64), free_column)
+        at = (row, position, column)
+        token[at] = best[row, position]
+        amount[at] += np.exp(np.float32(self.power) * log_probability[row, position])
+        return Credits(before.here, token, amount)
+
+    def added(self, credits: Credits, rows: Ints, positions: Ints) -> tuple[Ints, Floats]:
+        """Tokens and what their scores gain at N places, `[N, K]` both; a column without a token gains nothing."""
+        token = np.maximum(credits.token[rows, positions], 0)
+        gain = np.float32(self.weight) * np.log1p(credits.amount[rows, positions])
+        return token, np.where(credits.here[rows, positions][:, None], gain, np.float32(0))
 
 
 def cooled_law(guide: Guide) -> Temperature | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, arange64
+from mdsample.core.credits import Credits
 from mdsample.core.marginals import Marginals
 from mdsample.core.tokens import Tokenizer
 from mdsample.core.uniforms import Uniforms
@@ -166,6 +167,11 @@ class Seen:
 
 class Predicted(Protocol):
     """What evidence may ask of a prediction; see `mdsample.models.denoiser.Prediction`."""
+
+    @property
+    def credits(self) -> Credits | None:
+        """What the rows have earned; `None` unless the guide is `credit`."""
+        ...
 
     def log_probabilities(self, rows: Ints, positions: Ints, tokens: Ints) -> Floats:
         """Log-probabilities `[N]`, nats, of stated tokens at N places."""

@@ -78,6 +78,29 @@ class Blocks(Window):
 
 @final
 @part
+class RowBlocks(Window):
+    """Blocks of `size` that are counted from the beginning of the row, whatever the model.
+
+    So the first block on offer may hold the end of the prompt, and is then shorter: dInfer's `start_block_align`, which
+    its evaluation and benchmarks set. On a model that was trained in blocks `blocks` counts so by itself. Unit: tokens.
+    Default 32.
+    """
+
+    name: ClassVar[str] = "row-blocks"
+    size: int = integer(default=BLOCK, at_least=1)
+
+    def eligible(self, batch: Batch) -> Bools:
+        """The blanks of the first unfinished block."""
+        place = np.arange(batch.blank.shape[1], dtype=np.int32)[None]
+        return _first(batch, np.broadcast_to(place // np.int32(self.size), batch.blank.shape))
+
+    def misfit(self, block: int) -> str:
+        """A block that ends inside one of the model's."""
+        return "" if block % self.size == 0 else _misfit(self.name, self.size, block)
+
+
+@final
+@part
 class LedBlocks(Window):
     """Blocks of the model's own, each its first place by itself and then in parts of `size` from left to right.
 

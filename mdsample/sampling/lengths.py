@@ -10,7 +10,8 @@ fixed text after a slot makes of a length is not counted, so that short texts ar
 The run itself knows these probabilities, but where a slot holds a language or a set of tokens they are those *given*
 that, at a length where one text alone is allowed 1. And where tokens were masked again they are of texts that are not
 there any more. Then the text that stands is read once more, without constraints, in the same order: a forward pass for
-each step and for each token that followed without one, which do not depend on one another.
+each step and for each token that followed without one, which do not depend on one another. Guides that hang on the
+steps before (`annealing`, `repetition`, `credit`) are left out there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Query
+from mdsample.policy.guide import Credit, NoGuide, Tuned
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.row import Commit, Row, Tried
 
@@ -122,7 +124,8 @@ def _logs(row: Row, plan: Plan, groups: Sequence[Sequence[Commit]], which: range
     free = Restriction(allowed[None], np.zeros(tokens.shape, np.int32))
     names = Rows([(0, number) for number in which], np.zeros(len(which), np.int32))
     fixed = every & ~opened[None]
-    prediction = plan.denoiser.predict(Query(tokens, every, wanted, fixed, free, plan.policy.guide, names))
+    guide = NoGuide() if isinstance(plan.policy.guide, Tuned | Credit) else plan.policy.guide
+    prediction = plan.denoiser.predict(Query(tokens, every, wanted, fixed, free, guide, names))
     line, position = (index.astype(np.int32) for index in np.nonzero(wanted))
     logs = prediction.log_probabilities(line, position, row.tokens[position]).tolist()
     return [max(each, _LEAST) for each in logs]

@@ -132,6 +132,10 @@ class Swapped(Prediction):
         """Those of what it is made of."""
         return self.of.marginals
 
+    @property
+    def credits(self) -> None:
+        """Unknown, as in what it is made of."""
+
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As it draws, but for those places."""
         token, probability = self.of.draw(rows, positions, uniforms, how)

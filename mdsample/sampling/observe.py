@@ -96,7 +96,9 @@ def observe(
     if shown is None:
         shown = as_shown(batch.tokens, batch.blank & ~batch.held, uniforms, plan.denoiser)
     tuning = tuned(plan, shown, batch.blank & ~batch.held, batch.age)
-    query = Query(shown, batch.valid, wanted, fixed, restriction, plan.policy.guide, names, tuning)
+    guide = plan.policy.guide
+    credits = guide.credits(eligible, before)
+    query = Query(shown, batch.valid, wanted, fixed, restriction, guide, names, tuning=tuning, credits=credits)
     prediction = yield attrs.evolve(query, memory=memory_of(before), remember=True) if conditioned else query
     view = View(batch, prediction.marginals, eligible, window, uniforms)
     return (yield from with_evidence(plan, view, prediction, rows, before, shown))
@@ -112,7 +114,7 @@ def with_evidence(
     for evidence in plan.evidence:
         trials, answer = evidence.trials(view), None
         if trials is not None:
-            query = _tried(plan, view.batch, rows, trials, shown)
+            query = _tried(plan, view, rows, trials, before, shown)
             if plan.denoiser.conditioned:
                 query = attrs.evolve(query, memory=trial_memory(prediction, trials.row))
             answer = (yield query).marginals
@@ -126,9 +128,9 @@ def with_evidence(
     return Observation(attrs.evolve(view, evidence=values) if values else view, prediction, passes, kept)
 
 
-def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials, shown: Ints) -> Query:
+def _tried(plan: Plan, view: View, rows: Ints, trials: Trials, before: Sequence[Kept], shown: Ints) -> Query:
     """The query that predicts the blanks left in each trial, which differs from what was shown in one token."""
-    line, position = trials.row, trials.position
+    batch, guide, line, position = view.batch, plan.policy.guide, trials.row, trials.position
     tokens, blank = batch.tokens[line], batch.blank[line]
     trial = arange64(len(line))
     tokens[trial, position], blank[trial, position] = trials.token, False
@@ -143,7 +145,9 @@ def _tried(plan: Plan, batch: Batch, rows: Ints, trials: Trials, shown: Ints) ->
     shown = shown[line]
     shown[trial, position] = trials.token
     tuning = tuned(plan, shown, blank & ~batch.held[line], batch.age[line])
-    return Query(shown, valid, blank, fixed, restriction, plan.policy.guide, Rows(names, batch.step[line]), tuning)
+    credits = guide.credits(view.eligible[line] & blank, [before[int(row)] for row in line])
+    named = Rows(names, batch.step[line])
+    return Query(shown, valid, blank, fixed, restriction, guide, named, tuning=tuning, credits=credits)
 
 
 def tuned(plan: Plan, shown: Ints, empty: Bools, age: Ints) -> Tuning | None:

@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.credits import Credits
 from mdsample.core.marginals import Marginals
 from mdsample.models.denoiser import Memory, Prediction
 from mdsample.policy.draw import Draw
@@ -40,6 +41,12 @@ class Part(Prediction):
     def memories(self) -> Sequence[Memory]:
         """What a self-conditioned model kept of its rows."""
         return memories(self.whole)[self.first : self.first + self.rows]
+
+    @property
+    def credits(self) -> Credits | None:
+        """Of its rows."""
+        credits = self.whole.credits
+        return credits and credits.take(np.arange(self.first, self.first + self.rows), self.width)
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As the whole draws."""
@@ -92,6 +99,10 @@ class Picked(Prediction):
     @cached_property
     def _rows(self) -> Ints:
         return np.array([row for _, row in self.of], np.int32)
+
+    @property
+    def credits(self) -> None:
+        """Unknown: what was said to one text of a row earns nothing for another, so no step is guessed under it."""
 
     def draw(self, rows: Ints, positions: Ints, uniforms: Doubles, how: Draw) -> tuple[Ints, Floats]:
         """As each prediction draws."""

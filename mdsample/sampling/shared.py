@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core.arrays import Bools
+from mdsample.core.credits import Credits
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
@@ -88,11 +89,12 @@ def together(queries: Sequence[Query]) -> Query:
         ),
         queries[0].guide,
         Rows([key for query in queries for key in query.rows.keys], np.concatenate([q.rows.steps for q in queries])),
-        _tunings(queries),
+        tuning=_tunings(queries),
         memory=[kept for query in queries for kept in (query.memory or [None] * len(query.tokens))]
         if any(query.memory for query in queries)
         else (),
         remember=any(query.remember for query in queries),
+        credits=_credits(queries),
     )
 
 
@@ -118,8 +120,15 @@ def rows_of(query: Query, which: Bools) -> Query:
         restriction=attrs.evolve(restriction, index=restriction.index[which], spans=tuple(spans)),
         rows=query.rows.take(np.flatnonzero(which)),
         tuning=None if query.tuning is None else query.tuning.take(np.flatnonzero(which)),
+        credits=None if query.credits is None else query.credits.take(np.flatnonzero(which), query.tokens.shape[1]),
         memory=[kept for kept, taken in zip(query.memory, which.tolist(), strict=False) if taken],
     )
+
+
+def _credits(queries: Sequence[Query]) -> Credits | None:
+    """Those of all rows, if the guide has any."""
+    found = [query.credits for query in queries if query.credits is not None]
+    return Credits.joined(found, max(query.tokens.shape[1] for query in queries)) if found else None
 
 
 def _stacked(arrays: Sequence[NDArray[S]], padding: int) -> NDArray[S]:

@@ -108,17 +108,28 @@ class Speculator:
         #: of each running row, what its last step was told, and what was said of texts that it may come to
         self._last: dict[int, Said] = {}
         self._known: dict[int, dict[bytes, Said]] = {}
+        # what a guide remembers of the texts before is not what it would remember of a guess
+        self._guesses = not plan.policy.guide.needs
         # what tries texts out has asked of the next one, if that is one of them; a guess of its own would be tried, too
         self._tries = any(evidence.passes for evidence in plan.evidence)
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""
+        if not self._guesses:
+            return [(yield from self._alone(state, rows))]
         if self._tries:
             return [(yield from self._tried(state, rows))]
         steps = [(yield from self._asked(state, rows))]
         while (step := self._known_already(steps[-1][0], rows)) is not None:
             steps.append(step)
         return steps
+
+    def _alone(self, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
+        """A step of the rows without guesses."""
+        after, event = yield from self._step.advance(self._plan, state, rows)
+        self.spent.nfe[rows] += event.passes
+        self.spent.rounds[rows] += rounds_of(event, self._plan.policy.guide.passes)
+        return after, event
 
     def _asked(self, state: State, rows: Ints) -> Asking[tuple[State, Event]]:
         """A step of the rows, with their guesses in its forward pass."""

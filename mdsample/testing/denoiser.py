@@ -15,13 +15,14 @@ from mdsample.backend.load import Opener
 from mdsample.backend.reference.prediction import NumpyPrediction, guided
 from mdsample.backend.setup import Setup
 from mdsample.core.arrays import Doubles, Floats, Ints
+from mdsample.core.credits import Credits
 from mdsample.core.restriction import Restriction
 from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
 from mdsample.models.cache import read_cache
 from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
 from mdsample.policy.draw import Draw, Greedy, Temperature
-from mdsample.policy.guide import Annealing, Cfg, Cooling, NoGuide, Repetition
+from mdsample.policy.guide import Annealing, Cfg, Cooling, Credit, NoGuide, Repetition
 
 _DRAWS = (Greedy(), Temperature(), Temperature(0.3), Temperature(1.7, top_k=3), Temperature(min_p=0.0123))
 #: tokens of the rows, the first not padded
@@ -57,6 +58,7 @@ def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
         _guidance(denoiser, free, tolerance)
         _cooling(denoiser, free, tolerance)
         _tuning(denoiser, free, tolerance)
+        _credit(denoiser, free, tolerance)
         _rows_alone(denoiser, free, tolerance)
 
 
@@ -254,6 +256,24 @@ def _tuning(denoiser: Denoiser, query: Query, tolerance: float) -> None:
         for name in ("log_probability", "entropy"):
             ours, theirs = (getattr(source, name)[query.wanted] for source in (marginals, expected))
             assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under {guide.name}")
+
+
+def _credit(denoiser: Denoiser, query: Query, tolerance: float) -> None:
+    """Under `credit` tokens gain what the query's credits say, and the best ones earn."""
+    free = _table(denoiser.predict(query), query, denoiser.vocab_size)
+    rows, positions = _places(query)
+    token = np.full((*query.wanted.shape, 1), -1, np.int32)
+    token[rows[::2], positions[::2], 0] = free[::2].argmin(1)  # what was best before need not be so now
+    credits = Credits(query.wanted, token, np.where(token < 0, 0, 5).astype(np.float32))
+    guide = Credit(3.0, decay=0.9)
+    expected = NumpyPrediction(free.astype(np.float64), query.wanted, query.restriction, guide, credits=credits)
+    found = denoiser.predict(attrs.evolve(query, guide=guide, credits=credits))
+    for name in ("log_probability", "entropy"):
+        ours, theirs = (getattr(source.marginals, name)[query.wanted] for source in (found, expected))
+        assert_allclose(ours, theirs, rtol=1e-3, atol=10 * tolerance, err_msg=f"{name} under credit")
+    ours, theirs = (source.credits for source in (found, expected))
+    assert ours is not None and theirs is not None, "under credit a prediction must say what the rows have earned"
+    assert_allclose(ours.amount.sum(2), theirs.amount.sum(2), rtol=1e-3, atol=10 * tolerance, err_msg="credit earned")
 
 
 def _rows_alone(denoiser: Denoiser, query: Query, tolerance: float) -> None:

@@ -96,7 +96,14 @@ class ScriptedDenoiser(Denoiser):
     def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""
         scores = [self._scores(tokens, query) for tokens in query.passes(self.tokenizer.mask_id)]
-        return NumpyPrediction(guided(scores, query.guide), query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            guided(scores, query.guide),
+            query.wanted,
+            query.restriction,
+            query.guide,
+            tuning=query.tuning,
+            credits=query.credits,
+        )
 
     def _scores(self, tokens: Ints, query: Query) -> Doubles:
         rng = np.random.default_rng(self._seed)

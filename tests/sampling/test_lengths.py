@@ -214,6 +214,8 @@ def test_every_pass_is_counted() -> None:
         "med+regex('[a-c]+', slot='text')",
         "one-by-one+cfg(1)",
         "one-by-one+ban(['a'])+cfg(1)",
+        "med+ban(['a'])+credit",
+        "med+ban(['a'])+annealing",
     ):
         counter = Counter(MODEL)
         rows = mdsample.sample(counter, ["b", "abc"], template=LAYOUT, policy=policy, batch_size=3)

@@ -26,7 +26,14 @@ class Wave(Denoiser):
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance."""
         scores = [self._scores(tokens, query) for tokens in query.passes(self.tokenizer.mask_id)]
-        return NumpyPrediction(guided(scores, query.guide), query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            guided(scores, query.guide),
+            query.wanted,
+            query.restriction,
+            query.guide,
+            tuning=query.tuning,
+            credits=query.credits,
+        )
 
     def _scores(self, tokens: Ints, query: Query) -> Doubles:
         """`[N, V]`; a position sees the sum of the row's tokens, padding left out, and where it is."""

@@ -37,7 +37,14 @@ class ReferenceDenoiser(Denoiser):
         """
         passes = query.passes(self.tokenizer.mask_id)
         logits = [self.trunk.logits(tokens, query.valid, query.wanted, query.opened) for tokens in passes]
-        return NumpyPrediction(guided(logits, query.guide), query.wanted, query.restriction, query.guide, query.tuning)
+        return NumpyPrediction(
+            guided(logits, query.guide),
+            query.wanted,
+            query.restriction,
+            query.guide,
+            tuning=query.tuning,
+            credits=query.credits,
+        )
 
 
 def open_model(folder: Path, setup: Setup = DEFAULT) -> ReferenceDenoiser:

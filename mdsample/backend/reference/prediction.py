@@ -16,6 +16,7 @@ from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights, classes
 from mdsample.backend.refusals import known_draw, refuse_empty, refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, any_in_row
+from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton
 from mdsample.core.restriction import Restriction
 from mdsample.models.denoiser import Tuning
@@ -100,12 +101,15 @@ class NumpyPrediction(BackendPrediction):
         wanted: Bools,
         restriction: Restriction,
         guide: Guide,
+        *,
         tuning: Tuning | None = None,
+        credits: Credits | None = None,
     ) -> None:
         """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, as `guided` gives them.
 
-        `tuning`, `restriction` and, after them, a `guide` that cools are applied here. Raises `ValueError` where the
-        restriction allows no token, for a guide that tunes without its `Query.tuning`, and as `reduce` does.
+        The query's `tuning`, `restriction` and, after them, a `guide` that cools or that adds what the `credits` say
+        are applied here. Raises `ValueError` where the restriction allows no token, for a guide without the tuning
+        or credits that it needs, and as `reduce` does.
         """
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
@@ -118,6 +122,11 @@ class NumpyPrediction(BackendPrediction):
         self._size = restriction.sets.shape[1]
         #: restricted to the sets, but not to languages: what other weights than the first are applied to
         self._scores = _restricted(scores, restriction, rows, positions)
+        self.lend(guide, credits)
+        if self._gains is not None:
+            token, gain = self._gains
+            self._scores = self._scores.copy()
+            np.add.at(self._scores, (np.arange(len(rows))[:, None], token), gain)
         self.settle(restriction.spans)
         weighed = _weighed(self._scores, self._weights, np.arange(len(rows)))
         reduced = reduce(_cooled(weighed, self.law), rows, positions)
@@ -136,6 +145,11 @@ class NumpyPrediction(BackendPrediction):
         spans = self._languages.spans
         written = [classes(span, tokens[span.row, span.positions]) for span in spans]
         return _law(self._conditional(rows, positions, self._languages.weights(written)), how)
+
+    def best(self) -> tuple[Ints, Scores]:
+        """The most probable tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
+        reduced = reduce(self._scores, self._places.rows, self._places.positions)
+        return reduced.token, reduced.top
 
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Scores]:
         """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
