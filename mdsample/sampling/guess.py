@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.core.arrays import Bools, Doubles, Indices, Ints
+from mdsample.core.arrays import Bools, Doubles, Indices, Ints, any_in_row
 from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.guide import Tuned
 from mdsample.sampling.likely import Drift, Step, likely
@@ -100,6 +100,8 @@ class Guesses:
         self._copies = 1 if width == 1 else _COPIES
         #: where further guesses would have had to be told, over each row
         self.ahead: dict[int, Bools] = {}
+        #: of a model in blocks: what each row's next step asks
+        self._here: dict[int, Bools] = {}
         #: chances of the texts found so far, and their names
         self._chances: dict[int, list[float]] = {row: [] for row in said}
         self._known = {(row, name(plan, state, row)) for row in said}
@@ -148,7 +150,12 @@ class Guesses:
         stale = _nearest(lines, query.wanted, self._said)
         told = stale.source >= 0
         # evidence asks wherever it wants to, ranks and draws do not
-        enough = (told == query.wanted).all(1) if lines.plan.evidence else told.any(1)
+        enough = ~any_in_row(told != query.wanted) if lines.plan.evidence else any_in_row(told)
+        if lines.plan.denoiser.block is not None:
+            # one text of the next block may be asked, but what follows from it costs a second block each
+            for line, row in enumerate(lines.of.tolist()):
+                here = self._here.setdefault(row, query.wanted[line])
+                enough[line] &= not (query.wanted[line] & ~_padded(here, query.wanted.shape[1])).any()
         if not enough.all():
             # a model in blocks cannot be asked beyond the one at hand
             for line in np.flatnonzero(~enough).tolist() if lines.plan.denoiser.block is None else ():

@@ -262,7 +262,7 @@ def test_who_watches_sees_looks_and_events_of_the_rows(model: Denoiser) -> None:
         lambda state, event: events.append((state, event)), lambda rows, query, said: looks.append((rows, said))
     )
     engine, sampler = Engine(model, batch_size=2), Sampler(parse("one-by-one"))
-    chunk = engine.chunk(prepared(model)[:2], sampler, TEMPLATE.slots, watch=watch)
+    chunk = engine.ready(prepared(model)[:2], sampler, TEMPLATE.slots, watch=watch)
     assert engine.running == 0
     engine.enter(chunk)
     while engine.step():
@@ -274,7 +274,7 @@ def test_who_watches_sees_looks_and_events_of_the_rows(model: Denoiser) -> None:
         assert rows.tolist() == event.rows.tolist()
         line = [rows.tolist().index(row) for row in event.row.tolist()]
         assert said.marginals.entropy[line, event.position].tolist() == event.entropy.tolist()
-    guessed = engine.chunk(prepared(model)[:2], sampler, TEMPLATE.slots, speculate=2, watch=watch)
+    guessed = engine.ready(prepared(model)[:2], sampler, TEMPLATE.slots, speculate=2, watch=watch)
     engine.enter(guessed)
     while engine.step():
         pass
