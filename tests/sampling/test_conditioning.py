@@ -25,7 +25,7 @@ from mdsample.sampling.trace import Trace
 TEMPLATE = Template.parse("Q {prompt} R{reasoning:13:blind} A{answer:5}")
 PROMPTS = ["", "the cat", "Ann has 12 coins", "x"]
 POLICIES = [
-    "eb(1.5)+temperature(1)",
+    "eb(1.5)+credit+temperature(1)",
     "confidence+top(2)+below-confidence(0.3)+early-exit(2)+temperature(1.2)",
     "lookahead(2)+top(3)+cooling(0.7)+temperature(1)",
 ]

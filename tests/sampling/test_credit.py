@@ -99,6 +99,20 @@ def test_a_policy_with_credit_keeps_its_promises(
     speculation_changes_nothing(policy, model, canvas, seed)
 
 
+@pytest.mark.parametrize("asks_more", ["early-exit(0.001)", "lookahead(2)"])
+def test_credit_counts_on_offer_only_whatever_else_is_asked(asks_more: str) -> None:
+    asked: list[Query] = []
+
+    class Spy(ScriptedDenoiser):
+        def predict(self, query: Query) -> NumpyPrediction:
+            asked.append(query)
+            return super().predict(query)
+
+    mdsample.sample(Spy(Symbols(6)), {}, template="a{answer:8}", policy=f"blocks(3)+top(1)+{asks_more}+credit")
+    assert all(query.credits is not None and query.credits.here.sum(1).max() <= 3 for query in asked)
+    assert any(query.wanted.sum(1).max() > 3 for query in asked)
+
+
 @pytest.mark.parametrize("policy", ["med+credit", "whole+lookahead(2)+credit"])
 def test_nothing_is_guessed(policy: str) -> None:
     canvas = mdsample.Template.parse("a{answer:6}").canvas(MODEL.tokenizer, [{}, {}])

@@ -86,8 +86,8 @@ def test_a_window_that_depends_on_steps_is_the_same_run() -> None:
 
 
 def test_the_inputs_of_a_query_are_those_that_its_text_decides() -> None:
-    # a further field must be a function of the text too, or of what guesses are named by: noise and tuning, of the
-    # step; a model with a memory is refused, and under a guide with credits nothing is guessed
+    # a further field must be a function of the text too, or of what guesses are named by: noise and tuning of the step;
+    # a model with a memory is refused, and under a guide with credits nothing is guessed
     names = [field.name for field in attrs.fields(Query)]
     of_text = ["tokens", "valid", "wanted", "fixed", "restriction", "guide", "rows", "tuning"]
     assert names == [*of_text, "memory", "remember", "credits"]
