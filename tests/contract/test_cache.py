@@ -286,9 +286,9 @@ def test_a_block_is_recomputed_as_a_whole(
     kind, tokens = type(model.trunk), list[int]()
     own = kind._run
 
-    def counting(self: Any, at: Any, stores: Any) -> Any:
+    def counting(self: Any, at: Any, stores: Any, *joined: Any) -> Any:
         tokens.append(len(at.tokens))
-        return own(self, at, stores)
+        return own(self, at, stores, *joined)
 
     monkeypatch.setattr(kind, "_run", counting)
     mask = model.tokenizer.mask_id
@@ -309,9 +309,9 @@ def test_computes_less(
     kind, tokens = type(model.trunk), list[int]()
     own = kind._run
 
-    def counting(self: Any, at: Any, stores: Any) -> Any:
+    def counting(self: Any, at: Any, stores: Any, *joined: Any) -> Any:
         tokens.append(len(at.tokens))
-        return own(self, at, stores)
+        return own(self, at, stores, *joined)
 
     monkeypatch.setattr(kind, "_run", counting)
     policy = mdsample.parse("left-to-right+top(1)+blocks(4)")
