@@ -49,6 +49,9 @@ BASE: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
     # no row is fit to train on, for training takes longer than a case may
     "finetune": ({"--data": "rows.jsonl", "--out": "new"}, {"model": "tiny"}),
     "rows": ({"--limit": "1"}, {}),
+    # no model is there, for a server does not end by itself
+    "serve": ({"--model": "./absent", "--port": "0"}, {}),
+    "lm-eval": ({}, {}),
 }
 ANSWERS = '{"prompt": "the cat", "answer": "7"}\n'
 #: what an accepted value of an option makes
