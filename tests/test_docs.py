@@ -67,6 +67,8 @@ def test_commands_that_are_not_run_are_right_as_far_as_can_be_told(page: Path) -
     for text in [*(command.text for command in pages.commands(page)), *(x for x in inside if "…" not in x)]:
         subprocess.run(["bash", "-n", "-c", text], check=True, timeout=30)
         words = pages.words(text)
+        if words[:2] == ["mdsample", "lm-eval"]:
+            continue  # its options are the harness's
         if words[0] == "mdsample":
             right_command(words[1:], text)
         elif words[0] == "python" and words[1].startswith("benchmarks/"):

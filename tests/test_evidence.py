@@ -53,7 +53,7 @@ class Settled(Evidence):
 class Converged(mdsample.Selection):
     """As many as head the ranking and whose argmax has been the same `looks` times."""
 
-    name: ClassVar[str] = "converged"
+    name: ClassVar[str] = "come-to-rest"
     looks: int = integer(default=2, at_least=1)
 
     @property
@@ -125,8 +125,8 @@ def test_what_is_read_must_be_declared() -> None:
 
 
 def test_it_is_read_from_text_and_benched() -> None:
-    policy = mdsample.parse("whole+confidence+converged(2)+temperature", parts=[Converged])
-    assert policy == POLICY and str(policy) == "whole+confidence+converged+temperature"
+    policy = mdsample.parse("whole+confidence+come-to-rest(2)+temperature", parts=[Converged])
+    assert policy == POLICY and str(policy) == "whole+confidence+come-to-rest+temperature"
     task = Task(
         "letters", "", "{text:9}", lambda: (Problem(0, {}, "a"), Problem(1, {}, "b")), lambda row: row.text, needs=()
     )
@@ -135,6 +135,6 @@ def test_it_is_read_from_text_and_benched() -> None:
     rows = mdsample.Sampler(policy).run(MODEL, canvas).rows
     assert score.nfe.value == np.mean([row.nfe for row in rows])
     text = (
-        "whole+confidence(noise=0,ends='free')+converged(looks=2)+temperature(t=1,top_p=1,top_k=0,min_p=0)+never+none"
+        "whole+confidence(noise=0,ends='free')+come-to-rest(looks=2)+temperature(t=1,top_p=1,top_k=0,min_p=0)+never+none"
     )
     assert score.policy == text
