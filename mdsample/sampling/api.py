@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import attrs
 import numpy as np
@@ -26,7 +26,9 @@ from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.state import State
-from mdsample.sampling.structured import Structured
+
+if TYPE_CHECKING:
+    from mdsample.sampling.structured import Structured
 
 #: texts of slots by name: for every row, or one mapping for each
 Given = Mapping[str, str] | Sequence[Mapping[str, str]]
@@ -152,6 +154,9 @@ def _structured(
                 "returns= takes chats or other prompts, not both at once; give a template, or two calls"
             )
         layout = plain_template(model.tokenizer)
+    # imported here: schemas take a tenth of the time that the package takes, and most programs have none
+    from mdsample.sampling.structured import Structured
+
     return Structured.of(returns, layout, model.tokenizer)
 
 
