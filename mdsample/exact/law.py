@@ -195,7 +195,7 @@ class _Tally:
         outcomes = [Outcome(stop.name, stop.sentence) for stop in plan.policy.stops]
         row, position = in_rank_order(placed.ranking[commit], placed.chosen[commit])
         token, probability = drawn.tokens[which[row], position], drawn.probability[which[row], position]
-        new, where, instead = rewritten(plan, here, placed.chosen)
+        new, where, instead = rewritten(plan, here, np.zeros(len(placed.chosen), np.int32), placed.chosen)
         if len(new):
             table, stated = np.full(placed.chosen.shape, -1, np.int32), np.zeros(placed.chosen.shape, np.float32)
             table[new, where] = instead

@@ -43,13 +43,22 @@ def ends(policy: CompletePolicy, view: View, chosen: Bools, leaving: Ints) -> En
     return Ends(settled, settled if part.redraws else best | (settled & unfilled))
 
 
-def rewritten(plan: Plan, view: View, chosen: Bools) -> tuple[Ints, Ints, Ints]:
-    """Rows, positions and tokens of what is written in place of held tokens, other than what the step draws."""
+def rewritten(plan: Plan, view: View, rows: Ints, chosen: Bools) -> tuple[Ints, Ints, Ints]:
+    """Lines, positions and tokens of what is written in place of held tokens, other than what the step draws.
+
+    `rows [B]`: of the plan. In a slot that holds a language one token gives way at a time, the first, and only while
+    nothing else is written there: what may stand in a place depends on all others.
+    """
     nothing = np.zeros(0, np.int32)
     part = plan.holding
     if part is None or part.redraws:
         return nothing, nothing, nothing
     token = np.where(view.window & view.batch.held & ~chosen, part.rewrite(view), np.int32(-1))
+    for span in plan.restriction.spans:
+        for line in np.flatnonzero(rows == span.row).tolist():
+            places = span.positions[span.positions < token.shape[1]]
+            changed = places[token[line, places] >= 0]
+            token[line, places if chosen[line, places].any() else changed[1:]] = -1
     row, position = (index.astype(np.int32) for index in np.nonzero(token >= 0))
     return row, position, token[row, position]
 

@@ -159,7 +159,7 @@ def follow(
     chosen = np.where(end.best[:, None], view.eligible, chosen)
     row, position = in_rank_order(ranking, chosen)
     token, probability = draw(plan, seen.prediction, view, row, position, end.best)
-    new, where, instead = rewritten(plan, view, chosen)
+    new, where, instead = rewritten(plan, view, rows, chosen)
     if len(new):
         row, position = np.concatenate([row, new]), np.concatenate([position, where])
         token = np.concatenate([token, instead])

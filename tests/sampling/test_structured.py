@@ -60,7 +60,7 @@ def model(seed: int, sharpness: float) -> Denoiser:
 
 
 #: what leaves a row before it is filled says so, and is no JSON
-NAMES = sorted(set(PRESETS) - {"early-exit"})
+NAMES = sorted((set(PRESETS) - {"early-exit", "p2"}) | {"p2(steps=16)"})
 
 
 @CALM
@@ -80,6 +80,20 @@ def test_every_text_parses_and_is_valid(
     policy = structured.policy((base.without("draw") + mdsample.parse(heat[1:])) if heat else base)
     row = mdsample.sample(denoiser, {}, policy=policy, template=structured.template, seed=seed)
     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(structured.parsed(row))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_edits_keep_a_slot_in_its_language(seed: int) -> None:
+    """Each token that gives way fits the others, so they may not all give way at once."""
+    denoiser = model(seed, 3.0)
+    edited = 0
+    for schema in SCHEMAS:
+        structured = Structured.of(schema, Template.parse("A {answer:4} Z"), denoiser.tokenizer, room=6)
+        policy = structured.policy(mdsample.parse("top(3)+edit(0.1)+temperature(1)"))
+        row = mdsample.sample(denoiser, {}, policy=policy, template=structured.template, seed=seed)
+        jsonschema.Draft202012Validator(schema).validate(structured.parsed(row))
+        edited += len(row.commits) > row.filled
+    assert edited or seed
 
 
 @CALM
@@ -157,5 +171,5 @@ def test_wrong_things_are_refused_before_the_first_pass() -> None:
     refused("med+regex('[0-9]+')+ended('.')", "{prompt}{answer:4}", "would cut off texts of the language")
     with pytest.raises(PolicyError, match="must be an object"):
         mdsample.sample(denoiser, "x", returns={"type": "array"}, template="{prompt}{answer:4}")
-    with pytest.raises(ModelError, match="not read from a folder"):
+    with pytest.raises(ModelError, match="has no chat template"):
         mdsample.sample(denoiser, [{"role": "user", "content": "x"}], returns=Event)
