@@ -134,5 +134,5 @@ def test_it_is_read_from_text_and_benched() -> None:
     canvas = mdsample.Template.parse(task.template).canvas(MODEL.tokenizer, [{}] * 2)
     rows = mdsample.Sampler(policy).run(MODEL, canvas).rows
     assert score.nfe.value == np.mean([row.nfe for row in rows])
-    text = "whole+confidence(noise=0,ends='free')+come-to-rest(looks=2)+temperature(t=1,top_p=1,top_k=0,min_p=0)+never+none"
-    assert score.policy == text
+    full = "whole+confidence(noise=0,ends='free')+come-to-rest(looks=2)"
+    assert score.policy == f"{full}+temperature(t=1,top_p=1,top_k=0,min_p=0)+never+none"

@@ -110,7 +110,7 @@ def test_parts_are_chosen_from_the_menu(chromium: Any, here: Here) -> None:
         page.get_by_role("button", name="Put into the policy").first.click()
         text: str = page.get_by_label("Policy", exact=True).input_value()
         assert "below-entropy(entropy=0.4)" in text and "early-exit" in text and mdsample.parse(text)
-        page.get_by_text("What it does").first.click()
+        page.get_by_text("What it does").locator("visible=true").first.click()
         page.get_by_text("multi-token entropy decoding").nth(1).wait_for()
         assert serious(page) == []
         page.get_by_role("button", name="Remove early-exit").click()
