@@ -16,6 +16,7 @@ from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError, shown
 from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.policy.guide import Tuned
 from mdsample.sampling.guess import Guesses, Said, name
 from mdsample.sampling.likely import Step
 from mdsample.sampling.observe import Asking
@@ -108,10 +109,12 @@ class Speculator:
         #: of each running row, what its last step was told, and what was said of texts that it may come to
         self._last: dict[int, Said] = {}
         self._known: dict[int, dict[bytes, Said]] = {}
-        # what a guide remembers of the texts before is not what it would remember of a guess
-        self._guesses = not plan.policy.guide.needs
         # what tries texts out has asked of the next one, if that is one of them; a guess of its own would be tried, too
         self._tries = any(evidence.passes for evidence in plan.evidence)
+        # a text that was tried is the next one only where nothing but its tokens decides what the model is shown
+        moves = plan.redraws or plan.denoiser.noise != "mask" or isinstance(plan.policy.guide, Tuned)
+        # what a guide remembers of the texts before is not what it would remember of a guess
+        self._guesses = not plan.policy.guide.needs and not (self._tries and moves)
 
     def steps(self, state: State, rows: Ints) -> Asking[list[tuple[State, Event]]]:
         """One pass for some running rows, and all steps that follow from it: at least one."""
