@@ -94,6 +94,8 @@ def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, to
     match rest.at("revise"):
         case [mdsample.P2Remask(limit=limit)]:  # which has a selection of its own
             rest = rest.replace(mdsample.BelowConfidence(0.5, limit=limit))
+        case [mdsample.Holding()]:  # whose windows end by being filled, and whose rows have no bound
+            rest = rest.without("revise")
         case _:
             pass
     result = testing.run(rest.replace(mdsample.ErrorBudget(total)), model, canvas)
