@@ -22,7 +22,7 @@ from mdsample.sampling.state import Event, State
 def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
     """What evidence kept of rows that are about to be predicted, `[R]`; what is not known is predicted again."""
     nothing: Kept = {}
-    depth = max((evidence.depth for evidence in plan.evidence if evidence is not CONDITIONING), default=0)
+    depth = _depth(plan)
     if not (depth or plan.denoiser.conditioned):
         return [nothing] * len(rows)
     known: dict[int, Kept] = {}
@@ -47,6 +47,11 @@ def recall(plan: Plan, state: State, rows: Ints) -> Asking[Sequence[Kept]]:
     return [known.get(row, nothing) for row in rows.tolist()]
 
 
+def _depth(plan: Plan) -> int:
+    """How many of a row's last predictions evidence depends on."""
+    return max((evidence.depth for evidence in plan.evidence if evidence is not CONDITIONING), default=0)
+
+
 def _begun(plan: Plan, state: State, rows: Ints) -> Ints:
     """The step from which each row's memory of the blocks that it asks for now follows, `[R]`."""
     asked: dict[int, list[set[int]]] = {row: [] for row in rows.tolist()}
@@ -69,8 +74,8 @@ def _begun(plan: Plan, state: State, rows: Ints) -> Ints:
 
 
 def note(plan: Plan, event: Event, kept: Sequence[Kept], after: State) -> None:
-    """Keeps what a step saw of its rows, and forgets rows that have left."""
-    if any(kept):
+    """Keeps what a step saw of its rows, nothing included, and forgets rows that have left."""
+    if _depth(plan) or plan.denoiser.conditioned:
         plan.kept.update((row, (event, of)) for row, of in zip(event.rows.tolist(), kept, strict=True))
         for row in [row for row in plan.kept if not after.active[row]]:
             del plan.kept[row]

@@ -29,7 +29,7 @@ from mdsample.testing.worlds import LETTERS, TEXTS, canvases, denoisers, joints
 _SLOTS = ("reasoning", "answer")
 _POLICIES = policies(_SLOTS, vocab=LETTERS, texts=TEXTS)
 #: how many pairs of settings are tried before it is said that one changes nothing
-_TRIES = 300
+_TRIES = 800
 
 
 def check_part(part: type[Part], made: SearchStrategy[Part] | None = None) -> None:

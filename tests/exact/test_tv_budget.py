@@ -20,6 +20,7 @@ from mdsample import (
     Budget,
     Choices,
     Confidence,
+    Converged,
     EarlyExit,
     Ended,
     Entropy,
@@ -131,7 +132,7 @@ POLICIES = testing.policies(("reasoning", "answer"), vocab=LETTERS, texts=TEXTS)
 @given(denoisers(), canvases(least=3), totals, POLICIES, st.sampled_from([*STOPS, None]))
 def test_no_row_spends_more(model: ScriptedDenoiser, canvas: Canvas, total, policy: Policy, stop) -> None:
     rest = policy.without("selection", "revise") + Policy([stop] if stop else [])
-    policy = Policy(part for part in rest.parts if not isinstance(part, Budget)) + TvBudget(total)
+    policy = Policy(part for part in rest.parts if not isinstance(part, Budget | Converged)) + TvBudget(total)
     result = testing.run(policy, model, canvas)
     assert (result.state.tv_sum <= total).all()
     for row in result.rows:

@@ -407,3 +407,17 @@ def test_the_first_place_of_a_models_block_repeats_nothing() -> None:
     model = ScriptedDenoiser(Symbols(6), 3, 0.0)
     model.about = attrs.evolve(model.about, block=3)
     assert run("left-to-right+repetition", model).rows[0].tokens.tolist() == [0, 1, 0] * 3
+
+
+@pytest.mark.parametrize("text", ["edit(0.1)", "edit(0.1)+top(3)", "renoise(5)", "klass", "converged+edit(0.3)"])
+def test_nothing_is_predicted_twice(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What evidence has seen of a row is kept from step to step, where it saw nothing too."""
+    model, asked = ScriptedDenoiser(Symbols(5), 1, 1.0), list[int]()
+    own = ScriptedDenoiser.predict
+    monkeypatch.setattr(
+        ScriptedDenoiser, "predict", lambda self, query: (asked.append(len(query.tokens)), own(self, query))[1]
+    )
+    mask = model.tokenizer.mask_id
+    canvas = Canvas.of_rows([[0, *[mask] * 8]], [[-1, *[0] * 8]], ("answer",), mask)
+    (row,) = mdsample.Sampler(mdsample.parse(text), seed=3).run(model, canvas).rows
+    assert sum(asked) == row.nfe
