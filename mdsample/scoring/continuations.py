@@ -15,7 +15,7 @@ from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.scoring.methods import ChainRule, MarginalProduct, Method, MonteCarloBound
+from mdsample.scoring.methods import Method
 from mdsample.scoring.scorer import Scorer, standard_error
 
 
@@ -71,14 +71,7 @@ def continuations(
         blank = Canvas.of_rows(texts, slots, ("text",), mask, some)
         full = Canvas.of_rows(texts, slots, ("text",), mask, some, [[False] * len(text) for text in texts])
         scorer = Scorer(denoiser, blank, full, arange64(len(rows)), 0, batch_size, [row.question for row in rows])
-        best = None
-        match method:
-            case ChainRule():
-                samples, nfe, best = scorer.chain(method)
-            case MarginalProduct():
-                samples, nfe = scorer.product()
-            case MonteCarloBound():
-                samples, nfe = scorer.bound(method)
+        samples, nfe, best = scorer.by(method)
         for line, n in enumerate(some):
             greedy = None if best is None else bool(best[line])
             drawn = samples[line]

@@ -19,7 +19,7 @@ from mdsample.errors import ScoreError, TemplateError, shown
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.engine import BATCH_SIZE
-from mdsample.scoring.methods import ChainRule, MarginalProduct, Method, MonteCarloBound
+from mdsample.scoring.methods import ChainRule, Method
 from mdsample.scoring.scorer import Scorer, standard_error
 
 
@@ -115,13 +115,7 @@ def score(
     )
     of = np.array([row for row, _ in pairs], np.int64)
     scorer = Scorer(denoiser, blank, full, of, template.slots.index(slot), batch_size, names)
-    match method or ChainRule():
-        case ChainRule() as chain:
-            samples, nfe, _ = scorer.chain(chain)
-        case MarginalProduct():
-            samples, nfe = scorer.product()
-        case MonteCarloBound() as bound:
-            samples, nfe = scorer.bound(bound)
+    samples, nfe, _ = scorer.by(method or ChainRule())
     scored: list[list[Candidate]] = [[] for _ in rows]
     for number, (row, text) in enumerate(pairs):
         scored[row].append(_candidate(text, full.tokens[number, scorer.place(number)], samples[number]))

@@ -22,7 +22,7 @@ from mdsample.sampling.observe import Kept, answered, restrict, with_evidence
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.sampler import Sampler, rank
 from mdsample.sampling.state import Commits, Event, State
-from mdsample.scoring.methods import ChainRule, MonteCarloBound
+from mdsample.scoring.methods import ChainRule, MarginalProduct, Method, MonteCarloBound
 
 #: more than a model's rounding makes of one probability where it is asked for twice
 _ROUNDING = 1e-5
@@ -48,6 +48,16 @@ class Scorer:
     def place(self, pair: int) -> Longs:
         """The positions of a pair's slot, `[n]`."""
         return np.flatnonzero(self.full.slot[pair] == self.number)
+
+    def by(self, method: Method) -> tuple[Doubles, Longs, Bools | None]:
+        """What each sample said, `[P, samples]`, forward passes `[P]`, and what `chain` says of the tokens, `[P]`."""
+        match method:
+            case ChainRule():
+                return self.chain(method)
+            case MarginalProduct():
+                return *self.product(), None
+            case MonteCarloBound():
+                return *self.bound(method), None
 
     def chain(self, how: ChainRule) -> tuple[Doubles, Longs, Bools]:
         """Log-probabilities `[P, 1]`, forward passes `[P]`, and whether each token was the most probable one, `[P]`."""
