@@ -18,7 +18,7 @@ from mdsample.policy.complete import in_full
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import prepare
 from mdsample.scoring.decide import check_labels, decide
-from mdsample.scoring.score import ChainRule, MarginalProduct
+from mdsample.scoring.methods import ChainRule, MarginalProduct
 from mdsample_serve import asking, bodies
 from mdsample_serve.errors import Refused, as_json, wrong
 from mdsample_serve.service import Service
