@@ -120,9 +120,9 @@ class Answering:
         if self._running is not None:
             self._worker.leave(self._running)
 
-    def final(self, state: State, row: int) -> Bools:
-        """Positions of a row that never change again."""
-        return life.final(self._policy, state)[row]
+    def final(self, state: State) -> Bools:
+        """Positions that never change again, `[B, L]`."""
+        return life.final(self._policy, state)
 
     # the worker's thread
 
@@ -152,9 +152,10 @@ class Answering:
             self._tell(Step(state, event, look))
         if self._stopping:
             moved: list[int] = event.rows.tolist()
+            final = self.final(state)
             for row in moved:
                 place = self.order[row]
-                told = self.ask.readers[place].told(state.tokens[row], self.final(state, row))
+                told = self.ask.readers[place].told(state.tokens[row], final[row])
                 if self.ask.stops.cut(told.text)[1] and state.active[row]:
                     self._unwanted.append(place)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 import attrs
@@ -16,8 +14,6 @@ from mdsample.jobs.job import Answer, Job
 from mdsample.jobs.records import Request as RowRequest
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.base import Policy
-from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import prepare
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
@@ -25,10 +21,9 @@ from mdsample.sampling.structured import Structured
 from mdsample_serve import asking, bodies, traces, wishes
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
-from mdsample_serve.errors import as_json, wrong
-from mdsample_serve.events import Events, unless_gone
+from mdsample_serve.errors import wrong
 from mdsample_serve.limits import Limits
-from mdsample_serve.openai import is_slow
+from mdsample_serve.replying import reply
 from mdsample_serve.service import Hosted, Service
 
 
@@ -93,39 +88,17 @@ def routes(service: Service) -> APIRouter:
     @router.post("/v1/fill")
     async def fill(body: bodies.Fill, request: Request) -> Response:
         """Fill a template's slots. With `n` a list of records; with `stream` header, steps and records as events."""
-        hosted, stack = service.hosted(body.model), AsyncExitStack()
-        if body.policy is not None:
-            _: Policy = parse(body.policy)
-        steps = bool(body.stream) or body.trace
-
-        async def ready() -> Answering:
-            return await stack.enter_async_context(
-                service.answering(
-                    hosted,
-                    lambda model: fill_ask(body, hosted, model, service.limits),
-                    rows=body.n or 1,
-                    slow=is_slow(body),
-                    steps=steps,
-                    looks=body.trace,
-                )
-            )
-
-        if body.stream:
-            try:
-                answering = await ready()
-            except BaseException:
-                await stack.aclose()
-                raise
-            return Events(_events(answering, hosted), service.limits, stack.aclose)
-
-        async def whole() -> dict[str, Any]:
-            return await _whole(await ready(), body, hosted)
-
-        try:
-            answer = await unless_gone(request.receive, asyncio.create_task(whole()))
-        finally:
-            await stack.aclose()
-        return Response(status_code=499) if answer is None else as_json(answer)
+        hosted = service.hosted(body.model)
+        return await reply(
+            service,
+            request,
+            body,
+            hosted,
+            lambda model: fill_ask(body, hosted, model, service.limits),
+            body.n or 1,
+            events=lambda answering: _events(answering, hosted),
+            whole=lambda answering: _whole(answering, body, hosted),
+        )
 
     return router
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.parsing import parse
 from mdsample.sampling.row import Row
 from mdsample_serve import asking, bodies, refusals, traces
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
 from mdsample_serve.choices import Shape, finished, usage
 from mdsample_serve.errors import as_json
-from mdsample_serve.events import Events, unless_gone
+from mdsample_serve.replying import reply
 from mdsample_serve.service import Hosted, Service
-
-#: a body with one of these may have expressions to compile
-_COMPILED = ("regex(", "integer(", "number(", "date(", "schema(", "choices(")
 
 
 def routes(service: Service) -> APIRouter:
@@ -72,15 +67,6 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def is_slow(body: bodies.Layout) -> bool:
-    """Whether it may have expressions to compile."""
-    formatted = isinstance(body, bodies.Chat) and body.response_format is not None
-    schema = isinstance(body, bodies.Fill) and body.schema_ is not None
-    wished = any(not isinstance(wish, int) for wish in (body.slots or {}).values())
-    named = any(name in body.policy for name in _COMPILED) if body.policy else False
-    return formatted or schema or wished or named or body.regex is not None
-
-
 def _is_ids(prompt: list[Any]) -> bool:
     return bool(prompt) and isinstance(prompt[0], int)
 
@@ -102,33 +88,8 @@ async def _answer(
     service: Service, request: Request, shape: Shape, make: Callable[[Denoiser], Ask], rows: int
 ) -> Response:
     """Of a request, as a whole or as a stream."""
-    body = shape.body
-    if body.policy is not None:
-        parse(body.policy)  # a mistake in it is told before anything else is looked at
-    stack = AsyncExitStack()
-    steps = bool(body.stream) or body.trace
-
-    async def ready() -> Answering:
-        return await stack.enter_async_context(
-            service.answering(shape.hosted, make, rows=rows, slow=is_slow(body), steps=steps, looks=body.trace)
-        )
-
-    if body.stream:
-        try:
-            answering = await ready()
-        except BaseException:
-            await stack.aclose()
-            raise
-        return Events(_chunks(shape, answering), service.limits, stack.aclose)
-
-    async def whole() -> dict[str, Any]:
-        return await _whole(shape, await ready())
-
-    try:
-        answer = await unless_gone(request.receive, asyncio.create_task(whole()))
-    finally:
-        await stack.aclose()
-    return Response(status_code=499) if answer is None else as_json(answer)
+    events, whole = partial(_chunks, shape), partial(_whole, shape)
+    return await reply(service, request, shape.body, shape.hosted, make, rows, events=events, whole=whole)
 
 
 async def _whole(shape: Shape, answering: Answering) -> dict[str, Any]:
@@ -180,11 +141,12 @@ async def _chunks(shape: Shape, answering: Answering) -> AsyncIterator[dict[str,
             choices.append(shape.choice(news.place, text, done.finish, done.logprobs, chunk=True))
         else:
             moved: list[int] = news.event.rows.tolist()
+            final = answering.final(news.state)
             for row in moved:
                 place = answering.order[row]
                 if place in rows or not news.state.active[row]:
                     continue
-                now = ask.readers[place].told(news.state.tokens[row], answering.final(news.state, row)).text
+                now = ask.readers[place].told(news.state.tokens[row], final[row]).text
                 now = ask.stops.sure(now)
                 if len(now) > len(told[place]) and now.startswith(told[place]):
                     choices.append(shape.choice(place, now[len(told[place]) :], None, None, chunk=True))
