@@ -9,20 +9,12 @@ import attrs
 import gemma
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from backends import BACKENDS, Backend
 from mdsample.backend.reference.backend import open_model
 from mdsample.backend.setup import Setup
-from mdsample.core.restriction import Restriction
-from mdsample.core.rows import Rows
 from mdsample.errors import ModelError
 from mdsample.models.cache import Exact
-from mdsample.models.denoiser import Query
-from mdsample.policy.guide import NoGuide
-
-#: tokens of a prompt and of what follows it; beyond the window of 6 positions, too
-LENGTHS = [(1, 8), (3, 5), (5, 8), (6, 8), (7, 3), (20, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -35,42 +27,16 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param
 
 
-def rows(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[NDArray[np.int32], Any, Any]:
-    """Random tokens of ragged rows, where they are valid, and where they were open."""
-    place, prompt = np.arange(max(map(sum, lengths)) + 2), np.array(lengths)[:, :1]
-    valid = place < prompt + np.array(lengths)[:, 1:]
-    tokens = np.random.default_rng(seed).integers(0, gemma.V, valid.shape).astype(np.int32)
-    return tokens, valid, valid & (place >= prompt)
-
-
-def query(tokens: Any, valid: Any, opened: Any, step: int = 0) -> Query:
-    everything = Restriction(np.ones((1, gemma.V), np.bool_), np.zeros(tokens.shape, np.int32))
-    names = Rows([(0, number) for number in range(len(tokens))], np.full(len(tokens), step, np.int32))
-    return Query(tokens, valid, opened, valid & ~opened, everything, NoGuide(), names, remember=True)
-
-
 def test_logits_are_those_of_transformers(backend: Backend, folder: Path) -> None:
-    model, (tokens, valid, opened) = backend.open(folder), rows(LENGTHS)
-    before = [None] * len(LENGTHS)
-    memory: Any = ()
-    # first as when a block begins, then conditioned on that, then on this
-    for seed in range(3):
-        tokens = np.where(opened, rows(LENGTHS, seed)[0], tokens)
-        expected = [
-            gemma.logits(gemma.oracle(), row[real], prompt, last)
-            for row, real, (prompt, _), last in zip(tokens, valid, LENGTHS, before, strict=True)
-        ]
-        found = backend.logits(model.trunk, tokens, valid, opened, opened, memory)
-        assert np.abs(found - np.concatenate(expected)).max() < 1e-4
-        asked = attrs.evolve(query(tokens, valid, opened), memory=memory)
-        memory, before = model.predict(asked).memories, expected
+    for expected, found in gemma.passes(backend, folder):
+        assert np.abs(found - expected).max() < 1e-4
 
 
 def test_several_blocks_and_fixed_text_inside_them(backend: Backend, folder: Path) -> None:
-    model, (tokens, valid, opened) = backend.open(folder), rows([(3, 20)])
+    model, (tokens, valid, opened) = backend.open(folder), gemma.rows([(3, 20)])
     opened[0, [5, 6, 13]] = False
     wanted = opened & (np.arange(tokens.shape[1]) < 19)
-    memory = model.predict(query(tokens, valid, wanted)).memories
+    memory = model.predict(gemma.query(tokens, valid, wanted)).memories
     found = backend.logits(model.trunk, tokens, valid, opened, opened, memory)
     whole, start = [], 3
     for first in (3, 11, 19):
@@ -88,7 +54,7 @@ def test_the_exact_cache_changes_nothing(backend: Backend, folder: Path) -> None
     plain = backend.open(folder)
     kept = backend.module("backend").open_model(folder, Setup(device="cpu", cache=Exact()))
     lengths, rng = [(3, 19), (9, 11)], np.random.default_rng(4)
-    tokens, valid, opened = rows(lengths)
+    tokens, valid, opened = gemma.rows(lengths)
     number = (np.arange(tokens.shape[1]) - np.array(lengths)[:, :1]) // 8
     memories: Any = [(), ()]
     for step, block in enumerate([0, 0, 0, 1, 1, 2, 1]):
@@ -98,7 +64,7 @@ def test_the_exact_cache_changes_nothing(backend: Backend, folder: Path) -> None
         order = order if wanted[order].any() else np.flatnonzero(wanted.any(1))
         if step % 3 != 1:
             tokens = np.where(wanted, rng.integers(0, gemma.V, tokens.shape), tokens).astype(np.int32)
-        asked = query(tokens, valid, wanted, step)
+        asked = gemma.query(tokens, valid, wanted, step)
         seen = []
         for which, model in enumerate((plain, kept)):
             mine = attrs.evolve(

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from checkpoints import tokenizer_json
 from numpy.typing import NDArray
+
+from backends import Backend
+from mdsample.core.restriction import Restriction
+from mdsample.core.rows import Rows
+from mdsample.models.denoiser import Query
+from mdsample.policy.guide import NoGuide
 
 #: number of logits, and positions of a block
 V, BLOCK = 320, 8
@@ -26,6 +34,8 @@ _VISION: dict[str, Any] = {
     **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8},
     **{"num_key_value_heads": 2, "model_type": "gemma4_vision"},
 }
+#: tokens of a prompt and of what follows it; beyond the window of 6 positions, too
+LENGTHS = [(1, 8), (3, 5), (5, 8), (6, 8), (7, 3), (20, 8)]
 #: the tokens of Gemma's that matter, in the place of those of `tokenizer_json`
 TOKENS = {"<|startoftext|>": "<pad>", "<|endoftext|>": "<eos>", "<|mdm_mask|>": "<bos>"}
 
@@ -88,6 +98,37 @@ def logits(model: Any, row: NDArray[np.int32], prompt: int, before: NDArray[np.f
             .logits[0]
             .numpy()
         )
+
+
+def rows(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[NDArray[np.int32], Any, Any]:
+    """Random tokens of ragged rows, where they are valid, and where they were open."""
+    place, prompt = np.arange(max(map(sum, lengths)) + 2), np.array(lengths)[:, :1]
+    valid = place < prompt + np.array(lengths)[:, 1:]
+    tokens = np.random.default_rng(seed).integers(0, V, valid.shape).astype(np.int32)
+    return tokens, valid, valid & (place >= prompt)
+
+
+def query(tokens: Any, valid: Any, opened: Any, step: int = 0) -> Query:
+    """A look at what is open, to be remembered."""
+    everything = Restriction(np.ones((1, V), np.bool_), np.zeros(tokens.shape, np.int32))
+    names = Rows([(0, number) for number in range(len(tokens))], np.full(len(tokens), step, np.int32))
+    return Query(tokens, valid, opened, valid & ~opened, everything, NoGuide(), names, remember=True)
+
+
+def passes(backend: Backend, folder: Path) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Logits `[N, V]` of transformers and of a backend in three passes, each but the first conditioned on the last."""
+    model, (tokens, valid, opened) = backend.open(folder), rows(LENGTHS)
+    before: list[Any] = [None] * len(LENGTHS)
+    memory: Any = ()
+    for seed in range(3):
+        tokens = np.where(opened, rows(LENGTHS, seed)[0], tokens)
+        expected = [
+            logits(oracle(), row[real], prompt, last)
+            for row, real, (prompt, _), last in zip(tokens, valid, LENGTHS, before, strict=True)
+        ]
+        yield np.concatenate(expected), backend.logits(model.trunk, tokens, valid, opened, opened, memory)
+        asked = attrs.evolve(query(tokens, valid, opened), memory=memory)
+        memory, before = model.predict(asked).memories, expected
 
 
 def generate(
