@@ -28,7 +28,7 @@ from mdsample.policy.selection import (
     Top,
 )
 from mdsample.policy.stop import Converged, Ended
-from mdsample.policy.window import Blocks, Dilated, LedBlocks, Whole
+from mdsample.policy.window import Blocks, Dilated, LedBlocks, RowBlocks, Whole
 
 
 def llada(steps: int | None = 128) -> Policy:
@@ -40,8 +40,11 @@ def llada(steps: int | None = 128) -> Policy:
 
 
 def llada_moe(probability: float = 0.8) -> Policy:
-    """LLaDA-MoE as dInfer's README runs it: `fast-dllm` in blocks of 64 (inclusionAI/dInfer)."""
-    return Blocks(64) + Confidence() + AboveConfidence(probability)
+    """LLaDA-MoE as dInfer's README runs it: blocks of 64 from the row's beginning, none after an end token.
+
+    Its smoothing of embeddings and its vicinity cache are left out (inclusionAI/dInfer fce4e32).
+    """
+    return RowBlocks(64) + Confidence() + AboveConfidence(probability) + Ended(when="reached")
 
 
 def llada2(probability: float = 0.95, *, at_least: int = 1) -> Policy:
