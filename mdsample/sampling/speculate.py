@@ -12,7 +12,7 @@ import re
 import attrs
 import numpy as np
 
-from mdsample.core.arrays import Ints
+from mdsample.core.arrays import Bools, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError, shown
 from mdsample.models.denoiser import Denoiser, Prediction, Query
@@ -173,6 +173,10 @@ class Speculator:
         asking = self._step.advance(self._plan, state, rows)
         query, price = next(asking), self._plan.policy.guide.passes
         known = [self._known.get(row, {}).get(name(self._plan, state, row)) for row in rows.tolist()]
+        # a part that takes tokens back wants to see written ones, too, and a trial looks at blanks alone
+        known = [
+            None if what is None or _unseen(query.wanted[line], what) else what for line, what in enumerate(known)
+        ]
         saved = np.array([what is not None for what in known])
         fresh = (yield rows_of(query, ~saved)) if not saved.all() else None
         number = np.cumsum(~saved) - 1
@@ -213,8 +217,7 @@ class Speculator:
             asking = self._step.advance(self._plan, state, ahead)
             query = next(asking)
             # a step may want to see more than its guess asked for
-            wanted = {row: query.wanted[line, : len(what.wanted)] for line, (row, what) in enumerate(found.items())}
-            short = [row for row, what in found.items() if (wanted[row] & ~what.wanted).any()]
+            short = [row for line, (row, what) in enumerate(found.items()) if _unseen(query.wanted[line], what)]
             if not short:
                 of = [(what.prediction, what.line) for what in found.values()]
                 try:
@@ -237,3 +240,8 @@ class Speculator:
         for row in rows[~state.active[rows]].tolist():
             self._last.pop(row, None)
             self._known.pop(row, None)
+
+
+def _unseen(wanted: Bools, what: Said) -> bool:
+    """Whether a step wants to see a place, `[L]`, that was not asked for with this text."""
+    return bool((wanted[: len(what.wanted)] & ~what.wanted).any())
