@@ -6,6 +6,8 @@ keeps its order on every device, and may be a log-sum-exp with a maximum of the 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import attrs
 import numpy as np
 
@@ -33,10 +35,13 @@ class Plan:
     folds: tuple[Fold, ...]
     #: these classes, ascending
     present: Ints
-    #: the class of each block of the first step
+    #: which of these each block of the first step belongs to, and the first block of each
     owner: Ints
+    begin: Ints
 
 
+# a run has few languages, and a step asks for the same ones again
+@lru_cache(maxsize=16)
 def plan(language: Automaton) -> Plan:
     """What is to be done for a language. Class 0 is left out."""
     sizes = np.array([len(tokens) for tokens in language.members])
@@ -44,12 +49,13 @@ def plan(language: Automaton) -> Plan:
     sizes = sizes[present]
     tokens = np.concatenate([language.members[symbol] for symbol in present] or [np.zeros(0, np.int64)])
     blocks = -(-sizes // WIDTH)
-    owner = np.repeat(present, blocks).astype(np.int32)
+    owner = np.repeat(np.arange(len(present)), blocks).astype(np.int32)
+    begin = (np.cumsum(blocks) - blocks).astype(np.int32)
     folds = [_fold(tokens, sizes)]
     while (blocks > 1).any():
         folds.append(_fold(np.arange(int(blocks.sum())), blocks))
         blocks = -(-blocks // WIDTH)
-    return Plan(tuple(folds), present.astype(np.int32), owner)
+    return Plan(tuple(folds), present.astype(np.int32), owner, begin)
 
 
 def _fold(columns: Longs, sizes: Longs) -> Fold:
