@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mdsample.backend.fixed_point import float32_temperature
-from mdsample.backend.folds import WIDTH, plan
+from mdsample.backend.folds import NARROW, WIDTH, plan
 from mdsample.backend.languages import Weights
 from mdsample.core.arrays import Longs
 from mdsample.core.language import Automaton
@@ -54,31 +54,25 @@ class ClassTable:
         peak = _finite(top)[:, self.owner]
         highest = mx.maximum(highest - peak, FLOOR)
         below = mx.maximum(blocks - peak[:, :, None], FLOOR)
-        best = self._first(below, highest, mx.zeros_like(top))
+        best = self._first(below, highest)
         column = mx.unflatten(mx.arange(below.shape[1] * WIDTH), 0, (-1, WIDTH))
         others = mx.where(column == best[:, self.owner][:, :, None], FLOOR, below)
         second = self._over_blocks(others.max(2), FLOOR, _most)
         weight = mx.exp(others)
         rest = self._over_blocks(weight.sum(2), 0.0, _total)
         mean = self._over_blocks((weight * others).sum(2), 0.0, _total)
-        # tokens whose scores differ may round to one log-probability, and equals are equals: hence once more
-        token = mx.take(self.folds[0][0], self._first(below, highest, -mx.log1p(rest)))
+        token = mx.take(self.folds[0][0], best)
         second = mx.where(second <= FLOOR, -mx.inf, second)
         return mx.stack([token, *(x.view(mx.int32) for x in (top, second, rest, mean))], axis=1)
 
-    def _first(self, blocks: mx.array, highest: mx.array, best: mx.array) -> mx.array:
-        """The first column of each class that is 0 once `best [n, P]` is added to both, `[n, P]` int32.
-
-        `highest [n, k]`: that of each of the `blocks [n, k, WIDTH]`.
-        """
+    def _first(self, blocks: mx.array, highest: mx.array) -> mx.array:
+        """The first column of each class that is 0, `[n, P]` int32; `highest [n, k]` of the `blocks [n, k, WIDTH]`."""
         count = highest.shape[1]
-        offset = best[:, self.owner]
-        block = self._over_blocks(mx.where(highest + offset == offset, mx.arange(count), count), count, _least)
+        block = self._over_blocks(mx.where(highest == 0, mx.arange(count), count), count, _least)
         # of which nothing may stand: one of its own
         block = mx.where(block == count, self.begin, block)
         own = mx.take_along_axis(blocks, block[:, :, None], axis=1)
-        alike = own + best[:, :, None] == best[:, :, None]
-        return block * WIDTH + mx.where(alike, mx.arange(WIDTH), WIDTH - 1).min(2)
+        return block * WIDTH + mx.where(own == 0, mx.arange(WIDTH), WIDTH - 1).min(2)
 
     def _columns(self, scores: mx.array) -> mx.array:
         """The scores of live tokens, class by class, in whole blocks."""
@@ -86,10 +80,10 @@ class ClassTable:
         return mx.where(empty, -mx.inf, mx.take(scores, take, axis=1))
 
     def _over_blocks(self, columns: mx.array, nothing: float, fold: Callable[[mx.array], mx.array]) -> mx.array:
-        """A column for each class with tokens, from one for each block; `fold` makes `[n, k]` of `[n, k, WIDTH]`."""
+        """A column for each class with tokens, from one for each block; `fold` makes `[n, k]` of `[n, k, NARROW]`."""
         for take, empty in self.folds[1:]:
             columns = mx.where(empty, nothing, mx.take(columns, take, axis=1))
-            columns = fold(_blocks(columns))
+            columns = fold(mx.unflatten(columns, 1, (-1, NARROW)))
         return columns
 
     def _spread(self, columns: mx.array, nothing: float) -> mx.array:

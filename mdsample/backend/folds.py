@@ -14,15 +14,15 @@ import numpy as np
 from mdsample.core.arrays import Ints, Longs
 from mdsample.core.language import Automaton
 
-#: columns in a block
-WIDTH = 32
+#: columns in a block of the first step, and of those after it: most classes are few blocks, and filling up costs
+WIDTH, NARROW = 32, 8
 
 
 @attrs.frozen(eq=False)
 class Fold:
     """One step: columns are taken, `WIDTH` for each block, and a block leaves one column."""
 
-    #: the columns, `[blocks · WIDTH]` int32
+    #: the columns, `[blocks · width]` int32
     take: Ints
     #: which of these stand for nothing, ascending
     empty: Ints
@@ -51,18 +51,18 @@ def plan(language: Automaton) -> Plan:
     blocks = -(-sizes // WIDTH)
     owner = np.repeat(np.arange(len(present)), blocks).astype(np.int32)
     begin = (np.cumsum(blocks) - blocks).astype(np.int32)
-    folds = [_fold(tokens, sizes)]
+    folds = [_fold(tokens, sizes, WIDTH)]
     while (blocks > 1).any():
-        folds.append(_fold(np.arange(int(blocks.sum())), blocks))
-        blocks = -(-blocks // WIDTH)
+        folds.append(_fold(np.arange(int(blocks.sum())), blocks, NARROW))
+        blocks = -(-blocks // NARROW)
     return Plan(tuple(folds), present.astype(np.int32), owner, begin)
 
 
-def _fold(columns: Longs, sizes: Longs) -> Fold:
+def _fold(columns: Longs, sizes: Longs, width: int) -> Fold:
     """Columns of groups of these sizes, one group after the other, each in whole blocks."""
-    blocks = -(-sizes // WIDTH)
-    take, full = np.zeros(int(blocks.sum()) * WIDTH, np.int32), np.zeros(int(blocks.sum()) * WIDTH, np.bool_)
-    begin = (np.cumsum(blocks) - blocks) * WIDTH
+    blocks = -(-sizes // width)
+    take, full = np.zeros(int(blocks.sum()) * width, np.int32), np.zeros(int(blocks.sum()) * width, np.bool_)
+    begin = (np.cumsum(blocks) - blocks) * width
     at = np.arange(len(columns)) + np.repeat(begin - (np.cumsum(sizes) - sizes), sizes)
     take[at], full[at] = columns, True
     return Fold(take, np.flatnonzero(~full).astype(np.int32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from installed import on
 
-from mdsample.backend.folds import plan
+from mdsample.backend.folds import NARROW, WIDTH, plan
 from mdsample.backend.reference.prediction import NumpyPrediction
 from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
@@ -171,10 +172,10 @@ def test_folds_leave_what_the_classes_hold(sizes: list[int], seed: int) -> None:
     steps = plan(Automaton(classes, none, none, none, np.ones(1, np.bool_)))
     values = rng.random(len(classes))
     column = values
-    for fold in steps.folds:
+    for width, fold in zip(itertools.chain([WIDTH], itertools.repeat(NARROW)), steps.folds, strict=False):
         column = column[fold.take] if len(column) else np.zeros(len(fold.take))
         column[fold.empty] = 0
-        column = column.reshape(-1, 32).sum(1)
+        column = column.reshape(-1, width).sum(1)
     expected = np.bincount(classes, values, len(sizes))
     np.testing.assert_allclose(column, expected[steps.present])
     assert 0 not in steps.present and set(steps.present) == set(np.flatnonzero(sizes)) - {0}
