@@ -34,6 +34,11 @@ class Language(Constraint):
     #: the slot
     slot: str
 
+    @property
+    def weighs(self) -> str:
+        """Its slot, unless it only asks whether there is a rest."""
+        return self.slot if self.weighed else ""
+
     @abc.abstractmethod
     def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
         """The language over the tokenizer's tokens; `ValueError`, with the remedy.
