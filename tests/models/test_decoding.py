@@ -86,6 +86,3 @@ def test_a_language_is_counted_over_the_tokens_of_a_model(capsys: pytest.Capture
     assert f"Over this model's tokens: {integers.states} states" in " ".join(capsys.readouterr().out.split())
     assert main(["explain", policy]) == 0
     assert "this model's tokens" not in capsys.readouterr().out
-    is_refused(
-        ["explain", "med+regex('é')", "--model", "tiny-sudoku"], "has no text that the model's tokens spell", capsys
-    )
