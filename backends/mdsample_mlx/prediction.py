@@ -17,6 +17,7 @@ from mdsample.backend.fixed_point import split
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
+from mdsample.backend.sums import Sums
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
 from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton
@@ -26,7 +27,7 @@ from mdsample.policy.guide import Credit, Guide, cooled_law
 from mdsample_mlx.classes import class_table, weighed
 from mdsample_mlx.device import evaluate, upload, upload_indices
 from mdsample_mlx.draw import cooled, inverse_cdf
-from mdsample_mlx.reduce import FLOOR, divergence, reduce
+from mdsample_mlx.reduce import FLOOR, Reduced, divergence, reduce
 from mdsample_mlx.restrict import restricted
 
 #: float32 logits `[n, W]` are made in chunks of at most this many bytes, so memory does not grow with rows and lengths
@@ -70,35 +71,76 @@ class MlxPrediction(BackendPrediction):
         self._kept: mx.array | None = None
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
-        every = arange64(len(rows))
         self._gains = None
-        twice = bool(restriction.spans) or isinstance(guide, Credit)
+        # where every token's law is needed, logits are read again once the weights are known
+        again = self.law is not None or soften is not None
+        twice = isinstance(guide, Credit) or (again and bool(restriction.spans))
         if twice and 4 * len(rows) * width <= READ_TWICE_CHUNKS * CHUNK_BYTES:
             with mx.stream(device):
-                self._kept = self._restricted(every)
+                self._kept = self._restricted(arange64(len(rows)))
         self.lend(guide, credits)
-        self.settle(restriction.spans)
-
+        asked = self.hold(restriction.spans)
         soft: list[mx.array] = []
+        if asked and not again:
+            bits, sums = self._read(asked, others=True)
+            self.settle(sums)
+            self.finish(bits)
+        else:
+            if asked:
+                self.settle(self._read(asked, others=False)[1])
+            bits = self._reduced(soften, soft)
+        refuse_unusable(bits[1].view(np.float32), rows, positions)
+        self._marginals = self.marginals_of(bits)
+        with mx.stream(device):
+            self.memories = Kept(mx.concatenate(soft), self._places).memories() if soft else []
+
+    def _reduced(self, soften: Soften | None, soft: list[mx.array]) -> NDArray[np.int32]:
+        """Bits of the statistics of all places, `[4, N]`; soft embeddings go to `soft`, if the model is to remember."""
+        every = arange64(len(self._places.rows))
 
         def statistics(chunk: slice) -> mx.array:
             scores = self._restricted(every[chunk])
-            if len(scores) == len(rows) and self._gains is None:
+            if len(scores) == len(every) and self._gains is None:
                 self._kept = scores
             reduced = reduce(self._weighed(scores, every[chunk], self._weights))
             if soften is not None:
                 soft.append(soften(mx.exp(reduced.below - reduced.log_total[:, None])))
                 # before the logits that it is made of are let go
                 evaluate(soft[-1])
-            numbers = (reduced.log_probability, reduced.second, reduced.entropy)
-            return mx.stack([reduced.token, *(x.view(mx.int32) for x in numbers)])
+            return _bits(reduced)
 
-        token, *bits = self._by_chunks(len(rows), 4, statistics)
-        log_probability, second, entropy = (x.view(np.float32) for x in bits)
-        refuse_unusable(log_probability, rows, positions)
-        self._marginals = self._places.marginals(token, log_probability, second, entropy)
-        with mx.stream(device):
-            self.memories = Kept(mx.concatenate(soft), self._places).memories() if soft else []
+        return self._by_chunks(len(every), 4, statistics)
+
+    def _read(self, asked: Sequence[tuple[Automaton, Longs]], others: bool) -> tuple[NDArray[np.int32], list[Sums]]:
+        """Class sums of the places that are asked for, from one turn through the logits.
+
+        With `others`, also the bits of the statistics of all other places, `[4, N]`.
+        """
+        count = len(self._places.rows)
+        group = np.full(count, -1)
+        for index, (_, numbers) in enumerate(asked):
+            group[numbers] = index
+        numbers = arange64(count) if others else np.flatnonzero(group >= 0)
+        whose: list[tuple[int, Longs]] = []
+
+        def read(chunk: slice) -> mx.array:
+            at = numbers[chunk]
+            scores = self._restricted(at)
+            if len(at) == count and self._gains is None:
+                self._kept = scores
+            parts: list[mx.array] = []
+            for index in sorted(set[int](group[at].tolist())):
+                where = np.flatnonzero(group[at] == index)
+                some = scores if len(where) == len(at) else scores[upload_indices(where)]
+                if index < 0:
+                    parts.append(mx.flatten(_bits(reduce(some))))
+                else:
+                    table = class_table(asked[index][0], self._width)
+                    parts += [some.max(1).view(mx.int32), mx.flatten(table.sums(some))]
+                whose.append((index, at[where]))
+            return mx.concatenate(parts)[None]
+
+        return self.unpacked(asked, whose, self._by_chunks(len(numbers), 1, read)[0])
 
     def best(self) -> tuple[Ints, Floats]:
         """The most probable tokens and their log-probabilities, `[N]`; see `BackendPrediction`."""
@@ -126,16 +168,6 @@ class MlxPrediction(BackendPrediction):
         edges = np.cumsum([language.symbols * len(numbers) for language, numbers in asked])
         pieces = np.split(found, edges[:-1])
         return [piece.reshape(-1, of.symbols) for piece, (of, _) in zip(pieces, asked, strict=True)]
-
-    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats]:
-        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
-
-        def tops(chunk: slice) -> mx.array:
-            token, best = class_table(language, self._width).tops(self._restricted(numbers[chunk]))
-            return mx.stack([mx.flatten(token), mx.flatten(best.view(mx.int32))])
-
-        token, bits = (found.reshape(-1, language.symbols) for found in self._by_chunks(len(numbers), 2, tops))
-        return token, bits.view(np.float32)
 
     def drawn(
         self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None
@@ -216,6 +248,12 @@ class MlxPrediction(BackendPrediction):
         token, gain = (upload(values[numbers]) for values in self._gains)
         added: Any = scores.at[mx.arange(len(numbers))[:, None], token]
         return added.add(gain)
+
+
+def _bits(reduced: Reduced) -> mx.array:
+    """Token, log-probability, second and entropy, `[4, n]` int32."""
+    numbers = (reduced.log_probability, reduced.second, reduced.entropy)
+    return mx.stack([reduced.token, *(x.view(mx.int32) for x in numbers)])
 
 
 def _fetch(parts: list[mx.array], count: int) -> NDArray[np.int32]:

@@ -18,6 +18,7 @@ from mdsample.backend.fixed_point import split
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights
 from mdsample.backend.refusals import refuse_unusable
+from mdsample.backend.sums import Sums
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
 from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton
@@ -27,7 +28,7 @@ from mdsample.policy.guide import Credit, Guide, cooled_law
 from mdsample_torch.classes import class_table, weigh_
 from mdsample_torch.device import upload
 from mdsample_torch.draw import cooled, inverse_cdf
-from mdsample_torch.reduce import FLOOR, divergence_, reduce_
+from mdsample_torch.reduce import FLOOR, Reduced, divergence_, reduce_
 from mdsample_torch.restrict import restrict_
 from mdsample_torch.statistics import statistics
 
@@ -79,28 +80,64 @@ class TorchPrediction(BackendPrediction):
         self._soften = soften
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
-        every = arange64(len(rows))
-        twice = bool(restriction.spans) or isinstance(guide, Credit)
+        # where every token's law is needed, logits are read again once the weights are known
+        again = self.law is not None or soften is not None
+        twice = isinstance(guide, Credit) or (again and bool(restriction.spans))
         if twice and 4 * len(rows) * width <= READ_TWICE_CHUNKS * CHUNK_BYTES:
-            self._kept = self._whole(every)
+            self._kept = self._whole(arange64(len(rows)))
         self.lend(guide, credits)
-        self.settle(restriction.spans)
-        parts: list[Tensor] = []
+        asked = self.hold(restriction.spans)
         soft: list[Tensor] = []
-        for part, scratch in self._parts(every, self._weights, keep=True):
-            if soften is None:
+        if asked and not again:
+            bits, sums = self._read(asked, others=True)
+            self.settle(sums)
+            self.finish(bits)
+        else:
+            if asked:
+                self.settle(self._read(asked, others=False)[1])
+            bits = self._weighed(soft)
+        # where the highest score is not finite, `reduce_` gives it in place of a log-probability
+        refuse_unusable(bits[1].view(np.float32), rows, positions)
+        self._marginals = self.marginals_of(bits)
+        self.memories = Kept(torch.cat(soft), self._places).memories() if soft else []
+
+    def _weighed(self, soft: list[Tensor]) -> NDArray[np.int32]:
+        """Bits of the statistics of all places, `[4, N]`; soft embeddings go to `soft`, if the model is to remember."""
+        parts: list[Tensor] = []
+        for part, scratch in self._parts(arange64(len(self._places.rows)), self._weights, keep=True):
+            if self._soften is None:
                 reduced = statistics(part, scratch)
             else:
                 reduced = reduce_(part, scratch)
-                soft.append(soften(torch.sub(part, reduced.log_total[:, None], out=scratch[: len(part)]).exp_()))
-            numbers = (reduced.log_probability, reduced.second, reduced.entropy)
-            parts.append(torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)]))
-        token, *bits = _fetch(parts, 4)
-        log_probability, second, entropy = (x.view(np.float32) for x in bits)
-        # where the highest score is not finite, `reduce_` gives it in place of a log-probability
-        refuse_unusable(log_probability, rows, positions)
-        self._marginals = self._places.marginals(token, log_probability, second, entropy)
-        self.memories = Kept(torch.cat(soft), self._places).memories() if soft else []
+                shares = torch.sub(part, reduced.log_total[:, None], out=scratch[: len(part)]).exp_()
+                soft.append(self._soften(shares))
+            parts.append(_bits(reduced))
+        return _fetch(parts, 4)
+
+    def _read(self, asked: Sequence[tuple[Automaton, Longs]], others: bool) -> tuple[NDArray[np.int32], list[Sums]]:
+        """Class sums of the places that are asked for, from one turn through the logits.
+
+        With `others`, also the bits of the statistics of all other places, `[4, N]`.
+        """
+        count = len(self._places.rows)
+        group = np.full(count, -1)
+        for index, (_, numbers) in enumerate(asked):
+            group[numbers] = index
+        numbers = arange64(count) if others else np.flatnonzero(group >= 0)
+        parts: list[Tensor] = []
+        whose: list[tuple[int, Longs]] = []
+        for first, part, scratch in self._restricted(numbers, keep=others):
+            own = group[numbers[first : first + len(part)]]
+            for index in sorted(set[int](own.tolist())):
+                where = np.flatnonzero(own == index)
+                some = part if len(where) == len(part) else part[upload(where, self._device)]
+                if index < 0:
+                    parts.append(_bits(statistics(some, scratch)).flatten())
+                else:
+                    table = class_table(asked[index][0], self._width, self._device)
+                    parts += [some.amax(1).view(torch.int32), table.sums(some).flatten()]
+                whose.append((index, numbers[first + where]))
+        return self.unpacked(asked, whose, _fetch([part[None] for part in parts], 1)[0])
 
     @torch.inference_mode()
     def best(self) -> tuple[Ints, Floats]:
@@ -123,17 +160,6 @@ class TorchPrediction(BackendPrediction):
         edges = np.cumsum([language.symbols * len(numbers) for language, numbers in asked])
         pieces = np.split(found, edges[:-1])
         return [piece.reshape(-1, of.symbols) for piece, (of, _) in zip(pieces, asked, strict=True)]
-
-    @torch.inference_mode()
-    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats]:
-        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
-        table = class_table(language, self._width, self._device)
-        parts: list[Tensor] = []
-        for _, part, _ in self._restricted(numbers):
-            token, best = table.tops(part)
-            parts.append(torch.stack([token.to(torch.int32).flatten(), best.view(torch.int32).flatten()]))
-        token, bits = (found.reshape(-1, language.symbols) for found in _fetch(parts, 2))
-        return token, bits.view(np.float32)
 
     @torch.inference_mode()
     def drawn(
@@ -242,6 +268,12 @@ class TorchPrediction(BackendPrediction):
         rows, positions = self._places.rows[numbers], self._places.positions[numbers]
         restrict_(chunk[:, : self._size], self._restriction, rows, positions)
         return chunk
+
+
+def _bits(reduced: Reduced) -> Tensor:
+    """Token, log-probability, second and entropy, `[4, n]` int32."""
+    numbers = (reduced.log_probability, reduced.second, reduced.entropy)
+    return torch.stack([reduced.token.to(torch.int32), *(x.view(torch.int32) for x in numbers)])
 
 
 def _fetch(parts: list[Tensor], count: int) -> NDArray[np.int32]:

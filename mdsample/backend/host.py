@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mdsample.backend.folds import plan
 from mdsample.backend.joint import Places, draw_jointly
 from mdsample.backend.languages import Languages, Weights
 from mdsample.backend.refusals import (
@@ -18,6 +20,7 @@ from mdsample.backend.refusals import (
     refuse_unusable,
     require_same_backend,
 )
+from mdsample.backend.sums import Sums, statistics
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton, Span, turns
@@ -58,8 +61,8 @@ class WantedPlaces:
 class BackendPrediction(abc.ABC):
     """A prediction whose scores stay where the model is; see `mdsample.models.denoiser.Prediction`.
 
-    A class of this kind sets `_places`, `_marginals`, `_size`, `law`, by `lend` the next two, and then by `settle` the
-    last two.
+    A class of this kind sets `_places`, `_marginals`, `_size`, `law`, by `lend` the next two, by `hold` the one after
+    them, and then by `settle` the last.
     """
 
     _places: WantedPlaces
@@ -141,12 +144,62 @@ class BackendPrediction(abc.ABC):
         self._credits = guide.earned(credits, seen.token, seen.log_probability)
         self._gains = guide.added(self._credits, rows, positions)
 
-    def settle(self, spans: Sequence[Span]) -> None:
-        """Finds the weights that these spans' languages give; called once the scores can be asked for."""
-        self._languages = self._weights = None
-        if spans and (languages := Languages(spans, self._places.number)).spans:
-            self._weights = languages.told(self.masses(languages.asked(), 1.0))
-            self._languages = languages
+    def hold(self, spans: Sequence[Span]) -> list[tuple[Automaton, Longs]]:
+        """Of which languages, and at which places, class sums are needed."""
+        languages = Languages(spans, self._places.number) if spans else None
+        self._languages = languages if languages is not None and languages.spans else None
+        self._weights = None
+        return [] if self._languages is None else self._languages.asked
+
+    def settle(self, sums: Sequence[Sums]) -> None:
+        """Finds the weights that follow from what `hold` asked for."""
+        if self._languages is not None:
+            self._weights = self._languages.told(sums)
+
+    def unpacked(
+        self, asked: Sequence[tuple[Automaton, Longs]], whose: Sequence[tuple[int, Longs]], flat: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], list[Sums]]:
+        """What a device has read, from one array: bits of statistics `[4, N]`, and the sums that were `asked` for.
+
+        `flat` has the parts of some groups of places one after the other: `whose` are they, by number of the language
+        (or −1) and numbers of the places, ascending for each. Of a language there are the highest score `[n]`, then
+        `[n, 5, P]`: token, top, second, rest, mean of each class that has tokens; of others statistics `[4, n]`.
+        Raises `ModelError` where the highest score is NaN or +inf.
+        """
+        count = len(self._places.rows)
+        bits, peak = np.zeros((4, count), np.int32), np.zeros(count, np.float32)
+        found: list[list[Sums]] = [[] for _ in asked]
+        begin = 0
+        for index, numbers in whose:
+            if index < 0:
+                end = begin + 4 * len(numbers)
+                bits[:, numbers] = flat[begin:end].reshape(4, -1)
+            else:
+                language, present = asked[index][0], plan(asked[index][0]).present
+                first = begin + len(numbers)
+                end = first + 5 * len(numbers) * len(present)
+                peak[numbers] = flat[begin:first].view(np.float32)
+                token, *parts = flat[first:end].reshape(len(numbers), 5, -1).transpose(1, 0, 2)
+                parts = [np.ascontiguousarray(part).view(np.float32) for part in parts]
+                found[index].append(Sums.spread(present, language.symbols, token, parts))
+            begin = end
+        # where nothing may stand, the weights say so with more in it
+        refuse_unusable(np.where(np.isneginf(peak), 0, peak), self._places.rows, self._places.positions)
+        return bits, [Sums.joined(parts) for parts in found]
+
+    def finish(self, bits: NDArray[np.int32]) -> None:
+        """Writes the statistics of places that languages weigh, as they follow from class sums, into `bits [4, N]`."""
+        assert self._languages is not None and self._weights is not None
+        for (_, numbers), sums in zip(self._languages.asked, self._languages.sums, strict=True):
+            for _, where, weight in self._weights.at(numbers):
+                found = statistics(sums, weight)
+                bits[0, numbers[where]] = found.token
+                for line, values in zip(bits[1:], (found.log_probability, found.second, found.entropy), strict=True):
+                    line[numbers[where]] = values.astype(np.float32).view(np.int32)
+
+    def marginals_of(self, bits: NDArray[np.int32]) -> Marginals:
+        """From token, log-probability, second and entropy of all places, `[4, N]`, the last three bits of float32."""
+        return self._places.marginals(bits[0], *(line.view(np.float32) for line in bits[1:]))
 
     @abc.abstractmethod
     def best(self) -> tuple[Ints, Floats | Doubles]:
@@ -161,13 +214,6 @@ class BackendPrediction(abc.ABC):
 
         One for each language that is asked for, with the numbers `[M]` of the places. Class 0 may be left at −inf.
         Exact however far apart the scores are.
-        """
-
-    @abc.abstractmethod
-    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats | Doubles]:
-        """The token of each class with the highest score, the lowest id among equals, and that score, `[M, C]` both.
-
-        The scores are those of `masses`, up to the same constant a place; −inf for a class without a token.
         """
 
     @abc.abstractmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import attrs
 import numpy as np
@@ -22,10 +22,6 @@ class Scores(Protocol):
 
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> Sequence[Floats | Doubles]:
         """Log-masses of the classes, `[M, C]` each."""
-        ...
-
-    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Floats | Doubles]:
-        """The best token of each class and its score, `[M, C]`."""
         ...
 
     def drawn(
@@ -85,12 +81,11 @@ def _by_class(
     """The classes on the host, one after the other; then one question for the tokens."""
     inside = np.flatnonzero(places.turn >= 0)
     numbers, uniforms = places.number[inside], places.uniforms.copy()
-    best: dict[int, tuple[Any, ...]] = {}
-    warm: dict[int, tuple[Any, ...]] = {}
-    if isinstance(how, Greedy):
-        best = _listed(weights, numbers, lambda at, of: scores.tops(at, of))
-    elif how.t != 1:
-        warm = _listed(weights, numbers, lambda at, of: (scores.masses([(of, at)], how.t)[0],))
+    warm: dict[int, Floats | Doubles] = {}
+    if isinstance(how, Temperature) and how.t != 1:
+        asked = [(language, numbers[where]) for language, where, _ in weights.at(numbers)]
+        for (_, at), masses in zip(asked, scores.masses(asked, how.t), strict=True):
+            warm.update(zip(at.tolist(), masses, strict=True))
     token, logged = np.zeros(len(places.turn), np.int32), np.zeros(len(places.turn))
     chosen = np.zeros(len(places.turn), np.int32)
     written = [classes.copy() for classes in languages.written]
@@ -103,11 +98,11 @@ def _by_class(
             weight = found[span][column]
             law = languages.mass(number) + weight
             if isinstance(how, Greedy):
-                candidates, top = best[number]
+                candidates, top = languages.tops(number)
                 chosen[n] = np.lexsort((candidates, -(top + weight)))[0]
                 token[n], logged[n] = candidates[chosen[n]], (top + weight)[chosen[n]] - np.logaddexp.reduce(law)
             else:
-                heated = law if how.t == 1 else warm[number][0] + weight / how.t
+                heated = law if how.t == 1 else warm[number] + weight / how.t
                 chosen[n], uniforms[n] = _class(heated, uniforms[n])
                 logged[n] = law[chosen[n]] - np.logaddexp.reduce(law)
             written[span][column] = chosen[n]
@@ -127,14 +122,3 @@ def _class(law: Doubles, uniform: float) -> tuple[int, float]:
     chosen = int((cdf > goal).argmax())
     left = (goal - (cdf[chosen] - share[chosen])) / share[chosen]
     return chosen, float(np.clip(left, 0.0, np.nextafter(1.0, 0.0)))
-
-
-def _listed(
-    weights: Weights, numbers: Longs, ask: Callable[[Longs, Automaton], tuple[Any, ...]]
-) -> dict[int, tuple[Any, ...]]:
-    """What a question about the classes gives for each of these places, by the place's number."""
-    out: dict[int, tuple[Any, ...]] = {}
-    for language, where, _ in weights.at(numbers):
-        lines = zip(*ask(numbers[where], language), strict=True)
-        out.update(zip(numbers[where].tolist(), lines, strict=True))
-    return out

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 import numpy as np
 
+from mdsample.backend.sums import Sums
 from mdsample.constraints.program import weights
-from mdsample.core.arrays import Doubles, Floats, Indices, Ints, Longs
+from mdsample.core.arrays import Doubles, Indices, Ints, Longs
 from mdsample.core.language import Automaton, Span
 from mdsample.errors import ModelError
 
@@ -62,28 +63,32 @@ class Languages:
         count = int(number.max(initial=-1)) + 1
         #: of each place: its span, −1 without, and where in it
         self.span, self.column = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-        for index, numbers in enumerate(self.numbers):
+        #: its language, −1 without, and which of that language's places it is
+        self.language, self.line = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+        known: dict[int, int] = {}
+        for index, (span, numbers) in enumerate(zip(self.spans, self.numbers, strict=True)):
             seen = numbers >= 0
             self.span[numbers[seen]], self.column[numbers[seen]] = index, np.flatnonzero(seen)
+            self.language[numbers[seen]] = known.setdefault(id(span.language), len(known))
+        #: each language, and its places, ascending
+        self.asked: list[tuple[Automaton, Longs]] = []
+        for index, of in enumerate({id(span.language): span.language for span in self.spans}.values()):
+            numbers = np.flatnonzero(self.language == index)
+            self.line[numbers] = np.arange(len(numbers))
+            self.asked.append((of, numbers))
+        #: of each language that is asked for, at its places
+        self.sums: Sequence[Sums] = ()
         self._mass: list[Doubles] = []
 
-    def asked(self) -> list[tuple[Automaton, Longs]]:
-        """Languages, and at which places their classes' masses are needed, `[k]`."""
-        places: dict[int, tuple[Automaton, list[Longs]]] = {}
+    def told(self, sums: Sequence[Sums]) -> Weights:
+        """Takes what was asked for; the weights of all places."""
+        self.sums = sums
+        masses = [of.masses for of in sums]
         for span, numbers in zip(self.spans, self.numbers, strict=True):
-            places.setdefault(id(span.language), (span.language, []))[1].append(numbers[span.tokens < 0])
-        return [(language, np.concatenate(parts)) for language, parts in places.values()]
-
-    def told(self, masses: Sequence[Floats | Doubles]) -> Weights:
-        """Takes the log-masses, `[k, C]` each, that were asked for; the weights of all places."""
-        mass = dict(zip((id(language) for language, _ in self.asked()), masses, strict=True))
-        begin = dict.fromkeys(mass, 0)
-        for span in self.spans:
-            key, blank = id(span.language), span.tokens < 0
-            whole = np.full((len(blank), span.language.symbols), -np.inf)
-            whole[blank] = mass[key][begin[key] : begin[key] + int(blank.sum())]
-            begin[key] += int(blank.sum())
-            self._mass.append(whole)
+            seen = numbers >= 0
+            mass = np.full((len(seen), span.language.symbols), -np.inf)
+            mass[seen] = masses[int(self.language[numbers[seen][0]])][self.line[numbers[seen]]]
+            self._mass.append(mass)
         return self.weights(self.written)
 
     def at(self, number: int) -> tuple[int, int]:
@@ -94,6 +99,11 @@ class Languages:
         """Log-masses of the classes at a place, `[C]`, up to a constant."""
         span, column = self.at(number)
         return self._mass[span][column]
+
+    def tops(self, number: int) -> tuple[Ints, Doubles]:
+        """The best token of each class at a place and its score, `[C]`, up to the same constant."""
+        sums, line = self.sums[int(self.language[number])], int(self.line[number])
+        return sums.token[line], sums.top[line]
 
     def found(self, written: Sequence[Ints], which: Iterable[int]) -> dict[int, Doubles]:
         """Log-weights `[n, C]` of some spans, by their numbers, with these classes `[n]` written in each span."""

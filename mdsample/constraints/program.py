@@ -16,12 +16,11 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from mdsample.constraints.sums import sums
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, Longs
 from mdsample.core.language import Automaton
 
 Values = NDArray[Any]
-#: below this share of what is likeliest a sum of float64 numbers may have lost all that counts
-_LEAST = 1e-200
 
 
 def weights(language: Automaton, written: Ints, mass: Floats | Doubles) -> Doubles:
@@ -33,17 +32,17 @@ def weights(language: Automaton, written: Ints, mass: Floats | Doubles) -> Doubl
     """
     log_mass = mass.astype(np.float64).transpose(1, 0, 2)
     _write(log_mass, written, -np.inf, 0)
-    steps = _steps(language)
+    if not len(language.symbol):
+        return np.full(mass.shape, -np.inf)
     with np.errstate(divide="ignore", under="ignore", invalid="ignore"):
-        used = np.isin(np.arange(language.symbols), steps.classes)
-        log_mass[..., ~used] = -np.inf
+        log_mass[..., _unused(language)] = -np.inf
         peak = log_mass.max(2, keepdims=True)
         share = np.exp(log_mass - np.where(np.isfinite(peak), peak, 0))
-        found, enough = _over(language, share, _SUMS)
+        found, enough = sums(language, share)
         found = np.log(found)
         lost = (np.isfinite(log_mass) & (share == 0)).any((0, 2))
         if (doubtful := lost | ~enough).any():
-            found[:, doubtful] = _over(language, log_mass[:, doubtful], _LOGARITHMS)[0]
+            found[:, doubtful] = _over(language, log_mass[:, doubtful], _LOGARITHMS)
     return found.transpose(1, 0, 2)
 
 
@@ -51,7 +50,7 @@ def possible(language: Automaton, written: Ints, available: Bools) -> Bools:
     """Which classes may stand at each position, `[R, n, C]`; `available [R, n, C]`: those with a token that may."""
     some = available.transpose(1, 0, 2).copy()
     _write(some, written, False, True)
-    return _over(language, some, _TRUTHS)[0].transpose(1, 0, 2) & available
+    return _over(language, some, _TRUTHS).transpose(1, 0, 2) & available
 
 
 def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None:
@@ -70,8 +69,6 @@ class _Ring:
     times: Callable[[Values, Values], Values]
     #: of neighbours on the last axis, from one of these columns up to the next
     sums: Callable[[Values, Longs], Values]
-    #: whether its numbers run out of range, so that each line is divided by its greatest
-    scaled: bool
 
 
 @attrs.frozen(eq=False)
@@ -97,8 +94,6 @@ class _Groups:
 class _Steps:
     """The E transitions of a language, gathered into P pairs of states between which some class leads."""
 
-    #: the classes on which something leads anywhere
-    classes: Longs
     #: class of each transition, in the order of the pairs, and where each pair's begin
     symbol: Longs
     begin: Longs
@@ -123,7 +118,6 @@ def _steps(language: Automaton) -> _Steps:
     symbol = language.symbol[order].astype(np.int64)
     holding = _Groups.of(symbol, language.symbols)
     return _Steps(
-        np.unique(symbol),
         symbol,
         begin,
         source,
@@ -135,12 +129,18 @@ def _steps(language: Automaton) -> _Steps:
     )
 
 
-def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools]:
-    """The weights `[n, R, C]` from masses `[n, R, C]`; and of which slots nothing was lost by scaling, `[R]`."""
+@lru_cache(maxsize=64)
+def _unused(language: Automaton) -> Longs:
+    """The classes on which nothing leads anywhere."""
+    return np.setdiff1d(np.arange(language.symbols), language.symbol)
+
+
+def _over(language: Automaton, mass: Values, ring: _Ring) -> Values:
+    """The weights `[n, R, C]` from masses `[n, R, C]`."""
     length, rows = int(mass.shape[0]), int(mass.shape[1])
     steps, out = _steps(language), np.full(mass.shape, ring.zero)
     if not len(steps.symbol):
-        return out, np.ones(rows, np.bool_)
+        return out
     flow = mass[..., steps.symbol]
     if len(steps.begin) < len(steps.symbol):
         flow = ring.sums(flow, steps.begin)
@@ -149,42 +149,17 @@ def _over(language: Automaton, mass: Values, ring: _Ring) -> tuple[Values, Bools
     leaving, entering = steps.leaving, steps.entering
     for place in range(length - 1, -1, -1):
         come = ring.times(later[place + 1].take(steps.target, 1), flow[place])
-        sums = ring.sums(come, leaving.begin)
-        later[place][:, leaving.present] = _scaled(sums) if ring.scaled else sums
+        later[place][:, leaving.present] = ring.sums(come, leaving.begin)
     ahead = later[1:].take(steps.target, 2)
     flow, source = flow.take(entering.order, 2), steps.source[entering.order]
     now = np.full((length + 1, rows, language.states), ring.zero)
     now[0, :, 0] = ring.one
     for place in range(length):
-        if ring.scaled:
-            # states from which no text is left must not decide the scale
-            now[place] = _scaled(np.where(_open(language, length)[place], now[place], 0))
         come = ring.times(now[place].take(source, 1), flow[place])
         now[place + 1][:, entering.present] = ring.sums(come, entering.begin)
     through = ring.times(now[:-1].take(steps.source, 2), ahead)
     out[..., steps.holding.present] = ring.sums(through.take(steps.pair, 2), steps.holding.begin)
-    if not ring.scaled:
-        return out, np.ones(rows, np.bool_)
-    most: Doubles = np.maximum.reduce(now * later, 2)
-    return out, most.min(0) > _LEAST
-
-
-@lru_cache(maxsize=256)
-def _open(language: Automaton, length: int) -> Bools:
-    """From which states the rest of a slot of this length leads to acceptance, whatever is written there, `[n, S]`."""
-    out = np.zeros((length + 1, language.states), np.bool_)
-    out[length] = language.accepting
-    for place in range(length - 1, -1, -1):
-        out[place, language.source[out[place + 1, language.target]]] = True
     return out
-
-
-def _scaled(values: Doubles) -> Doubles:
-    """Each line divided by its greatest."""
-    most = np.maximum.reduce(values, 1, keepdims=True)
-    most[most == 0] = 1
-    scaled: Doubles = values / most
-    return scaled
 
 
 def _log_sums(values: Doubles, begin: Longs) -> Doubles:
@@ -196,14 +171,9 @@ def _log_sums(values: Doubles, begin: Longs) -> Doubles:
     return np.log(sums) + peak
 
 
-def _plain_sums(values: Doubles, begin: Longs) -> Doubles:
-    return np.add.reduceat(values, begin, -1)
-
-
 def _any(values: Bools, begin: Longs) -> Bools:
     return np.logical_or.reduceat(values, begin, -1)
 
 
-_SUMS = _Ring(0.0, 1.0, np.multiply, _plain_sums, scaled=True)
-_LOGARITHMS = _Ring(-np.inf, 0.0, np.add, _log_sums, scaled=False)
-_TRUTHS = _Ring(False, True, np.logical_and, _any, scaled=False)
+_LOGARITHMS = _Ring(-np.inf, 0.0, np.add, _log_sums)
+_TRUTHS = _Ring(False, True, np.logical_and, _any)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import attrs
 import numpy as np
 
 from mdsample.constraints.table import Table, steps
@@ -97,6 +98,23 @@ def longest(source: Indices, target: Indices, accepting: Bools) -> int | None:
             if not waiting[other]:
                 done.append(other)
     return max(far[state] for state in np.flatnonzero(accepting).tolist()) if len(done) == size else None
+
+
+@attrs.frozen
+class Facts:
+    """A language over one tokenizer, in numbers."""
+
+    #: of its automaton
+    states: int
+    classes: int
+    #: tokens of the shortest and of the longest text, those that end it left out; `None`: there is no longest
+    shortest: int
+    longest: int | None
+
+
+def facts(automaton: Automaton, ends: Collection[int] = ()) -> Facts:
+    """Those of a language; errors as `text_lengths`. Of class 0, which may stand nowhere, nothing is counted."""
+    return Facts(automaton.states, automaton.symbols - 1, *text_lengths(automaton, ends))
 
 
 def fits(automaton: Automaton, length: int) -> bool:

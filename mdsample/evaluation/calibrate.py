@@ -142,6 +142,8 @@ def _loss(loss: Loss, rows: Sequence[Answered], base: Sequence[Answered]) -> tup
         return differing / len(pairs), exact_limit(differing, len(pairs), loss.confidence)
     if loss.kind in ("error-bound", "total-variation"):
         bounds = np.array([row.error_bound if loss.kind == "error-bound" else row.tv_bound for row in rows])
+        if not np.isfinite(bounds).all():
+            return math.inf, math.inf
         standard_error = float(bounds.std(ddof=1)) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.inf
         return float(bounds.mean()), float(bounds.mean()) + NormalDist().inv_cdf(loss.confidence) * standard_error
     lost = sum(reference.solved and not row.solved for row, reference in pairs)

@@ -14,6 +14,7 @@ from mdsample.models.checkpoint import Checkpoint, open_checkpoint
 from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.find import facts_folder
 from mdsample.models.merging import merged
 from mdsample.models.tokenizer import FileTokenizer
 
@@ -71,3 +72,9 @@ def dtype_name(name: str | None, stored: str, on_cpu: bool) -> str:
     if name not in STORED_NAMES:
         raise ModelError(f"there is no dtype {name!r} here; there are: {', '.join(STORED_NAMES)}")
     return name
+
+
+def tokenizer_of(name: str | Path, revision: str | None = None) -> FileTokenizer:
+    """A model's tokenizer; no weight is read or fetched. Raises `ModelError` where it cannot be read."""
+    folder = facts_folder(name, revision)
+    return FileTokenizer.read(folder, read_config(folder))

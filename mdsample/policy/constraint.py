@@ -21,6 +21,11 @@ class Constraint(Part):
     __slots__ = ()
     seat: ClassVar[Seat] = "constraint"
 
+    @property
+    def weighs(self) -> str:
+        """The slot whose tokens it weighs by how likely the rest of the slot is with them; empty: of none."""
+        return ""
+
     @abc.abstractmethod
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, vocab_size: int) -> Restriction:
         """What it allows on this canvas, `[B, L]`: sets of tokens, and slots that hold a language.

@@ -13,6 +13,7 @@ import numpy as np
 
 from mdsample.constraints import patterns
 from mdsample.constraints.compile import from_expression, from_texts
+from mdsample.constraints.query import Facts, facts
 from mdsample.core.arrays import any_in_row
 from mdsample.core.canvas import Canvas
 from mdsample.core.language import Automaton, Span
@@ -34,12 +35,21 @@ class Language(Constraint):
     #: the slot
     slot: str
 
+    @property
+    def weighs(self) -> str:
+        """Its slot, unless it only asks whether there is a rest."""
+        return self.slot if self.weighed else ""
+
     @abc.abstractmethod
     def language(self, tokenizer: Tokenizer, length: int) -> Automaton:
         """The language over the tokenizer's tokens; `ValueError`, with the remedy.
 
         `length`: positions of the shortest such slot on the canvas.
         """
+
+    def facts(self, tokenizer: Tokenizer) -> Facts:
+        """The language in numbers, in a slot as long as one likes; `ValueError` as `language`."""
+        return facts(self.language(tokenizer, _NO_LIMIT), tokenizer.ends)
 
     def bind(self, tokenizer: Tokenizer, canvas: Canvas, vocab_size: int) -> Restriction:
         """The same language for the slot of every row that has something to fill there."""

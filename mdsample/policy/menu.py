@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from mdsample.constraints.query import Facts
+from mdsample.core.tokens import Tokenizer
 from mdsample.policy.base import MANY, SEATS, Part, Policy, Seat, part_text
 from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
 from mdsample.policy.installed import Maker, installed, loaded
+from mdsample.policy.language import Language
 from mdsample.policy.presets import PRESETS
 from mdsample.policy.settings import domains
 from mdsample.policy.writing import value_text
@@ -78,6 +81,8 @@ class ExplainedPart:
     sources: tuple[str, ...]
     #: what each setting accepts, as in `Setting.domain`
     domains: tuple[str, ...]
+    #: of a slot's language, if a tokenizer was given
+    language: Facts | None = None
 
 
 def parts_menu() -> dict[Seat, tuple[Entry, ...]]:
@@ -97,15 +102,21 @@ def _others() -> list[tuple[str, Maker]]:
     return [(name, loaded(entry)) for name, entry in installed().items()]
 
 
-def explain(policy: Policy) -> Iterator[ExplainedPart]:
-    """Each part of the completed policy, in the order of the seats."""
+def explain(policy: Policy, tokenizer: Tokenizer | None = None) -> Iterator[ExplainedPart]:
+    """Each part of the completed policy, in the order of the seats.
+
+    With a `tokenizer`, which a model has, also how large the languages of slots are over its tokens and how long their
+    texts; `ValueError` for a language that it cannot spell.
+    """
     given = {part.seat for part in policy.parts}
     for part in complete(policy).parts:
         entry = _entry(part.name, type(part))
         settings = tuple((s.name, value_text(getattr(part, s.name)), s.default) for s in entry.settings)
         accepted = tuple(s.domain for s in entry.settings)
         about = "\n\n".join(filter(None, (entry.about, part.promise)))
-        yield ExplainedPart(part.seat, part_text(part), part.seat in given, settings, about, entry.sources, accepted)
+        language = part.facts(tokenizer) if tokenizer is not None and isinstance(part, Language) else None
+        facts = part.seat, part_text(part), part.seat in given, settings, about, entry.sources, accepted
+        yield ExplainedPart(*facts, language)
 
 
 def empty_seats(policy: Policy) -> list[Seat]:

@@ -285,7 +285,7 @@ class Engine:
         if lengths:
             require_scores(plan)
         state = begin(plan, canvas)
-        log = RunLog(canvas, tokenizer, plan.policy.guide.passes, self._denoiser.noise)
+        log = RunLog(canvas, tokenizer, plan.policy, self._denoiser.noise)
         speculator = sampler.speculator(plan, canvas, speculate)
         return Chunk(plan, state, log, order, speculator, watch, lengths)
 

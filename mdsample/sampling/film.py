@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+import numpy as np
+
 from mdsample.core.tokens import Tokenizer, spelling
 from mdsample.errors import ModelError
 from mdsample.policy.complete import complete
 from mdsample.policy.parsing import parse
+from mdsample.sampling.result import bounded
 from mdsample.sampling.trace import Trace
 
 #: the text of a token, or the bytes of one that is part of a letter
@@ -50,10 +53,17 @@ class Pieces:
 
 
 def header(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pieces: Pieces, ends: frozenset[int]) -> Any:
-    """A film's header: a trace's, with its rows, which tokens end a text, and the passes that one look costs."""
-    canvas = [{**row, "text": [pieces.fixed(token) for token in row["tokens"]]} for row in rows]
-    passes = complete(parse(head["policy"])).guide.passes
-    return {**head, "ends": sorted(ends), "passes": passes, "canvas": canvas}
+    """A film's header: a trace's, with its rows, which tokens end a text, and the passes that one look costs.
+
+    Of each row also its fixed texts, and whether `bounded` has bounds for it.
+    """
+    policy = complete(parse(head["policy"]))
+    canvas: list[dict[str, Any]] = []
+    for row in rows:
+        slot, blank = np.array([row["slot"]], np.int32), np.array([row["blank"]], np.bool_)
+        known = bool(bounded(policy, head.get("noise", "mask"), slot, blank, head["slots"])[0])
+        canvas.append({**row, "text": [pieces.fixed(token) for token in row["tokens"]], "bounded": known})
+    return {**head, "ends": sorted(ends), "passes": policy.guide.passes, "canvas": canvas}
 
 
 def step(event: Mapping[str, Any], pieces: Pieces) -> dict[str, Any]:

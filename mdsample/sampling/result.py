@@ -11,13 +11,13 @@ import attrs
 import numpy as np
 
 from mdsample.core import html
-from mdsample.core.arrays import Ints
+from mdsample.core.arrays import Bools, Ints
 from mdsample.core.canvas import Canvas
 from mdsample.core.tokens import Tokenizer, until_end
 from mdsample.models.cache import read_cache
 from mdsample.models.denoiser import Noise
 from mdsample.policy.base import Policy
-from mdsample.policy.complete import complete
+from mdsample.policy.complete import CompletePolicy, complete
 from mdsample.sampling.row import Commit, Row
 from mdsample.sampling.state import UNFINISHED, Event, Outcome, State
 
@@ -43,12 +43,25 @@ def rounds_of(event: Event, passes: int) -> Ints:
     return 1 + (event.passes > passes).astype(np.int32)
 
 
+def bounded(policy: CompletePolicy, noise: Noise, slot: Ints, blank: Bools, names: Sequence[str]) -> Bools:
+    """Of which rows the bounds of docs/bounds.md may speak as they begin, `[B]`; `slot`, `blank` `[B, L]`.
+
+    Of none where the noise is uniform, nor where a language weighs several blanks of a slot: each is then drawn from
+    another law than the model's own, so that even one at a time the text's law is not the model's.
+    """
+    out = np.full(len(slot), noise == "mask")
+    for name in {constraint.weighs for constraint in policy.constraints} & {*names}:
+        out &= (blank & (slot == names.index(name))).sum(1) < 2
+    return out
+
+
 class RunLog:
     """Commits and outcomes of a canvas's rows, entered event by event; a row can be read as soon as it has left."""
 
-    def __init__(self, canvas: Canvas, tokenizer: Tokenizer, passes: int, noise: Noise = "mask") -> None:
-        """Nothing entered yet. `passes`: what one look costs, 2 under guidance. `noise`: that of the model."""
-        self._tokenizer, self._passes, self._noise = tokenizer, passes, noise
+    def __init__(self, canvas: Canvas, tokenizer: Tokenizer, policy: CompletePolicy, noise: Noise = "mask") -> None:
+        """Nothing entered yet. `policy` makes the run; `noise`: that of the model."""
+        self._tokenizer, self._passes = tokenizer, policy.guide.passes
+        self._bounded = bounded(policy, noise, canvas.slot, canvas.blank, canvas.names)
         self._rounds = dict.fromkeys(range(len(canvas)), 0)
         self._step = dict.fromkeys(range(len(canvas)), 0)
         self._commits: dict[int, list[Commit]] = {row: [] for row in range(len(canvas))}
@@ -71,7 +84,7 @@ class RunLog:
         """
         canvas = state.canvas
         length = int(canvas.valid[i].sum())
-        unbounded = self._noise != "mask" or bool(state.remasked[i] or state.rewritten[i])
+        unbounded = not self._bounded[i] or bool(state.remasked[i] or state.rewritten[i])
         text, slots = read(self._tokenizer, state.tokens[i, :length], state.blank[i], canvas.slot[i], canvas.names)
         return Row(
             canvas.ids[i],
@@ -196,7 +209,7 @@ class Result:
     @cached_property
     def rows(self) -> Samples:
         """The rows, in the canvas's order."""
-        log = RunLog(self.state.canvas, self.tokenizer, complete(self.policy).guide.passes, self.noise)
+        log = RunLog(self.state.canvas, self.tokenizer, complete(self.policy), self.noise)
         for event in self.state.events:
             log.add(event)
         rows = tuple(log.row(self.state, i, self.spent) for i in range(len(self.state.canvas)))

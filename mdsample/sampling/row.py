@@ -74,7 +74,8 @@ class Row:
     filled: int
     unfilled: int
     #: Σ b over steps, nats, b = ΣH − max H of a step's commits: its mean over the joint's runs bounds KL(joint ‖ law).
-    #: inf where nothing is promised: if tokens were masked again or rewritten, and of models whose noise is uniform
+    #: inf where nothing is promised: if tokens were masked again or rewritten, if a language weighs several blanks of a
+    #: slot (`regex` and its like), and of models whose noise is uniform
     error_bound: float
     #: Σ d over steps, d of a step's commits as in docs/bounds.md. Its mean over rows drawn at temperature 1 says how
     #: many texts may differ from decoding one at a time: at 0.05 at most 5 in 100, in that both can be drawn together

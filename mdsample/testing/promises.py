@@ -14,7 +14,7 @@ from mdsample.policy.base import Policy
 from mdsample.policy.complete import CompletePolicy, complete
 from mdsample.policy.holding import Holding
 from mdsample.sampling.life import final
-from mdsample.sampling.result import Result
+from mdsample.sampling.result import Result, bounded
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.state import State
@@ -77,10 +77,11 @@ def keeps_its_promises(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed:
     result = run(policy, denoiser, canvas, seed)
     whole = complete(policy)
     further = sum(evidence.passes for part in whole.parts for evidence in part.needs)
+    known = bounded(whole, denoiser.noise, canvas.slot, canvas.blank, canvas.names)
     for i, row in enumerate(result.rows):
         again, instead = int(result.state.remasked[i]), int(result.state.rewritten[i])
         assert row.filled == len(row.commits) - again - instead
-        assert (row.error_bound == math.inf) == (again + instead > 0 or denoiser.noise != "mask")
+        assert (row.error_bound == math.inf) == (again + instead > 0 or not known[i])
         assert row.filled + row.unfilled == canvas.blank[i].sum()
         assert row.error_bound >= 0 and row.tv_bound >= 0 and 0 <= row.certain <= 1
         # no step costs more than Pinsker's inequality says

@@ -105,6 +105,8 @@ export interface Row {
   tokens: number[];
   slot: number[];
   blank: boolean[];
+  /** whether error bounds speak of the row; missing in older files: they do */
+  bounded?: boolean;
   text: Piece[];
 }
 

@@ -60,7 +60,8 @@ class Metrics:
         self._passes_per_row.observe(row.nfe)
         self._rounds_per_row.observe(row.rounds)
         self._tokens.inc(row.filled)
-        self._error_bound.observe(row.error_bound)
+        if math.isfinite(row.error_bound):
+            self._error_bound.observe(row.error_bound)
 
     def text(self) -> bytes:
         """In Prometheus' format."""

@@ -73,7 +73,8 @@ def routes(service: Service) -> APIRouter:
                 "in_full": in_full(policy),
                 "why": why,
                 "text": told + "".join(f"\n\n{seat}: nothing" for seat in empty),
-                "parts": [attrs.asdict(part) for part in parts],
+                # what a stranger's expression comes to is not compiled here
+                "parts": [attrs.asdict(part, filter=attrs.filters.exclude("language")) for part in parts],
                 "empty": empty,
             }
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 from checkpoints import write_family
 from commands import is_refused
@@ -65,4 +66,23 @@ def test_a_template_of_its_own_has_slots_of_its_own(tmp_path: Path) -> None:
 
 def test_a_policy_or_a_model_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     is_refused(["explain"], "give a POLICY", capsys)
-    is_refused(["explain", "med", "--model", "tiny-gsm"], "give a POLICY", capsys)
+
+
+def test_a_language_is_counted_over_the_tokens_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = "med+integer(min=7,max=999)+regex('a*',slot='x')+choices(['yes','no'],slot='y')+ban(['a'])"
+    assert main(["explain", policy, "--model", "tiny-gsm", "--json"]) == 0
+    seats = {seat["part"].split("(")[0]: seat.get("language") for seat in json.loads(capsys.readouterr().out)["seats"]}
+    assert seats["ban"] is None and seats["regex"]["longest"] is None and seats["regex"]["shortest"] == 0
+    tokenizer = mdsample.load("tiny-gsm").tokenizer
+    integers = mdsample.Integer(min=7, max=999).facts(tokenizer)
+    assert seats["integer"] == attrs.asdict(integers)
+    # the longest way to write one: a space and three digits, a token each
+    assert (integers.shortest, integers.longest) == (len(tokenizer.encode("7")), 4)
+    assert {len(tokenizer.encode(text)) for text in ("yes", "no")} == {
+        seats["choices"]["shortest"],
+        seats["choices"]["longest"],
+    }
+    assert main(["explain", policy, "--model", "tiny-gsm"]) == 0
+    assert f"Over this model's tokens: {integers.states} states" in " ".join(capsys.readouterr().out.split())
+    assert main(["explain", policy]) == 0
+    assert "this model's tokens" not in capsys.readouterr().out

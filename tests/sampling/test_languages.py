@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample import Choices, Greedy, LeftToRight, Policy, Regex, RightToLeft, Sampler, Temperature, Top, Whole, exact
-from mdsample.constraints.program import possible, weights
+from mdsample.constraints.program import _LOGARITHMS, _over, possible, weights
+from mdsample.constraints.sums import sums
 from mdsample.core.arrays import Doubles
 from mdsample.core.language import Automaton, Span, turns
 from mdsample.errors import PolicyError
+from mdsample.policy.complete import complete
+from mdsample.sampling.result import bounded
 from mdsample.testing import policies
+from mdsample.testing.languages import random_language
 
 CALM = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 #: expressions over the tokens 0, 1, 2 of toys
@@ -208,3 +212,48 @@ def test_a_place_alone_in_its_slot_is_drawn_alike_whatever_the_other_rows_draw()
     spans = [Span(row, np.arange(3, dtype=np.int32), np.full(3, -1, np.int32), language) for row in (0, 1)]
     rows, positions = np.array([0, 1, 1, 2], np.int32), np.array([0, 2, 0, 0], np.int32)
     assert turns(spans, rows, positions).tolist() == [-1, 0, 1, -1]
+
+
+@CALM
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 30.0, 200.0]), st.integers(1, 30))
+def test_sums_equal_logarithms(seed: int, spread: float, length: int) -> None:
+    draw = np.random.default_rng(seed)
+    language = random_language(draw, 12, length, states=6, symbols=7)
+    share = np.exp(draw.normal(size=(length, 2, language.symbols)) * spread - 3 * spread)
+    found, enough = sums(language, share)
+    with np.errstate(divide="ignore"):
+        expected = _over(language, np.log(share), _LOGARITHMS)
+        for row in np.flatnonzero(enough):
+            ours, theirs = np.log(found[:, row]), expected[:, row]
+            assert np.isneginf(ours[np.isneginf(theirs)]).all()
+            peaks = ours.max(1, keepdims=True), theirs.max(1, keepdims=True)
+            near = theirs - peaks[1] > -200
+            np.testing.assert_allclose((ours - peaks[0])[near], (theirs - peaks[1])[near], rtol=1e-9, atol=1e-9)
+    assert enough.all() or spread > 1
+
+
+def test_a_language_that_weighs_has_no_bound() -> None:
+    table = np.zeros((3, 3))
+    table[[0, 1, 2], [1, 0, 2]] = 0.5, 0.1, 0.4  # nothing but texts of the language
+    toy = exact.Joint(table)
+    plain = LeftToRight() + Top(1) + Temperature(1) + Whole()
+    held = plain + Regex("01|10|22", slot="text")
+    # one at a time there is nothing that b and d could see, and yet this is not the joint
+    product = np.array([0.25, 0.01, 0.16])
+    law = exact.law(held, toy)
+    np.testing.assert_allclose(law.table[[0, 1, 2], [1, 0, 2]], product / product.sum(), atol=1e-12)
+    assert exact.tv(toy, law) > 0.09
+    state = Sampler(held).run(toy, toy.canvas()).state
+    assert state.error_bound[0] == state.tv_sum[0] == 0
+    for policy, known in (
+        (held, False),
+        (plain, True),
+        (plain + Choices(("01", "10", "22"), slot="text"), True),
+        (plain + Regex("01|10|22", slot="text") + Choices(("01", "10", "22"), slot="text"), False),
+    ):
+        row = Sampler(policy).run(toy, toy.canvas()).rows[0]
+        assert (row.to_dict()["error_bound"] is None) == (row.to_dict()["tv_bound"] is None) == (not known)
+    # of one blank the rest is certain
+    canvas = toy.canvas()
+    assert bounded(complete(held), "mask", canvas.slot, canvas.blank & [[True, False]], canvas.names).all()
+    assert not bounded(complete(plain), "uniform", canvas.slot, canvas.blank, canvas.names).any()

@@ -12,6 +12,7 @@ from mdsample_cli import options
 from mdsample_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from mdsample.constraints.query import Facts
     from mdsample.policy.menu import Entry, ExplainedPart
 
 
@@ -38,30 +39,41 @@ def policies(json: options.Json = False) -> None:
 def explain(
     policy: Annotated[str | None, Argument(metavar="POLICY", help="As in 'med(0.2)+early-exit'.")] = None,
     model: Annotated[
-        str | None, Option("--model", "-m", metavar="NAME", help="Explain the policy that this model takes by itself.")
+        str | None,
+        Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Without POLICY: explain the one that this model takes by itself. With one: count its languages too.",
+        ),
     ] = None,
     revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:
     """What a policy does: every seat, every setting, given or default, and the papers."""
-    if (policy is None) == (model is None):
+    if policy is None and model is None:
         raise UsageError("give a POLICY, such as 'med(0.2)+early-exit', or --model for the one that a model takes")
     from rich.padding import Padding
     from rich.text import Text
 
     from mdsample.policy import menu
     from mdsample.policy.complete import in_full
+    from mdsample.policy.language import Language
     from mdsample.policy.parsing import parse
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
-    why = ""
-    if model is not None:
+    why, tokenizer = "", None
+    if model is not None and policy is None:
         from mdsample.models.decoding import default_of
 
         policy, why = default_of(model, revision)
     value = parse(policy or "")
-    seats = list(menu.explain(value))
+    if model is not None and any(isinstance(part, Language) for part in value.parts):
+        from mdsample.models.describe import tokenizer_of
+
+        tokenizer = tokenizer_of(model, revision)
+    seats = list(menu.explain(value, tokenizer))
     empty = menu.empty_seats(value)
     texts = {"policy": str(value), "in_full": in_full(value)}
     if json:
@@ -78,7 +90,8 @@ def explain(
             note = "default" if setting == default else f"given; default {default}" if default else "given"
             note += f"; {domain}" if domain else ""
             render.show(out, Text.assemble(" " * 14, f"{name} = {setting}", (f"   {note}", "dim")))
-        render.show(out, Padding(Text(seated.about), (0, 0, 1, 14)))
+        about = seated.about if seated.language is None else f"{seated.about}\n\n{_language(seated.language)}"
+        render.show(out, Padding(Text(about), (0, 0, 1, 14)))
     for seat in empty:
         render.show(out, Text.assemble((f"{seat:<12}", "bold"), ("nothing", "dim")))
     if empty:
@@ -94,6 +107,19 @@ def explain(
     )
 
 
+def _language(facts: Facts) -> str:
+    """A language in a sentence."""
+    if facts.longest is None:
+        lengths = f"the shortest has {facts.shortest:,}, and there is no longest"
+    else:
+        lengths = f"the shortest has {facts.shortest:,}, the longest {facts.longest:,}"
+    return f"Over this model's tokens: {facts.states:,} states, {facts.classes:,} classes. Tokens of a text: {lengths}."
+
+
 def _record(entry: Entry | ExplainedPart) -> dict[str, Any]:
-    """A line of the menu as JSON; what settings accept is for people only."""
-    return attrs.asdict(entry, filter=lambda field, _: field.name not in ("domain", "domains"))
+    """A line of the menu as JSON; what settings accept is for people only, a language is there where it is known."""
+
+    def told(field: attrs.Attribute[Any], value: Any) -> bool:
+        return field.name not in ("domain", "domains") and (field.name != "language" or value is not None)
+
+    return attrs.asdict(entry, filter=told)

@@ -68,7 +68,7 @@ def replay(
         typer.echo(told(f"wrote {target}; open it in a browser"), err=True)
         return
     if json:
-        log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)).guide.passes, record.noise)
+        log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)), record.noise)
         for event in record.events:
             log.add(event)
         last = record.replay()

@@ -128,7 +128,10 @@ def _certainty(row: Row, policy: CompletePolicy) -> list[tuple[str, str]]:
     if not math.isfinite(row.error_bound):
         if isinstance(policy.revise, Holding):
             return [("error bound", "no bound (written tokens were drawn or edited again)")]
-        why = "tokens were re-masked" if policy.revise.budget else "the model's noise is uniform"
+        if any(constraint.weighs for constraint in policy.constraints):
+            why = "a slot's language weighs how likely the rest of the slot is"
+        else:
+            why = "tokens were re-masked" if policy.revise.budget else "the model's noise is uniform"
         return [("error bound", f"no bound ({why})")]
     bound = f"{row.error_bound:.3g} nats (KL), {row.tv_bound:.3g} (total variation)"
     own = policy.draw == Temperature() and policy.guide == NoGuide() and not policy.constraints

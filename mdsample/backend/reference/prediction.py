@@ -14,6 +14,7 @@ import numpy as np
 
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights, classes
+from mdsample.backend.reference.sums import class_sums
 from mdsample.backend.refusals import known_draw, refuse_empty, refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, any_in_row
 from mdsample.core.credits import Credits
@@ -127,7 +128,8 @@ class NumpyPrediction(BackendPrediction):
             token, gain = self._gains
             self._scores = self._scores.copy()
             np.add.at(self._scores, (np.arange(len(rows))[:, None], token), gain)
-        self.settle(restriction.spans)
+        asked = self.hold(restriction.spans)
+        self.settle([class_sums(self._scores[numbers], language) for language, numbers in asked])
         weighed = _weighed(self._scores, self._weights, np.arange(len(rows)))
         reduced = reduce(_cooled(weighed, self.law), rows, positions)
         self._log_probability = reduced.log_probability
@@ -153,29 +155,7 @@ class NumpyPrediction(BackendPrediction):
 
     def masses(self, asked: Sequence[tuple[Automaton, Longs]], t: float) -> list[Scores]:
         """Log-masses of the classes, `[M, C]` each; see `BackendPrediction`."""
-        return [self._masses(numbers, language, t) for language, numbers in asked]
-
-    def _masses(self, numbers: Longs, language: Automaton, t: float) -> Scores:
-        scores = self._scores[numbers] / t
-        out = np.full((len(numbers), language.symbols), -np.inf, scores.dtype)
-        for symbol, tokens in enumerate(language.members):
-            if not len(tokens):
-                continue
-            out[:, symbol] = np.logaddexp.reduce(scores[:, tokens], 1)
-        return cast(Scores, out)
-
-    def tops(self, numbers: Longs, language: Automaton) -> tuple[Ints, Scores]:
-        """The best token of each class and its score, `[M, C]`; see `BackendPrediction`."""
-        token = np.zeros((len(numbers), language.symbols), np.int32)
-        top = np.full(token.shape, -np.inf, self._scores.dtype)
-        line = np.arange(len(numbers))
-        for symbol, tokens in enumerate(language.members):
-            if not len(tokens):
-                continue
-            scores = self._scores[numbers][:, tokens]
-            best = scores.argmax(1)
-            token[:, symbol], top[:, symbol] = tokens[best], scores[line, best]
-        return token, cast(Scores, top)
+        return [class_sums(self._scores[numbers] / t, language).masses for language, numbers in asked]
 
     def drawn(
         self, rows: Ints, positions: Ints, uniforms: Doubles, how: Greedy | Temperature, weights: Weights | None

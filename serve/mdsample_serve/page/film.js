@@ -15,7 +15,7 @@ const BLANK = {
 export class Film {
   /** @param {Header} header @param {number} [row]  which of its rows */
   constructor(header, row = 0) {
-    const { tokens, slot, blank, text } = header.canvas[row];
+    const { tokens, slot, blank, text, bounded } = header.canvas[row], none = bounded === false ? Infinity : 0;
     this.header = header;
     this.row = row;
     this.slot = slot;
@@ -34,7 +34,7 @@ export class Film {
     this.answer = tokens.map((_, at) => at).filter((at) => blank[at] && this.slotAt(at) === this.watched);
     /** @type {Frame[]} */
     this.frames = [{
-      changes: [], seen: new Map(), wrote: 0, remasked: 0, passes: 0, rounds: 0, filled: 0, bound: 0, differ: 0,
+      changes: [], seen: new Map(), wrote: 0, remasked: 0, passes: 0, rounds: 0, filled: 0, bound: none, differ: none,
       entropy: null, outcome: "",
     }];
   }

@@ -149,7 +149,7 @@ export class View {
   /** Says what the frame cost, draws the chart, and says what is known of the chosen token. */
   tell() {
     const { film } = this, frame = film.frames[this.frame];
-    const bound = frame.bound === Infinity ? "none: tokens were taken back or rewritten" : `${short(frame.bound)} nats`;
+    const bound = frame.bound === Infinity ? film.frames[0].bound === Infinity ? "none: nothing is promised of such a run" : "none: tokens were taken back or rewritten" : `${short(frame.bound)} nats`;
     this.facts.replaceChildren(...[
       ["step", `${this.frame} of ${film.steps}`],
       ["filled", `${frame.filled} of ${film.blanks}`],
