@@ -4,11 +4,11 @@
     python benchmarks/validity.py --backend reference --weights random --only card --texts 90
 
 Each of ten JSON schemas and twenty expressions is filled under every preset at temperatures 0, 1 and 2, `--texts` a
-cell in all, on each backend and each kind of weights. The text is read off the canvas and judged by
-others: `json` and `jsonschema` with its formats, or Python's `re`. *random* weights and *stubborn* ones, of which every
-blank wants one and the same token with probability 1 − 1e-6 (the end token, a quote, a letter or a digit, which takes
-turns over the languages), are those of a tiny trunk with a vocabulary of 300. `--out` holds a line for each cell; the
-same command goes on where it stopped. Exit code 1 if any text is invalid.
+cell in all, on each backend and each kind of weights. The text is read off the canvas and judged by others: `json` and
+`jsonschema` with its formats, or Python's `re`. *random* weights and *stubborn* ones, of which every blank wants one
+and the same token with probability 1 − 1e-6 (the end token, a quote, a letter or a digit, which takes turns over the
+languages), are those of a tiny trunk with a vocabulary of 300. `--out` holds the counts of each cell; the same command
+goes on where it stopped, with more `--texts` too. Exit code 1 if any text is invalid.
 """
 
 from __future__ import annotations
@@ -146,25 +146,27 @@ class Task:
         return ""
 
 
-def run(task: Task, model: Denoiser, texts: int) -> tuple[list[str], int]:
-    """A cell: the fault of each text, and its passes; all presets at all temperatures share the texts evenly."""
+def run(task: Task, model: Denoiser, which: range) -> list[str]:
+    """The fault of each text of a cell, by its number; all presets at all temperatures take turns."""
     engine = Engine(model, batch_size=4096)
     of: dict[int, str] = {}
     ways = [(name, heat) for heat in HEATS for name in sorted(PRESETS)]
     for way, (name, heat) in enumerate(ways):
         base = mdsample.parse(SHORTER.get(name, name)).without("draw") + mdsample.parse(heat)
-        numbers = range(way, texts, len(ways))
-        rows = [prepare(model, task.template, number, {"prompt": PROMPTS[number % len(PROMPTS)]}) for number in numbers]
+        rows = [
+            prepare(model, task.template, number, {"prompt": PROMPTS[number % len(PROMPTS)]})
+            for number in which
+            if number % len(ways) == way
+        ]
         if rows:
             entered = engine.add(rows, mdsample.Sampler(task.policy(base)), task.template.slots)
             of |= dict.fromkeys(entered, f"{name} at {heat}")
-    passes = 0
     while engine.step():
-        passes += 1
+        pass
     done = engine.finished()
-    assert len(done) == len(of)
+    assert len(done) == len(of) == len(which)
     faults = [(of[number], row.id, task.fault(row)) for number, row in done]
-    return [fault and f"{way}, row {id}: {fault}" for way, id, fault in faults], passes
+    return [fault and f"{way}, row {id}: {fault}" for way, id, fault in faults]
 
 
 def write_models(folder: Path) -> None:
@@ -202,7 +204,7 @@ def load(weights: str, backend: str, folder: Path, number: int) -> Denoiser:
 
 
 def show(
-    cells: Mapping[tuple[str, str, str], tuple[int, int]], chosen: Sequence[str], columns: Sequence[tuple[str, str]]
+    cells: Mapping[tuple[str, str, str], Sequence[int]], chosen: Sequence[str], columns: Sequence[tuple[str, str]]
 ) -> None:
     """The table: valid of all."""
     print_head(("language", *(f"{backend}, {weights}" for backend, weights in columns)))
@@ -221,7 +223,7 @@ def main() -> int:
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="again for several; by default all")
     parser.add_argument("--weights", action="append", choices=WEIGHTS, help="again for several; by default all")
     parser.add_argument("--only", action="append", help="languages with this in their names; again for several")
-    parser.add_argument("--out", type=Path, help="a line of JSON for each cell; what is there already is not run again")
+    parser.add_argument("--out", type=Path, help="lines of JSON; texts that are counted there are not run again")
     told = parser.parse_args()
     names = [*SCHEMAS, *EXPRESSIONS]
     chosen = [name for name in names if not told.only or any(part in name for part in told.only)]
@@ -229,29 +231,34 @@ def main() -> int:
     if not chosen:
         parser.error(f"no language is called so; there are: {', '.join(names)}")
     lines = told.out.read_text().splitlines() if told.out and told.out.exists() else []
-    known = [line for line in map(json.loads, lines) if line["texts"] >= told.texts]
-    cells = {(line["language"], line["backend"], line["weights"]): (line["valid"], line["texts"]) for line in known}
+    cells = {(name, *column): [0, 0] for name in chosen for column in columns}
+    for line in map(json.loads, lines):
+        if sums := cells.get((line["language"], line["backend"], line["weights"])):
+            sums[0] += line["valid"]
+            sums[1] += line["texts"]
     began, ran = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder))
         for backend, weights in columns:
             for name in chosen:
-                if (name, backend, weights) in cells:
+                sums = cells[name, backend, weights]
+                if sums[1] >= told.texts:
                     continue
                 model = load(weights, backend, Path(folder), names.index(name))
-                faults, passes = run(Task.of(name, model), model, told.texts)
+                faults = run(Task.of(name, model), model, range(sums[1], told.texts))
                 wrong = [fault for fault in faults if fault]
                 line = {
-                    **{"language": name, "backend": backend, "weights": weights},
-                    **{"texts": len(faults), "valid": len(faults) - len(wrong), "passes": passes, "faults": wrong[:3]},
+                    **{"language": name, "backend": backend, "weights": weights, "texts": len(faults)},
+                    **{"valid": len(faults) - len(wrong), "faults": wrong[:3]},
                 }
                 if told.out:
                     with told.out.open("a") as file:
                         file.write(json.dumps(line) + "\n")
-                cells[name, backend, weights] = line["valid"], line["texts"]
+                sums[0] += line["valid"]
+                sums[1] += line["texts"]
                 ran += len(faults)
                 rate = 60 * ran / (time.perf_counter() - began)
-                progress(f"{name}, {weights} on {backend}: {line['valid']} of {len(faults)}; {rate:.0f} texts a minute")
+                progress(f"{name}, {weights} on {backend}: {sums[0]} of {sums[1]}; {rate:.0f} texts a minute")
                 for fault in wrong[:3]:
                     progress(f"    {fault}")
     show(cells, chosen, columns)
