@@ -150,7 +150,9 @@ def run(task: Task, model: Denoiser, which: range) -> list[str]:
     """The fault of each text of a cell, by its number; all presets at all temperatures take turns."""
     engine = Engine(model, batch_size=4096)
     of: dict[int, str] = {}
-    ways = [(name, heat) for heat in HEATS for name in sorted(PRESETS)]
+    names = sorted(PRESETS)
+    # each preset before any comes again, at temperatures that take turns
+    ways = [(name, HEATS[(n + turn) % len(HEATS)]) for turn in range(len(HEATS)) for n, name in enumerate(names)]
     for way, (name, heat) in enumerate(ways):
         base = mdsample.parse(SHORTER.get(name, name)).without("draw") + mdsample.parse(heat)
         rows = [
