@@ -32,7 +32,8 @@ from mdsample.core.template import Template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.presets import PRESETS
-from mdsample.sampling.engine import Engine, prepare
+from mdsample.sampling.engine import Engine
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.structured import Structured
 
 BACKENDS = ("reference", "torch", "mlx")
