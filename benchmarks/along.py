@@ -19,7 +19,8 @@ from common import command_line, emit, interval, progress, resamples
 
 import mdsample
 from mdsample.core.arrays import Bools, Doubles
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.result import Row
 from mdsample.scoring.watch import SlotReading, SlotWatcher
 from mdsample.tasks.catalog import TASKS

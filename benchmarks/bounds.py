@@ -16,7 +16,8 @@ from common import bootstrap, command_line, print_head, print_row, progress
 import mdsample
 from mdsample.core.arrays import Doubles
 from mdsample.core.bounds import parallel_bounds
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.tasks.catalog import TASKS

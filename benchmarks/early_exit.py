@@ -21,7 +21,8 @@ from common import bootstrap, command_line, emit, print_head, progress
 
 import mdsample
 from mdsample.models.denoiser import Denoiser, Prediction, Query
-from mdsample.sampling.engine import Prepared, fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.tasks.catalog import TASKS
 
 POLICIES = ("entropy+top(1)", "med", "med+early-exit")

@@ -18,7 +18,8 @@ from common import command_line, progress
 
 import mdsample
 from mdsample.core.arrays import Doubles
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared
 from mdsample.tasks.catalog import task_for
 
 LONGEST = 6

@@ -24,7 +24,8 @@ import mdsample
 from mdsample.jobs.posterior import Tracer
 from mdsample.jobs.records import Request
 from mdsample.models.find import embedded_folder
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.tasks.catalog import TASKS
 from recipes.tiny_gsm.data import HELD_OUT_SEED, draw_problem
 from recipes.tiny_gsm.problems import Problem, correct_steps

@@ -38,7 +38,8 @@ from mdsample.exact.audit import settings
 from mdsample.policy.order import Entropy, LeftToRight
 from mdsample.policy.view import Ranked, View, entropies
 from mdsample.policy.window import Whole
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.tasks.catalog import TASKS

@@ -15,7 +15,8 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.evaluation.bench import bench
 from mdsample.policy.settings import integer
 from mdsample.policy.view import Batch, Evidence, Ranked, Seen, View
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared
 from mdsample.tasks.catalog import Problem, Task
 from mdsample.testing import ScriptedDenoiser, Symbols
 

@@ -28,7 +28,8 @@ from mdsample.policy.draw import Temperature
 from mdsample.policy.language import Language
 from mdsample.policy.stop import Until
 from mdsample.sampling.arguments import as_policy
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare
+from mdsample.sampling.engine import BATCH_SIZE, fill
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.scoring.continuations import Asked, Continuation, continuations
 from mdsample.scoring.methods import ChainRule, MarginalProduct, Method, MonteCarloBound
 

@@ -12,7 +12,8 @@ A model that sees a row block by block cannot see what stands after a slot, and 
 (`Canvas.unseen`); `{name:96:blind}` is a slot that need not see it.
 
 `{name:1-6}` is a slot whose length is not known: 1 to 6 positions. Such a template stands for one of each length
-(`Template.candidates`), and a row is of one of these.
+(`Template.candidates`), and a row is of one of these. `{name:64-256+}` is one that grows: it has 64 positions, and
+more, up to 256, as long as the model does not see an end (`mdsample.sampling.growth`).
 
 A row may bring the content of a slot: it is *given*. Its tokens stand there from the beginning, the end token in the
 rest of the slot, as these models are trained on a text that is shorter than its slot; the sampler does not write there.
@@ -58,11 +59,19 @@ class Slot:
     blind: bool = False
     #: the fewest positions, where the length is not known
     shortest: int | None = None
+    #: it has the fewest positions after which the model sees an end, found before the run
+    grows: bool = False
 
     @property
-    def lengths(self) -> range:
-        """How many positions it may have."""
-        return range(self.length if self.shortest is None else self.shortest, self.length + 1)
+    def step(self) -> int:
+        """By how many positions it grows: an eighth of the fewest, at most 8, as DAEDAL does from 64 on."""
+        return min(8, max(1, (self.shortest or 0) // 8)) if self.grows else 1
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """How many positions it may have, ascending."""
+        fewest = self.length if self.shortest is None else self.shortest
+        return [*range(fewest, self.length, self.step), self.length]
 
 
 @attrs.frozen
@@ -131,7 +140,13 @@ class Template:
                 raise TemplateError(f"there are two slots called {name!r}; give each a name of its own")
             if name in fields:
                 raise TemplateError(f"{name!r} is both a slot and a field; rename one")
-        if (count := prod(len(slot.lengths) for slot in self.ranged)) > MOST_CANDIDATES:
+        if (slot := self.growing) is not None and len(self.ranged) > 1:
+            other = next(one for one in self.ranged if one is not slot)
+            raise TemplateError(
+                f"slot {slot.name!r} grows, and then all others need one length; {other.name!r} has none, "
+                f"{_written(other)}: write one, as in {{{other.name}:{other.length}}}"
+            )
+        if self.growing is None and (count := prod(len(slot.lengths) for slot in self.ranged)) > MOST_CANDIDATES:
             ranges = " and ".join(f"{_written(slot)} ({len(slot.lengths)})" for slot in self.ranged)
             raise TemplateError(
                 f"the slots of unknown length have {count:,} lengths together, of {ranges}, and each is a run of its "
@@ -142,6 +157,11 @@ class Template:
     def ranged(self) -> tuple[Slot, ...]:
         """The slots whose length is not known, in order."""
         return tuple(piece for piece in self.pieces if isinstance(piece, Slot) and piece.shortest is not None)
+
+    @property
+    def growing(self) -> Slot | None:
+        """The slot that grows, if there is one."""
+        return next((slot for slot in self.ranged if slot.grows), None)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -169,7 +189,10 @@ class Template:
         """
         given = given or {}
         ways = [
-            [attrs.evolve(piece, length=length, shortest=None) for length in self._lengths(piece, given, tokenizer)]
+            [
+                attrs.evolve(piece, length=length, shortest=None, grows=False)
+                for length in self._lengths(piece, given, tokenizer)
+            ]
             if isinstance(piece, Slot)
             else [piece]
             for piece in self.pieces
@@ -213,7 +236,7 @@ class Template:
             if others:
                 open_ = next(slot for slot in self.ranged if slot.name not in given)
                 raise TemplateError(
-                    f"slot {open_.name!r} has no one length, {_written(open_)}: only what samples tries them all "
+                    f"slot {open_.name!r} has no one length, {_written(open_)}: only what samples finds it "
                     f"(sample, run, bench); write one length here, as in {{{open_.name}:{open_.length}}}"
                 )
             return one.row(tokenizer, texts, given)
@@ -341,8 +364,8 @@ def _written(piece: Text | Field | Slot) -> str:
             return text.replace("{", "{{").replace("}", "}}")
         case Field(name=name):
             return f"{{{name}}}"
-        case Slot(name=name, length=length, blind=blind, shortest=shortest):
-            return f"{{{name}:{'' if shortest is None else f'{shortest}-'}{length}{':blind' * blind}}}"
+        case Slot(name=name, length=length, blind=blind, shortest=shortest, grows=grows):
+            return f"{{{name}:{'' if shortest is None else f'{shortest}-'}{length}{'+' * grows}{':blind' * blind}}}"
 
 
 def _hole(inside: str, text: str, column: int) -> Field | Slot:
@@ -355,6 +378,14 @@ def _hole(inside: str, text: str, column: int) -> Field | Slot:
     if colon and word != "blind":
         raise _fault(
             f"after the length of slot {name!r} only the word blind may stand, as in {{{name}:16:blind}}", text, column
+        )
+    grows, length = length.endswith("+"), length.removesuffix("+")
+    if grows and _is_number(length):
+        raise _fault(
+            f"slot {name!r} grows, but how far? Write the fewest and the most positions, as in "
+            f"{{{name}:{length}-{4 * int(length[:_DIGITS])}+}}",
+            text,
+            column,
         )
     shortest, _, longest = length.partition("-")
     ranged = bool(longest) and _is_number(shortest)
@@ -373,7 +404,7 @@ def _hole(inside: str, text: str, column: int) -> Field | Slot:
             text,
             column,
         )
-    return Slot(name, int(longest), bool(colon), int(shortest))
+    return Slot(name, int(longest), bool(colon), int(shortest), grows)
 
 
 def _is_number(text: str) -> bool:

@@ -23,7 +23,8 @@ from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import as_run
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare, require_fit
+from mdsample.sampling.engine import BATCH_SIZE, fill, require_fit
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, as_speculation, require_exact

@@ -12,7 +12,8 @@ from mdsample.errors import MdsampleError, TemplateError, WatchError
 from mdsample.jobs.records import Record, Request, asked, fingerprint
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import BATCH_SIZE, Prepared, fill, prepare, require_fit
+from mdsample.sampling.engine import BATCH_SIZE, fill, require_fit
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.result import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation, require_exact

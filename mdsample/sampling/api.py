@@ -18,8 +18,9 @@ from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Part, Policy
 from mdsample.sampling.arguments import as_policy
-from mdsample.sampling.engine import BATCH_SIZE, Engine, Prepared, fill
+from mdsample.sampling.engine import BATCH_SIZE, Engine, fill
 from mdsample.sampling.observe import answered
+from mdsample.sampling.prepared import Prepared
 from mdsample.sampling.prompts import Message, Prompt, is_chat, is_prompt, prepare_prompt
 from mdsample.sampling.result import Samples
 from mdsample.sampling.row import Row

@@ -22,14 +22,16 @@ import numpy as np
 
 from mdsample.core.arrays import Ints
 from mdsample.core.canvas import Canvas
-from mdsample.core.template import Slot, Template
 from mdsample.errors import NoTextError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.sampling.arguments import as_batch_size
+from mdsample.sampling.growth import Growing
 from mdsample.sampling.lengths import Candidate, best, require_scores
 from mdsample.sampling.observe import Asking, overheard
 from mdsample.sampling.plan import Plan
+from mdsample.sampling.prepared import Prepared
 from mdsample.sampling.result import Row, RunLog
+from mdsample.sampling.row import Grown
 from mdsample.sampling.sampler import Sampler, begin, steps
 from mdsample.sampling.shared import lockstep
 from mdsample.sampling.speculate import Speculation, Speculator, as_speculation, require_exact
@@ -39,81 +41,6 @@ from mdsample.sampling.state import Event, Outcome, State
 BATCH_SIZE = 16
 #: `fill` adds rows in chunks of this many batches: a chunk is one state, and copying a state costs little
 BATCHES = 16
-
-
-@attrs.frozen(eq=False)
-class Prepared:
-    """A row ready to be filled."""
-
-    id: int | str
-    tokens: Sequence[int]
-    #: number of the slot of each position, −1 for fixed text
-    slot: Sequence[int]
-    #: what is to be filled
-    blank: Sequence[bool]
-    #: slots that need not see what stands after them
-    blind: tuple[str, ...] = ()
-    #: positions of its slots of unknown length, and the same row with other lengths
-    lengths: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
-    others: tuple[Prepared, ...] = attrs.field(default=(), kw_only=True)
-
-    def canvas(self, slots: tuple[str, ...], mask_id: int) -> Canvas:
-        """The row alone; `slots` names them all."""
-        return Canvas.of_rows([self.tokens], [self.slot], slots, mask_id, [self.id], [self.blank], self.blind)
-
-
-def prepare(
-    denoiser: Denoiser,
-    template: Template,
-    id: int | str,
-    texts: Mapping[str, str],
-    given: Mapping[str, str] | None = None,
-) -> Prepared:
-    """A row's texts, and the slots that it brings, in their template; `TemplateError` if they or the row do not fit.
-
-    Where the template has slots of unknown length: the row with the shortest, and with it those of all other lengths.
-    """
-    if template.ranged:
-        layouts = _of_each_length(template, denoiser, given)
-        rows = [
-            attrs.evolve(prepare(denoiser, layout, id, texts, given), lengths=lengths) for layout, lengths in layouts
-        ]
-        return attrs.evolve(rows[0], others=tuple(rows[1:]))
-    try:
-        row = template.row(denoiser.tokenizer, texts, given)
-    except TemplateError:
-        raise
-    except ValueError as fault:  # a text that is not valid unicode
-        raise TemplateError(str(fault)) from fault
-    if len(row.tokens) > denoiser.max_length:
-        raise TemplateError(
-            f"the row is {len(row.tokens)} tokens long, slots included; {denoiser.name} takes at most "
-            f"{denoiser.max_length}: shorten the text or the slots"
-        )
-    prepared = Prepared(id, row.tokens, row.slot, row.blank, template.blind)
-    block = denoiser.block
-    # only a model in blocks can miss something; for the others no row is worth a canvas of its own
-    if block is None:
-        return prepared
-    if fault := prepared.canvas(template.slots, denoiser.tokenizer.mask_id).unseen(block, denoiser.led):
-        raise TemplateError(fault)
-    return prepared
-
-
-def _of_each_length(
-    template: Template, denoiser: Denoiser, given: Mapping[str, str] | None
-) -> list[tuple[Template, dict[str, int]]]:
-    """The templates of known lengths that it stands for, and the lengths."""
-    names = {slot.name for slot in template.ranged}
-    template.check_given(given or {})
-    layouts = template.candidates(denoiser.tokenizer, given)
-    return [
-        (
-            layout,
-            {piece.name: piece.length for piece in layout.pieces if isinstance(piece, Slot) and piece.name in names},
-        )
-        for layout in layouts
-    ]
 
 
 @attrs.frozen(eq=False)
@@ -145,6 +72,8 @@ class Chunk:
     watch: Watch | None
     #: positions of slots of unknown length, of which its rows are candidates
     lengths: Mapping[str, int]
+    #: of its only row, where a slot grows
+    growing: Growing | None = None
     #: number of each row in the engine, once it has entered
     numbers: Sequence[int] = ()
     #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
@@ -237,11 +166,21 @@ class Engine:
                 chunks.append(self._chunk(lengths, group, sampler, slots, guessed, watch))
             except NoTextError as reason:
                 fault = reason
+        for place, row in enumerate(rows):
+            if row.growth is None:
+                continue
+            growing = Growing(row, place, sampler, slots, guessed)
+            growing.require(self._denoiser, lambda most, g=growing: self._chunk_of(g, most))
+            try:
+                chunks.append(self._fitted(growing, longer=False))
+            except NoTextError as reason:
+                fault = reason
         running = Counter(place for chunk in chunks for place in chunk.order)
         if fault is not None and (none := [row for place, row in enumerate(rows) if not running[place]]):
             tried = f"at no length of row {none[0].id!r} there is a text: " if none[0].lengths else ""
             raise NoTextError(f"{tried}{fault}")
-        return Ready(chunks, [running[place] if row.lengths else 0 for place, row in enumerate(rows)])
+        contest = [row.lengths and row.growth is None for row in rows]
+        return Ready(chunks, [running[place] if several else 0 for place, several in enumerate(contest)])
 
     def enter(self, ready: Ready) -> list[int]:
         """Takes rows up; their numbers, in the order in which they were given."""
@@ -289,6 +228,30 @@ class Engine:
         speculator = sampler.speculator(plan, canvas, speculate)
         return Chunk(plan, state, log, order, speculator, watch, lengths)
 
+    def _fitted(self, growing: Growing, *, longer: bool) -> Chunk:
+        """A row that grows, in its length or the next one."""
+        mask_id = self._denoiser.tokenizer.mask_id
+        return growing.fitted(lambda row: self._chunk_of(growing, row), mask_id, longer=longer)
+
+    def _chunk_of(self, growing: Growing, row: Prepared) -> Chunk:
+        """A row that grows, in one of its lengths."""
+        chunk = self._chunk({}, {growing.place: row}, growing.sampler, growing.slots, growing.speculate, None)
+        chunk.growing = growing
+        return chunk
+
+    def _grow(self, chunk: Chunk, growing: Growing, look: Grown) -> None:
+        """Puts a longer row in the place of one that did not see an end."""
+        if not growing.take_down(look):
+            return
+        try:
+            longer = self._fitted(growing, longer=True)
+        except NoTextError:
+            growing.over = True
+            return
+        longer.numbers, longer.salt = chunk.numbers, chunk.salt
+        self._chunks[self._chunks.index(chunk)] = longer
+        self._take_down(longer, longer.state.events[-1])
+
     @property
     def running(self) -> int:
         """Rows that are not done."""
@@ -312,6 +275,10 @@ class Engine:
         askings = [_asking(chunk, rows) for chunk, rows in work]
         salts = [chunk.salt for chunk, _ in work]
         for (chunk, _), taken in zip(work, lockstep(self._denoiser, askings, salts), strict=True):
+            if isinstance(taken, Grown):
+                assert chunk.growing is not None
+                self._grow(chunk, chunk.growing, taken)
+                continue
             for state, event in taken:
                 chunk.state = state
                 self._take_down(chunk, event)
@@ -348,6 +315,8 @@ class Engine:
         left: list[int] = event.left.tolist()
         for place in left:
             number, row = chunk.numbers[place], chunk.log.row(chunk.state, place, spent)
+            if chunk.growing is not None:
+                row = chunk.growing.told(row, chunk.plan.policy.guide.passes)
             if chunk.lengths:
                 contest = self._contests[number]
                 contest.done.append(Candidate(chunk.lengths, row, chunk.plan))
@@ -360,11 +329,13 @@ class Engine:
             chunk.watch.event(chunk.state, event)
 
 
-def _asking(chunk: Chunk, rows: Ints) -> Asking[list[tuple[State, Event]]]:
-    """The next steps of some rows."""
+def _asking(chunk: Chunk, rows: Ints) -> Asking[list[tuple[State, Event]] | Grown]:
+    """The next steps of some rows, or a look at one that grows."""
+    if chunk.growing is not None and not chunk.growing.over:
+        return (yield from chunk.growing.look(chunk.plan, chunk.state))
     asking = steps(chunk.plan, chunk.state, rows, chunk.speculator)
     look = None if chunk.watch is None or chunk.speculator is not None else chunk.watch.look
-    return asking if look is None else overheard(asking, lambda query, said: look(rows, query, said))
+    return (yield from asking if look is None else overheard(asking, lambda query, said: look(rows, query, said)))
 
 
 def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], row: Prepared) -> None:
@@ -373,10 +344,13 @@ def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], ro
 
 
 def _by_lengths(rows: Sequence[Prepared]) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:
-    """Rows and candidates of rows that have the same lengths, by the places of the rows; shortest first."""
+    """Rows and candidates of rows that have the same lengths, by the places of the rows; shortest first.
+
+    Without those that grow, each of which finds a length of its own.
+    """
     groups: dict[tuple[int, ...], tuple[Mapping[str, int], dict[int, Prepared]]] = {(): ({}, {})} if not rows else {}
     for place, row in enumerate(rows):
-        for one in (row, *row.others):
+        for one in () if row.growth else (row, *row.others):
             groups.setdefault(tuple(one.lengths.values()), (one.lengths, {}))[1][place] = one
     for lengths in sorted(groups):
         yield groups[lengths]

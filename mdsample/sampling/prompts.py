@@ -26,7 +26,7 @@ from mdsample.core.template import Slot, Template
 from mdsample.errors import TemplateError, shown
 from mdsample.models.chat import chat_of
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import Prepared, prepare
+from mdsample.sampling.prepared import Prepared, prepare
 
 
 class Message(TypedDict):

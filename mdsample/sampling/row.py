@@ -51,6 +51,16 @@ class Tried:
     nfe: int
 
 
+@attrs.frozen
+class Grown:
+    """A look at a slot that grows."""
+
+    #: its positions
+    length: int
+    #: how sure the model was that the text ends there, 0 to 1; from 0.5 on the slot does not grow
+    end: float
+
+
 @attrs.frozen(eq=False, repr=False, slots=False)
 class Row:
     """One row of a result."""
@@ -90,6 +100,8 @@ class Row:
     #: where the template has slots of unknown length: what was tried, shortest first. `nfe` and `rounds` are of all of
     #: it, everything else is of the best
     tried: tuple[Tried, ...] = ()
+    #: where a slot of the template grows: each look at it, the last at its length. `nfe` and `rounds` are with these
+    grown: tuple[Grown, ...] = ()
 
     @property
     def tokens_per_forward(self) -> float:
@@ -159,6 +171,7 @@ class Row:
             "tv_bound": self.tv_bound if math.isfinite(self.tv_bound) else None,
             "certain": self.certain,
             **({"tried": [attrs.asdict(one) for one in self.tried]} if self.tried else {}),
+            **({"grown": [attrs.asdict(one) for one in self.grown]} if self.grown else {}),
         }
 
     def headline(self) -> str:

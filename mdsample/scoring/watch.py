@@ -22,7 +22,7 @@ from mdsample.core.tokens import until_end
 from mdsample.core.uniforms import row_key
 from mdsample.errors import WatchError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
-from mdsample.sampling.engine import Prepared
+from mdsample.sampling.prepared import Prepared
 
 
 @attrs.frozen

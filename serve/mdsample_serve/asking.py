@@ -16,7 +16,7 @@ from mdsample.models.chat import chat_of
 from mdsample.models.chat_template import read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.language import Regex
-from mdsample.sampling.engine import Prepared, prepare
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.prompts import prepare_prompt
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation

@@ -14,7 +14,7 @@ from mdsample.jobs.job import Answer, Job
 from mdsample.jobs.records import Request as RowRequest
 from mdsample.models.chat import Chats
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import prepare
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.structured import Structured

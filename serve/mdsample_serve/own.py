@@ -16,7 +16,7 @@ from mdsample.policy import menu
 from mdsample.policy.base import MANY
 from mdsample.policy.complete import in_full
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import prepare
+from mdsample.sampling.prepared import prepare
 from mdsample.scoring.decide import check_labels, decide
 from mdsample.scoring.methods import ChainRule, MarginalProduct
 from mdsample_serve import asking, bodies

@@ -16,7 +16,8 @@ from mdsample.core.uniforms import Uniforms, row_key
 from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
 from mdsample.sampling.trace import Trace

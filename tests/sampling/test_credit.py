@@ -23,7 +23,8 @@ from mdsample.models.denoiser import Query
 from mdsample.policy.base import Policy
 from mdsample.policy.guide import Credit, NoGuide
 from mdsample.policy.window import Window
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared
 from mdsample.testing import ScriptedDenoiser, Symbols
 from mdsample.testing.languages import random_language
 from mdsample.testing.promises import speculation_changes_nothing

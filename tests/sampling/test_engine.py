@@ -15,7 +15,8 @@ from mdsample.errors import PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import Engine, Prepared, Watch, fill, prepare
+from mdsample.sampling.engine import Engine, Watch, fill
+from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State

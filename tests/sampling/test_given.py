@@ -20,7 +20,8 @@ from mdsample.core.template import Slot, Template
 from mdsample.errors import TemplateError
 from mdsample.exact.toy import ToyTokenizer
 from mdsample.policy.base import Policy
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.result import read
 from mdsample.testing import ScriptedDenoiser
 

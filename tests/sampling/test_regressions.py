@@ -18,7 +18,8 @@ from mdsample.policy.order import Order
 from mdsample.policy.parsing import parse
 from mdsample.policy.revise import Revise
 from mdsample.policy.view import View
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared
 from mdsample.sampling.result import Result
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.trace import Trace

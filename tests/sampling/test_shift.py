@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample import testing
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
 from mdsample.sampling.observe import answered, observe
+from mdsample.sampling.prepared import Prepared
 from mdsample.testing import ScriptedDenoiser, Symbols
 
 SYMBOLS = Symbols(6)

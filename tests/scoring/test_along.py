@@ -21,7 +21,8 @@ from mdsample.core.template import Template
 from mdsample.errors import TemplateError, WatchError
 from mdsample.models.cache import Dual
 from mdsample.policy.base import Policy
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 from mdsample.scoring.watch import SlotWatcher
 from mdsample.testing import ScriptedDenoiser
 

@@ -31,7 +31,8 @@ from mdsample.errors import ModelError
 from mdsample.models.cache import Cache, Dual, Exact, Prefix
 from mdsample.models.families import read_config
 from mdsample.policy.base import Policy
-from mdsample.sampling.engine import fill, prepare
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import prepare
 
 TEMPLATE = mdsample.Template.parse("Q {prompt} R{reasoning:6:blind} A{answer:3}")
 TEXTS = [{"prompt": "Ann has 12 coins"}, {"prompt": "the cat"}, {"prompt": ""}]

@@ -231,7 +231,7 @@ def _placed(
     denoiser: Denoiser, layout: Template, chats: Chats, request: Request, slot: str
 ) -> tuple[Template, Mapping[str, str]] | str:
     """A row's template and the texts of its fields, or why it cannot be scored; the other rows still are."""
-    from mdsample.sampling.engine import prepare
+    from mdsample.sampling.prepared import prepare
     from mdsample.scoring.decide import check_labels
     from mdsample.scoring.score import check_candidates
 

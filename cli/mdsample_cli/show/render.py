@@ -172,6 +172,7 @@ def answer(job: Job, given: Answer, named: bool, label: str, time: float | None)
             ("passes", f"{row.nfe}{in_steps} for {blanks} blanks, {row.tokens_per_forward:.1f} tokens each"),
             *took,
             *([("lengths", plain(tried(row)))] if row.tried else []),
+            *([("length", plain(grown(row)))] if row.grown else []),
             ("outcome", plain(row.outcome.sentence)),
             *([("left blank", plain(left, "yellow"))] if left else []),
             *_certainty(row, complete(sampler.policy)),
@@ -190,6 +191,13 @@ def _left_blank(row: Row, names: Sequence[str]) -> str:
     where = ", ".join(f"{n} of {name}" for name, n in zip(names, blank, strict=True) if n)
     asked = f"leave out {row.outcome.name} to have them filled"
     return f"{where} (░), after {count(row.nfe, 'pass', 'es')}; {asked}"
+
+
+def grown(row: Row) -> str:
+    """How a slot came to its length."""
+    first, last = row.grown[0], row.grown[-1]
+    how = f"grown to {last.length} from {first.length}" if last is not first else f"{last.length}, the fewest"
+    return f"{how}, in {count(len(row.grown), 'pass', 'es')}; end seen to {last.end:.0%}"
 
 
 def tried(row: Row) -> str:
