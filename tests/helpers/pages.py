@@ -33,7 +33,7 @@ NOT_RUN = {
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
-    r"^mdsample (bench|calibrate) ": "takes minutes",
+    r"^mdsample (bench|calibrate|study) ": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
