@@ -7,7 +7,8 @@
     against = "MED"                  # with this rule; default: the first of several settings
 
     [[tasks]]
-    name = "tiny-gsm"                # also: problems, template, answer_field, extract, limit, label
+    name = "tiny-gsm"                # also: problems, shots, shots_from, run_code, template, answer_field, extract,
+                                     # limit, label
 
     [[models]]
     name = "tiny-gsm"                # also: backend, device, dtype, cache, revision, adapter, chat, label
@@ -38,8 +39,10 @@ from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
 from mdsample.sampling.engine import BATCH_SIZE
 from mdsample.tasks.catalog import Task
-from mdsample.tasks.named import task_named
+from mdsample.tasks.named import Source, task_named
 
+#: keys of a task that say how a published data set is asked
+_SOURCE = ("shots", "shots_from", "run_code")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -196,11 +199,22 @@ def _rules(entry: Entry) -> list[Rule]:
 
 
 def _task(entry: Entry, limit: int | None) -> StudyTask:
-    entry.require_keys("name", "label", "problems", "template", "answer_field", "extract", "limit")
+    entry.require_keys("name", "label", "problems", "template", "answer_field", "extract", "limit", *_SOURCE)
     name, problems = entry["name"].as_text(), entry.text("problems", "")
+    source: Source | None = None
+    if problems:
+        examples = entry.text("shots_from", "")
+        source = Source(
+            Path(problems),
+            entry.integer("shots", None, 0),
+            Path(examples) if examples else None,
+            entry.flag("run_code"),
+        )
+    elif alone := [key for key in _SOURCE if key in entry]:
+        raise entry[alone[0]].fault("this is for published data sets, which have problems = '…'")
     template = entry.text("template", "") or None
     try:
-        task = task_named(name, Path(problems) if problems else None, template, entry.text("answer_field", "answer"))
+        task = task_named(name, source, template, entry.text("answer_field", "answer"))
         layout = None if template is None else Template.parse(template)
         if layout is not None:
             require_template(task, layout)

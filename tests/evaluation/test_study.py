@@ -144,7 +144,7 @@ def reads_as_text(page: str) -> None:
         (("{answer:2}", "{answer:x}"), "line 2, tasks[0]: "),
         (("cats.jsonl", "dogs.jsonl"), "line 2, tasks[0]: cannot read"),
         (("label = 'cats'", "extract = 'first'"), "line 4, tasks[0].extract: "),
-        (("label = 'cats'", "problems = 'x'"), "problems is the published file of gsm8k or math500"),
+        (("label = 'cats'", "problems = 'x'"), "problems is the published file of gsm8k, math500, "),
         (("[policies]", "[polices]"), "line 10, polices: there is no such key; did you mean 'policies'?"),
         (("[[tasks]]", "[tasks]"), "line 2, tasks: this must be a list with something in it"),
     ],
