@@ -184,8 +184,8 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["bench", "--task", "gsm8k"], "--task gsm8k needs the published file: --problems FILE (JSON lines)"),
         (
             ["bench", "--problems", "x.jsonl"],
-            "--problems is the file of gsm8k, math500, humaneval, humaneval-infilling, mbpp, countdown, sudoku4; a file "
-            "of yours is --task FILE",
+            "--problems is the file of gsm8k, math500, humaneval, humaneval-infilling, mbpp, countdown, sudoku4; a "
+            "file of yours is --task FILE",
         ),
         (
             ["bench", "--task", "x.jsonl"],

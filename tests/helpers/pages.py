@@ -29,7 +29,7 @@ NOT_RUN = {
     r"^pip install": "changes the environment and needs the network; .ci/run does the README's",
     r"GSAI-ML/|\./llada-8b|\./my-lora": "needs a checkpoint of 16 GB",
     r"--model \./bert": "needs a checkpoint that is not here; tests/torch runs one like it",
-    r"--task (gsm8k|math500)": "needs the published problems",
+    r"--task (gsm8k|math500|mbpp)": "needs the published problems",
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
