@@ -20,6 +20,7 @@ from mdsample.evaluation.bench import Runs
 from mdsample.evaluation.intervals import Interval, clustered_difference, clustered_share, mean
 from mdsample.evaluation.study_file import Rule, Study, StudyModel, StudyTask
 from mdsample.jobs.lines import finite
+from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
 from mdsample.sampling.state import State
 
@@ -134,45 +135,59 @@ def cells(
     an error; only what concerns the file of answers (`WriteError`, `RecordError`) ends the study.
     """
     taken: dict[tuple[object, ...], str] = {}
-    for model in study.models:
-        try:
-            denoiser = model.load()
-        except Exception as fault:  # whatever keeps one model from opening, the others go on
-            for task in study.tasks:
-                yield from _failed(study, task, model, fault)
-            continue
+    for model in study.models:  # each in a frame of its own, so that one is let go before the next is opened
+        yield from _of_model(study, model, answers, taken, watch, on_step)
+
+
+def _of_model(
+    study: Study,
+    model: StudyModel,
+    answers: Answers | None,
+    taken: dict[tuple[object, ...], str],
+    watch: Watch | None,
+    on_step: Callable[[State], None] | None,
+) -> Iterator[Cell]:
+    """The cells of one model; `taken` says whose the answers are that a cell would read or write."""
+    try:
+        denoiser = model.load()
+    except Exception as fault:  # whatever keeps one model from opening, the others go on
         for task in study.tasks:
+            yield from _failed(study, task, model, fault)
+        return
+    for task in study.tasks:
+        try:
+            runs = _runs(study, task, model, denoiser, answers)
+        except Exception as fault:
+            yield from _failed(study, task, model, fault)
+            continue
+        baseline: Results | None = None
+        for rule, text, policy in _policies(study):
+            cell = Cell(task.label, model.label, rule.name, text, None, baseline)
             try:
-                layout = model.layout(task)
-                runs = [
-                    Runs.of(
-                        denoiser,
-                        task.task,
-                        layout,
-                        task.limit,
-                        seed,
-                        study.batch_size,
-                        answers,
-                        model.revision,
-                        extract=task.extract,
-                    )
-                    for seed in study.seeds
-                ]
+                results = _results(runs, policy, f"{task.label}, {model.label}", taken, text, watch, on_step)
+            except (WriteError, RecordError):
+                raise
             except Exception as fault:
-                yield from _failed(study, task, model, fault)
-                continue
-            baseline: Results | None = None
-            for rule, text, policy in _policies(study):
-                cell = Cell(task.label, model.label, rule.name, text, None, baseline)
-                try:
-                    results = _results(runs, policy, f"{task.label}, {model.label}", taken, text, watch, on_step)
-                except (WriteError, RecordError):
-                    raise
-                except Exception as fault:
-                    yield attrs.evolve(cell, error=_told(fault))
-                else:
-                    baseline = results if rule is study.rules[0] else baseline
-                    yield attrs.evolve(cell, results=results, baseline=baseline)
+                yield attrs.evolve(cell, error=_told(fault))
+            else:
+                baseline = results if rule is study.rules[0] else baseline
+                yield attrs.evolve(cell, results=results, baseline=baseline)
+
+
+def _runs(study: Study, task: StudyTask, model: StudyModel, denoiser: Denoiser, answers: Answers | None) -> list[Runs]:
+    """The task's problems for each seed."""
+    first = Runs.of(
+        denoiser,
+        task.task,
+        model.layout(task),
+        task.limit,
+        study.seeds[0],
+        study.batch_size,
+        answers,
+        model.revision,
+        extract=task.extract,
+    )
+    return [attrs.evolve(first, seed=seed) for seed in study.seeds]
 
 
 def _policies(study: Study) -> Iterator[tuple[Rule, str, Policy]]:

@@ -15,7 +15,7 @@ from mdsample.errors import RecordError
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task
 from mdsample.tasks.child import passes, require_runner
-from mdsample.tasks.datasets import Where, read_once, rows_of, text_in, text_of
+from mdsample.tasks.files import Where, read_once, rows_of, text_in, text_of
 from mdsample.tasks.shots import Shots
 
 #: where a completion ends: what follows the function is no part of it; lm-evaluation-harness, humaneval.yaml

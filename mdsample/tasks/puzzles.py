@@ -13,7 +13,8 @@ from pathlib import Path
 from mdsample.errors import RecordError
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task, source
-from mdsample.tasks.datasets import Where, boxed, read_once, rows_of, text_in, text_of
+from mdsample.tasks.datasets import boxed
+from mdsample.tasks.files import Where, read_once, rows_of, text_in, text_of
 
 #: a model is asked in these words; others are given as a template with the same fields
 _COUNTDOWN = (
