@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mdsample.core.arrays import Doubles
-from mdsample.evaluation.intervals import Interval
+from mdsample.evaluation.intervals import Interval, resamples
 
 
 class Later:
@@ -83,11 +83,6 @@ def waiter(device: Any) -> Callable[[], object]:
 def device_name(device: Any) -> str:
     """The GPU's own name, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-def resamples(count: int, draws: int = 2000) -> np.ndarray:
-    """Which of `count` items each bootstrap draw takes, `[draws, count]`; the same ones at every call."""
-    return np.random.default_rng(0).integers(0, count, (draws, count))
 
 
 def interval(value: float, drawn: Sequence[float] | Doubles) -> Interval:

@@ -31,6 +31,7 @@ from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
 from mdsample_cli.commands.score import score
 from mdsample_cli.commands.serve import serve
+from mdsample_cli.commands.study import study
 from mdsample_cli.commands.traces import traces
 from mdsample_cli.errors import Interrupted, UsageError, tell_error
 
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 for panel, commands in (
     ("Texts", (run, chat, serve, replay, score, judge, traces)),
-    ("Policies", (policies, explain, audit, bench, calibrate)),
+    ("Policies", (policies, explain, audit, bench, study, calibrate)),
     ("Models and data", (models, inspect, convert, finetune, rows)),
 ):
     for command in commands:

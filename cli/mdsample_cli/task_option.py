@@ -24,6 +24,8 @@ MODELS = {
     "sudoku": "tiny-sudoku",
     "sudoku-hard": "tiny-sudoku",
 }
+#: data sets that others publish
+PUBLISHED = ("gsm8k", "math500", "humaneval", "humaneval-infilling", "mbpp", "countdown", "sudoku4")
 #: one model for a task
 TaskModel = Annotated[
     str | None,
@@ -48,33 +50,51 @@ class TaskOptions(OptionGroup):
     panel: ClassVar = "Task"
 
     task: Annotated[
-        str, Option(metavar="NAME", help=f"The problems: {', '.join(MODELS)}, gsm8k, math500, or a .jsonl file.")
+        str,
+        Option(
+            metavar="NAME",
+            help=f"The problems: {', '.join(MODELS)}, of a published file {', '.join(PUBLISHED)}, or a .jsonl file.",
+        ),
     ] = "tiny-gsm"
-    problems: Annotated[Path | None, Option(metavar="FILE", help="The published file of gsm8k or math500.")] = None
+    problems: Annotated[Path | None, Option(metavar="FILE", help="The file of a published data set.")] = None
     answer_field: Annotated[str, Option(metavar="KEY", help="Key of the right answer in a .jsonl file of yours.")] = (
         "answer"
     )
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Only the first N problems. Default: all.")] = None
+    shots: Annotated[
+        int | None,
+        Option(min=0, metavar="N", help="Solved problems before each: of gsm8k and math500; mbpp has 3 of its own."),
+    ] = None
+    shots_from: Annotated[
+        Path | None, Option(metavar="FILE", help="The file that gsm8k's and math500's solved problems are taken from.")
+    ] = None
+    run_code: Annotated[
+        bool,
+        Option(
+            "--run-code",
+            metavar="",
+            help="Run the programs that the model writes (humaneval, mbpp), in a child process with limits.",
+        ),
+    ] = False
 
     def open(self, template: str | None, answers: bool = True) -> Task:
         """The task; `answers` says whether a file must hold the right ones. `UsageError` if options do not fit."""
-        from mdsample.tasks import datasets
         from mdsample.tasks.catalog import TASKS
+        from mdsample.tasks.named import Source, task_named
 
         name = self.task
-        if name in ("gsm8k", "math500"):
+        if name in PUBLISHED:
             if self.problems is None:
-                raise UsageError(f"--task {name} needs the published file: --problems FILE (JSON lines)")
-            return (datasets.gsm8k if name == "gsm8k" else datasets.math500)(self.problems)
+                kind = "CSV" if name == "sudoku4" else "JSON lines"
+                raise UsageError(f"--task {name} needs the published file: --problems FILE ({kind})")
+            return task_named(name, Source(self.problems, self.shots, self.shots_from, self.run_code))
         if self.problems is not None:
-            raise UsageError("--problems is the published file of gsm8k or math500; a file of yours is --task FILE")
-        if name in TASKS:
-            return TASKS[name]
-        if not name.endswith((".jsonl", ".ndjson", ".json")):
-            known = ", ".join(TASKS)
-            raise UsageError(f"there is no task {name!r}; there are: {known}, gsm8k, math500, and files (.jsonl)")
-        if template is None:
+            raise UsageError(f"--problems is the file of {', '.join(PUBLISHED)}; a file of yours is --task FILE")
+        if self.shots is not None or self.shots_from is not None or self.run_code:
+            raise UsageError("--shots, --shots-from and --run-code are for published data sets; leave them out")
+        if template is None and name not in TASKS and name.endswith((".jsonl", ".ndjson", ".json")):
             raise UsageError(
                 "a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'"
             )
-        return datasets.own(Path(name), text_or_file(template), self.answer_field if answers else None)
+        text = None if template is None else text_or_file(template)
+        return task_named(name, None, text, self.answer_field if answers else None)

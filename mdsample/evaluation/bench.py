@@ -169,13 +169,8 @@ class Runs:
             raise BenchError(
                 f"limit must lie between 1 and {len(task.read())}, the problems of {task.name}; got {limit}"
             )
-        own = Template.parse(task.template)
-        chosen = template or own
-        if set(chosen.fields) != set(own.fields) or not set(task.needs) <= set(chosen.slots):
-            raise BenchError(
-                f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
-                f"({', '.join(task.needs) or 'any'}); got {str(chosen)!r:.200}"
-            )
+        chosen = template or Template.parse(task.template)
+        require_template(task, chosen)
         if extract is not None and extract not in task.extracts:
             ways = f"there are: {', '.join(task.extracts)}" if task.extracts else "its answers are read in one way"
             raise BenchError(f"{task.name} has no way {extract!r} to read an answer; {ways}")
@@ -284,6 +279,16 @@ class Runs:
             seconds=seconds,
             source=text,
             extract=self.extract or None,
+        )
+
+
+def require_template(task: Task, template: Template) -> None:
+    """`BenchError` for a template that lacks what a task needs, or has other fields."""
+    own = Template.parse(task.template)
+    if set(template.fields) != set(own.fields) or not set(task.needs) <= set(template.slots):
+        raise BenchError(
+            f"a template for {task.name} has the fields of its own, {task.template!r:.200}, and its slots "
+            f"({', '.join(task.needs) or 'any'}); got {str(template)!r:.200}"
         )
 
 

@@ -16,7 +16,7 @@ from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
 from mdsample.models.chat import Chats, Messages, messages_of
-from mdsample.tasks.datasets import row_object
+from mdsample.tasks.files import row_object
 
 
 @attrs.frozen

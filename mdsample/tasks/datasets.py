@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from mdsample.core.files import read_whole
 from mdsample.core.template import Slot, Template
 from mdsample.errors import RecordError
 from mdsample.models.chat import messages_of
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task, source
+from mdsample.tasks.files import read_once, rows_of, text_in
+from mdsample.tasks.shots import Shots
 
 #: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990; the whole run: docs/llada.md
 _GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
@@ -31,8 +32,11 @@ _PLAIN = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))(?:/(\d+))?")
 _SHORT = 16
 
 
-def gsm8k(path: Path) -> Task:
+def gsm8k(path: Path, shots: Shots | None = None) -> Task:
     """GSM8K: JSON lines `question`, `answer` with the right number after `####`.
+
+    With `shots`, solved problems of such a file stand before each, as `Question: …` and `Answer: …`, and the model goes
+    on after `Answer:`.
 
     The answer is `first`, the first number of the slot `answer`, if that has at most 16 positions and there is another
     slot to reason in; else `marked`: the number after the last `####`, else in the last `\\boxed{}`, else the last one,
@@ -43,24 +47,48 @@ def gsm8k(path: Path) -> Task:
     """
 
     def problems() -> Iterator[Problem]:
-        for where, row in _rows(path):
-            question, answer = _text(row, "question", where), _text(row, "answer", where)
+        for where, row in rows_of(path):
+            question, answer = text_in(row, "question", where), text_in(row, "answer", where)
             if "####" not in answer:
                 raise RecordError(f"{where}: 'answer' holds no ####, after which GSM8K's files have the right number")
             solution, _, right = (part.strip() for part in answer.rpartition("####"))
             if _value(right) is None:
                 raise RecordError(f"{where}: what follows #### is not a number: {right!r:.40}")
             written = _CALCULATOR.sub("", solution).strip()
-            yield Problem(row.get("id", where.number), {"prompt": question}, right, reasoning=written)
+            text = question if shots is None else f"{shots.before(question)}Question: {question}\nAnswer:"
+            yield Problem(row.get("id", where.number), {"prompt": text}, right, reasoning=written)
 
-    about = "Grade-school word problems (GSM8K)."
+    name, template = ("gsm8k", _GSM8K) if shots is None else (shots.named("gsm8k"), "{prompt}{solution:256}")
     return Task(
-        "gsm8k", about, _GSM8K, _reader(problems), _number, (), _same_number, extracts=EXTRACTS, suits=_extract_for
+        name,
+        "Grade-school word problems (GSM8K).",
+        template,
+        read_once(problems),
+        _number,
+        (),
+        _same_number,
+        extracts={way: partial(_up_to, "Question:", read) for way, read in EXTRACTS.items()},
+        suits=_extract_for,
     )
 
 
-def math500(path: Path) -> Task:
+def gsm8k_shots(path: Path, count: int) -> Shots:
+    """The first problems of a file of GSM8K, with their solutions as they stand there."""
+    found = [(text_in(row, "question", where), text_in(row, "answer", where)) for where, row in rows_of(path)]
+    return Shots.of(path, count, [(question, f"Question: {question}\nAnswer: {answer}") for question, answer in found])
+
+
+def math500_shots(path: Path, count: int) -> Shots:
+    """The first problems of a file of MATH, `problem` and `solution`."""
+    found = [(text_in(row, "problem", where), text_in(row, "solution", where)) for where, row in rows_of(path)]
+    return Shots.of(path, count, [(problem, f"Problem:\n{problem}\n\nSolution: {answer}") for problem, answer in found])
+
+
+def math500(path: Path, shots: Shots | None = None) -> Task:
     """MATH-500: JSON lines `problem`, `answer` in LaTeX.
+
+    With `shots`, solved problems stand before each, as `Problem:` and `Solution:`, and the model goes on after
+    `Solution:`.
 
     The answer is what stands in the slot `answer`; without such a slot, the last `\\boxed{}` of the text. Whether it is
     as good as the right one is for `math-verify` to say (`pip install 'mdsample[math]'`).
@@ -68,12 +96,16 @@ def math500(path: Path) -> Task:
 
     def problems() -> Iterator[Problem]:
         _math_verify()
-        for where, row in _rows(path):
+        for where, row in rows_of(path):
             name = row.get("unique_id", row.get("id", where.number))
-            yield Problem(name, {"prompt": _text(row, "problem", where)}, _text(row, "answer", where))
+            text = text_in(row, "problem", where)
+            if shots is not None:
+                text = f"{shots.before(text)}Problem:\n{text}\n\nSolution:"
+            yield Problem(name, {"prompt": text}, text_in(row, "answer", where))
 
+    name, template = ("math500", _MATH500) if shots is None else (shots.named("math500"), "{prompt}{solution:512}")
     about = "500 competition problems of MATH, answers in LaTeX."
-    return Task("math500", about, _MATH500, _reader(problems), _latex, (), _same_latex)
+    return Task(name, about, template, read_once(problems), _latex, (), _same_latex)
 
 
 def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
@@ -86,85 +118,17 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
     slot = "answer" if "answer" in layout.slots else layout.slots[-1]
 
     def problems() -> Iterator[Problem]:
-        for where, row in _rows(path):
+        for where, row in rows_of(path):
             try:
                 messages = messages_of(row, layout.fields)
             except RecordError as fault:
                 raise RecordError(f"{where}: {fault}") from fault
-            texts = {} if messages else {field: _text(row, field, where) for field in layout.fields}
-            right = "" if answer_field is None else _text(row, answer_field, where).strip()
+            texts = {} if messages else {field: text_in(row, field, where) for field in layout.fields}
+            right = "" if answer_field is None else text_in(row, answer_field, where).strip()
             yield Problem(row.get("id", where.number), texts, right, messages=messages)
 
     about = f"Problems of {path}."
-    return Task(path.stem, about, template, _reader(problems), lambda row: row.slots[slot], (slot,))
-
-
-class _Where:
-    """A line of a file, for messages."""
-
-    def __init__(self, path: Path, line: int, number: int) -> None:
-        self.number = number
-        self._said = f"{path}, line {line}"
-
-    def __str__(self) -> str:
-        return self._said
-
-
-def _reader(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[Problem, ...]]:
-    """Reads once; ids must differ."""
-    kept: list[tuple[Problem, ...]] = []
-
-    def read() -> tuple[Problem, ...]:
-        if not kept:
-            loaded = tuple(problems())
-            names = [problem.id for problem in loaded]
-            for name in names:
-                if isinstance(name, bool) or not isinstance(name, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                    raise RecordError(f"an id must be text or a whole number; got {name!r:.40}")
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise RecordError(f"two problems have the id {twice[0]!r}")
-            kept.append(loaded)
-        return kept[0]
-
-    return read
-
-
-def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
-    try:
-        lines = read_whole(path).decode("utf-8-sig").split("\n")
-    except OSError as fault:
-        raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
-    except UnicodeDecodeError as fault:
-        raise RecordError(f"{path} is not UTF-8 (byte {fault.start})") from fault
-    filled = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if not filled:
-        raise RecordError(f"{path} holds no problems")
-    for number, (i, line) in enumerate(filled):
-        where = _Where(path, i, number)
-        try:
-            row = row_object(line)
-        except RecordError as fault:
-            raise RecordError(f"{where}: {fault}") from fault
-        yield where, row
-
-
-def row_object(line: str | bytes) -> dict[str, Any]:
-    """The JSON object that a line of data is; `RecordError` if it is none."""
-    try:
-        row: object = json.loads(line)
-    except (ValueError, RecursionError) as fault:
-        raise RecordError(f"this is not JSON: {fault}") from fault
-    if not isinstance(row, dict):
-        raise RecordError(f"a row must be a JSON object; got {row!r:.40}")
-    return cast("dict[str, Any]", row)
-
-
-def _text(row: dict[str, Any], name: str, where: _Where) -> str:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        fault = f"is {value!r:.40}" if name in row else f"is not there; there are: {', '.join(row) or 'no keys'}"
-        raise RecordError(f"{where}: {name!r} must be text or a whole number; it {fault}")
-    return str(value)
+    return Task(path.stem, about, template, read_once(problems), lambda row: row.slots[slot], (slot,))
 
 
 def _number(row: Row) -> str:
@@ -186,7 +150,7 @@ def _first(text: str) -> str:
 
 def _marked(text: str) -> str:
     _, mark, after = text.rpartition("####")
-    for part in (after if mark else "", _boxed(text)):
+    for part in (after if mark else "", boxed(text)):
         if number := _first(part):
             return number
     return (_NUMBER.findall(text) or [""])[-1]
@@ -220,7 +184,7 @@ def _same_number(answer: str, right: str) -> bool:
     return value is not None and value == _value(right)
 
 
-def _boxed(text: str) -> str:
+def boxed(text: str) -> str:
     """What the last `\\boxed{}` holds; empty if there is none."""
     _, opening, rest = text.rpartition("\\boxed{")
     return _until_closed(rest) if opening else ""
@@ -237,7 +201,14 @@ def _until_closed(text: str) -> str:
 
 
 def _latex(row: Row) -> str:
-    return (_until_closed(row.slots["answer"]) if "answer" in row.slots else _boxed(row.text)).strip()
+    if "answer" in row.slots:
+        return _until_closed(row.slots["answer"]).strip()
+    return _up_to("Problem:", boxed, row.text).strip()
+
+
+def _up_to(end: str, read: Callable[[str], str], text: str) -> str:
+    """What is read of a text before a stop string: after examples a model may write further problems."""
+    return read(text.partition(end)[0])
 
 
 def _same_latex(answer: str, right: str) -> bool:

@@ -166,7 +166,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (
             ["bench", "--task", "x"],
             "there is no task 'x'; there are: tiny-gsm, sudoku6, sudoku6-hard, sudoku, sudoku-hard, gsm8k, math500, "
-            "and files (.jsonl)",
+            "humaneval, humaneval-infilling, mbpp, countdown, sudoku4, and files (.jsonl)",
         ),
         (
             ["calibrate", "med(?)"],
@@ -184,7 +184,8 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
         (["bench", "--task", "gsm8k"], "--task gsm8k needs the published file: --problems FILE (JSON lines)"),
         (
             ["bench", "--problems", "x.jsonl"],
-            "--problems is the published file of gsm8k or math500; a file of yours is --task FILE",
+            "--problems is the file of gsm8k, math500, humaneval, humaneval-infilling, mbpp, countdown, sudoku4; a "
+            "file of yours is --task FILE",
         ),
         (
             ["bench", "--task", "x.jsonl"],

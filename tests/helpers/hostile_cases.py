@@ -43,6 +43,7 @@ BASE: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
         },
         {"policy": "med(?)"},
     ),
+    "study": ({"--limit": "1", "--output": "new"}, {"file": "absent.toml"}),
     "models": ({}, {}),
     "inspect": ({"--backend": "reference"}, {"model": "tiny"}),
     "convert": ({"--group-size": "32"}, {"model": "tiny", "out": "new"}),

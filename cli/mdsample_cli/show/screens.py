@@ -198,6 +198,29 @@ class Bars:
         self._progress.update(self._at_work, pace=f"{self._pace}")
 
 
+class CellBar:
+    """One bar for all cells of a study."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        """All cells together have `total` answers."""
+        self._progress = progress
+        self._track = progress.add_task("", total=total, pace="")
+        self._at_work, self._before, self._now, self._pace = "", 0, 0, Pace()
+
+    def count(self, cell: str, answered: int) -> None:
+        """So many answers of a cell are there."""
+        if cell != self._at_work or answered < self._now:
+            self._at_work, self._pace = cell, Pace()
+            self._before, self._now = self._before + self._now, 0
+        self._now = answered
+        self._progress.update(self._track, description=cell, completed=self._before + answered)
+
+    def see(self, state: State) -> None:
+        """The state after a step of the cell that is at work."""
+        self._pace.see(state)
+        self._progress.update(self._track, pace=f"{self._pace}")
+
+
 class _Pace(TextColumn):
     """The pace of a task, if it has one."""
 

@@ -6,7 +6,8 @@ The benchmarks draw with it, too. matplotlib is an extra, and only partly typed.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 import attrs
 import numpy as np
 
+from mdsample.core import html
 from mdsample.core.files import write_whole
 
 #: Okabe and Ito's colours without yellow, which the colour-blind can tell apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: text and axes of a picture that takes its page's colour, see `inline`
+INK = "#010101"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKS = "osD^v<>PX"
 #: how far a legend stands below its axes, whose ticks and label are between, points
@@ -33,12 +37,13 @@ _FAR = 9
 
 
 @contextmanager
-def drawing(salt: str) -> Generator[None, None, None]:
-    """In it figures are made and saved; `salt` makes an SVG the same in every run."""
+def drawing(salt: str, more: Mapping[str, Any] | None = None) -> Generator[None, None, None]:
+    """In it figures are made and saved; `salt` makes an SVG the same in every run. `more`: of matplotlib's settings."""
     import matplotlib as mpl
 
     looks: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     looks |= {"grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": salt}
+    looks |= more or {}
     with mpl.rc_context(looks):  # pyright: ignore[reportUnknownMemberType]
         yield
 
@@ -61,6 +66,20 @@ def save(figure: Any, path: Path, dpi: int = 160) -> None:
     drawn, kind = BytesIO(), path.suffix.lower().removeprefix(".")
     figure.savefig(drawn, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     write_whole(path, drawn.getvalue())
+
+
+def inline(figure: Any, alt: str, prefix: str) -> str:
+    """The picture as an SVG element of a page, whose text colour takes the place of `INK` and black.
+
+    `alt`: what it shows, for those who do not see it. `prefix` keeps its ids apart from those of other pictures.
+    """
+    drawn = BytesIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)
+    _, found, svg = drawn.getvalue().decode().partition("<svg ")
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    svg = svg.replace(INK, "currentColor").replace("#000000", "currentColor")
+    return f'{found}role="img" aria-label="{html.text(alt)}" {svg}'
 
 
 def legend_below(figure: Any, named: dict[str, Any] | None = None, axes: Any = None) -> None:
