@@ -10,13 +10,13 @@ import attrs
 from typer import Argument, Option
 
 from mdsample_cli.errors import UsageError
-from mdsample_cli.files import read_bytes, read_text, text_or_file
+from mdsample_cli.files import read_source, read_text, text_or_file
 from mdsample_cli.groups import OptionGroup
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
     from mdsample.core.tokens import Tokenizer
-    from mdsample.jobs.records import Request
+    from mdsample.jobs.requests import Requests
     from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
@@ -240,16 +240,21 @@ class InputOptions(OptionGroup):
         if both := sorted(self.in_every_row.keys() & self.from_rows.keys()):
             raise UsageError(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
 
-    def read(self, template: Template, choices: str | None = None, expected: str | None = None) -> list[Request] | None:
-        """The rows of --input, `None` without; the keywords as for `read_requests`."""
-        from mdsample.jobs.records import read_requests
+    def read(self, template: Template, choices: str | None = None, expected: str | None = None) -> Requests | None:
+        """The rows of --input, `None` without; the keywords as for `Requests`."""
+        from mdsample.jobs.requests import Requests
 
         if self.input is None:
             return None
-        requests = read_requests(read_bytes(self.input), template, self.input, self.from_rows, choices, expected)
-        if not self.fill:
-            return requests
-        return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]
+        return Requests(
+            read_source(self.input),
+            template,
+            name=self.input,
+            keys=self.from_rows,
+            fixed=self.in_every_row,
+            choices=choices,
+            expected=expected,
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -58,6 +58,7 @@ class TaskOptions(OptionGroup):
 
     def open(self, template: str | None, answers: bool = True) -> Task:
         """The task; `answers` says whether a file must hold the right ones. `UsageError` if options do not fit."""
+        from mdsample.core.sources import is_table
         from mdsample.tasks import datasets
         from mdsample.tasks.catalog import TASKS
 
@@ -70,7 +71,7 @@ class TaskOptions(OptionGroup):
             raise UsageError("--problems is the published file of gsm8k or math500; a file of yours is --task FILE")
         if name in TASKS:
             return TASKS[name]
-        if not name.endswith((".jsonl", ".ndjson", ".json")):
+        if not (name.lower().endswith((".jsonl", ".ndjson", ".json")) or is_table(name)):
             known = ", ".join(TASKS)
             raise UsageError(f"there is no task {name!r}; there are: {known}, gsm8k, math500, and files (.jsonl)")
         if template is None:

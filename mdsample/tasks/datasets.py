@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 from mdsample.core.files import read_whole
+from mdsample.core.sources import is_table, open_source
 from mdsample.core.template import Slot, Template
 from mdsample.errors import RecordError
 from mdsample.models.chat import messages_of
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task, source
+from mdsample.tasks.columns import column, parted
 
 #: reasoning, delimiter and answer in 256 positions or so, as in arXiv 2510.19990; the whole run: docs/llada.md
 _GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
@@ -87,12 +89,13 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
 
     def problems() -> Iterator[Problem]:
         for where, row in _rows(path):
+            row = parted(row, (answer_field,))
             try:
                 messages = messages_of(row, layout.fields)
             except RecordError as fault:
                 raise RecordError(f"{where}: {fault}") from fault
-            texts = {} if messages else {field: _text(row, field, where) for field in layout.fields}
-            right = "" if answer_field is None else _text(row, answer_field, where).strip()
+            texts = {} if messages else {field: _text(row, column(row, field), where) for field in layout.fields}
+            right = "" if answer_field is None else _text(row, column(row, answer_field, layout.fields), where).strip()
             yield Problem(row.get("id", where.number), texts, right, messages=messages)
 
     about = f"Problems of {path}."
@@ -102,9 +105,9 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
 class _Where:
     """A line of a file, for messages."""
 
-    def __init__(self, path: Path, line: int, number: int) -> None:
+    def __init__(self, path: Path, line: int, number: int, unit: str = "line") -> None:
         self.number = number
-        self._said = f"{path}, line {line}"
+        self._said = f"{path}, {unit} {line}"
 
     def __str__(self) -> str:
         return self._said
@@ -129,7 +132,14 @@ def _reader(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[Pro
     return read
 
 
-def _rows(path: Path) -> Iterator[tuple[_Where, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[_Where, Mapping[str, Any]]]:
+    if is_table(str(path)):
+        try:
+            for number, raw in enumerate(open_source(str(path))):
+                yield _Where(path, number, number, "row"), cast("Mapping[str, Any]", raw.value)
+        except OSError as fault:
+            raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
+        return
     try:
         lines = read_whole(path).decode("utf-8-sig").split("\n")
     except OSError as fault:
@@ -159,7 +169,7 @@ def row_object(line: str | bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", row)
 
 
-def _text(row: dict[str, Any], name: str, where: _Where) -> str:
+def _text(row: Mapping[str, Any], name: str, where: _Where) -> str:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | str):
         fault = f"is {value!r:.40}" if name in row else f"is not there; there are: {', '.join(row) or 'no keys'}"

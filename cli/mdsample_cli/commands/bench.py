@@ -74,6 +74,7 @@ def bench(
     """
     from mdsample.evaluation.answers import Answers
     from mdsample.evaluation.bench import bench as scores_of
+    from mdsample.jobs.parquet import as_lines
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.picture import draw
     from mdsample_cli.show.screens import Bars, bar
@@ -92,7 +93,7 @@ def bench(
     total = len(problems.read()) if task.limit is None else task.limit
     scores: list[PolicyScore] = []
     with ExitStack() as stack:
-        answers = None if output is None else stack.enter_context(Answers(output))
+        answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))
         try:
             for on, layout in zip(models, layouts, strict=True):
                 denoiser = on.load()

@@ -72,6 +72,7 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
+    from mdsample.jobs.parquet import as_lines
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import Bars, bar
 
@@ -86,7 +87,7 @@ def calibrate(
     denoiser = on.load()
     tried: list[Trial] = []
     with ExitStack() as stack:
-        answers = None if output is None else stack.enter_context(Answers(output))
+        answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))
         chats = template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template)
         runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision, chats)
         progress = stack.enter_context(bar())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from mdsample_cli.groups import grouped
 if TYPE_CHECKING:
     from mdsample.jobs.job import Job
     from mdsample.jobs.records import Output, Request
+    from mdsample.jobs.requests import Requests
     from mdsample.sampling.state import State
     from mdsample_cli.show.screens import Screen
 
@@ -106,7 +107,7 @@ def run(
     )
     layout.check_given(rows.in_every_row | rows.from_rows)
     many = rows.read(layout, expected=expect_from)
-    requests = [job.request(prompt, rows.in_every_row)] if many is None else many
+    requests: Requests | list[Request] = [job.request(prompt, rows.in_every_row)] if many is None else many
     try:
         screen = _run(job, label, requests, many is not None, output, json, live, trace)
     except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
@@ -119,7 +120,7 @@ def run(
 def _run(
     job: Job,
     label: str,
-    requests: Sequence[Request],
+    requests: Requests | list[Request],
     many: bool,
     output: Path | None,
     json: bool,
@@ -127,23 +128,26 @@ def _run(
     trace: Path | None,
 ) -> Screen:
     """Runs the job on its screen, without the rows that `output` already has."""
+    from mdsample.jobs.parquet import as_lines
     from mdsample.jobs.records import Output
     from mdsample_cli.show.screens import screen as screen_of
 
     with ExitStack() as stack:
-        file = None if output is None else stack.enter_context(Output(output, job.fingerprint))
-        left = requests if file is None else file.left(requests)
-        if len(left) < len(requests):
-            typer.echo(told(f"{output} already answers {len(requests) - len(left)} of {len(requests)} rows"), err=True)
+        lines = None if output is None else stack.enter_context(as_lines(output))
+        file = None if lines is None else stack.enter_context(Output(lines, job.fingerprint))
+        left = None if file is None else file.left(requests)
+        if left is not None and left.answered:
+            typer.echo(told(f"{output} already answers {left.answered} of {left.total} rows"), err=True)
         quiet = file is not None and many and not json
-        screen = stack.enter_context(screen_of(job, label, len(left), many=many, live=live, quiet=quiet))
-        _answer(job, left, file, json, quiet, trace, screen)
+        total = len(requests if left is None else left)
+        screen = stack.enter_context(screen_of(job, label, total, many=many, live=live, quiet=quiet))
+        _answer(job, requests if left is None else left, file, json, quiet, trace, screen)
     return screen
 
 
 def _answer(
     job: Job,
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     file: Output | None,
     json: bool,
     quiet: bool,
