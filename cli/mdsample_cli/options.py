@@ -172,12 +172,15 @@ class TemplateOptions(OptionGroup):
             text = None if card.plain == card.template else card.plain
         return None if text is None else Template.parse(text)
 
-    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser, Chats]:
-        """The template to fill, the model, and where messages go; a wrong template is refused before loading."""
+    def open_with(self, model: ModelOptions, loaded: Denoiser | None = None) -> tuple[Template, Denoiser, Chats]:
+        """The template to fill, the model, and where messages go; a wrong template is refused before loading.
+
+        `loaded`: what is known of the model, where a crew has it.
+        """
         from mdsample.core.template import Template
 
         chosen = self.open(model.model, model.revision)
-        denoiser = model.load()
+        denoiser = model.load() if loaded is None else loaded
         layout = chosen or Template.parse(denoiser.template)
         return layout, denoiser, self.chats(denoiser.tokenizer, denoiser.name, denoiser.template)
 

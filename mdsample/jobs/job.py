@@ -57,6 +57,8 @@ class Job:
     #: of a model from the hub
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: rows that are taken up at once, as in `engine.fill`
+    chunk_size: int | None = attrs.field(default=None, kw_only=True)
     #: how many steps are guessed, see `mdsample.sampling.speculate`
     speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
@@ -151,7 +153,7 @@ class Job:
             self.template.slots,
             rows(),
             batch_size=self.batch_size,
-            chunk_size=len(requests) if one_chunk and isinstance(requests, list) else None,
+            chunk_size=len(requests) if one_chunk and isinstance(requests, list) else self.chunk_size,
             on_step=on_step,
             speculate=self.speculate,
         ):

@@ -97,6 +97,8 @@ class Tracer:
     keep: Keep = attrs.field(factory=Keep, kw_only=True)
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: rows that are taken up at once, as in `engine.fill`
+    chunk_size: int | None = attrs.field(default=None, kw_only=True)
     #: how many steps are guessed, see `mdsample.sampling.speculate`
     speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: where messages of rows are put; by default around `template`
@@ -152,8 +154,16 @@ class Tracer:
                 yield from prepared
 
         waiting: dict[int | str, dict[int, Row]] = {}
-        how = self.sampler, self.denoiser, self.template.slots, rows()
-        for row in fill(*how, batch_size=self.batch_size, on_step=on_step, speculate=self.speculate):
+        for row in fill(
+            self.sampler,
+            self.denoiser,
+            self.template.slots,
+            rows(),
+            batch_size=self.batch_size,
+            chunk_size=self.chunk_size,
+            on_step=on_step,
+            speculate=self.speculate,
+        ):
             yield from failed
             failed.clear()
             request, number = owner.pop(row.id)

@@ -6,8 +6,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.live import Live
@@ -98,6 +99,15 @@ class Screen:
             self._fail(answer.request.error)
         else:
             self._add(row.nfe, row.filled, row.rounds, row.steps)
+        self._tell(self._rows + self.failed, self._pace)
+
+    def count_record(self, record: Mapping[str, Any]) -> None:
+        """A row is done elsewhere; this is its record."""
+        if "error" in record:
+            self._fail(record["error"])
+        else:
+            nfe: int = record["nfe"]
+            self._add(nfe, round(nfe * record["tokens_per_forward"]), record["rounds"], record["steps"])
         self._tell(self._rows + self.failed, self._pace)
 
     def _add(self, nfe: int, filled: int, rounds: int, steps: int) -> None:
