@@ -16,6 +16,7 @@
     ├── WatchError          a slot that cannot be watched
     ├── TracesError         an invalid request for posterior traces
     ├── BenchError          an invalid request for a comparison of policies
+    ├── CrewError           several devices or machines that cannot do a job
     └── LawTooLarge         an exact law with more branches than the limit
 
 Each message says what was wrong, what was found and what to do. Something that cannot be meant at all (a float where an
@@ -117,6 +118,10 @@ class TracesError(MdsampleError):
 
 class BenchError(MdsampleError):
     """An invalid request for a comparison of policies."""
+
+
+class CrewError(MdsampleError):
+    """Several devices or machines that cannot do a job, or of which none is left."""
 
 
 class LawTooLarge(MdsampleError):

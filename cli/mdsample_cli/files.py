@@ -10,10 +10,14 @@ import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from mdsample_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdsample.core.sources import Source
 
 #: seconds that a silent pipe is given
 _PATIENCE = 1.0
@@ -35,6 +39,18 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else read_whole(path)
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def read_source(path: str) -> Source:
+    """The rows of a file or of a saved data set, one by one; what is no file that can be read twice is read whole."""
+    from mdsample.core.sources import is_saved, open_source, source_of
+
+    if os.path.isfile(path) or is_saved(path):
+        try:
+            return open_source(path)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+    return source_of(read_bytes(path), path)
 
 
 def is_piped(*others: str | None) -> bool:

@@ -10,13 +10,13 @@ import attrs
 from typer import Argument, Option
 
 from mdsample_cli.errors import UsageError
-from mdsample_cli.files import read_bytes, read_text, text_or_file
+from mdsample_cli.files import read_source, read_text, text_or_file
 from mdsample_cli.groups import OptionGroup
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
     from mdsample.core.tokens import Tokenizer
-    from mdsample.jobs.records import Request
+    from mdsample.jobs.requests import Requests
     from mdsample.models.chat import Chats
     from mdsample.models.denoiser import Denoiser
     from mdsample.policy.base import Policy
@@ -172,12 +172,15 @@ class TemplateOptions(OptionGroup):
             text = None if card.plain == card.template else card.plain
         return None if text is None else Template.parse(text)
 
-    def open_with(self, model: ModelOptions) -> tuple[Template, Denoiser, Chats]:
-        """The template to fill, the model, and where messages go; a wrong template is refused before loading."""
+    def open_with(self, model: ModelOptions, loaded: Denoiser | None = None) -> tuple[Template, Denoiser, Chats]:
+        """The template to fill, the model, and where messages go; a wrong template is refused before loading.
+
+        `loaded`: what is known of the model, where a crew has it.
+        """
         from mdsample.core.template import Template
 
         chosen = self.open(model.model, model.revision)
-        denoiser = model.load()
+        denoiser = model.load() if loaded is None else loaded
         layout = chosen or Template.parse(denoiser.template)
         return layout, denoiser, self.chats(denoiser.tokenizer, denoiser.name, denoiser.template)
 
@@ -240,16 +243,21 @@ class InputOptions(OptionGroup):
         if both := sorted(self.in_every_row.keys() & self.from_rows.keys()):
             raise UsageError(f"slot {both[0]!r} is given by --fill and by --fill-from; leave one of them out")
 
-    def read(self, template: Template, choices: str | None = None, expected: str | None = None) -> list[Request] | None:
-        """The rows of --input, `None` without; the keywords as for `read_requests`."""
-        from mdsample.jobs.records import read_requests
+    def read(self, template: Template, choices: str | None = None, expected: str | None = None) -> Requests | None:
+        """The rows of --input, `None` without; the keywords as for `Requests`."""
+        from mdsample.jobs.requests import Requests
 
         if self.input is None:
             return None
-        requests = read_requests(read_bytes(self.input), template, self.input, self.from_rows, choices, expected)
-        if not self.fill:
-            return requests
-        return [attrs.evolve(request, given={**self.in_every_row, **request.given}) for request in requests]
+        return Requests(
+            read_source(self.input),
+            template,
+            name=self.input,
+            keys=self.from_rows,
+            fixed=self.in_every_row,
+            choices=choices,
+            expected=expected,
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -80,7 +80,7 @@ class TaskOptions(OptionGroup):
     def open(self, template: str | None, answers: bool = True) -> Task:
         """The task; `answers` says whether a file must hold the right ones. `UsageError` if options do not fit."""
         from mdsample.tasks.catalog import TASKS
-        from mdsample.tasks.named import Source, task_named
+        from mdsample.tasks.named import Source, own_file, task_named
 
         name = self.task
         if name in PUBLISHED:
@@ -92,7 +92,7 @@ class TaskOptions(OptionGroup):
             raise UsageError(f"--problems is the file of {', '.join(PUBLISHED)}; a file of yours is --task FILE")
         if self.shots is not None or self.shots_from is not None or self.run_code:
             raise UsageError("--shots, --shots-from and --run-code are for published data sets; leave them out")
-        if template is None and name not in TASKS and name.endswith((".jsonl", ".ndjson", ".json")):
+        if template is None and name not in TASKS and own_file(name):
             raise UsageError(
                 "a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'"
             )

@@ -16,10 +16,10 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self, final
+from typing import BinaryIO, Self, final
 
 from mdsample.errors import WriteError
 
@@ -43,14 +43,15 @@ def read_whole(path: str | Path) -> bytes:
         return file.read()
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a file whole or not at all; an existing file keeps its permissions."""
-    target = meant(path)
+def write_whole(path: str | Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file, given at once or in pieces, whole or not at all; an existing file keeps its permissions."""
+    target, pieces = meant(path), [data] if isinstance(data, bytes) else data
     with _told(path):
         if target is None or not _is_plain(target):
             fd = _open(target)
             try:
-                _write(fd, data)
+                for piece in pieces:
+                    _write(fd, piece)
             finally:
                 os.close(fd)
             return
@@ -58,7 +59,8 @@ def write_whole(path: str | Path, data: bytes) -> None:
         try:
             try:
                 os.chmod(name, _mode(target))
-                _write(fd, data)
+                for piece in pieces:
+                    _write(fd, piece)
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -94,8 +96,11 @@ class Growing:
     process can open it so.
     """
 
-    def __init__(self, path: str | Path, read: Callable[[bytes], bytes]) -> None:
-        """`read` is given what the file holds and gives what is to be kept of it; what it raises leaves all as it was.
+    def __init__(self, path: str | Path, read: Callable[[BinaryIO], Iterable[bytes] | None]) -> None:
+        """`read` is given the file, and gives what is to be kept of it in pieces, `None` for all of it.
+
+        What it raises leaves all as it was. The file stays open until the last piece is taken, so that none need be in
+        memory longer than that.
 
         Nothing is read of what is not a regular file. Raises `WriteError`.
         """
@@ -105,10 +110,10 @@ class Growing:
             self._lock = _lock_of(path, target)
             try:
                 if self._lock is not None and target is not None and target.exists():
-                    data = target.read_bytes()
-                    kept = read(data)
-                    if kept != data:
-                        write_whole(target, kept)
+                    with open(target, "rb") as file:
+                        kept = read(file)
+                        if kept is not None:
+                            write_whole(target, kept)
                 self._fd = _open(target, os.O_APPEND)
             except BaseException:
                 self._unlock()

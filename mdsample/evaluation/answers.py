@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 
@@ -95,9 +95,11 @@ class Answers(Growing):
         self._found: dict[_Key, dict[int | str, Answered]] = {}
         super().__init__(path, self._read)
 
-    def _read(self, data: bytes) -> bytes:
+    def _read(self, file: BinaryIO) -> list[bytes] | None:
+        data = file.read()
         self._found = _read(self._path, data)
-        return data[: data.rfind(b"\n") + 1]
+        whole = data.rfind(b"\n") + 1
+        return None if whole == len(data) else [data[:whole]]
 
     def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
         """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""

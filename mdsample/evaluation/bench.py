@@ -17,6 +17,8 @@ from mdsample.core.template import Template
 from mdsample.errors import BenchError
 from mdsample.evaluation.answers import Answered, Answers
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
+from mdsample.jobs.crew import Crew, Filled
+from mdsample.jobs.crew import rows as filled_rows
 from mdsample.jobs.lines import finite
 from mdsample.models.cache import cache_text
 from mdsample.models.chat import Chats
@@ -99,6 +101,7 @@ def bench(
     watch: Callable[[Policy, int], None] | None = None,
     on_step: Callable[[State], None] | None = None,
     speculate: Speculation | int | str | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[PolicyScore]:
     """Runs each policy on the task's first `limit` problems (default: all) and yields its score as soon as it is known.
 
@@ -108,13 +111,16 @@ def bench(
     `chats`: where messages of problems are put, by default around the template. `extract`: one of the task's ways to
     read an answer, by default the one that suits the template; what `answers` holds is read again in that way.
     `watch` is told after every row which policy is at work and how many of its rows are done; `on_step` as in
-    `engine.fill`. `speculate` as in `Engine`: answers stay what they are, NFE and rounds do not. Raises `BenchError`,
+    `engine.fill`. `speculate` as in `Engine`: answers stay what they are, NFE and rounds do not. `crew`: who fills the
+    rows, `denoiser` being what is known of their models; then there is no `on_step`. Raises `BenchError`,
     `PolicyError` where a policy does not fit the task, and `RecordError` where `answers` are to other problems, before
     the first forward pass.
     """
     if not policies:
         raise BenchError("there is nothing to compare; give at least one policy")
-    runs = Runs.of(denoiser, task, template, limit, seed, batch_size, answers, revision, chats, extract, speculate)
+    runs = Runs.of(
+        denoiser, task, template, limit, seed, batch_size, answers, revision, chats, extract, speculate, crew
+    )
     jobs = [(policy, *runs.begin(policy)) for policy in policies]
 
     def scores() -> Iterator[PolicyScore]:
@@ -145,6 +151,8 @@ class Runs:
     extract: str
     #: how many steps are guessed
     speculate: Speculation | None
+    #: who fills the rows, if not this process
+    crew: Crew | None
 
     @staticmethod
     def of(
@@ -159,6 +167,7 @@ class Runs:
         chats: Chats | None = None,
         extract: str | None = None,
         speculate: Speculation | int | str | None = None,
+        crew: Crew | None = None,
     ) -> Runs:
         """Arguments and errors as for `bench`."""
         guess = as_speculation(speculate)
@@ -193,6 +202,7 @@ class Runs:
             model,
             extract or task.suits(chosen),
             guess,
+            crew,
         )
 
     def begin(self, policy: Policy) -> tuple[dict[str, object], dict[int | str, Answered]]:
@@ -243,15 +253,7 @@ class Runs:
         if watch is not None:
             watch(policy, len(done))
         before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
-        for row in fill(
-            sampler,
-            self.denoiser,
-            self.template.slots,
-            left,
-            batch_size=self.batch_size,
-            on_step=on_step,
-            speculate=self.speculate,
-        ):
+        for row in self._filled(sampler, left, on_step):
             now = time.perf_counter()
             answered = self._answered(row, by_id[row.id], now - before)
             done[row.id], before = answered, now
@@ -260,6 +262,15 @@ class Runs:
             if watch is not None:
                 watch(policy, len(done))
         return [done[problem.id] for problem in self.problems]
+
+    def _filled(
+        self, sampler: Sampler, left: Sequence[Prepared], on_step: Callable[[State], None] | None
+    ) -> Iterator[Row]:
+        """Rows as they finish, here or by a crew."""
+        slots, size, guess = self.template.slots, self.batch_size, self.speculate
+        if self.crew is None:
+            return fill(sampler, self.denoiser, slots, left, batch_size=size, on_step=on_step, speculate=guess)
+        return filled_rows(self.crew, Filled(sampler, slots, size, guess), left)
 
     def _answered(self, row: Row, problem: Problem, seconds: float) -> Answered:
         text = source(row) if self.extract else None

@@ -12,10 +12,12 @@ from typing import Any, cast
 
 import attrs
 
+from mdsample.core.sources import Source
 from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import RecordError, TemplateError
 from mdsample.models.chat import Chats, Messages, messages_of
+from mdsample.tasks.columns import column, parted
 from mdsample.tasks.files import row_object
 
 
@@ -38,7 +40,7 @@ class Examples:
 
 
 def read_examples(
-    data: bytes,
+    data: bytes | Source,
     template: Template,
     tokenizer: Tokenizer,
     name: str = "",
@@ -46,7 +48,7 @@ def read_examples(
     max_length: int | None = None,
     chats: Chats | None = None,
 ) -> Examples:
-    """The examples in a file's bytes; `name` is the file's, for messages.
+    """The examples in the bytes of JSON lines, or in the rows of a source; `name` is the file's, for messages.
 
     A slot's text is followed by end tokens up to the slot's length. `written`: how texts are written into their slots,
     `{}` being the text, as in `{"answer": " {}"}`; by default as they are. `chats`: where messages are put, by default
@@ -58,14 +60,12 @@ def read_examples(
         if form.count("{}") != 1:
             raise TemplateError(f"slot {slot!r} is written as {form!r}; write {{}} once, where its text goes")
     examples, faults = list[Example](), list[str]()
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not raw.strip():
-            continue
+    for where, raw in _lines(data) if isinstance(data, bytes) else ((row.where, row.value) for row in data):
         try:
             # records of a row that failed hold nothing to learn
-            texts = list(_texts(raw, template))
+            texts = list(_texts(row_object(raw) if isinstance(raw, bytes) else cast("Any", raw), template))
         except RecordError as fault:
-            faults.append(f"line {number}: {fault}")
+            faults.append(f"{where}: {fault}")
             continue
         for messages, fields, slots in texts:
             try:
@@ -75,7 +75,7 @@ def read_examples(
                 if max_length is not None and len(row.tokens) > max_length:
                     raise TemplateError(f"it has {len(row.tokens)} tokens; the model takes at most {max_length}")
             except TemplateError as fault:
-                faults.append(f"line {number}: {fault}")
+                faults.append(f"{where}: {fault}")
                 continue
             examples.append(Example(row.tokens, row.slot))
     if not examples:
@@ -84,9 +84,15 @@ def read_examples(
     return Examples(examples, faults)
 
 
-def _texts(raw: bytes, template: Template) -> Iterator[tuple[Messages, Mapping[str, str], dict[str, str]]]:
+def _lines(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if raw.strip():
+            yield f"line {number}", raw
+
+
+def _texts(line: Mapping[str, Any], template: Template) -> Iterator[tuple[Messages, Mapping[str, str], dict[str, str]]]:
     """Messages, and texts of fields and of slots, for each example of a line."""
-    line = row_object(raw)
+    line = dict(parted(line, template.slots))
     if line.keys() == {"id", "error"}:
         raise RecordError(f"the record is of a row that failed: {line['error']}")
     messages = messages_of(line, template.fields) if "messages" not in template.slots else ()
@@ -110,8 +116,8 @@ def _named(row: Mapping[str, object], names: tuple[str, ...], what: str) -> dict
     """Texts of these names; whole numbers are written out."""
     texts = dict[str, str]()
     for name in names:
-        value = row.get(name)
-        if name not in row:
+        value = row.get(key := column(row, name, names))
+        if key not in row:
             raise RecordError(f"{what} lacks {name!r}; it has: {', '.join(row) or 'nothing'}")
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise RecordError(f"{name!r} must be text or a whole number; got {value!r:.40}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 import attrs
@@ -58,6 +58,8 @@ class Job:
     #: of a model from the hub
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: rows that are taken up at once, as in `engine.fill`
+    chunk_size: int | None = attrs.field(default=None, kw_only=True)
     #: how many steps are guessed, see `mdsample.sampling.speculate`
     speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: a slot whose marginals are taken down in every pass; see `mdsample.scoring.watch`
@@ -115,13 +117,15 @@ class Job:
         return attrs.evolve(request, given=dict(given or {}))
 
     def answers(
-        self, requests: Sequence[Request], *, one_chunk: bool = False, on_step: Callable[[State], None] | None = None
+        self, requests: Iterable[Request], *, one_chunk: bool = False, on_step: Callable[[State], None] | None = None
     ) -> Iterator[Answer]:
-        """Answers as they finish: rows as `engine.fill` takes them up and yields them, what cannot be answered first.
+        """Answers as they finish: rows as `engine.fill` takes them up and yields them, and what cannot be answered.
 
-        `one_chunk` keeps all rows in one state, for a trace of them all. `on_step` as in `engine.fill`.
+        Requests are read no further than that. `one_chunk` keeps all rows in one state, for a trace of them all.
+        `on_step` as in `engine.fill`.
         """
-        place: dict[int | str, int] = {}
+        asked_for: dict[int | str, tuple[int, Request]] = {}
+        requests = list(requests) if one_chunk else requests
         failed: list[Answer] = []
         along = (
             None
@@ -141,7 +145,7 @@ class Job:
                 except TemplateError as fault:
                     failed.append(Answer(number, attrs.evolve(request, error=str(fault)), None))
                 else:
-                    place[request.id] = number
+                    asked_for[request.id] = number, request
                     yield row
 
         for row in fill(
@@ -150,15 +154,21 @@ class Job:
             self.template.slots,
             rows(),
             batch_size=self.batch_size,
-            chunk_size=len(requests) if one_chunk else None,
+            chunk_size=len(requests) if one_chunk and isinstance(requests, list) else self.chunk_size,
             on_step=on_step,
             speculate=self.speculate,
         ):
             yield from failed
             failed.clear()
             readings = () if along is None else along.readings(row.id)
-            yield Answer(place[row.id], requests[place[row.id]], row, readings)
+            yield Answer(*asked_for.pop(row.id), row, readings)
         yield from failed
+
+    def records(
+        self, requests: Iterable[Request], *, on_step: Callable[[State], None] | None = None
+    ) -> Iterator[Record]:
+        """The records of `answers`, as they finish."""
+        return map(self.record, self.answers(requests, on_step=on_step))
 
     def record(self, answer: Answer) -> Record:
         """The answer as a flat JSON object."""

@@ -9,7 +9,7 @@ each quarter and after.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Literal, get_args
 
@@ -98,6 +98,8 @@ class Tracer:
     keep: Keep = attrs.field(factory=Keep, kw_only=True)
     revision: str | None = attrs.field(default=None, kw_only=True)
     batch_size: int = attrs.field(default=BATCH_SIZE, kw_only=True)
+    #: rows that are taken up at once, as in `engine.fill`
+    chunk_size: int | None = attrs.field(default=None, kw_only=True)
     #: how many steps are guessed, see `mdsample.sampling.speculate`
     speculate: Speculation | None = attrs.field(default=None, kw_only=True)
     #: where messages of rows are put; by default around `template`
@@ -134,30 +136,44 @@ class Tracer:
             prepare(self.denoiser, template, f"{request.id}#{number}", texts, request.given) for number in range(self.n)
         ]
 
-    def records(self, requests: Sequence[Request], on_step: Callable[[State], None] | None = None) -> Iterator[Record]:
-        """A record for every request, as soon as all its traces are there; those with a fault come first.
+    def records(self, requests: Iterable[Request], on_step: Callable[[State], None] | None = None) -> Iterator[Record]:
+        """A record for every request, as soon as all its traces are there, or it is known that there can be none.
 
-        `on_step` as in `engine.fill`.
+        Requests are read as `engine.fill` takes rows up. `on_step` as there.
         """
-        rows: list[Prepared] = []
+        failed: list[Record] = []
         owner: dict[int | str, tuple[Request, int]] = {}
-        for request in requests:
-            try:
-                prepared = self.prepare(request)
-            except TemplateError as fault:
-                yield {"id": request.id, "error": str(fault)}
-                continue
-            owner |= {row.id: (request, number) for number, row in enumerate(prepared)}
-            rows += prepared
+
+        def rows() -> Iterator[Prepared]:
+            for request in requests:
+                try:
+                    prepared = self.prepare(request)
+                except TemplateError as fault:
+                    failed.append({"id": request.id, "error": str(fault)})
+                    continue
+                owner.update({row.id: (request, number) for number, row in enumerate(prepared)})
+                yield from prepared
+
         waiting: dict[int | str, dict[int, Row]] = {}
-        how = self.sampler, self.denoiser, self.template.slots, rows
-        for row in fill(*how, batch_size=self.batch_size, on_step=on_step, speculate=self.speculate):
-            request, number = owner[row.id]
+        for row in fill(
+            self.sampler,
+            self.denoiser,
+            self.template.slots,
+            rows(),
+            batch_size=self.batch_size,
+            chunk_size=self.chunk_size,
+            on_step=on_step,
+            speculate=self.speculate,
+        ):
+            yield from failed
+            failed.clear()
+            request, number = owner.pop(row.id)
             done = waiting.setdefault(request.id, {})
             done[number] = row
             if len(done) == self.n:
                 del waiting[request.id]
                 yield self._record(request, [done[i] for i in range(self.n)])
+        yield from failed
 
     def _record(self, request: Request, rows: Sequence[Row]) -> Record:
         unique = {tuple(row.tokens.tolist()): number for number, row in reversed(list(enumerate(rows)))}

@@ -14,6 +14,7 @@ from mdsample.errors import RecordError
 from mdsample.models.chat import messages_of
 from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task, source
+from mdsample.tasks.columns import column, parted
 from mdsample.tasks.files import read_once, rows_of, text_in
 from mdsample.tasks.shots import Shots
 
@@ -119,12 +120,14 @@ def own(path: Path, template: str, answer_field: str | None = "answer") -> Task:
 
     def problems() -> Iterator[Problem]:
         for where, row in rows_of(path):
+            row = parted(row, (answer_field,))
             try:
                 messages = messages_of(row, layout.fields)
             except RecordError as fault:
                 raise RecordError(f"{where}: {fault}") from fault
-            texts = {} if messages else {field: text_in(row, field, where) for field in layout.fields}
-            right = "" if answer_field is None else text_in(row, answer_field, where).strip()
+            texts = {} if messages else {field: text_in(row, column(row, field), where) for field in layout.fields}
+            key = None if answer_field is None else column(row, answer_field, layout.fields)
+            right = "" if key is None else text_in(row, key, where).strip()
             yield Problem(row.get("id", where.number), texts, right, messages=messages)
 
     about = f"Problems of {path}."

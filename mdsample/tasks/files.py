@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mdsample.core.files import read_whole
+from mdsample.core.sources import is_table, open_source
 from mdsample.errors import RecordError
 from mdsample.tasks.catalog import Problem
 
@@ -57,8 +58,15 @@ def text_of(path: Path) -> str:
         raise RecordError(f"cannot read {path}: {getattr(fault, 'strerror', None) or fault}") from fault
 
 
-def rows_of(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The JSON objects of a file, one a line; `RecordError`, which names the line."""
+def rows_of(path: Path) -> Iterator[tuple[Where, Mapping[str, Any]]]:
+    """The JSON objects of a file, one a line, or the rows of a table; `RecordError`, which names the line."""
+    if is_table(str(path)):
+        try:
+            for number, raw in enumerate(open_source(str(path))):
+                yield Where(path, number, number, "row"), cast("Mapping[str, Any]", raw.value)
+        except OSError as fault:
+            raise RecordError(f"cannot read {path}: {fault.strerror or fault}") from fault
+        return
     filled = [(i, line) for i, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
     if not filled:
         raise RecordError(f"{path} holds no problems")

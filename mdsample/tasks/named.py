@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from mdsample.core.sources import is_table
 from mdsample.errors import RecordError, TemplateError
 from mdsample.tasks import code, datasets, puzzles
 from mdsample.tasks.catalog import TASKS, Task
@@ -38,8 +39,11 @@ PUBLISHED: Mapping[str, Callable[[Source], Task]] = {
 #: those that take examples from a file, that have their own, and that run programs
 _SHOTS_FROM, _SHOTS = ("gsm8k", "math500"), ("gsm8k", "math500", "mbpp")
 _RUN = ("humaneval", "humaneval-infilling", "mbpp")
-#: endings of files of one's own
-_OWN = (".jsonl", ".ndjson", ".json")
+
+
+def own_file(name: str) -> bool:
+    """Whether a name is that of a file of one's own: JSON lines, Parquet, a saved data set."""
+    return name.lower().endswith((".jsonl", ".ndjson", ".json")) or is_table(name)
 
 
 def task_named(
@@ -63,7 +67,7 @@ def task_named(
         raise RecordError(f"problems is the published file of {', '.join(PUBLISHED)}; a file of yours is the task")
     if name in TASKS:
         return TASKS[name]
-    if not name.endswith(_OWN):
+    if not own_file(name):
         known = ", ".join([*TASKS, *PUBLISHED])
         raise RecordError(f"there is no task {name!r}; there are: {known}, and files (.jsonl)")
     if template is None:

@@ -222,7 +222,7 @@ def test_every_call_of_a_write_fails_once(act: str, code: int, tmp_path: Path, m
                     case "whole":
                         write_whole(path, b"new\n")
                     case "grow":
-                        with Growing(path, lambda data: data + b"kept\n") as file:
+                        with Growing(path, lambda file: [file.read(), b"kept\n"]) as file:
                             file.append(b"one\n")
                             file.append(b"two\n")
                     case _:

@@ -19,7 +19,8 @@ from mdsample.evaluation.bench import bench
 from mdsample.jobs.examples import read_examples
 from mdsample.jobs.job import Job
 from mdsample.jobs.posterior import Tracer
-from mdsample.jobs.records import Request, read_requests
+from mdsample.jobs.records import Request
+from mdsample.jobs.requests import read_requests
 from mdsample.models.chat import Chats, messages_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.parsing import parse

@@ -16,7 +16,8 @@ from mdsample.core.template import Template
 from mdsample.errors import PolicyError, RecordError, TemplateError, WriteError
 from mdsample.jobs.job import Answer, Job, in_request_order
 from mdsample.jobs.lines import line
-from mdsample.jobs.records import Output, Record, Request, read_requests
+from mdsample.jobs.records import Output, Record, Request
+from mdsample.jobs.requests import read_requests
 from mdsample.models.decoding import default_text
 from mdsample.policy.parsing import parse
 from mdsample.sampling.sampler import Sampler

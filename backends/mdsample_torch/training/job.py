@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -56,10 +56,9 @@ def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settin
         raise FinetuneError(f"{out} cannot be written: {fault.strerror or fault}") from fault
 
 
-def until(step: int, log: bytes) -> bytes:
+def until(step: int, log: Iterable[bytes]) -> Iterator[bytes]:
     """The lines of a log up to a step; those of later steps, and one that was cut off, are done again."""
-    lines = log.splitlines(keepends=True)
-    return b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step)
+    return (line for line in log if line.endswith(b"\n") and json.loads(line)["step"] <= step)
 
 
 def write_model(out: Path, source: Path, checkpoint: Checkpoint, model: TrainableTrunk) -> None:

@@ -11,6 +11,7 @@ import attrs
 from typer import Option
 
 from mdsample_cli import options
+from mdsample_cli.crew_option import CrewOptions
 from mdsample_cli.errors import Interrupted, UsageError
 from mdsample_cli.files import require_distinct, require_plot
 from mdsample_cli.groups import Without, grouped
@@ -41,6 +42,7 @@ def bench(
         ),
     ] = None,
     runtime: Annotated[options.ModelOptions, Without("model")],
+    several: CrewOptions,
     policy: Annotated[
         list[str] | None,
         Option(
@@ -74,6 +76,7 @@ def bench(
     """
     from mdsample.evaluation.answers import Answers
     from mdsample.evaluation.bench import bench as scores_of
+    from mdsample.jobs.parquet import as_lines
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.picture import draw
     from mdsample_cli.show.screens import Bars, bar
@@ -86,17 +89,18 @@ def bench(
         raise UsageError(f"--extract {told}")
     models = [attrs.evolve(runtime, model=name) for name in model or [default_model(problems)]]
     require_distinct(problems=task.problems, output=output, plot=plot)
+    several.check(runtime)
     require_plot(plot, (".svg", ".png", ".pdf"), "takes a file that ends in .svg, .png, .pdf")
     layouts = [template.open(on.model, on.revision, problems.template) for on in models]
     names, policies = _policies(policy, layouts)
     total = len(problems.read()) if task.limit is None else task.limit
     scores: list[PolicyScore] = []
     with ExitStack() as stack:
-        answers = None if output is None else stack.enter_context(Answers(output))
+        answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))
         try:
             for on, layout in zip(models, layouts, strict=True):
-                denoiser = on.load()
-                with bar() as progress:
+                with several.crew(on) as crew, bar() as progress:
+                    denoiser = on.load() if crew is None else crew.model
                     bars = Bars(progress, policies, names, total)
                     for score in scores_of(
                         denoiser,
@@ -113,6 +117,7 @@ def bench(
                         watch=bars.count,
                         on_step=bars.see,
                         speculate=guess,
+                        crew=crew,
                     ):
                         scores.append(score)
                         if json:

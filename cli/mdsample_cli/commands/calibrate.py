@@ -10,6 +10,7 @@ import attrs
 from typer import Argument, Option
 
 from mdsample_cli import options
+from mdsample_cli.crew_option import CrewOptions
 from mdsample_cli.errors import UsageError
 from mdsample_cli.files import require_distinct
 from mdsample_cli.groups import Without, grouped
@@ -33,6 +34,7 @@ def calibrate(
     template: options.TemplateOptions,
     model: TaskModel = None,
     runtime: Annotated[options.ModelOptions, Without("model")],
+    several: CrewOptions,
     policy: Annotated[
         str, Argument(metavar="POLICY", help="Its text with ? for the number to be found, as in 'med(?)'.")
     ],
@@ -72,9 +74,11 @@ def calibrate(
     from mdsample.evaluation.bench import Runs
     from mdsample.evaluation.calibrate import calibrate as trials
     from mdsample.evaluation.calibrate import settings
+    from mdsample.jobs.parquet import as_lines
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import Bars, bar
 
+    several.check(runtime)
     loss = _loss(accuracy_loss, disagreement, error_bound, total_variation, confidence)
     candidates = settings(policy, None if values is None else _numbers(values))
     base = options.policy_of(reference, "--reference", "leave the option out")
@@ -83,19 +87,22 @@ def calibrate(
     on = attrs.evolve(runtime, model=model or default_model(problems))
     layout = template.open(on.model, on.revision, problems.template)
     problems.read()
-    denoiser = on.load()
-    tried: list[Trial] = []
-    with ExitStack() as stack:
-        answers = None if output is None else stack.enter_context(Answers(output))
-        chats = template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template)
-        runs = Runs.of(denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision, chats)
-        progress = stack.enter_context(bar())
-        names = [reference, *(policy.replace("?", f"{value:g}") for value, _ in candidates)]
-        bars = Bars(progress, [base, *(candidate for _, candidate in candidates)], names, len(runs.problems))
-        for trial in trials(runs, base, candidates, loss, bars.count, bars.see):
-            tried.append(trial)
-            if json:
-                print(line(_record(trial)), flush=True)
+    with several.crew(on) as crew:
+        denoiser = on.load() if crew is None else crew.model
+        tried: list[Trial] = []
+        with ExitStack() as stack:
+            answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))
+            chats = template.chats(denoiser.tokenizer, denoiser.name, denoiser.template, problems.template)
+            runs = Runs.of(
+                denoiser, problems, layout, task.limit, seed, batch_size, answers, on.revision, chats, crew=crew
+            )
+            progress = stack.enter_context(bar())
+            names = [reference, *(policy.replace("?", f"{value:g}") for value, _ in candidates)]
+            bars = Bars(progress, [base, *(candidate for _, candidate in candidates)], names, len(runs.problems))
+            for trial in trials(runs, base, candidates, loss, bars.count, bars.see):
+                tried.append(trial)
+                if json:
+                    print(line(_record(trial)), flush=True)
     if not json:
         title = f"{task.task}, {len(runs.problems)} problems; {denoiser.name} on {denoiser.backend}, seed {seed}"
         _show(title, policy, loss, tried)

@@ -11,7 +11,7 @@ from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import Interrupted, UsageError, told
-from mdsample_cli.files import read_bytes
+from mdsample_cli.files import read_bytes, read_source
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _examples(
     model: str, revision: str | None, template: options.TemplateOptions, files: Sequence[str], forms: dict[str, str]
 ) -> Examples:
     """The examples of all files; says on stderr which rows are left out."""
+    from mdsample.core.sources import is_table
     from mdsample.core.template import Template
     from mdsample.jobs.examples import Examples, read_examples
     from mdsample.models.card import read_card
@@ -143,7 +144,8 @@ def _examples(
     layout, chats = chosen or Template.parse(own), template.chats(tokenizer, model, own)
     examples = Examples([], [])
     for name in files:
-        more = read_examples(read_bytes(name), layout, tokenizer, name, forms, trunk.max_length, chats)
+        data = read_source(name) if is_table(name) else read_bytes(name)
+        more = read_examples(data, layout, tokenizer, name, forms, trunk.max_length, chats)
         faults = [f"{name}, {fault}" for fault in more.faults]
         examples = Examples(examples.examples + more.examples, examples.faults + faults)
     for fault in examples.faults[:_SHOWN]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -15,12 +15,8 @@ from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
-    from mdsample.jobs.records import Record, Request
-    from mdsample.models.chat import Chats
-    from mdsample.models.denoiser import Denoiser
-    from mdsample.scoring.decide import Decisions
+    from mdsample.jobs.records import Request
     from mdsample.scoring.methods import Method
-    from mdsample.scoring.score import Scores
 
 METHODS = ("chain", "marginals", "bound")
 SAMPLES = 128
@@ -82,21 +78,34 @@ def score(
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
     how = _method(method, order, samples, seed)
     rows.check()
-    from mdsample.jobs.scores import decided, scored
-    from mdsample.scoring.score import Scores
+    from mdsample.jobs.job import request_of
+    from mdsample.jobs.scores import NO_BOUND, ScoreJob
     from mdsample_cli.show import decisions, render
     from mdsample_cli.show.json_line import line
 
     layout, denoiser, chats = template.open_with(model)
     texts, labels = _asked(layout, choices or [], slot)
     layout.check_given(({slot: ""} if texts else {}) | rows.in_every_row | rows.from_rows)
-    requests = _requests(layout, rows, prompt, texts, labels, choices_from)
+    many = rows.read(layout, choices=choices_from)
+    requests: Iterable[Request] = many or [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
     if any(request.choices for request in requests):
         layout.check_given({slot: ""})
-    if any(request.labels for request in requests) and method == "bound":
-        raise UsageError("--method bound gives no probabilities, and choices by slot take them; say chain or marginals")
+    if (labels or any(request.labels for request in requests)) and method == "bound":
+        raise UsageError(NO_BOUND)
+    job = ScoreJob(
+        denoiser,
+        layout,
+        chats=chats,
+        slot=slot,
+        method=how,
+        seed=seed,
+        batch_size=batch_size,
+        texts=texts,
+        revision=model.revision,
+        labels=labels,
+    )
     out, failed = render.console(), False
-    for request, scores in _scored(denoiser, layout, chats, requests, slot, how, batch_size):
+    for request, scores in job.answers(requests):
         if isinstance(scores, str):
             if rows.input is None:
                 raise UsageError(scores)
@@ -104,8 +113,7 @@ def score(
             said = line({"id": request.id, "error": scores}) if json else told(f"{request.id}: {scores}")
             typer.echo(said, err=not json)
         elif json:
-            found = scored(scores) if isinstance(scores, Scores) else decided(scores)
-            print(line(_record(denoiser, layout, request, found, scores.nfe, str(how), seed)), flush=True)
+            print(line(job.record(request, scores)), flush=True)
         else:
             title = "" if rows.input is None else f"{request.id}\n"
             render.show(
@@ -115,25 +123,6 @@ def score(
             )
             render.show(out, *decisions.tables(out, scores))
     return int(failed)
-
-
-def _requests(
-    layout: Template,
-    rows: options.InputOptions,
-    prompt: str | None,
-    texts: tuple[str, ...],
-    labels: Mapping[str, tuple[str, ...]],
-    choices_from: str | None,
-) -> list[Request]:
-    """The prompt, or the rows of the input, with the texts to score."""
-    from mdsample.jobs.job import request_of
-
-    requests = rows.read(layout, choices=choices_from)
-    if requests is None:
-        requests = [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
-    if choices_from is not None:
-        return requests
-    return [attrs.evolve(request, choices=texts, labels=labels) for request in requests]
 
 
 def _asked(layout: Template, choices: Sequence[str], slot: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
@@ -175,100 +164,3 @@ def _method(name: str, order: str, samples: int, seed: int) -> Method:
             return MonteCarloBound(samples, seed=seed)
         case _:
             raise UsageError(f"there is no method {name!r}; there are: {', '.join(METHODS)}")
-
-
-def _scored(
-    denoiser: Denoiser,
-    layout: Template,
-    chats: Chats,
-    requests: Sequence[Request],
-    slot: str,
-    how: Method,
-    batch_size: int,
-) -> Iterator[tuple[Request, Scores | Decisions | str]]:
-    """Each request with its scores, or with why there are none, in their order."""
-    for start in range(0, len(requests), batch_size):
-        batch = requests[start : start + batch_size]
-        placed = [_placed(denoiser, layout, chats, request, slot) for request in batch]
-        scores: dict[int, Scores | Decisions] = {}
-        # rows of one template are scored together; chats of other turns are in another
-        fitting = {i: where for i, where in enumerate(placed) if not isinstance(where, str)}
-        for template, by_slot in dict.fromkeys((where[0], bool(batch[i].labels)) for i, where in fitting.items()):
-            good = {
-                i: texts
-                for i, (of_row, texts) in fitting.items()
-                if of_row == template and bool(batch[i].labels) == by_slot
-            }
-            done = _together(denoiser, template, [batch[i] for i in good], [*good.values()], slot, how, batch_size)
-            scores.update(zip(good, done, strict=True))
-        for i, (request, where) in enumerate(zip(batch, placed, strict=True)):
-            yield request, where if isinstance(where, str) else scores[i]
-
-
-def _together(
-    denoiser: Denoiser,
-    template: Template,
-    requests: Sequence[Request],
-    rows: Sequence[Mapping[str, str]],
-    slot: str,
-    how: Method,
-    batch_size: int,
-) -> Sequence[Scores | Decisions]:
-    """Rows of one template, all with texts or all with labels by slot."""
-    from mdsample.scoring.decide import decide
-    from mdsample.scoring.methods import MonteCarloBound
-    from mdsample.scoring.score import score
-
-    given, ids = [request.given for request in requests], [request.id for request in requests]
-    if requests[0].labels and not isinstance(how, MonteCarloBound):
-        labels = [request.labels for request in requests]
-        return decide(denoiser, template, rows, labels, method=how, given=given, ids=ids, batch_size=batch_size)
-    texts = [request.choices for request in requests]
-    return score(denoiser, template, rows, slot, texts, method=how, given=given, ids=ids, batch_size=batch_size)
-
-
-def _placed(
-    denoiser: Denoiser, layout: Template, chats: Chats, request: Request, slot: str
-) -> tuple[Template, Mapping[str, str]] | str:
-    """A row's template and the texts of its fields, or why it cannot be scored; the other rows still are."""
-    from mdsample.sampling.prepared import prepare
-    from mdsample.scoring.decide import check_labels
-    from mdsample.scoring.score import check_candidates
-
-    if request.error:
-        return request.error
-    try:
-        if not request.labels:
-            check_candidates(request.choices)
-        template, texts = chats.placed(layout, request.texts, request.messages)
-        if request.labels:
-            check_labels(denoiser, template, request.labels, request.given)
-            prepare(denoiser, template, request.id, texts, request.given)
-        for text in request.choices:
-            prepare(denoiser, template, request.id, texts, {**request.given, slot: text})
-    except ValueError as error:
-        return str(error)
-    return template, texts
-
-
-def _record(
-    denoiser: Denoiser, layout: Template, request: Request, found: Record, nfe: int, method: str, seed: int
-) -> Record:
-    from mdsample._version import versions
-    from mdsample.jobs.records import asked
-    from mdsample.models.cache import cache_text
-
-    return {
-        "id": request.id,
-        **asked(request),
-        **found,
-        "method": method,
-        "nfe": nfe,
-        "model": denoiser.name,
-        "template": str(layout),
-        "seed": seed,
-        "backend": denoiser.backend,
-        "cache": cache_text(denoiser.cache),
-        "approximate": denoiser.cache is not None and denoiser.cache.approximate,
-        "versions": versions(),
-    }

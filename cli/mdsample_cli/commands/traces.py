@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import attrs
 import typer
 from typer import Option
 
 from mdsample_cli import options
+from mdsample_cli.crew_option import CrewOptions
 from mdsample_cli.errors import Interrupted, UsageError, told
-from mdsample_cli.files import read_bytes, require_distinct
+from mdsample_cli.files import read_source, require_distinct
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
+    from mdsample.jobs.crew import Crew
     from mdsample.jobs.posterior import By, Keep, Tracer
-    from mdsample.jobs.records import Request
+    from mdsample.jobs.requests import Requests
     from mdsample.sampling.state import State
 
 #: it samples; greedily all traces of a problem would be the same
@@ -29,6 +29,7 @@ POLICY = "med+temperature(1)"
 def traces(
     template: options.TemplateOptions,
     model: options.ModelOptions,
+    several: CrewOptions,
     input: Annotated[
         str,
         Option(
@@ -60,36 +61,36 @@ def traces(
     """
     kept, guess = _keep(keep, min_score, keep_by), options.speculation_of(speculate)
     options.check_answer_as(answer_as)
+    several.check(model)
+    several.check_output(output)
     require_distinct(input=input, output=output)
     from mdsample.jobs.posterior import Tracer
-    from mdsample.jobs.records import read_requests
+    from mdsample.jobs.requests import Requests
     from mdsample.sampling.sampler import Sampler
 
     sampler = Sampler(options.policy_of(policy, "--policy", "leave the option out"), seed=seed)
-    layout, denoiser, chats = template.open_with(model)
-    tracer = Tracer(
-        denoiser,
-        layout,
-        sampler,
-        answer=slot,
-        n=number,
-        keep=kept,
-        revision=model.revision,
-        batch_size=batch_size,
-        speculate=guess,
-        chats=chats,
-    )
-    requests = [
-        attrs.evolve(request, given={name: answer_as.replace("{}", text) for name, text in request.given.items()})
-        for request in read_requests(read_bytes(input), layout, input, {slot: answer_field})
-    ]
-    try:
-        return int(_print(tracer, requests) if output is None else _write(tracer, requests, output))
-    except KeyboardInterrupt:
-        raise Interrupted("" if output is None else options.RESUME) from None
+    with several.crew(model) as crew:
+        layout, denoiser, chats = template.open_with(model, None if crew is None else crew.model)
+        tracer = Tracer(
+            denoiser,
+            layout,
+            sampler,
+            answer=slot,
+            n=number,
+            keep=kept,
+            revision=model.revision,
+            batch_size=batch_size,
+            speculate=guess,
+            chats=chats,
+        )
+        requests = Requests(read_source(input), layout, name=input, keys={slot: answer_field}, written=answer_as)
+        try:
+            return int(_print(tracer, requests) if output is None else _write(tracer, crew, requests, output))
+        except KeyboardInterrupt:
+            raise Interrupted("" if output is None else options.RESUME) from None
 
 
-def _print(tracer: Tracer, requests: Sequence[Request]) -> bool:
+def _print(tracer: Tracer, requests: Requests) -> bool:
     """Whether a row failed."""
     from mdsample_cli.show.json_line import line
 
@@ -100,25 +101,27 @@ def _print(tracer: Tracer, requests: Sequence[Request]) -> bool:
     return failed
 
 
-def _write(tracer: Tracer, requests: Sequence[Request], output: Path) -> bool:
+def _write(tracer: Tracer, crew: Crew | None, requests: Requests, output: Path) -> bool:
     """Whether a row failed."""
+    from mdsample.jobs.crew import records
+    from mdsample.jobs.parquet import as_lines
     from mdsample.jobs.records import Output
     from mdsample_cli.show import render
     from mdsample_cli.show.screens import Pace, bar
 
     failed = False
     sampled = kept = 0
-    with Output(output, tracer.fingerprint) as file, bar() as progress:
+    with as_lines(output) as lines, Output(lines, tracer.fingerprint) as file, bar() as progress:
         left = file.left(requests)
-        if len(left) < len(requests):
-            typer.echo(told(f"{output} already has {len(requests) - len(left)} of {len(requests)} rows"), err=True)
+        if left.answered:
+            typer.echo(told(f"{output} already has {left.answered} of {left.total} rows"), err=True)
         task, pace = progress.add_task("problems", total=len(left), pace=""), Pace()
 
         def see(state: State) -> None:
             pace.see(state)
             progress.update(task, pace=f"{pace}")
 
-        for record in tracer.records(left, see):
+        for record in tracer.records(left, see) if crew is None else records(crew, tracer, left):
             failed |= "error" in record
             sampled += len(record.get("traces", ()))
             kept += sum(trace["kept"] for trace in record.get("traces", ()))

@@ -6,8 +6,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.live import Live
@@ -24,7 +25,6 @@ from rich.text import Text
 
 from mdsample.jobs.job import Answer, Job
 from mdsample.policy.base import Policy
-from mdsample.sampling.result import Row
 from mdsample.sampling.state import State
 from mdsample_cli.show import render
 
@@ -73,18 +73,20 @@ class Screen:
         self._job, self._label, self._named, self._moving, self._tell = job, label, named, moving, tell
         self._out = render.console()
         self._pace = Pace()
-        self._rows: list[Row] = []
-        self._errors: list[str] = []
+        self._rows = self._nfe = self._filled = self._rounds = self._steps = 0
+        #: how often there is each kind of error, and the first one of it
+        self._errors = Counter[str]()
+        self._first: dict[str, str] = {}
 
     @property
     def failed(self) -> int:
         """Rows with an error."""
-        return len(self._errors)
+        return self._errors.total()
 
     def see(self, state: State) -> None:
         """The state after a step."""
         self._pace.see(state)
-        self._tell(len(self._rows) + self.failed, self._pace)
+        self._tell(self._rows + self.failed, self._pace)
         if self._moving is not None:
             size = self._moving.console.size
             tokenizer = self._job.denoiser.tokenizer
@@ -92,11 +94,36 @@ class Screen:
 
     def count(self, answer: Answer) -> None:
         """A row is done."""
-        if answer.row is None:
-            self._errors.append(answer.request.error)
+        row = answer.row
+        if row is None:
+            self._fail(answer.request.error)
         else:
-            self._rows.append(answer.row)
-        self._tell(len(self._rows) + self.failed, self._pace)
+            self._add(row.nfe, row.filled, row.rounds, row.steps)
+        self._tell(self._rows + self.failed, self._pace)
+
+    def count_record(self, record: Mapping[str, Any]) -> None:
+        """A row is done elsewhere; this is its record."""
+        if "error" in record:
+            self._fail(record["error"])
+        else:
+            nfe: int = record["nfe"]
+            self._add(nfe, round(nfe * record["tokens_per_forward"]), record["rounds"], record["steps"])
+        self._tell(self._rows + self.failed, self._pace)
+
+    def _add(self, nfe: int, filled: int, rounds: int, steps: int) -> None:
+        """A row is answered; of many rows only sums are kept."""
+        self._rows += 1
+        self._nfe += nfe
+        self._filled += filled
+        self._rounds += rounds
+        self._steps += steps
+
+    def _fail(self, error: str) -> None:
+        """A row has an error; kinds of errors differ in more than names and numbers."""
+        reason = re.sub(r"^(line|row) \d+: ", "", error).partition("\n")[0]
+        kind = re.sub(r"'[^']*'|\d+", "", reason)
+        self._first.setdefault(kind, reason)
+        self._errors[kind] += 1
 
     def show(self, answer: Answer) -> None:
         """A row's result."""
@@ -109,30 +136,20 @@ class Screen:
 
     def summary(self) -> str:
         """All rows together, and why some have an error."""
-        rows, nfe, seconds = self._rows, sum(row.nfe for row in self._rows), self._pace.seconds
-        parts = [f"{render.count(len(rows), 'row')} answered"]
+        rows, nfe, filled, seconds = self._rows, self._nfe, self._filled, self._pace.seconds
+        parts = [f"{render.count(rows, 'row')} answered"]
         if self._errors:
             parts.append(f"{self.failed:,} with an error")
         if rows:
-            filled = sum(row.filled for row in rows)
-            rounds = sum(row.rounds for row in rows)
-            guessed = f" in {rounds / len(rows):.1f} rounds" if rounds < sum(row.steps for row in rows) else ""
-            parts.append(f"{nfe / len(rows):.1f} forward passes a row{guessed}, {filled / max(1, nfe):.1f} tokens each")
+            guessed = f" in {self._rounds / rows:.1f} rounds" if self._rounds < self._steps else ""
+            parts.append(f"{nfe / rows:.1f} forward passes a row{guessed}, {filled / max(1, nfe):.1f} tokens each")
             parts.append(render.speed(seconds, filled))
-        return "\n".join(["; ".join(parts), *_kinds(self._errors)])
+        return "\n".join(["; ".join(parts), *self._kinds()])
 
-
-def _kinds(errors: list[str]) -> list[str]:
-    """How often there is each kind of error, with the first one; they differ in more than names and numbers."""
-    first: dict[str, str] = {}
-    kinds = Counter[str]()
-    for error in errors:
-        reason = re.sub(r"^line \d+: ", "", error).partition("\n")[0]
-        kind = re.sub(r"'[^']*'|\d+", "", reason)
-        first.setdefault(kind, reason)
-        kinds[kind] += 1
-    lines = [f"  {number:,} × {render.plain(first[kind])}" for kind, number in kinds.most_common(_KINDS)]
-    return lines if len(kinds) <= _KINDS else [*lines, f"  and {len(kinds) - _KINDS} other kinds"]
+    def _kinds(self) -> list[str]:
+        kinds = self._errors
+        lines = [f"  {number:,} × {render.plain(self._first[kind])}" for kind, number in kinds.most_common(_KINDS)]
+        return lines if len(kinds) <= _KINDS else [*lines, f"  and {len(kinds) - _KINDS} other kinds"]
 
 
 @contextmanager
