@@ -1,4 +1,4 @@
-.PHONY: check test quick bench docs
+.PHONY: check test quick coverage mutate bench docs
 
 check: ## lint, format, types
 	ruff check . && ruff format --check . && pyright
@@ -8,6 +8,16 @@ test: ## the whole test suite
 
 quick: ## all tests but those that take seconds each
 	pytest -m "not slow" -n 2
+
+coverage: ## branch coverage of what decides, with a floor
+	coverage erase
+	coverage run -m pytest -n auto -m "not slow and not docs" tests/core tests/policy tests/exact tests/constraints
+	coverage combine -q
+	coverage report --fail-under=90
+
+mutate: ## how many small changes of core, policy and sampling the tests notice; survivors last
+	nice mutmut run --max-children 1
+	mutmut results
 
 bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: frameworks that a backend or training loads; which one it was decides the last bits of a result
 _FRAMEWORKS = {"torch": "torch", "transformers": "transformers", "mlx": "mlx.core"}

@@ -1,4 +1,4 @@
-"""Strategies for parts and policies, made from the domains of their settings; needs Hypothesis (`mdsample[test]`)."""
+"""Strategies for parts and policies, made from the domains of their settings. Needs `mdsample[testing]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small worlds to try a policy in: canvases, toy models, joint distributions; needs Hypothesis (`mdsample[test]`)."""
+"""Small worlds to try a policy in: canvases, toy models, joint distributions. Needs `mdsample[testing]`."""
 
 from __future__ import annotations
 
