@@ -104,7 +104,7 @@ def rewritten(text: str) -> str:
             lines += group
             continue
         marker = _MARKER.match(group[0])
-        first = marker[0] if marker else re.match(r"\s*", group[0])[0]  # pyright: ignore[reportOptionalSubscript]
+        first = marker[0] if marker else group[0][: len(group[0]) - len(group[0].lstrip())]
         rest = " " * len(first)
         joined = " ".join([group[0][len(first) :].strip(), *(line.strip() for line in group[1:])])
         pieces = [p for one in sentences(joined) for p in broken(one, WIDTH - len(first))]
@@ -139,8 +139,8 @@ def main() -> None:
     for page in options.pages or pages():
         if options.write:
             page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
-        print("\n".join(faults(page.resolve())), end="")
-        print() if list(faults(page.resolve())) else None
+        for fault in faults(page.resolve()):
+            print(fault)
 
 
 if __name__ == "__main__":
