@@ -19,6 +19,8 @@ exclude_patterns = ["data"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 #: sections down to this level can be linked to, by the anchor that GitHub gives them
 myst_heading_anchors = 4
+#: help texts have options in them
+smartquotes = False
 #: blocks without a language are commands with their output, which no lexer reads as a whole
 highlight_language = "text"
 copybutton_prompt_text = "$ "
@@ -30,6 +32,9 @@ html_theme = "furo"
 html_title = f"mdsample {__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
+pygments_style = "tango"
+pygments_dark_style = "monokai"
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

@@ -50,7 +50,10 @@ class Command(_Written):
 
     def run(self) -> list[nodes.Node]:
         """As `--help` has it."""
-        return self.parsed(describe.command(self.arguments[0]))
+        found = self.parsed([*describe.command(self.arguments[0])])
+        for table in (table for node in found for table in node.findall(nodes.table)):
+            table["classes"].append("options")
+        return found
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
