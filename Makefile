@@ -13,7 +13,7 @@ bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py
 
 docs: ## the site, into build/docs; a warning is an error
-	python -m sphinx -W --keep-going -q -j auto -b html docs build/docs
+	python -m sphinx -E -W --keep-going -q -j auto -b html docs build/docs
 
 spelling: ## common misspellings, anywhere
 	codespell

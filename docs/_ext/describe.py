@@ -56,9 +56,12 @@ def itemised(paragraph: str, names: list[str]) -> list[str]:
     """A paragraph that goes through parameters, "`seed`: …. `ids`: …", as a list of them; another one as it is."""
     starts = "|".join(map(re.escape, names))
     pieces = re.split(rf"(?:^|(?<=[.;)]) )(?=`(?:{starts})`(?: and `\w+`)?: )", " ".join(paragraph.split()))
-    if not names or len(pieces) < 2:
+    if not names or len(pieces) < 3:  # one does not make a list
         return paragraph.splitlines()
-    return [*([pieces[0], ""] if pieces[0] else []), *(f"- {piece}" for piece in pieces[1:])]
+    *items, last = pieces[1:]
+    last, raises, errors = last.partition(" Raises ")
+    items = [f"- {piece}" for piece in (*items, last)]
+    return [*([pieces[0], ""] if pieces[0] else []), *items, *(["", raises.strip() + " " + errors] if errors else [])]
 
 
 def linked(line: str) -> str:
@@ -74,8 +77,10 @@ def signature(value: Any) -> str:
         return ""
     if inspect.isclass(value) and issubclass(value, Part) and inspect.isabstract(value):
         return ""
+    if inspect.isclass(value) and len(found.parameters) > _MOST and [*fields(value)] == [*found.parameters]:
+        return ""  # a value that is read, not made: its fields say it all
     parameters = [
-        p.replace(annotation=Written(p.annotation), default=_CHOSEN if p.default is attrs.NOTHING else p.default)
+        p.replace(annotation=Written(p.annotation), default=default_of(p))
         for p in found.parameters.values()
         if p.name not in ("self", "cls") and not p.name.startswith("_")
     ]
@@ -95,7 +100,16 @@ class Written(str):
         return str(self)
 
 
+#: stands for a default that is made for each call, or is too long to read
 _CHOSEN = Written("...")
+#: how many fields are also shown as arguments, and characters of a default
+_MOST, _LONGEST = 5, 60
+
+
+def default_of(parameter: inspect.Parameter) -> Any:
+    """A parameter's default, if it can be read."""
+    value = parameter.default
+    return _CHOSEN if value is attrs.NOTHING or (type(value) is not type and len(repr(value)) > _LONGEST) else value
 
 
 def of_class(value: type) -> Iterator[str]:
