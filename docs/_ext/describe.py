@@ -6,12 +6,14 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import attrs
 import typer.main
 from mdsample_cli.main import app
+from sphinx.ext.autodoc.mock import mock
 from sphinx.pycode import ModuleAnalyzer
 
 from mdsample.policy.base import Part
@@ -24,7 +26,8 @@ COMMANDS: Any = typer.main.get_command(app)
 
 def public(module: str, name: str) -> Iterator[str]:
     """A name of a module, whatever it is."""
-    value = getattr(import_module(module), name)
+    with mock([] if find_spec("torch") else ["torch"]):  # signatures and docstrings need no tensors
+        value = getattr(import_module(module), name)
     yield from ("", f"```{{py:currentmodule}} {module}", "```", "")
     if isinstance(value, ModuleType):
         yield from block("py:attribute", name, [*doc(value)])
