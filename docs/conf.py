@@ -10,8 +10,8 @@ for folder in ("", "backends", "cli", "docs/_ext"):
 from mdsample import __version__  # noqa: E402
 
 project = "mdsample"
-author = "the mdsample authors"
-copyright = "the mdsample authors, Apache-2.0"
+author = "the mdsample developers"
+copyright = "the mdsample developers, Apache-2.0"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.viewcode", "sphinx_copybutton", "public"]

@@ -51,7 +51,7 @@ class Prepared:
     slot: Sequence[int]
     #: what is to be filled
     blank: Sequence[bool]
-    #: slots that need not see what stands after them
+    #: slots that need not see the text after them
     blind: tuple[str, ...] = ()
     #: positions of its slots of unknown length, and the same row with other lengths
     lengths: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
@@ -298,7 +298,7 @@ class Engine:
         """One forward pass, and all steps that follow from it, for at most `batch_size` rows that are running.
 
         These are the rows with these numbers, by default those that came first. Returns whether there were any. If the
-        model fails, all rows stand where they stood.
+        model fails, all rows stay as they were.
         """
         chosen = None if numbers is None else np.fromiter(numbers, np.int64)
         free, work = self._batch_size, list[tuple[Chunk, Ints]]()
@@ -319,7 +319,7 @@ class Engine:
         return bool(work)
 
     def remove(self, number: int) -> None:
-        """Takes a running row out: it finishes as it stands, with the outcome `removed`; nothing if it does not run.
+        """Takes a running row out: it finishes as it is, with the outcome `removed`; nothing if it does not run.
 
         Of candidates the first is what finishes.
         """
