@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import mdsample_torch
 import pages
 import prose
 import pytest
@@ -109,7 +108,7 @@ def described() -> Counter[tuple[str, str]]:
 
 
 def test_every_public_name_is_described_once() -> None:
-    modules = (mdsample, exact, testing, mdsample_torch)
+    modules = (mdsample, exact, testing, pytest.importorskip("mdsample_torch", exc_type=ImportError))
     assert described() == Counter((module.__name__, name) for module in modules for name in module.__all__)
 
 
@@ -123,6 +122,10 @@ def test_every_source_of_a_preset_is_cited() -> None:
     cited = (DOCS / "citing.md").read_text(encoding="utf-8")
     for preset in presets_menu():
         assert all(source in cited for source in preset.sources), preset.name
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_pictures_say_what_they_show() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 140
+#: where pages are, besides the root
+FOLDERS = (".github", "docs", "examples", "mdsample", "recipes", "serve", "tests")
 
 #: what is one thing and is never broken: code, links and pictures
 _WHOLE = re.compile(r"(`+)(?:(?!\1).)*?\1|!?\[[^]\[]*\](?:\([^)\s]*\))?")
@@ -29,15 +30,9 @@ _BLOCK = re.compile(r"\s*(#|\||<|```|:::|---|===|!\[[^]]*\]\(\S+\)$|\[[^]]+\]: |
 
 
 def pages() -> list[Path]:
-    """All Markdown that is kept; the list of changes is written release by release."""
-    kept = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [ROOT / name for name in sorted(set(kept.stdout.split())) if name != "CHANGELOG.md"]
+    """All pages of the repository; the list of changes is written release by release."""
+    found = [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
+    return sorted(page for page in found if page.name != "CHANGELOG.md")
 
 
 def sentences(text: str) -> list[str]:
