@@ -1,4 +1,4 @@
-.PHONY: check test quick coverage mutate bench docs
+.PHONY: check test quick coverage mutate bench docs spelling tables
 
 check: ## lint, format, types
 	ruff check . && ruff format --check . && pyright
@@ -22,7 +22,13 @@ mutate: ## how many small changes of core, policy and sampling the tests notice;
 bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py
 
-docs: ## tables and pictures that the documentation shows
+docs: ## the site, into build/docs; a warning is an error
+	python -m sphinx -E -W --keep-going -q -j auto -b html docs build/docs
+
+spelling: ## common misspellings, anywhere
+	codespell
+
+tables: ## tables and pictures that the documentation shows
 	python benchmarks/exact_study.py --write
 	python benchmarks/error_budget.py
 	python benchmarks/nae_sat.py --write

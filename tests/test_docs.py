@@ -115,12 +115,3 @@ def test_the_continuous_integration_runs_the_readme() -> None:
     for name in ("run", "test"):
         assert re.search(rf"<!-- {name} -->\n```\n[^`]+\n```\n", readme)
         assert f"command_of {name}" in run
-
-
-def test_the_readme_shows_a_policy_as_it_prints() -> None:
-    """A comment behind `print` is no output that the pages' own test compares."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    snippet = re.search(r"^policy = (.+)\nprint\(policy\)  # .*: (\S+)$", readme, re.MULTILINE)
-    assert snippet is not None
-    assert str(mdsample.med(0.2) + mdsample.Blocks(32) + mdsample.EarlyExit(0.1, slot="answer")) == snippet[2]
-    assert snippet[1] == 'med(0.2) + Blocks(32) + EarlyExit(0.1, slot="answer")'

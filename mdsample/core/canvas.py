@@ -62,7 +62,7 @@ _SHOWN = 10
 class Canvas:
     """Rows to fill; arrays `[B, L]`. What is blank is marked by position, never by the value of a token.
 
-    So a mask token that stands in fixed text is text like any other, and a mask id of 0 is as good as any.
+    So a mask token in fixed text is text like any other, and a mask id of 0 is as good as any.
     Shorter rows are padded at the end (`valid` false).
     """
 
@@ -78,7 +78,7 @@ class Canvas:
     names: tuple[str, ...] = attrs.field(validator=_names)
     #: one identity per row: randomness and resuming are keyed by it
     ids: tuple[int | str, ...] = attrs.field(converter=identities)
-    #: slots that need not see what stands after them, see `unseen`
+    #: slots that need not see the text after them, see `unseen`
     blind: tuple[str, ...] = attrs.field(default=(), validator=_names)
 
     def __attrs_post_init__(self) -> None:
@@ -154,7 +154,7 @@ class Canvas:
         )
 
     def unseen(self, block: int | None, led: bool = False) -> str:
-        """What stands in a row where a slot before it cannot see it, and the remedy; empty if there is no such thing.
+        """Text of a row that a slot before it cannot see, and the remedy; empty if there is no such thing.
 
         A model that sees a row in blocks of `block` positions sees nothing of later blocks. Slots in `blind` need not.
         Blocks are counted from the beginning of a row, `led` ones from its first open position.

@@ -20,7 +20,7 @@ class Automaton:
     which acceptance can be reached are there; what leads nowhere else is not.
     """
 
-    #: class of every token id, `[V]` int32; class 0 may stand nowhere
+    #: class of every token id, `[V]` int32; class 0 is allowed nowhere
     classes: Ints
     #: transitions from a state, over a class, to a state, `[E]` int32 each, sorted by (source, symbol)
     source: Ints

@@ -55,7 +55,7 @@ class Slot:
     name: str
     #: positions; the most, where the length is not known
     length: int
-    #: it need not see what stands after it: a model that sees a row block by block cannot
+    #: it need not see the text after it: a model that sees a row block by block cannot
     blind: bool = False
     #: the fewest positions, where the length is not known
     shortest: int | None = None
@@ -170,7 +170,7 @@ class Template:
 
     @property
     def blind(self) -> tuple[str, ...]:
-        """Names of the slots that need not see what stands after them, in order."""
+        """Names of the slots that need not see the text after them, in order."""
         return tuple(piece.name for piece in self.pieces if isinstance(piece, Slot) and piece.blind)
 
     @property
@@ -183,7 +183,7 @@ class Template:
         return "".join(_written(piece) for piece in self.pieces)
 
     def candidates(self, tokenizer: Tokenizer, given: Mapping[str, str] | None = None) -> tuple[Template, ...]:
-        """The templates that it stands for, shortest slots first: one of each length of each slot of unknown length.
+        """The templates that it means, shortest slots first: one of each length of each slot of unknown length.
 
         A slot that the row brings has the length that its text takes. Without slots of unknown length: this one alone.
         """

@@ -66,7 +66,7 @@ class Spelling:
 
     #: bytes of every token, in UTF-8 when put together; `None` for special tokens and ids without a token
     texts: tuple[bytes | None, ...]
-    #: whether a text loses one space that stands first, as texts of SentencePiece do
+    #: whether a text loses one space at its beginning, as texts of SentencePiece do
     strips: bool = False
 
 

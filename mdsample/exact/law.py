@@ -79,7 +79,7 @@ class Law:
         return self.canvas.blank[0] & self._known(np.arange(self.tokens.shape[1], dtype=np.int64))
 
     def marginal(self, where: str | Sequence[int]) -> Doubles:
-        """Probabilities of what stands in a slot or at given positions, shape `(V,) * number of positions`."""
+        """Probabilities of the tokens in a slot or at given positions, shape `(V,) * number of positions`."""
         if isinstance(where, str):
             if where not in self.canvas.names:
                 raise ValueError(f"there is no slot {where!r}; slots here: {', '.join(self.canvas.names)}")

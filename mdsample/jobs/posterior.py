@@ -87,7 +87,7 @@ class PosteriorTrace:
 
 @attrs.frozen(eq=False)
 class Tracer:
-    """Draws posterior traces: `n` for each request, of which equal ones are told once."""
+    """Draws posterior traces: `n` for each request; duplicates are reported once."""
 
     denoiser: Denoiser
     template: Template

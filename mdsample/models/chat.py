@@ -20,7 +20,7 @@ from mdsample.models.find import facts_folder
 def chat(
     model: str | Path, template: str | None = None, *, system: str | None = None, revision: str | None = None
 ) -> Template:
-    """A template in a model's chat template: the user says what stands before the first slot, the model the rest.
+    """A template in a model's chat template: the user says the text before the first slot, the model the rest.
 
     `model`, `revision`: as `load` takes them; of a model on the hub only small files are fetched. `template`: text of a
     template; by default the model's own, as it is outside of a chat. `system`: text of a system message; like all text

@@ -100,7 +100,7 @@ class Batch:
         return after
 
     def in_slot(self, name: str) -> Bools:
-        """Where slot `name` stands, filled or not."""
+        """Positions of slot `name`, filled or not."""
         return self.slot == self.names.index(name)
 
 

@@ -44,7 +44,7 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The whole row, blanks as ░; what this step wrote stands in ‹ ›."""
+        """The whole row, blanks as ░; what this step wrote is between ‹ and ›."""
         return self.row.canvas_text(latest=self.row.steps - 1)
 
     def _repr_html_(self) -> str:

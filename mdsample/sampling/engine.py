@@ -261,7 +261,7 @@ class Engine:
         """One forward pass, and all steps that follow from it, for at most `batch_size` rows that are running.
 
         These are the rows with these numbers, by default those that came first. Returns whether there were any. If the
-        model fails, all rows stand where they stood.
+        model fails, all rows stay as they were.
         """
         chosen = None if numbers is None else np.fromiter(numbers, np.int64)
         free, work = self._batch_size, list[tuple[Chunk, Ints]]()
@@ -286,7 +286,7 @@ class Engine:
         return bool(work)
 
     def remove(self, number: int) -> None:
-        """Takes a running row out: it finishes as it stands, with the outcome `removed`; nothing if it does not run.
+        """Takes a running row out: it finishes as it is, with the outcome `removed`; nothing if it does not run.
 
         Of candidates the first is what finishes.
         """

@@ -31,7 +31,7 @@ class Prepared:
     slot: Sequence[int]
     #: what is to be filled
     blank: Sequence[bool]
-    #: slots that need not see what stands after them
+    #: slots that need not see the text after them
     blind: tuple[str, ...] = ()
     #: positions of its slots of unknown length, and the same row with other lengths
     lengths: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)

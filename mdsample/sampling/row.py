@@ -203,7 +203,7 @@ class Row:
         return html.facts(self.headline() or f"row {self.id}", passes, rate, self.outcome.name, bound, *tried)
 
     def canvas_text(self, latest: int | None = None) -> str:
-        """The whole row, prompt included, blanks as ░; what step `latest` wrote stands in ‹ ›."""
+        """The whole row, prompt included, blanks as ░; what step `latest` wrote is between ‹ and ›."""
         written = self.written
         new = [place in written and written[place].step == latest for place in range(len(self.tokens))]
         text = ""

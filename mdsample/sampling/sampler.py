@@ -74,7 +74,7 @@ class Sampler:
         peak_memory: int | None = None,
         spent: Spent | None = None,
     ) -> Result:
-        """What a run gave that stands at `state`, done or not."""
+        """What a run has given at `state`, done or not."""
         about, cache = denoiser.about, cache_text(denoiser.cache)
         facts = self.policy, self.seed, about.name, about.backend, cache, seconds, peak_memory, about.block
         return Result(state, about.tokenizer, *facts, spent, about.noise)
@@ -90,7 +90,7 @@ class Sampler:
     def speculator(self, plan: Plan, canvas: Canvas, speculate: Speculation | int | str | None) -> Speculator | None:
         """What guesses the steps of a plan; `None` if nothing is to be guessed.
 
-        `PolicyError` for a model with an approximate cache, `ValueError` or `TypeError` for what is no speculation.
+        `PolicyError` for a model with an approximate cache, `ValueError` or `TypeError` for what is not a speculation.
         """
         how = as_speculation(speculate)
         return None if how is None else Speculator(plan, canvas, how, Step(advance, rank, choose, follow))

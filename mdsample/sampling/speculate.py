@@ -174,9 +174,7 @@ class Speculator:
         query, price = next(asking), self._plan.policy.guide.passes
         known = [self._known.get(row, {}).get(name(self._plan, state, row)) for row in rows.tolist()]
         # a part that takes tokens back wants to see written ones, too, and a trial looks at blanks alone
-        known = [
-            None if what is None or _unseen(query.wanted[line], what) else what for line, what in enumerate(known)
-        ]
+        known = [None if what is None or _unseen(query.wanted[line], what) else what for line, what in enumerate(known)]
         saved = np.array([what is not None for what in known])
         fresh = (yield rows_of(query, ~saved)) if not saved.all() else None
         number = np.cumsum(~saved) - 1

@@ -132,7 +132,7 @@ class Event:
 
 @attrs.frozen(eq=False)
 class State:
-    """Where a run stands; arrays `[B, L]` unless said. `apply` is the only way on."""
+    """The state of a run; arrays `[B, L]` unless said. `apply` is the only way on."""
 
     canvas: Canvas
     tokens: Ints

@@ -232,7 +232,7 @@ _ARRAYS: dict[str, tuple[str, type]] = {
     "settled": ("settled", np.int32),
     "left": ("left", np.int32),
 }
-#: arrays that stand in the file only if a revision held something
+#: arrays that are in the file only if a revision held something
 _SPARSE = {"held", "settled"}
 
 

@@ -22,18 +22,18 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: commands that a page shows and nobody can run here in seconds, by what they have in common, and why not
 NOT_RUN = {
     r"^pip install": "changes the environment and needs the network; .ci/run does the README's",
-    r"GSAI-ML/|\./llada-8b|\./my-lora": "needs a checkpoint of 16 GB",
+    r"GSAI-ML/|llada-8b|\./my-lora": "needs a checkpoint of 16 GB",
     r"--model \./bert": "needs a checkpoint that is not here; tests/torch runs one like it",
     r"--task (gsm8k|math500|mbpp)": "needs the published problems",
     r"wrong\.jsonl|human\.jsonl|tuned": "goes on with what such a command wrote, or trains for minutes",
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
-    r"^mdsample (bench|calibrate|study) ": "takes minutes",
+    r"^mdsample (bench|calibrate|study) (?!--task problems\.jsonl )": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
