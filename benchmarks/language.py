@@ -4,9 +4,9 @@
 
 The trunk is that of `benchmarks/look.py` (random weights), the slot has 64 blanks, all of them on offer, and the most
 certain one is filled. *Host* is the dynamic program alone (`mdsample.constraints.program.weights`). Medians; the
-interval of the ratio is a 95 % bootstrap interval over repeats that alternate the sides. `--cpu` counts the processor's
-time of this thread instead of the clock's, for machines that do other work; with it take one thread. Without `--tokenizer` one is
-trained, as `benchmarks/constraints.py` does.
+interval of the ratio is a 95 % bootstrap interval over repeats that alternate the sides. `--cpu` counts the
+processor's time of this thread instead of the clock's, for machines that do other work; with it take one thread.
+Without `--tokenizer` one is trained, as `benchmarks/constraints.py` does.
 """
 
 from __future__ import annotations
