@@ -58,20 +58,27 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def seconds(work: Callable[[], object], wait: Callable[[], object] = lambda: None) -> float:
+def seconds(
+    work: Callable[[], object],
+    wait: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Seconds that work takes; `wait` returns when the device has done all it was given."""
     wait()
-    began = time.perf_counter()
+    began = clock()
     work()
     wait()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def timed(
-    sides: Mapping[str, Callable[[], object]], repeats: int, wait: Callable[[], object] = lambda: None
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    wait: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Doubles]:
     """Seconds `[repeats]` of each side: a round that does not count, then rounds in which the sides take turns."""
-    rounds = [{name: seconds(work, wait) for name, work in sides.items()} for _ in range(repeats + 1)][1:]
+    rounds = [{name: seconds(work, wait, clock) for name, work in sides.items()} for _ in range(repeats + 1)][1:]
     return {name: np.array([spent[name] for spent in rounds]) for name in sides}
 
 

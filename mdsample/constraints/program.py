@@ -8,7 +8,6 @@ hold them, with sums of logarithms where it cannot, with truth values where only
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.constraints.sums import sums
+from mdsample.constraints.sums import chances, sums
 from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, Longs
 from mdsample.core.language import Automaton
 
@@ -42,15 +41,17 @@ def weights(language: Automaton, written: Ints, mass: Floats | Doubles) -> Doubl
         found = np.log(found)
         lost = (np.isfinite(log_mass) & (share == 0)).any((0, 2))
         if (doubtful := lost | ~enough).any():
-            found[:, doubtful] = _over(language, log_mass[:, doubtful], _LOGARITHMS)
+            found[:, doubtful] = logarithms(language, log_mass[:, doubtful])
     return found.transpose(1, 0, 2)
 
 
 def possible(language: Automaton, written: Ints, available: Bools) -> Bools:
     """Which classes may stand at each position, `[R, n, C]`; `available [R, n, C]`: those with a token that may."""
     some = available.transpose(1, 0, 2).copy()
+    if not len(language.symbol):
+        return np.zeros_like(available)
     _write(some, written, False, True)
-    return _over(language, some, _TRUTHS).transpose(1, 0, 2) & available
+    return chances(language, some).transpose(1, 0, 2) & available
 
 
 def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None:
@@ -58,17 +59,6 @@ def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None
     row, place = np.nonzero(written >= 0)
     mass[place, row] = nothing
     mass[place, row, written[row, place]] = all_there_is
-
-
-@attrs.frozen(eq=False)
-class _Ring:
-    """What stands for sum and product."""
-
-    zero: Any
-    one: Any
-    times: Callable[[Values, Values], Values]
-    #: of neighbours on the last axis, from one of these columns up to the next
-    sums: Callable[[Values, Longs], Values]
 
 
 @attrs.frozen(eq=False)
@@ -135,30 +125,28 @@ def _unused(language: Automaton) -> Longs:
     return np.setdiff1d(np.arange(language.symbols), language.symbol)
 
 
-def _over(language: Automaton, mass: Values, ring: _Ring) -> Values:
-    """The weights `[n, R, C]` from masses `[n, R, C]`."""
+def logarithms(language: Automaton, mass: Doubles) -> Doubles:
+    """Log-weights `[n, R, C]` from log-masses `[n, R, C]`, however far apart these are."""
     length, rows = int(mass.shape[0]), int(mass.shape[1])
-    steps, out = _steps(language), np.full(mass.shape, ring.zero)
-    if not len(steps.symbol):
-        return out
+    steps, out = _steps(language), np.full(mass.shape, -np.inf)
     flow = mass[..., steps.symbol]
     if len(steps.begin) < len(steps.symbol):
-        flow = ring.sums(flow, steps.begin)
-    later = np.full((length + 1, rows, language.states), ring.zero)
-    later[length, :, language.accepting] = ring.one
+        flow = _log_sums(flow, steps.begin)
+    later = np.full((length + 1, rows, language.states), -np.inf)
+    later[length, :, language.accepting] = 0
     leaving, entering = steps.leaving, steps.entering
     for place in range(length - 1, -1, -1):
-        come = ring.times(later[place + 1].take(steps.target, 1), flow[place])
-        later[place][:, leaving.present] = ring.sums(come, leaving.begin)
+        come = later[place + 1].take(steps.target, 1) + flow[place]
+        later[place][:, leaving.present] = _log_sums(come, leaving.begin)
     ahead = later[1:].take(steps.target, 2)
     flow, source = flow.take(entering.order, 2), steps.source[entering.order]
-    now = np.full((length + 1, rows, language.states), ring.zero)
-    now[0, :, 0] = ring.one
+    now = np.full((length + 1, rows, language.states), -np.inf)
+    now[0, :, 0] = 0
     for place in range(length):
-        come = ring.times(now[place].take(source, 1), flow[place])
-        now[place + 1][:, entering.present] = ring.sums(come, entering.begin)
-    through = ring.times(now[:-1].take(steps.source, 2), ahead)
-    out[..., steps.holding.present] = ring.sums(through.take(steps.pair, 2), steps.holding.begin)
+        come = now[place].take(source, 1) + flow[place]
+        now[place + 1][:, entering.present] = _log_sums(come, entering.begin)
+    through = now[:-1].take(steps.source, 2) + ahead
+    out[..., steps.holding.present] = _log_sums(through.take(steps.pair, 2), steps.holding.begin)
     return out
 
 
@@ -169,11 +157,3 @@ def _log_sums(values: Doubles, begin: Longs) -> Doubles:
     count = np.diff(begin, append=values.shape[-1])
     sums: Doubles = np.add.reduceat(np.exp(values - np.repeat(peak, count, -1)), begin, -1)
     return np.log(sums) + peak
-
-
-def _any(values: Bools, begin: Longs) -> Bools:
-    return np.logical_or.reduceat(values, begin, -1)
-
-
-_LOGARITHMS = _Ring(-np.inf, 0.0, np.add, _log_sums)
-_TRUTHS = _Ring(False, True, np.logical_and, _any)

@@ -1,4 +1,4 @@
-"""Sums of products over (position, state), forwards and backwards, in plain float64: the fast half of the program.
+"""Sums of products over (position, state), forwards and backwards, of float64 or of truth values.
 
 A step asks the same of the same languages, so everything that does not depend on masses is made once: classes that lead
 from one state to another are gathered into U sets, to which P pairs of states refer.
@@ -7,13 +7,16 @@ from one state to another are gathered into U sets, to which P pairs of states r
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from mdsample.core.arrays import Bools, Doubles, Indices, Longs
 from mdsample.core.language import Automaton
 
+Values = NDArray[Any]
 #: below this share of what is likeliest a sum of float64 numbers may have lost all that counts
 _LEAST = 1e-200
 #: positions from one division by the greatest number to the next
@@ -117,45 +120,61 @@ def sums(language: Automaton, share: Doubles) -> tuple[Doubles, Bools]:
 
     Up to a constant of each position and row. Also of which rows nothing was lost to the range of float64, `[R]`.
     """
-    length, rows = int(share.shape[0]), int(share.shape[1])
+    out, now, later = _over(language, share)
+    most: Doubles = np.maximum.reduce(now * later, 2)
+    return out, most.min(0) > _LEAST
+
+
+def chances(language: Automaton, some: Bools) -> Bools:
+    """Which classes may stand at each position, `[n, R, C]`; `some [n, R, C]`: those of which there is any token."""
+    return _over(language, some)[0]
+
+
+def _over(language: Automaton, mass: Values) -> tuple[Values, Values, Values]:
+    """Products and sums of numbers, or what and and or make of truth values: the weights `[n, R, C]`.
+
+    Also of each state how much leads there and how much leads on from there, `[n + 1, R, S]`; numbers are scaled.
+    """
+    truths = mass.dtype == np.bool_
+    times, plus = (np.logical_and, np.logical_or) if truths else (np.multiply, np.add)
+    length, rows = int(mass.shape[0]), int(mass.shape[1])
     known, size = pairs(language), len(pairs(language).begin)
-    flow = np.zeros((length, rows, size + 1))
-    np.add.reduceat(share.take(known.symbol, 2), known.begin, 2, out=flow[..., :size])
+    flow = np.zeros((length, rows, size + 1), mass.dtype)
+    plus.reduceat(mass.take(known.symbol, 2), known.begin, 2, out=flow[..., :size])
+    later, now = np.zeros((2, length + 1, rows, language.states), mass.dtype)
+    later[length], now[0, :, 0] = language.accepting, True
     # few fresh arrays: at these sizes memory that is new costs as much as what is computed in it
-    come, part = np.empty((2, rows, len(known.leaving)))
-    later, now = np.zeros((2, length + 1, rows, language.states))
-    later[length], now[0, :, 0] = language.accepting, 1
+    come, part = np.empty((2, rows, len(known.leaving)), mass.dtype)
     for place in range(length - 1, -1, -1):
         later[place + 1].take(known.target, 1, out=come, mode="clip")
         flow[place].take(known.leaving, 1, out=part, mode="clip")
-        come *= part
-        np.add.reduceat(come, known.leaving_begin, 1, out=later[place])
-        if place % _STRIDE == 0:
+        times(come, part, out=come)
+        plus.reduceat(come, known.leaving_begin, 1, out=later[place])
+        if place % _STRIDE == 0 and not truths:
             _scale(later[place])
-    come, part = np.empty((2, rows, len(known.entering)))
+    come, part = np.empty((2, rows, len(known.entering)), mass.dtype)
     for place in range(length):
         now[place].take(known.source, 1, out=come, mode="clip")
         flow[place].take(known.entering, 1, out=part, mode="clip")
-        come *= part
+        times(come, part, out=come)
         after = now[place + 1]
-        np.add.reduceat(come, known.entering_begin, 1, out=after)
-        if place % _STRIDE == 0:
+        plus.reduceat(come, known.entering_begin, 1, out=after)
+        if place % _STRIDE == 0 and not truths:
             # states from which no text is left must not decide the scale
             after *= _open(language, length)[place + 1]
             _scale(after)
-    through, part = np.empty((2, _CHUNK, rows, len(known.set_source)))
-    found = np.empty((length, rows, size))
+    through, part = np.empty((2, _CHUNK, rows, len(known.set_source)), mass.dtype)
+    found = np.empty((length, rows, size), mass.dtype)
     for first in range(0, length, _CHUNK):
         end = min(first + _CHUNK, length)
         here, there = through[: end - first], part[: end - first]
         now[first:end].take(known.set_source, 2, out=here, mode="clip")
         later[first + 1 : end + 1].take(known.set_target, 2, out=there, mode="clip")
-        here *= there
-        np.add.reduceat(here, known.set_begin, 2, out=found[first:end])
-    out = np.zeros(share.shape)
-    out[..., known.classes] = np.add.reduceat(found.take(known.member, 2), known.member_begin, 2)
-    most: Doubles = np.maximum.reduce(now * later, 2)
-    return out, most.min(0) > _LEAST
+        times(here, there, out=here)
+        plus.reduceat(here, known.set_begin, 2, out=found[first:end])
+    out = np.zeros(mass.shape, mass.dtype)
+    out[..., known.classes] = plus.reduceat(found.take(known.member, 2), known.member_begin, 2)
+    return out, now, later
 
 
 def _scale(values: Doubles) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample import Choices, Greedy, LeftToRight, Policy, Regex, RightToLeft, Sampler, Temperature, Top, Whole, exact
-from mdsample.constraints.program import _LOGARITHMS, _over, possible, weights
+from mdsample.constraints.program import logarithms, possible, weights
 from mdsample.constraints.sums import sums
 from mdsample.core.arrays import Doubles
 from mdsample.core.language import Automaton, Span, turns
@@ -222,7 +222,7 @@ def test_sums_equal_logarithms(seed: int, spread: float, length: int) -> None:
     share = np.exp(draw.normal(size=(length, 2, language.symbols)) * spread - 3 * spread)
     found, enough = sums(language, share)
     with np.errstate(divide="ignore"):
-        expected = _over(language, np.log(share), _LOGARITHMS)
+        expected = logarithms(language, np.log(share))
         for row in np.flatnonzero(enough):
             ours, theirs = np.log(found[:, row]), expected[:, row]
             assert np.isneginf(ours[np.isneginf(theirs)]).all()
