@@ -147,7 +147,7 @@ def _of_model(
     watch: Watch | None,
     on_step: Callable[[State], None] | None,
 ) -> Iterator[Cell]:
-    """The cells of one model; `taken` says whose the answers are that a cell would read or write."""
+    """The cells of one model; `taken` says whose the answers of a cell are, by what decides them."""
     try:
         denoiser = model.load()
     except Exception as fault:  # whatever keeps one model from opening, the others go on
@@ -164,7 +164,7 @@ def _of_model(
         for rule, text, policy in _policies(study):
             cell = Cell(task.label, model.label, rule.name, text, None, baseline)
             try:
-                results = _results(runs, policy, f"{task.label}, {model.label}", taken, text, watch, on_step)
+                results = _results(runs, policy, model.label, taken, text, watch, on_step)
             except (WriteError, RecordError):
                 raise
             except Exception as fault:
@@ -210,7 +210,7 @@ def _told(fault: Exception) -> str:
 def _results(
     runs: Sequence[Runs],
     policy: Policy,
-    place: str,
+    model: str,
     taken: dict[tuple[object, ...], str],
     text: str,
     watch: Watch | None,
@@ -222,10 +222,10 @@ def _results(
     for run in runs:
         key, done = run.begin(policy)
         called = tuple(key[name] for name in KEY)
-        if taken.setdefault(called, place) != place:
+        if taken.setdefault(called, model) != model:
             raise BenchError(
-                f"its answers could not be told from those of {taken[called]}: same task, model, backend and template; "
-                "give each a study and an answers file of its own"
+                f"its answers could not be told from those of {taken[called]}, the same model on the same backend; "
+                "give one of them a study and an output of its own"
             )
 
         def count(_: Policy, answered: int, before: int = before) -> None:

@@ -16,7 +16,7 @@ from mdsample.sampling.result import Row
 from mdsample.tasks.catalog import Problem, Task
 from mdsample.tasks.child import passes, require_runner
 from mdsample.tasks.files import Where, read_once, rows_of, text_in, text_of
-from mdsample.tasks.shots import Shots
+from mdsample.tasks.shots import named
 
 #: where a completion ends: what follows the function is no part of it; lm-evaluation-harness, humaneval.yaml
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
@@ -81,9 +81,8 @@ def mbpp(path: Path, run_code: bool = False, shots: int = 3) -> Task:
             right = _expected("", "", "\n".join([*filter(None, setup), *tests]))
             yield Problem(cast("int", number), {"prompt": before + _asked(where, row)}, right)
 
-    name = Shots((("", ""),) * shots).named("mbpp")
     about = "500 short Python programs (MBPP)."
-    return Task(name, about, "{prompt}{solution:256}", read_once(problems), _until_done, (), _right)
+    return Task(named("mbpp", shots), about, "{prompt}{solution:256}", read_once(problems), _until_done, (), _right)
 
 
 def written(row: Row) -> str:

@@ -31,5 +31,10 @@ class Shots:
         return "".join(f"{written}\n\n" for _, written in self.shots)
 
     def named(self, task: str) -> str:
-        """The task's name with how many there are: answers to other prompts are other answers."""
-        return f"{task} ({len(self.shots)} shot{'s' * (len(self.shots) != 1)})"
+        """The task's name with how many there are."""
+        return named(task, len(self.shots))
+
+
+def named(task: str, shots: int) -> str:
+    """A task's name with how many examples its prompt has: answers to other prompts are other answers."""
+    return f"{task} ({shots} shot{'s' * (shots != 1)})"

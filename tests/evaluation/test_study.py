@@ -96,6 +96,17 @@ def test_the_command_resumes_reports_and_says_what_failed(
     is_refused(line, "is there and is no report", capsys)
 
 
+def test_two_models_do_not_share_answers(folder: Path) -> None:
+    text = written(folder, "a = 'top(4)'")
+    model = text[text.index("[[models]]") : text.index("[policies]")]
+    found = list(cells(read_study(text.replace(model, model + model.replace(repr(ODD), "'again'")))))
+    assert [bool(cell.error) for cell in found] == [False, True] and "could not be told" in found[1].error
+    # a task that is there twice, with other limits say, has its answers in common
+    task = text[text.index("[[tasks]]") : text.index("[[models]]")]
+    found = list(cells(read_study(text.replace(task, task + task.replace("'cats'", "'few'\nlimit = 2")))))
+    assert [(cell.task, cell.error) for cell in found] == [("cats", ""), ("few", "")]
+
+
 class Reader(HTMLParser):
     """Which elements a page has, and their attributes."""
 
