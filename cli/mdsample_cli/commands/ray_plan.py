@@ -99,10 +99,9 @@ def ray_plan(
     render.show(out, render.table(out, ["GPUs", "CPUs", "memory, GiB", "actors"], cells))
     device = "" if found.device_memory is None else f", {found.device_memory / _GIB:.2f} GiB of its device"
     text = (
-        f"\nan actor takes {actor.gpus:g} GPUs, {actor.cpus:g} CPUs, {found.memory / _GIB:.2f} GiB{device}; it opens in "
-        f"{render.seconds(found.opening)} and takes {found.row:.3g} s a row ({found.rows} rows)\n"
+        f"\nan actor takes {actor.gpus:g} GPUs, {actor.cpus:g} CPUs, {found.memory / _GIB:.2f} GiB{device}; "
+        f"it opens in {render.seconds(found.opening)} and takes {found.row:.3g} s a row ({found.rows} rows)\n"
     )
-    last = (
-        "no actor fits" if seconds is None else f"{len(requests):,} rows on {total} actors: {render.seconds(seconds)}"
-    )
+    took = "no actor fits" if seconds is None else render.seconds(seconds)
+    last = f"{len(requests):,} rows on {total} actors: {took}"
     render.show(out, render.plain(text + last))

@@ -116,9 +116,9 @@ def score(
             revision=model.revision,
         )
         try:
-            return int(
-                _show(job, requests, many is not None, json) if output is None else _write(job, crew, requests, output)
-            )
+            if output is None:
+                return int(_show(job, requests, many is not None, json))
+            return int(_write(job, crew, requests, output))
         except KeyboardInterrupt:
             raise Interrupted("" if output is None else options.RESUME) from None
 
