@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Load = Callable[[], Denoiser]
 #: a task has at most so many batches: with more, one that is lost costs more; with fewer, places stand empty at its end
 _BATCHES = 8
+#: seconds that an address is given to answer
+_PATIENCE = 5.0
 #: tasks that an actor has on average, so that all end at about the same time
 _TASKS = 4
 
@@ -62,8 +65,10 @@ def cluster(address: str) -> Generator[Sequence[Mapping[str, float]]]:
     """
     joined = not ray.is_initialized()
     if joined:
+        _require_there(address)
         try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="error")  # pyright: ignore
+            where = None if address == "local" else address
+            ray.init(address=where, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as fault:
             raise CrewError(f"there is no Ray cluster at {address!r}: {fault}") from fault
     try:
@@ -71,6 +76,17 @@ def cluster(address: str) -> Generator[Sequence[Mapping[str, float]]]:
     finally:
         if joined:
             ray.shutdown()
+
+
+def _require_there(address: str) -> None:
+    """Refuses an address that nobody listens at; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if address in ("auto", "local") or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as fault:
+        raise CrewError(f"there is no Ray cluster at {address!r}: {fault}; say auto, local or HOST:PORT") from None
 
 
 def actor_for(machines: Sequence[Mapping[str, float]], gpus: float | None = None, cpus: float | None = None) -> Actor:

@@ -82,8 +82,8 @@ class Recorded:
 
     @property
     def batch_size(self) -> int:
-        """That of the job."""
-        return self.job.batch_size
+        """That of the job; a request of traces is several rows."""
+        return -(-self.job.batch_size // (self.job.n if isinstance(self.job, Tracer) else 1))
 
     def __call__(self, denoiser: Denoiser, items: Iterable[Request]) -> Iterator[tuple[int | str, Record]]:
         """With the model that is there; a row on which it fails, also when it is alone, is a record with `error`."""

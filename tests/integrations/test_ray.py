@@ -116,8 +116,10 @@ def test_what_does_not_fit_is_refused(cluster: Cluster, capsys: pytest.CaptureFi
         actors(cluster.address, partial(load, "cpu"), gpus=1),
     ):
         pass
-    with pytest.raises(CrewError, match="no Ray cluster"), actors("127.0.0.1:1", partial(load, "cpu")):
-        pass
+    ray.shutdown()
+    for address in ("127.0.0.1:1", "nowhere", ":x"):
+        with pytest.raises(CrewError, match="no Ray cluster"), actors(address, partial(load, "cpu")):
+            pass
     assert Actor(0.25, 1.0).fitting({"GPU": 2.0, "CPU": 6.0}) == 6 and Actor(0.25, 1.0).fitting({"CPU": 6.0}) == 0
 
 
