@@ -142,8 +142,8 @@ def main() -> None:
             "ray": took,
         }
     text = (
-        f"{options.rows:,} rows; one process {alone:.1f} s; Ray: {crew:.1f} s until the crew is there, {first:.1f} s to the "
-        f"first record, {took:.1f} s in all; equal: {record['equal']}\n{record['actors_killed']} actors killed, "
+        f"{options.rows:,} rows; one process {alone:.1f} s; Ray: {crew:.1f} s until the crew is there, {first:.1f} s "
+        f"to the first record, {took:.1f} s in all; equal: {record['equal']}\n{record['actors_killed']} actors killed, "
         f"{'a' if record['machine_removed'] else 'no'} machine removed, {len(ends)} drivers killed; every row once and "
         f"equal: {record['equal_after_faults']}"
     )

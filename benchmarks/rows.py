@@ -62,6 +62,11 @@ class Run:
             return 0
         return 1024 * int(found[1]) if found else 0
 
+    def cpu(self) -> float:
+        """Seconds of a core that it has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 def start(folder: Path, batch_size: int) -> Run:
     """`mdsample run` on the stub, on a terminal."""
@@ -140,8 +145,8 @@ def main() -> None:
         second = start(folder, options.batch_size)
         while lines(out) <= there and second.process.poll() is None:
             time.sleep(0.02)
-        resumed = time.perf_counter() - second.began
-        progress(f"resumed after {resumed:.1f} s")
+        resumed, resumed_cpu = time.perf_counter() - second.began, second.cpu()
+        progress(f"resumed after {resumed:.1f} s, {resumed_cpu:.1f} s of a core")
         after = watch(second, out, rows + 1)
         second.process.wait()
         with open(out, "rb") as file:
@@ -160,6 +165,7 @@ def main() -> None:
             "memory_end": after[-1][1],
             "output": out.stat().st_size,
             "resumed": resumed,
+            "resumed_cpu": resumed_cpu,
             "resumed_over": there,
             "bars_with_time_left": len(left),
             "bar": left[-1][0].decode() + "/" + left[-1][1].decode() + ", left " + left[-1][3].decode() if left else "",
@@ -170,8 +176,8 @@ def main() -> None:
         f"memory: {mib['memory_tenth']:.0f} MiB at a tenth, {mib['memory_killed']:.0f} MiB at {there:,} rows; resumed, "
         f"{mib['memory_resumed_tenth']:.0f} MiB then {mib['memory_end']:.0f} MiB; the file has "
         f"{record['output'] / 2**20:.0f} MiB\n"
-        f"resumed over {there:,} rows in {resumed:.1f} s; the bar showed the time left {len(left)} times "
-        f"(last: {record['bar']})"
+        f"resumed over {there:,} rows in {resumed:.1f} s, {resumed_cpu:.1f} s of a core; the bar showed the time left "
+        f"{len(left)} times (last: {record['bar']})"
     )
     emit(record, text, options.json)
     if not record["whole"] or not left:

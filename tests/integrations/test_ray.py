@@ -99,7 +99,7 @@ def test_a_driver_that_is_killed_resumes_by_the_same_command(
     out = tmp_path / "out.jsonl"
     by_ray = [*line, "-o", str(out), "--ray", cluster.address, "--actors", "2", "--actor-cpus", "0.5"]
     driver = subprocess.Popen([sys.executable, "-m", "mdsample_cli", *by_ray], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (out.exists() and out.stat().st_size) and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
