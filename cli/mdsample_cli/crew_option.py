@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import attrs
 import typer
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class CrewOptions(OptionGroup):
-    """Several devices of this machine."""
+    """Several devices of this machine, or a cluster."""
 
     panel: ClassVar = "Several devices"
 
@@ -31,29 +32,53 @@ class CrewOptions(OptionGroup):
         Option(metavar="NAME,NAME", help="A process and a model on each, as in cuda:0,cuda:1; results stay the same."),
     ] = None
 
+    ray: Annotated[
+        str | None,
+        Option(metavar="ADDRESS", help="Actors of a Ray cluster: auto (the one here), local (a new one) or HOST:PORT."),
+    ] = None
+    actors: Annotated[int | None, Option(min=1, metavar="N", help="How many. Default: as many as fit.")] = None
+    actor_gpus: Annotated[
+        float | None, Option(min=0, metavar="N", help="GPUs of an actor, as 0.5. Default: 1 if the cluster has some.")
+    ] = None
+    actor_cpus: Annotated[float | None, Option(min=0.01, metavar="N", help="CPUs of an actor. Default: 1.")] = None
+
     @property
     def wanted(self) -> bool:
         """Whether others do the job."""
-        return self.devices is not None
+        return self.devices is not None or self.ray is not None
 
     def check(self, model: ModelOptions, **alone: object) -> None:
         """`UsageError` for what one process alone can do; `alone`: such options, by their names."""
+        given = {"actors": self.actors, "actor-gpus": self.actor_gpus, "actor-cpus": self.actor_cpus}
+        if self.ray is None and (needless := [name for name, value in given.items() if value is not None]):
+            raise UsageError(f"--{needless[0]} is of a cluster; add --ray ADDRESS, or leave it out")
         if not self.wanted:
             return
+        if self.devices is not None and self.ray is not None:
+            raise UsageError("--devices are of this machine, and --ray is a cluster; give one of them")
         if self.devices is not None and model.device is not None:
             raise UsageError("--device is one, and --devices are several; give one of the two options")
         for name, value in alone.items():
             if value:
-                raise UsageError(f"--{name.replace('_', '-')} follows one process; leave it out, or --devices")
+                raise UsageError(f"--{name.replace('_', '-')} follows one process; leave it out, or {self._name}")
+
+    @property
+    def _name(self) -> str:
+        return "--devices" if self.ray is None else "--ray"
 
     def check_output(self, output: object) -> None:
         """`UsageError` for records without a file to write them to."""
         if self.wanted and output is None:
-            raise UsageError("several devices finish rows in no order, so they go into a file: give --output FILE")
+            raise UsageError(f"{self._name} finishes rows in no order, so they go into a file: give --output FILE")
 
     @contextmanager
     def crew(self, model: ModelOptions) -> Generator[Crew | None]:
         """The crew, if one is asked for."""
+        if self.ray is not None:
+            given = self.actors, self.actor_gpus, self.actor_cpus
+            with ray_module().actors(self.ray, partial(load_here, model), *given, tell) as crew:
+                yield crew
+            return
         if self.devices is None:
             yield None
             return
@@ -62,8 +87,26 @@ class CrewOptions(OptionGroup):
             raise UsageError(f"--devices takes names with commas between, as in cuda:0,cuda:1; got {self.devices!r}")
         from mdsample.jobs.devices import devices
 
-        with devices(partial(load_on, model), names, lambda text: typer.echo(told(text), err=True)) as crew:
+        with devices(partial(load_on, model), names, tell) as crew:
             yield crew
+
+
+def ray_module() -> Any:
+    """The adapter to Ray, which is imported for nothing else; `UsageError` says what to install."""
+    try:
+        return import_module("mdsample_integrations.ray")
+    except ImportError as fault:
+        raise UsageError(f"--ray takes Ray ({fault}): pip install 'mdsample[ray]'") from None
+
+
+def tell(text: str) -> None:
+    """A note on stderr."""
+    typer.echo(told(text), err=True)
+
+
+def load_here(model: ModelOptions) -> Denoiser:
+    """The model, on the device that an actor has."""
+    return model.load()
 
 
 def load_on(model: ModelOptions, device: str) -> Denoiser:

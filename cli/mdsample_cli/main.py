@@ -26,6 +26,7 @@ from mdsample_cli.commands.judge import judge
 from mdsample_cli.commands.lm_eval import lm_eval
 from mdsample_cli.commands.menu import explain, policies
 from mdsample_cli.commands.models import inspect, models
+from mdsample_cli.commands.ray_plan import ray_plan
 from mdsample_cli.commands.replay import replay
 from mdsample_cli.commands.rows import rows
 from mdsample_cli.commands.run import run
@@ -50,6 +51,7 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)
+app.command("ray-plan", cls=Command, rich_help_panel="Models and data")(ray_plan)
 #: takes what it does not know itself to another program
 _FOREIGN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("lm-eval", cls=Command, rich_help_panel="Policies", context_settings=_FOREIGN)(lm_eval)

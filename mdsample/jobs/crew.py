@@ -43,6 +43,11 @@ T = TypeVar("T")
 class Work(Protocol[I_contra, T_co]):
     """What is done with rows where a model is; it travels there as a pickle."""
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows it does at once."""
+        ...
+
     def __call__(self, denoiser: Denoiser, items: Iterable[I_contra]) -> Iterator[tuple[int | str, T_co]]:
         """Results as they finish, each with its row's id; items are read only as there is room for them."""
         ...
@@ -74,6 +79,11 @@ class Recorded:
     """Work: the records of requests that can be answered."""
 
     job: Job | Tracer | ScoreJob
+
+    @property
+    def batch_size(self) -> int:
+        """That of the job; a request of traces is several rows."""
+        return -(-self.job.batch_size // (self.job.n if isinstance(self.job, Tracer) else 1))
 
     def __call__(self, denoiser: Denoiser, items: Iterable[Request]) -> Iterator[tuple[int | str, Record]]:
         """With the model that is there; a row on which it fails, also when it is alone, is a record with `error`."""

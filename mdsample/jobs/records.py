@@ -33,7 +33,7 @@ from mdsample.sampling.speculate import Speculation
 
 Record = dict[str, Any]
 #: what decides a record besides its request: equal in all records of one job
-FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "speculate", "watch", "n", "keep")
+FINGERPRINT = ("model", "revision", "cache", "policy", "template", "seed", "speculate", "watch", "n", "keep", "method")
 
 
 def fingerprint(
@@ -132,7 +132,8 @@ class Output(Growing):
             if request.error or request.id not in self._done:
                 continue
             answered += 1
-            if self._done[request.id] != _text_digest(asked(request)):
+            scored = {"candidates": request.choices, "labels": request.labels}
+            if self._done[request.id] != _text_digest(asked(request), scored):
                 raise RecordError(
                     f"{self._path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"
@@ -160,7 +161,7 @@ class Output(Growing):
                 dropped.add(number)
                 continue
             self._check(record, fingerprint)
-            self._done[record["id"]] = _text_digest(record)
+            self._done[record["id"]] = _text_digest(record, _scored(record))
         if not dropped:
             return None
         file.seek(0)
@@ -179,14 +180,25 @@ class Output(Growing):
             )
 
 
-def _text_digest(record: Record) -> bytes:
-    """What a record says of the text of its request, in 16 bytes: of many rows no more is kept in memory."""
-    text = json.dumps([record.get(name) for name in ("prompt", "fields", MESSAGES, "given")], sort_keys=True)
+def _scored(record: Record) -> Record:
+    """The texts that a record scores, in one slot or by slot."""
+    by_slot: dict[str, Record] = record.get("slots", {}) if "method" in record else {}
+    return {
+        "candidates": [candidate["text"] for candidate in record.get("candidates", ())],
+        "labels": {slot: [one["text"] for one in scores["candidates"]] for slot, scores in by_slot.items()},
+    }
+
+
+def _text_digest(record: Record, scored: Record) -> bytes:
+    """What a record says of the texts of its request, in 16 bytes: of many rows no more is kept in memory."""
+    said = [record.get(name) for name in ("prompt", "fields", MESSAGES, "given")]
+    text = json.dumps([*said, scored], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).digest()
 
 
 def _parsed(raw: bytes) -> Record | None:
     """The record that a line holds, an error or an answer with what made it; `None` if it holds none."""
     record = parsed(raw) or {}
-    complete = record.keys() == {"id", "error"} or record.keys() >= {"model", "policy", "template", "seed"}
+    made = record.keys() >= {"model", "template", "seed"} and not record.keys().isdisjoint(("policy", "method"))
+    complete = record.keys() == {"id", "error"} or made
     return record if complete and type(record.get("id")) in (int, str) else None

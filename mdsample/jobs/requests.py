@@ -116,14 +116,15 @@ def _request(
         return Request(number, error="'id' holds half of a surrogate pair, which is not valid unicode")
     # a key that is named for another purpose serves that
     named = {*given.values(), expected, choices}
-    fields, asked_for = parted(row, named), {*template.fields, *(key for key in named if key is not None)}
-    keys = {key: column(fields, key, asked_for) for key in asked_for}
+    of_template = template.fields
+    fields, asked_for = parted(row, named), {*of_template, *(key for key in named if key is not None)}
+    keys = {key: key if key in fields else column(fields, key, asked_for) for key in asked_for}
     try:
-        messages = () if MESSAGES in named else messages_of(fields, template.fields)
+        messages = () if MESSAGES in named else messages_of(fields, of_template)
     except RecordError as fault:
         return Request(name, error=str(fault))
     texts: dict[str, str] = {}
-    for field in () if messages else template.fields:
+    for field in () if messages else of_template:
         value = fields.get(keys[field])
         if keys[field] not in fields:
             return Request(name, error=f"the row lacks {field!r}; it has: {', '.join(fields) or 'nothing'}")

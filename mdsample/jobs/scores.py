@@ -57,6 +57,10 @@ class ScoreJob:
             return request
         return attrs.evolve(request, choices=self.texts, labels=self.labels)
 
+    def asking_all(self, requests: Iterable[Request]) -> Again:
+        """All of them with their texts."""
+        return Again(self, requests)
+
     def answers(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Scores | Decisions | str]]:
         """Each request with its scores, or with why there are none, in their order."""
         rest = map(self.asking, requests)
@@ -132,6 +136,18 @@ class ScoreJob:
         except ValueError as error:
             return str(error)
         return template, texts
+
+
+@attrs.frozen(eq=False)
+class Again:
+    """Requests with the texts that all are scored with, read anew each time."""
+
+    job: ScoreJob
+    requests: Iterable[Request]
+
+    def __iter__(self) -> Iterator[Request]:
+        """From the first one on."""
+        return map(self.job.asking, self.requests)
 
 
 #: why labels by slot are not scored by the bound

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.backend.reference.prediction import NumpyPrediction
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.testing.toys import ScriptedDenoiser, Symbols
 
 
@@ -18,7 +20,7 @@ class Faulty(ScriptedDenoiser):
         super().__init__(Symbols(6))
         self._poison, self._left = poison, dies_at
 
-    def predict(self, query: Query) -> Prediction:
+    def predict(self, query: Query) -> NumpyPrediction:
         """As the toy does, if at all."""
         if self._left is not None:
             self._left -= 1
@@ -37,8 +39,22 @@ def load(device: str) -> Denoiser:
     return Faulty(5 if kind == "fails" else None, int(number) if kind == "dies" else None)
 
 
-def load_dying_once(mark: str, device: str) -> Denoiser:
-    """Ends its process at the third pass, unless another one has before."""
-    first = not Path(mark).exists()
-    Path(mark).touch()
-    return Faulty(dies_at=3 if first else None)
+class Mortal(ScriptedDenoiser):
+    """A toy that ends its process at a random pass, until that has happened a certain number of times."""
+
+    def __init__(self, folder: str, deaths: int) -> None:
+        """`folder`: has a file for every death."""
+        super().__init__(Symbols(6))
+        self._folder, self._deaths, self._dice = Path(folder), deaths, random.Random(os.getpid())
+
+    def predict(self, query: Query) -> NumpyPrediction:
+        """As the toy does, if at all."""
+        if self._dice.random() < 0.1 and len(list(self._folder.iterdir())) < self._deaths:
+            (self._folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(query)
+
+
+def load_mortal(folder: str, deaths: int) -> Denoiser:
+    """For `functools.partial`."""
+    return Mortal(folder, deaths)

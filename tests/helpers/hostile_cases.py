@@ -53,6 +53,8 @@ BASE: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
     # no model is there, for a server does not end by itself
     "serve": ({"--model": "./absent", "--port": "0"}, {}),
     "lm-eval": ({}, {}),
+    # without rows it is refused before it looks for a cluster
+    "ray-plan": ({}, {}),
 }
 ANSWERS = '{"prompt": "the cat", "answer": "7"}\n'
 #: what an accepted value of an option makes

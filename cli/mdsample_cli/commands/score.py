@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -10,12 +11,16 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError, told
+from mdsample_cli.crew_option import CrewOptions
+from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.files import require_distinct
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
     from mdsample.core.template import Template
+    from mdsample.jobs.crew import Crew
     from mdsample.jobs.records import Request
+    from mdsample.jobs.scores import ScoreJob
     from mdsample.scoring.methods import Method
 
 METHODS = ("chain", "marginals", "bound")
@@ -28,7 +33,9 @@ def score(
     template: options.TemplateOptions,
     rows: options.InputOptions,
     model: Annotated[options.ModelOptions, Without("compile")],
+    several: CrewOptions,
     prompt: options.Prompt = None,
+    output: options.Records = None,
     choices: Annotated[
         list[str] | None,
         Option(
@@ -76,38 +83,55 @@ def score(
         raise UsageError("give --choices, or --choices-from with a key of the rows; one of them")
     if choices_from is not None and rows.input is None:
         raise UsageError("--choices-from takes a key of the rows of --input; with a PROMPT say --choices")
+    if output is not None and rows.input is None:
+        raise UsageError("--output is for the rows of --input; leave it out, or give rows")
     how = _method(method, order, samples, seed)
     rows.check()
+    several.check(model)
+    several.check_output(output)
+    require_distinct(input=rows.input, output=output)
     from mdsample.jobs.job import request_of
     from mdsample.jobs.scores import NO_BOUND, ScoreJob
+
+    with several.crew(model) as crew:
+        layout, denoiser, chats = template.open_with(model, None if crew is None else crew.model)
+        texts, labels = _asked(layout, choices or [], slot)
+        layout.check_given(({slot: ""} if texts else {}) | rows.in_every_row | rows.from_rows)
+        many = rows.read(layout, choices=choices_from)
+        requests = many or [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
+        if any(request.choices for request in requests):
+            layout.check_given({slot: ""})
+        if (labels or any(request.labels for request in requests)) and method == "bound":
+            raise UsageError(NO_BOUND)
+        job = ScoreJob(
+            denoiser,
+            layout,
+            chats=chats,
+            slot=slot,
+            method=how,
+            seed=seed,
+            batch_size=batch_size,
+            texts=texts,
+            labels=labels,
+            revision=model.revision,
+        )
+        try:
+            if output is None:
+                return int(_show(job, requests, many is not None, json))
+            return int(_write(job, crew, requests, output))
+        except KeyboardInterrupt:
+            raise Interrupted("" if output is None else options.RESUME) from None
+
+
+def _show(job: ScoreJob, requests: Iterable[Request], many: bool, json: bool) -> bool:
+    """Prints scores, or records of them; whether a row failed."""
     from mdsample_cli.show import decisions, render
     from mdsample_cli.show.json_line import line
 
-    layout, denoiser, chats = template.open_with(model)
-    texts, labels = _asked(layout, choices or [], slot)
-    layout.check_given(({slot: ""} if texts else {}) | rows.in_every_row | rows.from_rows)
-    many = rows.read(layout, choices=choices_from)
-    requests: Iterable[Request] = many or [attrs.evolve(request_of(layout, prompt or ""), given=rows.in_every_row)]
-    if any(request.choices for request in requests):
-        layout.check_given({slot: ""})
-    if (labels or any(request.labels for request in requests)) and method == "bound":
-        raise UsageError(NO_BOUND)
-    job = ScoreJob(
-        denoiser,
-        layout,
-        chats=chats,
-        slot=slot,
-        method=how,
-        seed=seed,
-        batch_size=batch_size,
-        texts=texts,
-        revision=model.revision,
-        labels=labels,
-    )
     out, failed = render.console(), False
     for request, scores in job.answers(requests):
         if isinstance(scores, str):
-            if rows.input is None:
+            if not many:
                 raise UsageError(scores)
             failed = True
             said = line({"id": request.id, "error": scores}) if json else told(f"{request.id}: {scores}")
@@ -115,14 +139,31 @@ def score(
         elif json:
             print(line(job.record(request, scores)), flush=True)
         else:
-            title = "" if rows.input is None else f"{request.id}\n"
-            render.show(
-                out,
-                title
-                + f"{denoiser.name} on {denoiser.backend}; {how}; {render.count(scores.nfe, 'forward pass', 'es')}\n",
-            )
+            model, passes = job.denoiser, render.count(scores.nfe, "forward pass", "es")
+            title = f"{request.id}\n" if many else ""
+            render.show(out, f"{title}{model.name} on {model.backend}; {job.method}; {passes}\n")
             render.show(out, *decisions.tables(out, scores))
-    return int(failed)
+    return failed
+
+
+def _write(job: ScoreJob, crew: Crew | None, requests: Iterable[Request], output: Path) -> bool:
+    """Writes records, also to resume from; whether a row failed."""
+    from mdsample.jobs.crew import records
+    from mdsample.jobs.parquet import as_lines
+    from mdsample.jobs.records import Output
+    from mdsample_cli.show.screens import bar
+
+    failed = False
+    with as_lines(output) as lines, Output(lines, job.fingerprint) as file, bar() as progress:
+        left = file.left(job.asking_all(requests))
+        if left.answered:
+            typer.echo(told(f"{output} already has {left.answered} of {left.total} rows"), err=True)
+        task = progress.add_task("rows", total=len(left), pace="")
+        for record in job.records(left) if crew is None else records(crew, job, left):
+            failed |= "error" in record
+            file.write(record)
+            progress.advance(task)
+    return failed
 
 
 def _asked(layout: Template, choices: Sequence[str], slot: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
