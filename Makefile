@@ -1,4 +1,4 @@
-.PHONY: check test quick coverage mutate bench docs
+.PHONY: check test quick bench docs
 
 check: ## lint, format, types
 	ruff check . && ruff format --check . && pyright
@@ -9,6 +9,7 @@ test: ## the whole test suite
 quick: ## all tests but those that take seconds each
 	pytest -m "not slow" -n 2
 
+.PHONY: coverage mutate
 coverage: ## branch coverage of what decides, with a floor
 	coverage erase
 	coverage run -m pytest -n auto -m "not slow and not docs" tests/core tests/policy tests/exact tests/constraints
