@@ -1,4 +1,4 @@
-.PHONY: check test quick coverage mutate bench docs spelling tables
+.PHONY: check test quick bench docs spelling tables
 
 check: ## lint, format, types
 	ruff check . && ruff format --check . && pyright
@@ -9,6 +9,7 @@ test: ## the whole test suite
 quick: ## all tests but those that take seconds each
 	pytest -m "not slow" -n 2
 
+.PHONY: coverage mutate lock
 coverage: ## branch coverage of what decides, with a floor
 	coverage erase
 	coverage run -m pytest -n auto -m "not slow and not docs" tests/core tests/policy tests/exact tests/constraints
@@ -18,6 +19,9 @@ coverage: ## branch coverage of what decides, with a floor
 mutate: ## how many small changes of core, policy and sampling the tests notice; survivors last
 	nice mutmut run --max-children 1
 	mutmut results
+
+lock: ## uv.lock anew, with the versions of constraints.txt
+	uv lock $$(grep == constraints.txt | sed 's/^/--upgrade-package /')
 
 bench: ## cost of a policy step, and of the reference model's forward pass
 	python benchmarks/step.py
