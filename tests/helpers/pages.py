@@ -34,9 +34,10 @@ NOT_RUN = {
     r"benchmarks/gpu\.py( --compile)?\s*(#.*)?$": "needs a GPU",
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
     r"^mdsample (bench|calibrate) (?!--task problems\.jsonl )": "takes minutes",
-    r"benchmarks/(exact_study|bounds|training)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
+    r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
+    r"benchmarks/training\.py": "trains for an hour",
 }
 #: how long one may take
 SECONDS = 120
