@@ -33,7 +33,6 @@ html_title = f"mdsample {__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/icon.svg"
-pygments_style = "tango"
 pygments_dark_style = "monokai"
 html_show_sphinx = False
 html_copy_source = False

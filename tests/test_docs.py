@@ -37,12 +37,21 @@ def test_snippets_run(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Beside", "Certain", "Lipogram", "SecondLook"])
-def test_the_parts_that_are_shown_are_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("your-own-part.md", "Beside"),
+        ("your-own-part.md", "Certain"),
+        ("your-own-part.md", "Lipogram"),
+        ("your-own-part.md", "SecondLook"),
+        ("tutorials/own-order.md", "OutsideIn"),
+    ],
+)
+def test_the_parts_that_are_shown_are_parts(page: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part, "_STEADY", settings(part._STEADY, max_examples=20))
     names: dict[str, Any] = {}
-    for code, _ in pages.snippets(ROOT / "docs" / "your-own-part.md"):
-        pages.execute(code, Path("your-own-part.md"), names)
+    for code, _ in pages.snippets(ROOT / "docs" / page):
+        pages.execute(code, Path(page), names)
     testing.check_part(names[name])
 
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
     r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
+    r"benchmarks/training\.py": "trains for an hour",
 }
 #: how long one may take
 SECONDS = 120
