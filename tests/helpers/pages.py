@@ -35,6 +35,9 @@ NOT_RUN = {
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
     r"^mdsample (bench|calibrate) ": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
+    r"--ray|ray-plan|ray_rows": "needs Ray, which .ci/run has in an environment of its own",
+    r"\.parquet|squad/": "needs pyarrow, which .ci/run has in an environment of its own",
+    r"--devices|benchmarks/rows\.py": "needs two devices, or takes minutes; tests/jobs runs one like it",
     r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
 }
