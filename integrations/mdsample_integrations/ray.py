@@ -13,17 +13,20 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 import attrs
-import pyarrow as pa
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext
 
 from mdsample.errors import CrewError
 from mdsample.jobs.crew import Absent, Item, Work
 from mdsample.models.denoiser import About, Denoiser
+
+# none of them has types that a strict checker could use
+arrow: Any = import_module("pyarrow")
+ray: Any = import_module("ray")
+data: Any = import_module("ray.data")
+exceptions: Any = import_module("ray.exceptions")
 
 I = TypeVar("I", bound=Item)  # noqa: E741
 T = TypeVar("T")
@@ -124,7 +127,7 @@ def about(load: Load, actor: Actor) -> About:
     ask = ray.remote(max_retries=3, **actor.options())(lambda: load().about)
     try:
         return ray.get(ask.remote())
-    except ray.exceptions.RayTaskError as fault:
+    except exceptions.RayTaskError as fault:
         raise CrewError(f"on the cluster: {fault.cause}") from None
 
 
@@ -144,16 +147,16 @@ class Actors:
             return
         wished = -(-len(packed) // (self.number * _TASKS))
         size = max(work.batch_size, min(_BATCHES * work.batch_size, wished))
-        blocks = [ray.put(pa.table({"item": packed[at : at + size]})) for at in range(0, len(packed), size)]
+        blocks = [ray.put(arrow.table({"item": packed[at : at + size]})) for at in range(0, len(packed), size)]
         del packed
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = DataContext.get_current()
+        context = data.DataContext.get_current()
         context.enable_progress_bars = context.execution_options.verbose_progress = False
-        results = ray.data.from_arrow_refs(blocks).map_batches(
+        results = data.from_arrow_refs(blocks).map_batches(
             _Member,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(self.number, len(blocks))),
+            compute=data.ActorPoolStrategy(size=min(self.number, len(blocks))),
             fn_constructor_args=(self.load, pickle.dumps(work)),
             zero_copy_batch=True,
             **self.actor.options(),
@@ -161,7 +164,7 @@ class Actors:
         try:
             for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from map(pickle.loads, batch["result"].to_pylist())
-        except ray.exceptions.RayError as fault:
+        except exceptions.RayError as fault:
             raise CrewError(f"the cluster gave up: {_reason(fault)}") from fault
 
 
@@ -172,7 +175,7 @@ class _Member:
         """Opens the model."""
         self._model, self._work = load(), pickle.loads(work)
 
-    def __call__(self, batch: pa.Table) -> Iterator[dict[str, list[bytes]]]:
+    def __call__(self, batch: Any) -> Iterator[dict[str, list[bytes]]]:
         """The results of a task's rows."""
         items = map(pickle.loads, batch["item"].to_pylist())
         for _, result in self._work(self._model, items):
@@ -202,9 +205,9 @@ def probe(load: Load, actor: Actor, work: Work[I, Any], items: Sequence[I]) -> P
     measure = ray.remote(max_retries=0, **actor.options())(_measured)
     try:
         return ray.get(measure.remote(load, work, list(items)))
-    except ray.exceptions.RayTaskError as fault:
+    except exceptions.RayTaskError as fault:
         raise CrewError(f"on the cluster: {fault.cause}") from None
-    except ray.exceptions.RayError as fault:
+    except exceptions.RayError as fault:
         raise CrewError(f"the probe died, as for want of memory: {_reason(fault)}") from fault
 
 
