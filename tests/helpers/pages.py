@@ -35,7 +35,7 @@ NOT_RUN = {
     r"^mdsample serve": "goes on until it is stopped; tests/serve starts it",
     r"^mdsample (bench|calibrate|study) ": "takes minutes",
     r"benchmarks/(exact_study|bounds)\.py|benchmarks/posterior\.py|recipes\.": "takes minutes to hours",
-    r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
+    r"lm-eval|benchmarks/harness\.py": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
 }
 #: how long one may take
