@@ -38,7 +38,7 @@ NOT_RUN = {
     r"--ray|ray-plan|ray_rows": "needs Ray, which .ci/run has in an environment of its own",
     r"\.parquet|squad/": "needs pyarrow, which .ci/run has in an environment of its own",
     r"--devices|benchmarks/rows\.py": "needs two devices, or takes minutes; tests/jobs runs one like it",
-    r"lm-eval": "needs the harness, which .ci/run has in an environment of its own",
+    r"lm-eval|benchmarks/harness\.py": "needs the harness, which .ci/run has in an environment of its own",
     r"^git show|^python - <<": "needs the history, or a file of the hub",
     r"benchmarks/training\.py": "trains for an hour",
 }
