@@ -32,6 +32,7 @@ html_theme = "furo"
 html_title = f"mdsample {__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_favicon = "_static/icon.svg"
 pygments_dark_style = "monokai"
 html_show_sphinx = False

@@ -95,6 +95,12 @@ def test_every_page_is_in_the_contents() -> None:
     assert Counter(named) == Counter(there), "docs/index.md lists every page once"
 
 
+def test_what_people_come_for_is_one_click_away() -> None:
+    linked = {str(file.relative_to(DOCS)) for file, _ in links(DOCS / "index.md")}
+    wanted = ("on-a-mac", "json", "server", "own-order", "study", "first-answer")
+    assert linked >= {f"tutorials/{name}.md" for name in wanted} | {"migrating.md", "bounds.md", "citing.md"}
+
+
 def described() -> Counter[tuple[str, str]]:
     """Names that the reference describes, with their modules."""
     return Counter(
