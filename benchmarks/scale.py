@@ -28,6 +28,9 @@ PROMPT, BLANKS, CHARACTERS = 120, 240, 4
 STAGES = 5
 #: one token a pass, which is the true posterior; and as many passes as `med` takes on tiny-gsm, a share of the blanks
 PACES = (Pace("one by one", BLANKS, BLANKS), Pace("med, 0.4 passes a token", 0.4 * BLANKS, 0.4 * BLANKS))
+#: batches of a task on a cluster, as in `mdsample_integrations.ray`
+TASK = 8
+BATCH = 16
 FACTS = {"model": "m", "cache": "none", "policy": "p" * 120, "template": "t" * 120, "seed": 0, "n": 8, "keep": {}}
 
 
@@ -90,10 +93,20 @@ def main() -> None:
     trunk = published(False)
     machine = Machine(1e9 * options.bandwidth * options.share, 1e12 * options.tflops * options.share)
     led = measured(options.records, options.traces)
-    texts = Texts(batch=16, length=PROMPT + BLANKS, blanks=BLANKS, window=32)
-    scoring = STAGES * pass_cost(trunk, 16, texts.length, texts.length, 16, 2).seconds(machine) / 16
+    texts = Texts(batch=BATCH, length=PROMPT + BLANKS, blanks=BLANKS, window=32)
+    scoring = STAGES * pass_cost(trunk, BATCH, texts.length, texts.length, 16, 2).seconds(machine) / BATCH
+    problems_of_task = TASK * -(-BATCH // options.traces)
     if not options.json:
-        columns = ("policy", "s a text", "GPU hours", "GPUs", "hours", "problems/s", "the leader's share of a core")
+        columns = (
+            "policy",
+            "s a text",
+            "GPU hours",
+            "GPUs",
+            "hours",
+            "problems/s",
+            "the leader's share of a core",
+            "lost with it, GPU hours",
+        )
         common.print_head(columns, text=1)
     for pace in PACES:
         text = text_seconds(trunk, machine, texts, pace, "none", 2) / texts.batch + scoring
@@ -101,9 +114,11 @@ def main() -> None:
         for gpus in (8, 256):
             rate = gpus / (options.traces * text)
             record = {"policy": pace.name, "text_seconds": text, "gpu_hours": hours, "gpus": gpus, "rate": rate}
-            record |= {"hours": hours / gpus, "leader": rate / led.written}
+            # a leader that dies takes half of every task with it, on average
+            lost = gpus * problems_of_task * options.traces * text / 2 / 3600
+            record |= {"hours": hours / gpus, "leader": rate / led.written, "lost": lost}
             cells = [pace.name, f"{text:.3f}", f"{hours:,.0f}", gpus, f"{hours / gpus:,.0f}", f"{rate:.2f}"]
-            common.emit(record, [*cells, f"{100 * rate / led.written:.2f} %"], options.json)
+            common.emit(record, [*cells, f"{100 * rate / led.written:.2f} %", f"{lost:.1f}"], options.json)
     file, resume = led.bytes * options.problems / 1e9, options.problems / led.resumed / 60
     said = (
         f"\nleading process, measured here: {led.written:,.0f} records/s written, {led.resumed:,.0f} records/s read to "
