@@ -177,6 +177,21 @@ def test_one_turn_says_of_each_class_what_its_tokens_say(
         np.testing.assert_allclose(getattr(found, name)[there], getattr(expected, name)[there], rtol=1e-5, err_msg=name)
 
 
+@looks
+def test_a_class_of_which_nothing_may_stand_takes_nothing_from_another(look: Look) -> None:
+    classes = np.array([1, *[2] * 64], np.int32)  # two whole blocks, the best token in the first
+    scores = np.random.default_rng(2).normal(size=(1, 65)).astype(np.float32)
+    scores[0, [5, 64]] = 5, 4
+    sets = np.array([[False, *[True] * 64]])
+    span = Span(0, np.array([0], np.int32), np.array([-1], np.int32), symbols_of(classes))
+    restriction = Restriction(sets, np.zeros((1, 1), np.int32), (span,))
+    seen = look(scores, np.ones((1, 1), np.bool_), restriction, NoGuide()).marginals
+    zero = np.zeros(1, np.int32)
+    expected = reduce(scores[:, 1:].astype(np.float64), zero, zero)
+    np.testing.assert_allclose(seen.log_probability[0], expected.top, rtol=1e-5)
+    np.testing.assert_allclose(seen.entropy[0], expected.entropy, rtol=1e-5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**20), st.integers(2, 40), st.booleans())
 def test_the_statistics_of_a_place_follow_from_its_sums(seed: int, size: int, ties: bool) -> None:
