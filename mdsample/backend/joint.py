@@ -91,11 +91,12 @@ def _by_class(
     written = [classes.copy() for classes in languages.written]
     for turn in range(int(places.turn.max()) + 1):
         now = np.flatnonzero(places.turn == turn)
-        found = languages.found(written, {languages.at(int(places.number[n]))[0] for n in now})
+        which = {languages.at(int(places.number[n]))[0] for n in now} if turn else set[int]()
+        found = languages.found(written, which)
         for n in now.tolist():
             number = int(places.number[n])
             span, column = languages.at(number)
-            weight = found[span][column]
+            weight = found[span][column] if turn else weights.of(number)
             law = languages.mass(number) + weight
             if isinstance(how, Greedy):
                 candidates, top = languages.tops(number)
@@ -107,10 +108,11 @@ def _by_class(
                 logged[n] = law[chosen[n]] - np.logaddexp.reduce(law)
             written[span][column] = chosen[n]
     asked = np.flatnonzero(places.turn < 0) if isinstance(how, Greedy) else np.arange(len(places.turn))
-    some = places.take(asked)
-    within = scores.drawn(some.rows, some.positions, uniforms[asked], how, weights.only(numbers, chosen[inside]))
-    token[asked] = within[0]
-    logged[asked] += within[1]
+    if len(asked):
+        some = places.take(asked)
+        within = scores.drawn(some.rows, some.positions, uniforms[asked], how, weights.only(numbers, chosen[inside]))
+        token[asked] = within[0]
+        logged[asked] += within[1]
     return token, logged
 
 

@@ -25,6 +25,10 @@ class Weights:
     #: each language with its table `[M, C]`, −inf for what may not stand there; the greatest of a line is 0
     tables: tuple[tuple[Automaton, Doubles], ...]
 
+    def of(self, number: int) -> Doubles:
+        """Those at a place that has a language, `[C]`."""
+        return self.tables[int(self.language[number])][1][int(self.line[number])]
+
     def at(self, numbers: Indices) -> Iterator[tuple[Automaton, Longs, Doubles]]:
         """For each language among some places: which of these it is at, `[k]`, and its weights there, `[k, C]`."""
         language = self.language[numbers]

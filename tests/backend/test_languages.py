@@ -16,8 +16,9 @@ from installed import on
 from languages import accepts
 
 from mdsample.backend.folds import NARROW, WIDTH, plan
-from mdsample.backend.reference.prediction import NumpyPrediction
+from mdsample.backend.reference.prediction import NumpyPrediction, reduce
 from mdsample.backend.reference.sums import class_sums
+from mdsample.backend.sums import statistics
 from mdsample.core.language import Automaton, Span
 from mdsample.core.restriction import Restriction
 from mdsample.errors import ModelError
@@ -176,6 +177,46 @@ def test_one_turn_says_of_each_class_what_its_tokens_say(
         np.testing.assert_allclose(getattr(found, name)[there], getattr(expected, name)[there], rtol=1e-5, err_msg=name)
 
 
+@looks
+def test_a_class_of_which_nothing_may_stand_takes_nothing_from_another(look: Look) -> None:
+    classes = np.array([1, *[2] * 64], np.int32)  # two whole blocks, the best token in the first
+    scores = np.random.default_rng(2).normal(size=(1, 65)).astype(np.float32)
+    scores[0, [5, 64]] = 5, 4
+    sets = np.array([[False, *[True] * 64]])
+    span = Span(0, np.array([0], np.int32), np.array([-1], np.int32), symbols_of(classes))
+    restriction = Restriction(sets, np.zeros((1, 1), np.int32), (span,))
+    seen = look(scores, np.ones((1, 1), np.bool_), restriction, NoGuide()).marginals
+    zero = np.zeros(1, np.int32)
+    expected = reduce(scores[:, 1:].astype(np.float64), zero, zero)
+    np.testing.assert_allclose(seen.log_probability[0], expected.top, rtol=1e-5)
+    np.testing.assert_allclose(seen.entropy[0], expected.entropy, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**20), st.integers(2, 40), st.booleans())
+def test_the_statistics_of_a_place_follow_from_its_sums(seed: int, size: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, 5, size).astype(np.int32)
+    classes[0] = 1
+    scores, weight = rng.normal(size=(3, size)) * 3, rng.normal(size=(3, int(classes.max()) + 1))
+    if ties:
+        scores, weight = np.round(scores), np.round(weight)
+    weight[:, 2:][rng.random(weight[:, 2:].shape) < 0.3] = -np.inf
+    weight[:, 0] = -np.inf
+    sums = class_sums(scores, symbols_of(classes))
+    assert np.isneginf(sums.masses[:, 0]).all()
+    found = statistics(sums, weight)
+    zero = np.zeros(3, np.int32)
+    expected = reduce(scores + weight[:, classes], zero, zero)
+    assert found.token.tolist() == expected.token.tolist()
+    for ours, theirs in (
+        (found.log_probability, expected.top),
+        (found.second, expected.second),
+        (found.entropy, expected.entropy),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def symbols_of(classes: Any) -> Automaton:
     """Any row of tokens that are not of class 0."""
     symbol = np.unique(classes[classes > 0]).astype(np.int32)
@@ -250,6 +291,35 @@ def test_many_chunks_say_what_one_says(look: Look, monkeypatch: pytest.MonkeyPat
         for how in (Greedy(), Temperature(), Temperature(0.5, top_k=4)):
             for ours, theirs in zip(parts.draw(*at, uniforms, how), whole.draw(*at, uniforms, how), strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@looks
+def test_a_step_asks_the_device_twice(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for statistics and sums; once more for draws, unless the best tokens are drawn, which the sums have."""
+    import sys
+
+    rng = np.random.default_rng(5)
+    some = [random_language(rng, 600, 6) for _ in range(2)]
+    spans = tuple(
+        Span(0, np.arange(6 * k, 6 * k + 6, dtype=np.int32), np.full(6, -1, np.int32), of) for k, of in enumerate(some)
+    )
+    restriction = Restriction(np.ones((1, 600), np.bool_), np.zeros((1, 18), np.int32), spans)
+    scores, wanted = rng.normal(size=(18, 600)).astype(np.float32), np.ones((1, 18), np.bool_)
+    at = np.zeros(12, np.int32), rng.permutation(12).astype(np.int32)
+    module = sys.modules[type(look(scores, wanted, restriction, NoGuide())).__module__]
+    fetch, asked = module._fetch, [0]
+
+    def counted(*parts: Any) -> Any:
+        asked[0] += 1
+        return fetch(*parts)
+
+    monkeypatch.setattr(module, "_fetch", counted)
+    for how, count in ((Greedy(), 1), (Temperature(), 2), (Temperature(0.5), 3)):
+        asked[0] = 0
+        prediction = look(scores, wanted, restriction, NoGuide())
+        assert asked[0] == 1
+        prediction.draw(*at, rng.random(12), how)
+        assert asked[0] == count
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=6), st.integers(0, 99))
