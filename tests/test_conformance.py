@@ -62,9 +62,39 @@ class Argmax(ScriptedDenoiser):
         return Greedy()
 
 
+class Apart(ScriptedDenoiser):
+    def predict(self, query: Query) -> Any:
+        """Each place of a slot is drawn as if the others were not."""
+        prediction = super().predict(query)
+        together = prediction.draw
+
+        def draw(rows: Any, positions: Any, uniforms: Any, how: Any) -> Any:
+            some = [together(rows[[n]], positions[[n]], uniforms[[n]], how) for n in range(len(rows))]
+            return tuple(map(np.concatenate, zip(*some, strict=True)))
+
+        prediction.draw = draw  # type: ignore[method-assign]
+        return prediction
+
+
+class Unweighed(ScriptedDenoiser):
+    def predict(self, query: Query) -> Any:
+        """How likely the rest of a slot's text is then does not count."""
+        spans = tuple(attrs.evolve(span, weighed=False) for span in query.restriction.spans)
+        return super().predict(attrs.evolve(query, restriction=attrs.evolve(query.restriction, spans=spans)))
+
+
+class Tongueless(ScriptedDenoiser):
+    def predict(self, query: Query) -> Any:
+        """Languages are not heard."""
+        return super().predict(attrs.evolve(query, restriction=attrs.evolve(query.restriction, spans=())))
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        (Apart, "not drawn from the joint law"),
+        (Unweighed, "under a language"),
+        (Tongueless, "under a language"),
         (Padded, "a row says something else alone"),
         (Deaf, "a token that the restriction forbids"),
         (Argmax, "outside its token's interval"),

@@ -195,6 +195,7 @@ class Tracer:
                     "scores": [round(score, 6) for score in trace.scores],
                     "kept": kept,
                     **({"tried": [attrs.asdict(one) for one in trace.row.tried]} if trace.row.tried else {}),
+                    **({"grown": [attrs.asdict(one) for one in trace.row.grown]} if trace.row.grown else {}),
                 }
                 for trace, kept in zip(traces, self.keep.choose(traces), strict=True)
             ],

@@ -23,6 +23,7 @@ from mdsample.models.cache import read_cache
 from mdsample.models.denoiser import Denoiser, Prediction, Query, Tuning
 from mdsample.policy.draw import Draw, Greedy, Temperature
 from mdsample.policy.guide import Annealing, Cfg, Cooling, Credit, NoGuide, Repetition
+from mdsample.testing.languages import check_languages
 
 _DRAWS = (Greedy(), Temperature(), Temperature(0.3), Temperature(1.7, top_k=3), Temperature(min_p=0.0123))
 #: tokens of the rows, the first not padded
@@ -40,10 +41,10 @@ class _Dice(Draw):
 def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
     """Raises `AssertionError` for the first promise of `mdsample.models.denoiser` that a model does not keep.
 
-    Statistics and draws are those of the law that its own log-probabilities give in float64, under restrictions and
-    guidance too; forbidden tokens are never drawn; what cannot be meant is refused with a sentence; a row's numbers do
-    not depend on padding, order and neighbours. `tolerance`: nats by which they may, about 1e-4 in float32 and 0.1 in
-    bfloat16. Rows have up to 12 tokens.
+    Statistics and draws are those of the law that its own log-probabilities give in float64, under restrictions,
+    languages and guidance too; forbidden tokens are never drawn; what cannot be meant is refused with a sentence; a
+    row's numbers do not depend on padding, order and neighbours. `tolerance`: nats by which they may, about 1e-4 in
+    float32 and 0.1 in bfloat16. Rows have up to 12 tokens.
     """
     free, narrow = _query(denoiser), _query(denoiser, restricted=True)
     for query in (free, narrow):
@@ -54,6 +55,7 @@ def check_denoiser(denoiser: Denoiser, tolerance: float = 1e-4) -> None:
         _refusals(prediction, query, denoiser.vocab_size)
     _nothing_allowed(denoiser, free)
     _compared(denoiser, free, narrow)
+    check_languages(denoiser, free, tolerance)
     if denoiser.cache is None:
         _guidance(denoiser, free, tolerance)
         _cooling(denoiser, free, tolerance)

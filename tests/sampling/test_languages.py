@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 
 import brute  # noqa: F401  (its folder is on the path)
@@ -116,18 +117,68 @@ def test_the_law_is_the_product_of_each_steps_marginals_given_the_language(
     assert sum(abs(found.get(row, 0) - expected.get(row, 0)) for row in {*found, *expected}) / 2 < 1e-9
 
 
+#: seed of a joint that is far from uniform
+PEAKED = 1
+#: the false alarm that each comparison of draws with a law is allowed
+ALARM = 1e-6
+
+
+def beyond(x: float, freedom: int) -> float:
+    """The probability that chi-square with so many degrees of freedom is above x."""
+    half, odd = x / 2, freedom % 2
+    terms = (half ** (n + odd / 2) / math.gamma(n + 1 + odd / 2) for n in range(freedom // 2))
+    return math.exp(-half) * sum(terms) + (math.erfc(math.sqrt(half)) if odd else 0.0)
+
+
+def unlike(found: np.ndarray, law: np.ndarray) -> bool:
+    """Whether counts `[k]` are not from a law, by Pearson's test; rare texts count as one."""
+    expected = law * found.sum()
+    order = np.argsort(expected)
+    rare = order[: int(np.searchsorted(np.cumsum(expected[order]), 5)) + 1]
+    kept = np.setdiff1d(order, rare)
+    counts, wanted = (np.array([*column[kept], column[rare].sum()]) for column in (found, expected))
+    return beyond(float(((counts - wanted) ** 2 / wanted).sum()), len(kept)) < ALARM
+
+
+def counted(policy: Policy, toy: exact.Joint, texts: list[tuple[int, ...]], rows: int) -> np.ndarray:
+    """How often each text is drawn; one outside of them is a KeyError."""
+    found = dict.fromkeys(texts, 0)
+    for row in Sampler(policy, seed=1).run(toy, toy.canvas(rows)).state.tokens.tolist():
+        found[tuple(row)] += 1
+    return np.array(list(found.values()))
+
+
 @pytest.mark.parametrize("how", [Temperature(), Temperature(0.6), Temperature(1.5, top_k=2), Temperature(min_p=0.2)])
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 4])
 def test_rows_are_drawn_from_that_law(how: Temperature, count: int) -> None:
-    toy = exact.Joint(table_of(3, 4))
+    toy = exact.Joint(table_of(PEAKED, 4))
     policy = Whole() + mdsample.Entropy() + Top(count) + Regex("(0[012])*2?|1.*2", slot="text") + how
     law = exact.law(policy, toy)
-    result = Sampler(policy, seed=1).run(toy, toy.canvas(4000))
-    found = dict.fromkeys(map(tuple, law.tokens.tolist()), 0)
-    for row in result.state.tokens.tolist():
-        found[tuple(row)] += 1  # a row outside of the law's support is a KeyError
-    share = np.array([found[tuple(row)] for row in law.tokens.tolist()]) / 4000
-    assert np.abs(share - law.probability).sum() / 2 < 0.03
+    texts = [tuple(row) for row in law.tokens.tolist()]
+    assert not unlike(counted(policy, toy, texts, 2000), law.probability)
+
+
+def test_the_tail_of_chi_square_is_that_of_sums_of_squares() -> None:
+    assert beyond(3.841458820694124, 1) == pytest.approx(0.05) and beyond(31.410432844230918, 20) == pytest.approx(0.05)
+    assert beyond(7.814727903251179, 3) == pytest.approx(0.05) and beyond(0.0, 7) == 1
+
+
+@pytest.mark.parametrize("wrong", ["each by itself", "not weighed"])
+def test_a_wrong_joint_draw_is_seen(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That test would see places drawn from their marginals, and classes that only count as possible."""
+    toy = exact.Joint(table_of(PEAKED, 4))
+    policy = Whole() + mdsample.Entropy() + Top(4) + Regex("(0[012])*2?|1.*2", slot="text") + Temperature()
+    law = exact.law(policy, toy)
+    texts = [tuple(row) for row in law.tokens.tolist()]
+    if wrong == "not weighed":
+        monkeypatch.setattr(Regex, "weighed", False)
+    else:
+        monkeypatch.setattr("mdsample.backend.host.turns", lambda _, rows, __: np.full(len(rows), -1, np.int32))
+        texts = list(itertools.product(range(3), repeat=4))  # it leaves the language, too
+    found = counted(policy, toy, texts, 1000)
+    weight = dict(zip(map(tuple, law.tokens.tolist()), law.probability.tolist(), strict=True))
+    expected = np.array([weight.get(text, 0.0) for text in texts])
+    assert unlike(found[expected > 0], expected[expected > 0] / expected.sum())
 
 
 @CALM
