@@ -148,6 +148,8 @@ def _drawn(
     turn, slack = turns(spans, rows, positions), 1e-4 + slack
     inside = {(span.row, place): span for span in spans for place in span.positions.tolist()}
     blank = np.full((2, 9), -1, np.int32)
+    for span in spans:
+        blank[span.row, span.positions] = span.tokens
     written, told = blank.copy(), 0
     cut = max(how.top_k if isinstance(how, Temperature) else 0, expected.law.top_k if expected.law else 0)
     for n, place in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
