@@ -235,16 +235,19 @@ def test_one_turn_says_of_each_class_what_its_tokens_say(
 
 
 @looks
-def test_a_class_of_which_nothing_may_stand_takes_nothing_from_another(look: Look) -> None:
-    classes = np.array([1, *[2] * 64], np.int32)  # two whole blocks, the best token in the first
+@pytest.mark.parametrize("before", [True, False])
+def test_a_class_of_which_nothing_may_stand_takes_nothing_from_another(look: Look, before: bool) -> None:
+    # the other one has two whole blocks, with the best token in the further one
+    classes = np.array([1, *[2] * 64] if before else [*[1] * 64, 2], np.int32)
     scores = np.random.default_rng(2).normal(size=(1, 65)).astype(np.float32)
-    scores[0, [5, 64]] = 5, 4
-    sets = np.array([[False, *[True] * 64]])
+    scores[0, [5, 64] if before else [40, 31]] = 5, 4
+    allowed = np.ones(65, np.bool_)
+    allowed[0 if before else 64] = False
     span = Span(0, np.array([0], np.int32), np.array([-1], np.int32), symbols_of(classes))
-    restriction = Restriction(sets, np.zeros((1, 1), np.int32), (span,))
+    restriction = Restriction(allowed[None], np.zeros((1, 1), np.int32), (span,))
     seen = look(scores, np.ones((1, 1), np.bool_), restriction, NoGuide()).marginals
     zero = np.zeros(1, np.int32)
-    expected = reduce(scores[:, 1:].astype(np.float64), zero, zero)
+    expected = reduce(scores[:, allowed].astype(np.float64), zero, zero)
     np.testing.assert_allclose(seen.log_probability[0], expected.top, rtol=1e-5)
     np.testing.assert_allclose(seen.entropy[0], expected.entropy, rtol=1e-5)
 
