@@ -1,6 +1,6 @@
 """Does `regex(' -?[0-9]+')` on the slot of the answer change answers and passes? Paired, problem by problem.
 
-    python benchmarks/answer_regex.py --out answers.jsonl           # 1,000 problems, about 10 minutes of a core
+    python benchmarks/answer_regex.py --out answers.jsonl           # 1,000 problems, about 20 minutes of a core
     python benchmarks/answer_regex.py --problems 50
 
 `tiny-gsm` under `--policy`. Its windows are blocks of 32 positions and the reasoning has 96, so nothing of the answer

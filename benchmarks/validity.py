@@ -1,6 +1,6 @@
 """Is every text of a slot in its language? Schemas and expressions, presets, temperatures, backends and weights.
 
-    python benchmarks/validity.py --out valid.jsonl                       # all 270 cells of 300 texts
+    python benchmarks/validity.py --out valid.jsonl                       # all 270 cells of 300 texts: hours of a core
     python benchmarks/validity.py --backend reference --weights random --only card --texts 90
 
 Each of ten JSON schemas and twenty expressions is filled under every preset at temperatures 0, 1 and 2, `--texts` a
