@@ -24,11 +24,11 @@ SHAPES = ((1, 4), (1, 16), (1, 64), (8, 4), (8, 16), (8, 64))
 #: as measured on tiny-gsm, with 8 guesses and without
 PACES = (
     Pace("one by one", 100, 100),
-    Pace("one by one, 8 guesses", 17.0, 141.0),
-    Pace("eb", 39, 39),
-    Pace("eb, 8 guesses", 23.0, 167.2),
-    Pace("ar-med", 24.5, 24.5),
-    Pace("ar-med, 8 guesses", 11.2, 93.0),
+    Pace("one by one, 8 guesses", 17.3, 142.7),
+    Pace("eb", 44.7, 44.7),
+    Pace("eb, 8 guesses", 20.0, 164.0),
+    Pace("ar-med", 28.0, 28.0),
+    Pace("ar-med, 8 guesses", 11.7, 95.0),
 )
 
 
