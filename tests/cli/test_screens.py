@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 import mdsample
 from mdsample import Sampler, Template
+from mdsample.jobs.job import Job
 from mdsample.scoring.watch import SlotReading
 from mdsample.tasks.catalog import TASKS
 from mdsample.testing import ScriptedDenoiser, Symbols
@@ -115,12 +116,15 @@ def test_numbers_of_things(number: int, text: str) -> None:
 
 
 def test_kinds_of_errors_are_counted() -> None:
-    errors = [f"line {n}: the row lacks 'x{n}'" for n in range(1200)] + ["line 3: no\nmore"]
-    assert screens._kinds(errors) == ["  1,200 × the row lacks 'x0'", "  1 × no"]  # pyright: ignore[reportPrivateUsage]
+    job = Job(ScriptedDenoiser(Symbols(6)), Template.parse("{prompt}{answer:1}"), Sampler("steps(1)"))
+    screen = screens.Screen(job, "", True, None, lambda done, pace: None)
+    for error in [f"line {n}: the row lacks 'x{n}'" for n in range(1200)] + ["line 3: no\nmore"]:
+        screen.count_record({"id": 0, "error": error})
+    summary = screen.summary().splitlines()
+    assert summary == ["0 rows answered; 1,201 with an error", "  1,200 × the row lacks 'x0'", "  1 × no"]
 
 
 def test_the_first_answer_does_not_wait_for_the_last_request() -> None:
-    from mdsample.jobs.job import Job
     from mdsample.jobs.records import Request
 
     job = Job(ScriptedDenoiser(Symbols(6)), Template.parse("{prompt}{answer:1}"), Sampler("steps(1)"), batch_size=2)

@@ -27,7 +27,7 @@ from mdsample import testing
 from mdsample.models.cache import Cache, Exact
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
-from mdsample.policy.guide import Cfg, NoGuide
+from mdsample.policy.guide import Annealing, Cfg, Cooling, NoGuide
 from mdsample.policy.order import Lookahead
 from mdsample.policy.presets import PRESETS
 from mdsample.tasks.catalog import TASKS
@@ -66,11 +66,20 @@ def ties(policy: Policy, family: str) -> bool:
     return family in BLOCK_CAUSAL and any(isinstance(part, Lookahead) and part.own == 0 for part in policy.parts)
 
 
+def sharp(policy: Policy) -> bool:
+    """Whether a guide divides scores, and with them the rounding of float32, by so little that it is seen."""
+    return any(
+        (isinstance(part, Cooling) and part.t < 0.1)
+        or (isinstance(part, Annealing) and min(part.start, part.end) < 0.1)
+        for part in policy.parts
+    )
+
+
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(POLICIES, st.sampled_from(sorted(FAMILIES)), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies(folders: dict[str, Path], policy: Policy, family: str, texts: Any, seed: int) -> None:
-    assume(not ties(policy, family))
+    assume(not ties(policy, family) and not sharp(policy))
     same(policy, [opened(folders[family], name) for name in ("reference", *BACKENDS)], texts, seed)
 
 
@@ -96,12 +105,12 @@ def test_looks_compared_tried_and_read_again(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(POLICIES, st.sampled_from(BLOCK_CAUSAL), st.sampled_from(TEXTS), st.integers(0, 99))
 def test_random_policies_with_the_exact_cache(
     folders: dict[str, Path], policy: Policy, family: str, texts: Any, seed: int
 ) -> None:
-    assume(not ties(policy, family))
+    assume(not ties(policy, family) and not sharp(policy))
     models = [opened(folders[family], "reference"), *(opened(folders[family], name, Exact()) for name in BACKENDS)]
     same(policy, models, texts, seed)
 

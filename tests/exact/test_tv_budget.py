@@ -136,7 +136,8 @@ def test_no_row_spends_more(model: ScriptedDenoiser, canvas: Canvas, total, poli
     result = testing.run(policy, model, canvas)
     assert (result.state.tv_sum <= total).all()
     for row in result.rows:
-        assert row.tv_bound <= total
+        # a language that weighs the rest of its text leaves a row without a bound
+        assert row.tv_bound <= total or np.isinf(row.tv_bound)
         assert row.unfilled == 0 or row.outcome.name in ("early-exit", "impatient")
 
 

@@ -35,7 +35,8 @@ def job_on(model: Any) -> Job:
 
 
 def sorted_lines(found: Sequence[dict[str, Any]]) -> list[str]:
-    return sorted(json.dumps(record) for record in found)
+    # the versions are those of what a process has loaded, and this one may have run tests of other backends
+    return sorted(json.dumps({**record, "versions": {}}) for record in found)
 
 
 def test_rows_are_those_of_one_process_to_the_byte_whoever_dies() -> None:
@@ -82,7 +83,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     line += ["-p", "med+temperature(1)", "--batch-size", "1"]
     assert main([*line, "-o", str(tmp_path / "one")]) == 0
     assert main([*line, "--devices", "cpu,cpu", "-o", str(tmp_path / "two")]) == 0
-    one, two = (sorted((tmp_path / name).read_text().splitlines()) for name in ("one", "two"))
+    one, two = (
+        sorted_lines([json.loads(line) for line in (tmp_path / name).read_text().splitlines()])
+        for name in ("one", "two")
+    )
     assert one == two and len(one) == 6 and "6 rows answered" in capsys.readouterr().err
     is_refused([*line, "--devices", "cpu,cpu"], "give --output FILE", capsys)
     is_refused([*line, "--devices", "cpu,,cpu", "-o", "x"], "--devices takes names", capsys)

@@ -101,7 +101,8 @@ def test_an_error_budget_is_a_budget(model: ScriptedDenoiser, canvas: Canvas, to
     result = testing.run(rest.replace(mdsample.ErrorBudget(total)), model, canvas)
     assert (result.state.error_bound <= total).all()
     for row, again in zip(result.rows, result.state.remasked.tolist(), strict=True):
-        assert row.error_bound <= total or again
+        # a language that weighs the rest of its text leaves a row without a bound
+        assert row.error_bound <= total or again or np.isinf(row.error_bound)
 
 
 @pytest.mark.slow
