@@ -34,6 +34,23 @@ from mdsample_torch.recorded import Recorder, Stores, record_cuda
 
 # the matrix product that gives float32 from bfloat16, by torch's own name for it; only CUDA has it
 _WIDENS = "dtype_out" in torch.ops.aten.mm.overloads()
+#: lines of the head that are multiplied at once for few places: their logits stay in cache until they are turned
+_PIECE = 2048
+
+
+def _few(hidden: Tensor, head: Tensor) -> bool:
+    """Whether few places meet a head that a CPU's cache does not hold."""
+    return not hidden.is_cuda and 1 < len(hidden) <= 48 and head.numel() >= 1 << 24
+
+
+def _for_few(hidden: Tensor, head: Tensor, out: Tensor) -> None:
+    """`hidden · headᵀ` into `out`, a piece of the head at a time: as tall products they take about half the time."""
+    columns = hidden.t()
+    room = torch.empty((_PIECE, len(hidden)), dtype=hidden.dtype)
+    for first in range(0, len(head), _PIECE):
+        piece = head[first : first + _PIECE]
+        made = torch.mm(piece, columns, out=room[: len(piece)])
+        out[:, first : first + len(piece)].copy_(made.t())
 
 
 @final
@@ -79,7 +96,10 @@ class TorchTrunk:
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Writes the logits of `hidden [n, d]` to `out [n, width]`, float32; what is beyond the vocabulary is 0."""
         if hidden.dtype == torch.float32:
-            torch.mm(hidden, self._head.t(), out=out)
+            if _few(hidden, self._head):
+                _for_few(hidden, self._head, out)
+            else:
+                torch.mm(hidden, self._head.t(), out=out)
         elif hidden.is_cuda and _WIDENS:
             # rounded to bfloat16, a logit of 20 is off by up to 0.06 and neighbours are equal
             torch.mm(hidden, self._head.t(), out_dtype=torch.float32, out=out)  # pyright: ignore[reportCallIssue]

@@ -30,7 +30,7 @@ from mdsample.jobs.crew import Filled, records, rows
 from mdsample.jobs.job import Job
 from mdsample.jobs.records import Request
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import prepare
+from mdsample.sampling.prepared import prepare
 from mdsample.sampling.sampler import Sampler
 
 pytestmark = [
