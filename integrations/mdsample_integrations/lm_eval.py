@@ -337,7 +337,7 @@ class Mdsample(LM):
         """A value of every process, at one of them."""
         if self._processes is None:
             return [obj]
-        import torch.distributed
+        import torch.distributed  # pyright: ignore[reportMissingImports]
 
         found = [None] * self._world_size if self._rank == dst else None
         torch.distributed.gather_object(obj, found, dst=dst)
@@ -352,7 +352,7 @@ class Mdsample(LM):
 def _processes() -> Any:
     """What `accelerate launch` started, `None` for a process alone."""
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     found = Accelerator()
@@ -361,7 +361,7 @@ def _processes() -> Any:
 
 def _has_cuda() -> bool:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return False
     return bool(torch.cuda.is_available())

@@ -44,6 +44,9 @@ POLICY = Sampler(parse("random+top(2)+temperature(1)"), seed=3)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    # actors find what tests share where the tests do
+    helpers = str(Path(__file__).parents[1] / "helpers")
+    os.environ["PYTHONPATH"] = os.pathsep.join([helpers, *filter(None, [os.environ.get("PYTHONPATH")])])
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         yield made
