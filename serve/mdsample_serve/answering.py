@@ -16,6 +16,7 @@ import numpy as np
 
 from mdsample.core.arrays import Bools, Ints
 from mdsample.models.denoiser import Prediction, Query
+from mdsample.policy.draw import Temperature
 from mdsample.sampling import life
 from mdsample.sampling.engine import Watch
 from mdsample.sampling.result import Row
@@ -36,6 +37,8 @@ class Look:
     #: of the most probable token, and of the second one
     probability: np.ndarray
     second: np.ndarray
+    #: the second most probable tokens; −1 where that is not known
+    runner: Ints
     #: nats
     entropy: np.ndarray
 
@@ -144,7 +147,8 @@ class Answering:
             return
         line, position = (x.astype(np.int32) for x in np.nonzero(query.wanted))
         seen = prediction.marginals.take(line, position)
-        self._look = Look(rows[line], position, seen.token, seen.confidence, np.exp(seen.second), seen.entropy)
+        runner = _runners(query, prediction, line, position, seen.token)
+        self._look = Look(rows[line], position, seen.token, seen.confidence, np.exp(seen.second), runner, seen.entropy)
 
     def _event(self, state: State, event: Event) -> None:
         look, self._look = self._look, None
@@ -162,3 +166,21 @@ class Answering:
     def _tell(self, news: News | Refused) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._news.put_nowait, news)
+
+
+def _runners(query: Query, prediction: Prediction, line: Ints, position: Ints, best: Ints) -> Ints:
+    """The second most probable token of each place.
+
+    −1 where its share is lost in rounding, and in a slot that holds a language: its places are drawn together.
+    """
+    together = np.zeros_like(query.wanted)
+    for span in query.restriction.spans:
+        together[span.row, span.positions] = True
+    alone = np.flatnonzero(~together[line, position])
+    found = np.full(len(line), -1, np.int32)
+    # of the two most probable, the lowest uniform draws one and the highest the other
+    for uniform in (0.0, np.nextafter(1, 0)):
+        uniforms = np.full(len(alone), uniform)
+        token, _ = prediction.draw(line[alone], position[alone], uniforms, Temperature(top_k=2))
+        found[alone] = np.where(token == best[alone], found[alone], token)
+    return found

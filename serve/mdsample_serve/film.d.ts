@@ -8,11 +8,13 @@ export interface Runner {
   probability: number;
 }
 
-/** A prediction for a position: its best token, the second's probability, nats. */
+/** A prediction for a position: its best token, the second one, their probabilities, nats. */
 export interface Seen {
   text: Piece;
   probability: number;
   second: number;
+  /** null where it is not known */
+  runner: Piece | null;
   entropy: number;
 }
 
@@ -39,8 +41,9 @@ export interface Cell {
   remasked: number;
   /** more probable tokens that were not drawn, where they are known */
   others: Runner[];
-  /** probability of the second best, where it is known */
+  /** probability of the second best, and its text, where they are known */
   second: number;
+  runner: Piece | null;
 }
 
 export interface Change {
@@ -77,6 +80,7 @@ export interface Look {
   text: Piece[];
   probability: number[];
   second: number[];
+  runner?: (Piece | null)[];
   entropy: number[];
 }
 

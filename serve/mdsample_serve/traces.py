@@ -62,7 +62,7 @@ def step(news: Step, pieces: Pieces) -> dict[str, Any]:
 
 
 def _seen(look: Look, pieces: Pieces) -> dict[str, Any]:
-    """The most probable token of every position that was looked at, its probability, the second one's, the entropy."""
+    """Of every position that was looked at: its two most probable tokens, their probabilities, the entropy."""
     return {
         "row": look.row.tolist(),
         "position": look.position.tolist(),
@@ -70,5 +70,6 @@ def _seen(look: Look, pieces: Pieces) -> dict[str, Any]:
         "text": [pieces.written(token) for token in look.token.tolist()],
         "probability": look.probability.tolist(),
         "second": look.second.tolist(),
+        "runner": [None if token < 0 else pieces.written(token) for token in look.runner.tolist()],
         "entropy": [finite(number) for number in look.entropy.tolist()],
     }

@@ -56,6 +56,8 @@ def test_a_stream_of_fill_is_the_trace_and_the_record(here: Here, tmp_path: Path
     assert Trace.load(tmp_path / "trace").replay().done
     look = steps[1]["look"]
     assert all(0 <= second <= best <= 1 for best, second in zip(look["probability"], look["second"], strict=True))
+    named = [n for n, text in enumerate(look["runner"]) if text is not None]
+    assert len(named) > len(look["text"]) / 2 and all(look["runner"][n] != look["text"][n] for n in named)
     blank = [place for place, empty in enumerate(row["blank"]) if empty]
     assert set(steps[1]["position"]) <= set(look["position"]) <= set(blank)
 

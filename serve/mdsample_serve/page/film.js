@@ -8,7 +8,7 @@ export const COLOURS = 8;
 /** @type {Cell} */
 const BLANK = {
   kind: "blank", text: "", end: false, step: 0, probability: NaN, entropy: NaN, confidence: NaN, ruled: false,
-  rewritten: false, remasked: 0, others: [], second: NaN,
+  rewritten: false, remasked: 0, others: [], second: NaN, runner: null,
 };
 
 /** One row of a run. */
@@ -61,7 +61,7 @@ export class Film {
         kind: "written", text: event.text[n], end: this.ends.has(event.token[n]), step,
         probability: event.probability[n], entropy: event.entropy[n], confidence: event.confidence[n],
         ruled: event.ruled[n], rewritten: before.kind === "written", remasked: before.remasked,
-        others: event.others?.[n] ?? [], second: seen.get(at)?.second ?? NaN,
+        others: event.others?.[n] ?? [], second: seen.get(at)?.second ?? NaN, runner: seen.get(at)?.runner ?? null,
       });
     };
     // the order of `State.apply`: what was predicted, what is masked again, what a stop rule writes
@@ -87,7 +87,8 @@ export class Film {
   /** What was predicted in this row. @param {Look} [look] @returns {Map<number, Seen>} */
   seen(look) {
     return new Map(look?.row.flatMap((row, n) => (row !== this.row ? [] : [[look.position[n], {
-      text: look.text[n], probability: look.probability[n], second: look.second[n], entropy: look.entropy[n],
+      text: look.text[n], probability: look.probability[n], second: look.second[n], runner: look.runner?.[n] ?? null,
+      entropy: look.entropy[n],
     }]])));
   }
 

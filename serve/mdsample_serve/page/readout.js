@@ -29,19 +29,22 @@ export function readout(film, number, at, cell, shown) {
   if (cell.kind === "blank") {
     const seen = frame.seen.get(at), line = element("p", {}, `not written${again}`);
     return [token, line, ...(seen ? [
-      meter(quoted(seen.text), seen.probability), meter("second best", seen.second, "other"),
+      meter(quoted(seen.text), seen.probability), meter(runnerUp(seen), seen.second, "other"),
       element("p", {}, `entropy ${short(seen.entropy)} nats, in the last prediction`)] : [])];
   }
   if (cell.ruled) return [token, element("p", {}, `step ${cell.step}, by rule, without a prediction${again}`)];
   const better = cell.others.map((other) => meter(quoted(other.text), other.probability, "other"));
   if (!better.length && cell.confidence > cell.probability + 1e-4) better.push(meter("most probable", cell.confidence, "other"));
   return [token, element("p", {}, `${cell.rewritten ? "rewritten" : "written"} in step ${cell.step}${again}`),
-    meter("probability", cell.probability), ...better, ...(cell.second ? [meter("second best", cell.second, "other")] : []),
+    meter("probability", cell.probability), ...better, ...(cell.second ? [meter(runnerUp(cell), cell.second, "other")] : []),
     element("p", {}, `entropy ${short(cell.entropy)} nats`)];
 }
 
 /** @param {import("../film").Piece} piece */
 const quoted = (piece) => `“${texts([piece])[0]}”`;
+
+/** @param {{ runner: import("../film").Piece | null }} of */
+const runnerUp = (of) => (of.runner === null ? "second best" : `second best ${quoted(of.runner)}`);
 
 /** @param {string} name @param {number} value @param {string} [look] */
 function meter(name, value, look = "") {
