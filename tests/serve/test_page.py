@@ -64,7 +64,7 @@ def test_a_prompt_is_typed_and_the_text_comes(chromium: Any, here: Here, tiny_gs
         first = min(row.commits, key=lambda commit: commit.position)
         about = page.locator(".readout").inner_text()
         assert f"position {first.position} in reasoning" in about and f"step {first.step + 1}" in about
-        assert f"{first.probability:.3f}" in about and "second best “" in about
+        assert f"{first.probability:.3f}" in about and "2nd “" in about
         page.get_by_role("button", name="First step").click()
         assert facts(page)["filled"] == "0 of 100" and "blank" in page.locator(".readout").inner_text()
         page.get_by_label("Step", exact=True).press("ArrowRight")

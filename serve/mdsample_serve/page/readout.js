@@ -44,7 +44,7 @@ export function readout(film, number, at, cell, shown) {
 const quoted = (piece) => `“${texts([piece])[0]}”`;
 
 /** @param {{ runner: import("../film").Piece | null }} of */
-const runnerUp = (of) => (of.runner === null ? "second best" : `second best ${quoted(of.runner)}`);
+const runnerUp = (of) => (of.runner === null ? "second best" : `2nd ${quoted(of.runner)}`);
 
 /** @param {string} name @param {number} value @param {string} [look] */
 function meter(name, value, look = "") {
