@@ -11,12 +11,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mdsample.constraints.sums import chances, sums
-from mdsample.core.arrays import Bools, Doubles, Floats, Indices, Ints, Longs
+from mdsample.constraints.sums import chances, pairs, sums
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
 from mdsample.core.language import Automaton
 
 Values = NDArray[Any]
@@ -61,64 +60,6 @@ def _write(mass: Values, written: Ints, nothing: Any, all_there_is: Any) -> None
     mass[place, row, written[row, place]] = all_there_is
 
 
-@attrs.frozen(eq=False)
-class _Groups:
-    """Columns in an order in which those of one group are neighbours."""
-
-    order: Longs
-    #: where each group begins, of those that have columns
-    begin: Longs
-    #: which groups these are; all of them: a slice
-    present: Longs | slice
-
-    @classmethod
-    def of(cls, group: Indices, count: int) -> _Groups:
-        """`group [k]`: that of each column."""
-        order = np.argsort(group, kind="stable")
-        begin = np.flatnonzero(np.diff(group[order], prepend=-1))
-        present = group[order][begin].astype(np.int64)
-        return cls(order, begin, slice(None) if len(present) == count else present)
-
-
-@attrs.frozen(eq=False)
-class _Steps:
-    """The E transitions of a language, gathered into P pairs of states between which some class leads."""
-
-    #: class of each transition, in the order of the pairs, and where each pair's begin
-    symbol: Longs
-    begin: Longs
-    #: `[P]`, ascending by source
-    source: Longs
-    target: Longs
-    leaving: _Groups
-    entering: _Groups
-    #: the pair of each transition, in the order of the classes
-    pair: Longs
-    holding: _Groups
-
-
-# a run has few languages, and a step asks for the same ones again
-@lru_cache(maxsize=64)
-def _steps(language: Automaton) -> _Steps:
-    states = language.states
-    key = language.source.astype(np.int64) * states + language.target
-    order = np.argsort(key, kind="stable")
-    found, begin, pair = np.unique(key[order], return_index=True, return_inverse=True)
-    source, target = np.divmod(found, max(states, 1))
-    symbol = language.symbol[order].astype(np.int64)
-    holding = _Groups.of(symbol, language.symbols)
-    return _Steps(
-        symbol,
-        begin,
-        source,
-        target,
-        _Groups.of(source, states),
-        _Groups.of(target, states),
-        pair.ravel()[holding.order],
-        holding,
-    )
-
-
 @lru_cache(maxsize=64)
 def _unused(language: Automaton) -> Longs:
     """The classes on which nothing leads anywhere."""
@@ -127,26 +68,22 @@ def _unused(language: Automaton) -> Longs:
 
 def logarithms(language: Automaton, mass: Doubles) -> Doubles:
     """Log-weights `[n, R, C]` from log-masses `[n, R, C]`, however far apart these are."""
-    length, rows = int(mass.shape[0]), int(mass.shape[1])
-    steps, out = _steps(language), np.full(mass.shape, -np.inf)
-    flow = mass[..., steps.symbol]
-    if len(steps.begin) < len(steps.symbol):
-        flow = _log_sums(flow, steps.begin)
-    later = np.full((length + 1, rows, language.states), -np.inf)
-    later[length, :, language.accepting] = 0
-    leaving, entering = steps.leaving, steps.entering
+    length, rows, known = int(mass.shape[0]), int(mass.shape[1]), pairs(language)
+    size = len(known.begin)
+    flow = np.full((length, rows, size + 1), -np.inf)
+    flow[..., :size] = _log_sums(mass.take(known.symbol, 2), known.begin)
+    later, now = np.full((2, length + 1, rows, language.states), -np.inf)
+    later[length, :, language.accepting], now[0, :, 0] = 0, 0
     for place in range(length - 1, -1, -1):
-        come = later[place + 1].take(steps.target, 1) + flow[place]
-        later[place][:, leaving.present] = _log_sums(come, leaving.begin)
-    ahead = later[1:].take(steps.target, 2)
-    flow, source = flow.take(entering.order, 2), steps.source[entering.order]
-    now = np.full((length + 1, rows, language.states), -np.inf)
-    now[0, :, 0] = 0
+        come = later[place + 1].take(known.target, 1) + flow[place].take(known.leaving, 1)
+        later[place] = _log_sums(come, known.leaving_begin)
     for place in range(length):
-        come = now[place].take(source, 1) + flow[place]
-        now[place + 1][:, entering.present] = _log_sums(come, entering.begin)
-    through = now[:-1].take(steps.source, 2) + ahead
-    out[..., steps.holding.present] = _log_sums(through.take(steps.pair, 2), steps.holding.begin)
+        come = now[place].take(known.source, 1) + flow[place].take(known.entering, 1)
+        now[place + 1] = _log_sums(come, known.entering_begin)
+    through = now[:-1].take(known.set_source, 2) + later[1:].take(known.set_target, 2)
+    found = _log_sums(through, known.set_begin)
+    out = np.full(mass.shape, -np.inf)
+    out[..., known.classes] = _log_sums(found.take(known.member, 2), known.member_begin)
     return out
 
 
