@@ -116,17 +116,13 @@ class MlxPrediction(BackendPrediction):
 
         With `others`, also the bits of the statistics of all other places, `[4, N]`.
         """
-        count = len(self._places.rows)
-        group = np.full(count, -1)
-        for index, (_, numbers) in enumerate(asked):
-            group[numbers] = index
-        numbers = arange64(count) if others else np.flatnonzero(group >= 0)
+        group, numbers = self.grouped(asked, others)
         whose: list[tuple[int, Longs]] = []
 
         def read(chunk: slice) -> mx.array:
             at = numbers[chunk]
             scores = self._restricted(at)
-            if len(at) == count and self._gains is None:
+            if len(at) == len(group) and self._gains is None:
                 self._kept = scores
             parts: list[mx.array] = []
             for index in sorted(set[int](group[at].tolist())):

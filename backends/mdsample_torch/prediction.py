@@ -119,11 +119,7 @@ class TorchPrediction(BackendPrediction):
 
         With `others`, also the bits of the statistics of all other places, `[4, N]`.
         """
-        count = len(self._places.rows)
-        group = np.full(count, -1)
-        for index, (_, numbers) in enumerate(asked):
-            group[numbers] = index
-        numbers = arange64(count) if others else np.flatnonzero(group >= 0)
+        group, numbers = self.grouped(asked, others)
         parts: list[Tensor] = []
         whose: list[tuple[int, Longs]] = []
         for first, part, scratch in self._restricted(numbers, keep=others):

@@ -21,7 +21,7 @@ from mdsample.backend.refusals import (
     require_same_backend,
 )
 from mdsample.backend.sums import Sums, statistics
-from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs
+from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, arange64
 from mdsample.core.credits import Credits
 from mdsample.core.language import Automaton, Span, turns
 from mdsample.core.marginals import Marginals
@@ -155,6 +155,16 @@ class BackendPrediction(abc.ABC):
         """Finds the weights that follow from what `hold` asked for."""
         if self._languages is not None:
             self._weights = self._languages.told(sums)
+
+    def grouped(self, asked: Sequence[tuple[Automaton, Longs]], others: bool) -> tuple[Longs, Longs]:
+        """Of each place which language of the `asked` holds it, −1: none, `[N]`; and the places to read.
+
+        These are the places that are asked for, or, with `others`, all.
+        """
+        group = np.full(len(self._places.rows), -1)
+        for index, (_, numbers) in enumerate(asked):
+            group[numbers] = index
+        return group, arange64(len(group)) if others else np.flatnonzero(group >= 0)
 
     def unpacked(
         self, asked: Sequence[tuple[Automaton, Longs]], whose: Sequence[tuple[int, Longs]], flat: NDArray[np.int32]

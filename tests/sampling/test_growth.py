@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 from commands import is_refused
+from counting import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
@@ -24,7 +25,7 @@ from mdsample.core.template import Slot, Template
 from mdsample.errors import PolicyError, TemplateError
 from mdsample.exact.joint import Joint
 from mdsample.models.cache import Dual
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.models.denoiser import Denoiser, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
 from mdsample.policy.guide import NoGuide
@@ -47,18 +48,6 @@ class Ending(ScriptedDenoiser):
 
 
 MODEL = Ending(LETTERS, max_length=40)
-
-
-class Counter(Denoiser):
-    """Counts the rows of its passes."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.about)
-        self.inner, self.rows = inner, 0
-
-    def predict(self, query: Query) -> Prediction:
-        self.rows += len(query.tokens)
-        return self.inner.predict(query)
 
 
 def essence(row: mdsample.Row) -> object:

@@ -12,6 +12,7 @@ import pytest
 from chats import PLAIN, write_tokenizer
 from checkpoints import write_checkpoint
 from commands import is_refused
+from counting import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdsample_cli.main import main
@@ -23,7 +24,6 @@ from mdsample.core.template import Slot, Template
 from mdsample.errors import NoTextError, PolicyError, TemplateError
 from mdsample.exact.joint import Joint
 from mdsample.models.cache import Dual
-from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
 from mdsample.testing import ScriptedDenoiser
@@ -33,18 +33,6 @@ LAYOUT = Template.parse("ab{prompt}{text:2-4}c{answer:1-2}d")
 SMALL = Template.parse("ab{prompt}{text:2-3}c{answer:1-2}d")
 POLICIES = testing.policies(("text", "answer"), vocab=6, texts=("a", "bc"))
 LEAST = -1e4
-
-
-class Counter(Denoiser):
-    """Counts the rows of its passes."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.about)
-        self.inner, self.rows = inner, 0
-
-    def predict(self, query: Query) -> Prediction:
-        self.rows += len(query.tokens)
-        return self.inner.predict(query)
 
 
 def essence(row: mdsample.Row) -> object:
