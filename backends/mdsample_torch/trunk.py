@@ -44,7 +44,7 @@ def _few(hidden: Tensor, head: Tensor) -> bool:
 
 
 def _for_few(hidden: Tensor, head: Tensor, out: Tensor) -> None:
-    """`hidden · headᵀ` into `out`, a piece of the head at a time: as tall products they take about half the time."""
+    """`hidden · headᵀ` into `out`, a piece of the head at a time: as tall products they take less time."""
     columns = hidden.t()
     room = torch.empty((_PIECE, len(hidden)), dtype=hidden.dtype)
     for first in range(0, len(head), _PIECE):
