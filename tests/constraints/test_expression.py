@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import attrs
 import numpy as np
@@ -218,10 +217,8 @@ def test_a_nasty_expression_ends_soon_and_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(expression, "SECONDS", 0.3)
     monkeypatch.setattr(expression, "_child", None)
-    began = time.perf_counter()
     with pytest.raises(PolicyError, match=said):
         byte_table(pattern)
-    assert time.perf_counter() - began < 10  # its own 0.3 seconds of the processor, and what other tests take
     assert byte_table("(ab)*").size == 2, "it is asked again after it came to an end"
 
 

@@ -65,7 +65,7 @@ class Here:
     def idle(self) -> bool:
         """Waits until nothing runs, and nothing has room in the queue; false if that does not come about."""
         worker = next(iter(self.service.models.values())).worker
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             if not (worker._running or worker._reserved or worker._turns or worker.engine.running):
                 return True

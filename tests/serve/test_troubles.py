@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from attrs import evolve
 from mdsample_serve.limits import Limits
 from servers import Here, serving
 
@@ -27,7 +28,7 @@ LIMITS = Limits(
     queue=6,
     rows=5,
     blanks=300,
-    seconds=2.5,
+    seconds=60,
     patience=0.5,
     heartbeat=0.1,
     compile=1,
@@ -205,21 +206,19 @@ def test_a_fault_of_the_worker_ends_what_runs_and_nothing_else(here: Here, monke
 
 def test_patterns_that_would_run_for_ever(here: Here) -> None:
     nasty = "(" * 6 + "a|b|c" + "){1,40}" * 6
-    began = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         bad = pool.submit(here.post, "/v1/completions", {**OK, "regex": nasty})
         time.sleep(0.1)
-        answered = time.monotonic()
         assert here.post("/v1/completions", OK).status_code == 200
-        assert time.monotonic() - answered < 2, "others do not wait for them"
+        assert not bad.done(), "others do not wait for them"
         refused(bad.result())
-    assert time.monotonic() - began < 20
 
 
-def test_a_request_that_takes_too_long(here: Here) -> None:
-    here.model.gate.clear()
-    threading.Timer(2.7, here.model.gate.set).start()
-    assert "took too long" in refused(here.post("/v1/completions", {**OK, "max_tokens": 20}), 504)
+def test_a_request_that_takes_too_long(tiny_gsm: Denoiser) -> None:
+    with serving(tiny_gsm, limits=evolve(LIMITS, seconds=0.5)) as impatient:
+        impatient.model.gate.clear()
+        threading.Timer(0.7, impatient.model.gate.set).start()
+        assert "took too long" in refused(impatient.post("/v1/completions", {**OK, "max_tokens": 20}), 504)
 
 
 def test_a_silent_stream_says_that_it_is_there(here: Here) -> None:
@@ -230,13 +229,13 @@ def test_a_silent_stream_says_that_it_is_there(here: Here) -> None:
 
 
 def test_a_request_of_many_rows_keeps_nobody_out(here: Here) -> None:
-    long = {**OK, "prompt": "x", "n": 4, "max_tokens": 100, "policy": "one-by-one"}
+    long = {**OK, "prompt": "x", "n": 4, "max_tokens": 30, "policy": "one-by-one"}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(here.post, "/v1/completions", long)
         time.sleep(0.2)
         assert here.post("/v1/completions", OK).status_code == 200
         assert not waiting.done()
-        assert waiting.result().status_code in (200, 504)
+        assert waiting.result().status_code == 200
 
 
 def test_prompts_are_not_logged(
@@ -258,7 +257,7 @@ def start(port: str = "0") -> tuple[subprocess.Popen[str], str]:
 
 
 def test_a_killed_server_starts_again_and_a_signal_ends_it_gracefully() -> None:
-    body = {"prompt": "x", "max_tokens": 60, "policy": "one-by-one", "seed": 1}
+    body = {"prompt": "x", "max_tokens": 20, "policy": "one-by-one", "seed": 1}
     killed, url = start()
     with killed, ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
@@ -274,7 +273,7 @@ def test_a_killed_server_starts_again_and_a_signal_ends_it_gracefully() -> None:
             next(lines)
             ended.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line]
-        assert rest[-1] == "data: [DONE]" and sum('"canvas"' in line for line in rest) > 60
+        assert rest[-1] == "data: [DONE]" and sum('"canvas"' in line for line in rest) > 20
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
         assert ended.wait(20) in (0, -signal.SIGTERM)
