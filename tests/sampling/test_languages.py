@@ -291,6 +291,40 @@ def test_weights_are_those_of_sums_of_logarithms(seed: int, spread: float, lengt
         np.testing.assert_allclose(numbers / numbers.max(2, keepdims=True), np.exp(expected - peaks[1]), rtol=1e-11)
 
 
+def edges(*lines: tuple[int, int, int], accepting: list[int]) -> Automaton:
+    """Of (source, class, target); classes 0 to 3, a token each."""
+    source, symbol, target = (np.array(column, np.int32) for column in zip(*sorted(lines), strict=True))
+    accepts = np.isin(np.arange(max(target) + 1), accepting)
+    return Automaton(np.arange(4, dtype=np.int32), source, symbol, target, accepts)
+
+
+@pytest.mark.parametrize("far", [600.25, 735.25, 760.25])
+def test_small_masses_keep_their_digits(far: float) -> None:
+    """Of the texts 12, 21 and 33 the last one is far likelier; 735 below, float64 numbers have few digits left."""
+    language = edges((0, 1, 1), (0, 2, 2), (0, 3, 3), (1, 2, 4), (2, 1, 4), (3, 3, 4), accepting=[4])
+    mass = np.array([[[-np.inf, -far - 5.125, -far, 0.0]] * 2])
+    found = weights(language, np.full((1, 2), -1, np.int32), mass)[0, 0]
+    assert found[1] - found[2] == pytest.approx(5.125, abs=1e-10)
+    assert found[3] - found[2] == pytest.approx(far + 5.125, abs=1e-10)
+
+
+def test_texts_whose_halves_are_unlikely_in_turn_are_told_apart() -> None:
+    """1111 and 2222: at the middle neither way there and on from there is anything that float64 holds."""
+    language = edges(*((0, c, c) for c in (1, 2)), *((c, c, c) for c in (1, 2)), accepting=[1, 2])
+    mass = np.full((1, 4, 4), -np.inf)
+    mass[0, :2, 1], mass[0, :2, 2], mass[0, 2:, 1], mass[0, 2:, 2] = 0, -600, -600, 0
+    found = weights(language, np.full((1, 4), -1, np.int32), mass)[0]
+    np.testing.assert_allclose(found[:, 2] - found[:, 1], [600, 600, -600, -600], rtol=1e-12)
+
+
+def test_states_that_no_text_of_this_length_leads_through_do_not_decide_the_scale() -> None:
+    """Texts of 2s have an even length; of an odd one there are only the unlikely 1s, which numbers hold."""
+    language = edges((0, 1, 1), (1, 1, 1), (0, 2, 2), (2, 2, 3), (3, 2, 2), accepting=[1, 3])
+    share = np.exp(np.broadcast_to([-np.inf, -30.0, 0.0, -np.inf], (41, 1, 4)))
+    assert sums(language, share, NUMBERS)[1].min() > 1e-200
+    assert sums(language, share[1:], NUMBERS)[1].min() > 1e-200
+
+
 @CALM
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_what_may_stand_is_what_has_weight(seed: int, length: int) -> None:
