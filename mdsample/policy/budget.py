@@ -68,7 +68,8 @@ class TvBudget(Selection):
         """For texts that are drawn."""
         return (
             f"At temperature 1 at most {100 * self.total:g} in 100 texts differ from decoding one at a time: both can "
-            "be drawn together so that all others are the same (a maximal coupling)."
+            "be drawn together so that all others are the same (a maximal coupling). Of slots that hold a weighed "
+            "language (regex, integer, number, date, a schema) nothing is promised."
         )
 
     def conflict(self, other: Part, tokenizer: Tokenizer) -> str:

@@ -84,6 +84,20 @@ class ExplainedPart:
     #: of a slot's language, if a tokenizer was given
     language: Facts | None = None
 
+    @property
+    def told(self) -> str:
+        """What it does, and its language in a sentence."""
+        return self.about if self.language is None else f"{self.about}\n\n{_sentence(self.language)}"
+
+
+def _sentence(facts: Facts) -> str:
+    """A language, for people."""
+    if facts.longest is None:
+        lengths = f"the shortest has {facts.shortest:,}, and there is no longest"
+    else:
+        lengths = f"the shortest has {facts.shortest:,}, the longest {facts.longest:,}"
+    return f"Over this model's tokens: {facts.states:,} states, {facts.classes:,} classes. Tokens of a text: {lengths}."
+
 
 def parts_menu() -> dict[Seat, tuple[Entry, ...]]:
     """Every part, by seat; those of installed packages last."""

@@ -15,6 +15,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.policy import menu
 from mdsample.policy.base import MANY
 from mdsample.policy.complete import in_full
+from mdsample.policy.language import Language
 from mdsample.policy.parsing import parse
 from mdsample.sampling.prepared import prepare
 from mdsample.scoring.decide import check_labels, decide
@@ -55,17 +56,20 @@ def routes(service: Service) -> APIRouter:
     async def explain(body: bodies.Explain) -> Response:
         """What a policy does, or the one that a model takes where nobody names another."""
         text, why = body.policy or "", ""
+        hosted = service.hosted(body.model)
+        model = hosted.worker.model
         if not text.strip():
-            hosted = service.hosted(body.model)
-            model = hosted.worker.model
             template = Template.parse(model.template if not body.template else body.template)
             text = default_text(model.policy, template)
             why = f"It is what {hosted.name} takes here where nobody names a policy."
         policy = parse(text)
-        parts = list(menu.explain(policy))
+        if any(isinstance(part, Language) for part in policy.parts):
+            parts = await service.compiled(hosted, lambda: list(menu.explain(policy, model.tokenizer)))
+        else:
+            parts = list(menu.explain(policy))
         empty = menu.empty_seats(policy)
         told = "\n\n".join(
-            f"{part.seat}: {part.part}{'' if part.given else ' (by default)'}\n{part.about}" for part in parts
+            f"{part.seat}: {part.part}{'' if part.given else ' (by default)'}\n{part.told}" for part in parts
         )
         return as_json(
             {
@@ -73,8 +77,7 @@ def routes(service: Service) -> APIRouter:
                 "in_full": in_full(policy),
                 "why": why,
                 "text": told + "".join(f"\n\n{seat}: nothing" for seat in empty),
-                # what a stranger's expression comes to is not compiled here
-                "parts": [attrs.asdict(part, filter=attrs.filters.exclude("language")) for part in parts],
+                "parts": [attrs.asdict(part, filter=_known) for part in parts],
                 "empty": empty,
             }
         )
@@ -102,6 +105,11 @@ def routes(service: Service) -> APIRouter:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
+
+
+def _known(field: attrs.Attribute[Any], value: Any) -> bool:
+    """A part without a language has none."""
+    return field.name != "language" or value is not None
 
 
 def _entry(entry: menu.Entry) -> dict[str, Any]:

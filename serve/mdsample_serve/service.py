@@ -114,6 +114,20 @@ class Service:
         finally:
             future.add_done_callback(lambda _: worker.release(1))
 
+    async def compiled(self, hosted: Hosted, function: Callable[[], Any]) -> Any:
+        """What a function makes that has expressions to compile; it is in the model's queue until it is done."""
+        hosted.worker.reserve(1)
+
+        def limited() -> Any:
+            with within_seconds(self.limits.compile):
+                return function()
+
+        future = self._slow.submit(limited)
+        try:
+            return await _result(future)
+        finally:
+            future.add_done_callback(lambda _: hosted.worker.release(1))
+
     def stop(self) -> None:
         """Takes nothing new."""
         self.stopping = True

@@ -39,7 +39,9 @@ from mdsample.core.bounds import parallel_bounds, prefix_tv_bounds
 from mdsample.core.canvas import Canvas
 from mdsample.errors import PolicyError
 from mdsample.exact.law import visits
+from mdsample.policy.catalog import PARTS
 from mdsample.policy.complete import complete
+from mdsample.policy.language import Language
 from mdsample.policy.menu import explain
 from mdsample.sampling.sampler import choose, rank
 from mdsample.testing import ScriptedDenoiser
@@ -218,3 +220,10 @@ def test_the_promise_is_explained():
     assert told.splitlines()[-1].startswith(
         "At temperature 1 at most 2 in 100 texts differ from decoding one at a time"
     )
+    # what `test_a_language_that_weighs_has_no_bound` shows
+    assert told.endswith(
+        "Of slots that hold a weighed language (regex, integer, number, date, a schema) nothing is promised."
+    )
+    for part in PARTS.values():
+        if issubclass(part, Language):
+            assert part.weighed == (part.name in told)

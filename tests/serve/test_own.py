@@ -93,6 +93,18 @@ def test_menu_and_explanations(here: Here) -> None:
     told = here.post("/v1/explain", {"policy": "med(0.2)+early-exit"}).json()
     assert "stop" in {part["seat"] for part in told["parts"]} and "early-exit" in told["text"]
     assert here.post("/v1/explain", {}).json()["why"]
+    assert not any("language" in part for part in told["parts"])
+    text = "integer(min=20,max=25)+top(3)"
+    told = here.post("/v1/explain", {"policy": text}).json()
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(["explain", text, "--model", "tiny-gsm", "--json"]) == 0
+    counted, said = (
+        [part["language"] for part in parts if "language" in part]
+        for parts in (told["parts"], json.loads(out.getvalue())["seats"])
+    )
+    assert counted == said == [{"states": 4, "classes": 5, "shortest": 2, "longest": 3}]
+    assert "Over this model's tokens: 4 states, 5 classes." in told["text"]
+    assert here.post("/v1/explain", {"policy": "top(1)", "model": "another"}).status_code == 404
     refused = here.post("/v1/explain", {"policy": "medd"})
     assert refused.status_code == 400 and "did you mean" in refused.json()["error"]["message"]
 

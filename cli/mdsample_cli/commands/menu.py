@@ -12,7 +12,6 @@ from mdsample_cli import options
 from mdsample_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdsample.constraints.query import Facts
     from mdsample.policy.menu import Entry, ExplainedPart
 
 
@@ -90,8 +89,7 @@ def explain(
             note = "default" if setting == default else f"given; default {default}" if default else "given"
             note += f"; {domain}" if domain else ""
             render.show(out, Text.assemble(" " * 14, f"{name} = {setting}", (f"   {note}", "dim")))
-        about = seated.about if seated.language is None else f"{seated.about}\n\n{_language(seated.language)}"
-        render.show(out, Padding(Text(about), (0, 0, 1, 14)))
+        render.show(out, Padding(Text(seated.told), (0, 0, 1, 14)))
     for seat in empty:
         render.show(out, Text.assemble((f"{seat:<12}", "bold"), ("nothing", "dim")))
     if empty:
@@ -105,15 +103,6 @@ def explain(
             ]
         ),
     )
-
-
-def _language(facts: Facts) -> str:
-    """A language in a sentence."""
-    if facts.longest is None:
-        lengths = f"the shortest has {facts.shortest:,}, and there is no longest"
-    else:
-        lengths = f"the shortest has {facts.shortest:,}, the longest {facts.longest:,}"
-    return f"Over this model's tokens: {facts.states:,} states, {facts.classes:,} classes. Tokens of a text: {lengths}."
 
 
 def _record(entry: Entry | ExplainedPart) -> dict[str, Any]:
