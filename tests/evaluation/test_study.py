@@ -230,6 +230,19 @@ def test_the_studies_of_the_pages_can_be_read(path: Path) -> None:
         assert sorted(told) == sorted(text for rule in study.rules for text in rule.texts)
 
 
+@pytest.mark.parametrize(
+    ("page", "studies"),
+    [("README.md", ["readme-300"]), ("docs/cost-and-accuracy.md", ["readme", "readme-300", "readme-128"])],
+)
+def test_every_line_of_the_tables_is_of_a_study(page: str, studies: list[str]) -> None:
+    text = (STUDIES.parents[1] / page).read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
+    read = [read_study((STUDIES / f"{name}.toml").read_text(encoding="utf-8")) for name in studies]
+    asked = {text for study in read for rule in study.rules for text in rule.texts}
+    assert told and told <= asked and (page == "README.md" or told == asked)
+    assert all(f"{name}.toml" in (STUDIES.parents[1] / "docs" / "studies.md").read_text() for name in studies)
+
+
 # intervals of several runs on the same problems
 
 RUNS = st.integers(1, 12).flatmap(
