@@ -17,6 +17,7 @@ from mdsample_cli.groups import OptionGroup
 from mdsample_cli.options import ModelOptions
 
 if TYPE_CHECKING:
+    from mdsample.evaluation.study_file import StudyModel
     from mdsample.jobs.crew import Crew
     from mdsample.models.denoiser import Denoiser
 
@@ -47,7 +48,7 @@ class CrewOptions(OptionGroup):
         """Whether others do the job."""
         return self.devices is not None or self.ray is not None
 
-    def check(self, model: ModelOptions, **alone: object) -> None:
+    def check(self, model: ModelOptions | StudyModel, **alone: object) -> None:
         """`UsageError` for what one process alone can do; `alone`: such options, by their names."""
         given = {"actors": self.actors, "actor-gpus": self.actor_gpus, "actor-cpus": self.actor_cpus}
         if self.ray is None and (needless := [name for name, value in given.items() if value is not None]):
@@ -58,9 +59,16 @@ class CrewOptions(OptionGroup):
             raise UsageError("--devices are of this machine, and --ray is a cluster; give one of them")
         if self.devices is not None and model.device is not None:
             raise UsageError("--device is one, and --devices are several; give one of the two options")
+        if not all(self._names):
+            raise UsageError(f"--devices takes names with commas between, as in cuda:0,cuda:1; got {self.devices!r}")
         for name, value in alone.items():
             if value:
                 raise UsageError(f"--{name.replace('_', '-')} follows one process; leave it out, or {self._name}")
+
+    @property
+    def _names(self) -> list[str]:
+        """The devices."""
+        return [] if self.devices is None else [name.strip() for name in self.devices.split(",")]
 
     @property
     def _name(self) -> str:
@@ -72,7 +80,22 @@ class CrewOptions(OptionGroup):
             raise UsageError(f"{self._name} finishes rows in no order, so they go into a file: give --output FILE")
 
     @contextmanager
-    def crew(self, model: ModelOptions) -> Generator[Crew | None]:
+    def joined(self) -> Generator[None]:
+        """The cluster, joined once for all models that are opened meanwhile; nothing without one."""
+        if self.ray is None:
+            yield
+            return
+        with ray_module().cluster(self.ray):
+            yield
+
+    @contextmanager
+    def opened(self, model: ModelOptions | StudyModel) -> Generator[tuple[Denoiser, Crew | None]]:
+        """The model in this process, or what is known of it and the crew that has it."""
+        with self.crew(model) as crew:
+            yield (model.load() if crew is None else crew.model), crew
+
+    @contextmanager
+    def crew(self, model: ModelOptions | StudyModel) -> Generator[Crew | None]:
         """The crew, if one is asked for."""
         if self.ray is not None:
             given = self.actors, self.actor_gpus, self.actor_cpus
@@ -82,12 +105,9 @@ class CrewOptions(OptionGroup):
         if self.devices is None:
             yield None
             return
-        names = [name.strip() for name in self.devices.split(",")]
-        if not all(names):
-            raise UsageError(f"--devices takes names with commas between, as in cuda:0,cuda:1; got {self.devices!r}")
         from mdsample.jobs.devices import devices
 
-        with devices(partial(load_on, model), names, tell) as crew:
+        with devices(partial(load_on, model), self._names, tell) as crew:
             yield crew
 
 
@@ -104,11 +124,11 @@ def tell(text: str) -> None:
     typer.echo(told(text), err=True)
 
 
-def load_here(model: ModelOptions) -> Denoiser:
+def load_here(model: ModelOptions | StudyModel) -> Denoiser:
     """The model, on the device that an actor has."""
     return model.load()
 
 
-def load_on(model: ModelOptions, device: str) -> Denoiser:
+def load_on(model: ModelOptions | StudyModel, device: str) -> Denoiser:
     """The model on a device; it is called where the device is."""
     return attrs.evolve(model, device=device).load()

@@ -1,8 +1,10 @@
 """Ray: a crew of actors with a model each, wherever the cluster has room for them.
 
 Ray Data gives out the rows, restarts actors that die and repeats what they had in hand, on another machine if theirs is
-gone. What leads the job takes the results as they come; which of them are in its file already it knows itself, so a job
-resumes as it does without Ray. Nothing here schedules, and nothing else imports Ray.
+gone. It gives up a task that ends its actor several times. What is missing then is done once more, a row a task, and a
+row that ends its actor even alone has no result but that. What leads the job takes the results as they come; which of
+them are in its file already it knows itself, so a job resumes as it does without Ray. Nothing here schedules, and
+nothing else imports Ray.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, TypeVar
 import attrs
 
 from mdsample.errors import CrewError
-from mdsample.jobs.crew import Absent, Item, Work
+from mdsample.jobs.crew import Absent, Item, Work, plain
 from mdsample.models.denoiser import About, Denoiser
 
 # none of them has types that a strict checker could use
@@ -37,6 +39,9 @@ _BATCHES = 8
 _PATIENCE = 5.0
 #: tasks that an actor has on average, so that all end at about the same time
 _TASKS = 4
+#: so often may an actor die on a task
+_DEATHS = 3
+_LOST = f"alone it ended its actor {_DEATHS} times, as for want of memory; give actors more of it, or shorten the row"
 
 
 @attrs.frozen
@@ -119,16 +124,20 @@ def actors(
         number = fit if number is None else number
         if number > fit:
             tell(f"{fit} of {number} actors fit now; the others begin when there is room")
-        yield Actors(load, actor, number, Absent(about(load, actor)))
+        yield Actors(load, actor, number, Absent(about(load, actor)), tell)
 
 
 def about(load: Load, actor: Actor) -> About:
     """What the model says of itself, where it will run."""
-    ask = ray.remote(max_retries=3, **actor.options())(lambda: load().about)
+    ask = ray.remote(max_retries=_DEATHS - 1, **actor.options())(lambda: load().about)
     try:
         return ray.get(ask.remote())
     except exceptions.RayTaskError as fault:
         raise CrewError(f"on the cluster: {fault.cause}") from None
+    except exceptions.RayError as fault:
+        raise CrewError(
+            f"the process died while it opened the model, as for want of memory: {_reason(fault)}"
+        ) from None
 
 
 @attrs.frozen(eq=False)
@@ -139,33 +148,66 @@ class Actors:
     actor: Actor
     number: int
     model: Denoiser
+    #: hears of rows that are done again
+    tell: Callable[[str], None]
 
     def run(self, work: Work[I, T], items: Iterable[I]) -> Iterator[T]:
         """As in `Crew`."""
-        packed = [pickle.dumps(item) for item in items]
+        packed = [(item.id, pickle.dumps(item)) for item in items]
         if not packed:
             return
         wished = -(-len(packed) // (self.number * _TASKS))
         size = max(work.batch_size, min(_BATCHES * work.batch_size, wished))
-        blocks = [ray.put(arrow.table({"item": packed[at : at + size]})) for at in range(0, len(packed), size)]
+        #: what has no result yet, and where it stands
+        left = {name: place for place, (name, _) in enumerate(packed)}
+        blocks = [_block([item for _, item in packed[at : at + size]]) for at in range(0, len(packed), size)]
         del packed
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield from self._results(work, blocks, left)
+        if not left:
+            return
+        self.tell(f"actors died on tasks with {len(left)} rows, {_DEATHS} times; each of these rows is now done alone")
+        again = [item for at in sorted({place // size for place in left.values()}) for item in _unpacked(blocks[at])]
+        again = [item for item in again if item.id in left]
+        yield from self._results(work, [_block([pickle.dumps(item)]) for item in again], left)
+        yield from (work.lost(item, _LOST) for item in again if item.id in left)
+
+    def _results(self, work: Work[I, T], blocks: Sequence[Any], left: dict[int | str, int]) -> Iterator[T]:
+        """The results of these tasks, but of those that Ray gave up; what came is taken from `left`."""
+        # what Ray would log is raised, or done again
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.execution_options.verbose_progress = False
+        context.max_errored_blocks = -1
         results = data.from_arrow_refs(blocks).map_batches(
             _Member,
             batch_size=None,
             batch_format="pyarrow",
-            compute=data.ActorPoolStrategy(size=min(self.number, len(blocks))),
+            # a task that waits for an actor would count its deaths on another one
+            compute=data.ActorPoolStrategy(size=min(self.number, len(blocks)), max_tasks_in_flight_per_actor=1),
             fn_constructor_args=(self.load, pickle.dumps(work)),
             zero_copy_batch=True,
+            max_task_retries=_DEATHS - 1,
             **self.actor.options(),
         )
         try:
             for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from map(pickle.loads, batch["result"].to_pylist())
+                for found in map(pickle.loads, batch["result"].to_pylist()):
+                    if isinstance(found, CrewError):
+                        raise found
+                    name, result = found
+                    if left.pop(name, None) is not None:
+                        yield result
         except exceptions.RayError as fault:
             raise CrewError(f"the cluster gave up: {_reason(fault)}") from fault
+
+
+def _block(packed: list[bytes]) -> Any:
+    """The rows of a task, in the cluster."""
+    return ray.put(arrow.table({"item": packed}))
+
+
+def _unpacked(block: Any) -> Iterator[Any]:
+    return map(pickle.loads, ray.get(block)["item"].to_pylist())
 
 
 class _Member:
@@ -176,10 +218,13 @@ class _Member:
         self._model, self._work = load(), pickle.loads(work)
 
     def __call__(self, batch: Any) -> Iterator[dict[str, list[bytes]]]:
-        """The results of a task's rows."""
+        """The results of a task's rows with their ids, and last an error of the work's own, which Ray would drop."""
         items = map(pickle.loads, batch["item"].to_pylist())
-        for _, result in self._work(self._model, items):
-            yield {"result": [pickle.dumps(result)]}
+        try:
+            for named in self._work(self._model, items):
+                yield {"result": [pickle.dumps(named)]}
+        except Exception as fault:
+            yield {"result": [pickle.dumps(plain(fault, "the cluster"))]}
 
 
 def _reason(fault: BaseException) -> str:

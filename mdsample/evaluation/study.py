@@ -7,7 +7,8 @@ problems. All at 95 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import attrs
 import numpy as np
@@ -19,6 +20,7 @@ from mdsample.evaluation.answers import KEY, Answered, Answers
 from mdsample.evaluation.bench import Runs
 from mdsample.evaluation.intervals import Interval, clustered_difference, clustered_share, mean
 from mdsample.evaluation.study_file import Rule, Study, StudyModel, StudyTask
+from mdsample.jobs.crew import Crew
 from mdsample.jobs.lines import finite
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.base import Policy
@@ -121,6 +123,14 @@ class Cell:
 
 #: told the cell's text, and how many of the answers of all seeds there are
 Watch = Callable[[str, int], None]
+#: opens a model: here, or what is known of it and the crew that has it; on leaving it is let go
+Open = Callable[[StudyModel], AbstractContextManager[tuple[Denoiser, Crew | None]]]
+
+
+@contextmanager
+def here(model: StudyModel) -> Generator[tuple[Denoiser, Crew | None]]:
+    """In this process."""
+    yield model.load(), None
 
 
 def cells(
@@ -128,15 +138,17 @@ def cells(
     answers: Answers | None = None,
     watch: Watch | None = None,
     on_step: Callable[[State], None] | None = None,
+    opened: Open = here,
 ) -> Iterator[Cell]:
     """The study's cells as they are known: model by model, task by task, the baseline first.
 
-    What `answers` holds is not computed again, and every new answer is written there. A cell that raises is a cell with
-    an error; only what concerns the file of answers (`WriteError`, `RecordError`) ends the study.
+    What `answers` holds is not computed again, and every new answer is written there. `opened` says where models are;
+    with a crew there is no `on_step`. A cell that raises is a cell with an error; only what concerns the file of
+    answers (`WriteError`, `RecordError`) ends the study.
     """
     taken: dict[tuple[object, ...], str] = {}
     for model in study.models:  # each in a frame of its own, so that one is let go before the next is opened
-        yield from _of_model(study, model, answers, taken, watch, on_step)
+        yield from _of_model(study, model, answers, taken, watch, on_step, opened)
 
 
 def _of_model(
@@ -146,35 +158,39 @@ def _of_model(
     taken: dict[tuple[object, ...], str],
     watch: Watch | None,
     on_step: Callable[[State], None] | None,
+    opened: Open,
 ) -> Iterator[Cell]:
     """The cells of one model; `taken` says whose the answers of a cell are, by what decides them."""
-    try:
-        denoiser = model.load()
-    except Exception as fault:  # whatever keeps one model from opening, the others go on
-        for task in study.tasks:
-            yield from _failed(study, task, model, fault)
-        return
-    for task in study.tasks:
+    with ExitStack() as stack:
         try:
-            runs = _runs(study, task, model, denoiser, answers)
-        except Exception as fault:
-            yield from _failed(study, task, model, fault)
-            continue
-        baseline: Results | None = None
-        for rule, text, policy in _policies(study):
-            cell = Cell(task.label, model.label, rule.name, text, None, baseline)
+            denoiser, crew = stack.enter_context(opened(model))
+        except Exception as fault:  # whatever keeps one model from opening, the others go on
+            for task in study.tasks:
+                yield from _failed(study, task, model, fault)
+            return
+        for task in study.tasks:
             try:
-                results = _results(runs, policy, model.label, taken, text, watch, on_step)
-            except (WriteError, RecordError):
-                raise
+                runs = _runs(study, task, model, denoiser, answers, crew)
             except Exception as fault:
-                yield attrs.evolve(cell, error=_told(fault))
-            else:
-                baseline = results if rule is study.rules[0] else baseline
-                yield attrs.evolve(cell, results=results, baseline=baseline)
+                yield from _failed(study, task, model, fault)
+                continue
+            baseline: Results | None = None
+            for rule, text, policy in _policies(study):
+                cell = Cell(task.label, model.label, rule.name, text, None, baseline)
+                try:
+                    results = _results(runs, policy, model.label, taken, text, watch, on_step)
+                except (WriteError, RecordError):
+                    raise
+                except Exception as fault:
+                    yield attrs.evolve(cell, error=_told(fault))
+                else:
+                    baseline = results if rule is study.rules[0] else baseline
+                    yield attrs.evolve(cell, results=results, baseline=baseline)
 
 
-def _runs(study: Study, task: StudyTask, model: StudyModel, denoiser: Denoiser, answers: Answers | None) -> list[Runs]:
+def _runs(
+    study: Study, task: StudyTask, model: StudyModel, denoiser: Denoiser, answers: Answers | None, crew: Crew | None
+) -> list[Runs]:
     """The task's problems for each seed."""
     first = Runs.of(
         denoiser,
@@ -186,6 +202,7 @@ def _runs(study: Study, task: StudyTask, model: StudyModel, denoiser: Denoiser, 
         answers,
         model.revision,
         extract=task.extract,
+        crew=crew,
     )
     return [attrs.evolve(first, seed=seed) for seed in study.seeds]
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 import attrs
 
 from mdsample.core.tokens import Tokenizer
-from mdsample.errors import CrewError
+from mdsample.errors import CrewError, MdsampleError
 from mdsample.jobs.job import Job
 from mdsample.jobs.posterior import Tracer
 from mdsample.jobs.records import Record, Request
@@ -50,6 +50,10 @@ class Work(Protocol[I_contra, T_co]):
 
     def __call__(self, denoiser: Denoiser, items: Iterable[I_contra]) -> Iterator[tuple[int | str, T_co]]:
         """Results as they finish, each with its row's id; items are read only as there is room for them."""
+        ...
+
+    def lost(self, item: I_contra, why: str) -> T_co:
+        """The result of an item that ends every process that does it; `CrewError` where the work has none for it."""
         ...
 
 
@@ -108,6 +112,10 @@ class Recorded:
                     yield item.id, _alone(job, item)
                 begun.clear()
 
+    def lost(self, item: Request, why: str) -> Record:
+        """A record with `error`."""
+        return {"id": item.id, "error": why}
+
     def _with(self, denoiser: Denoiser) -> Job | Tracer | ScoreJob:
         chats = attrs.evolve(self.job.chats, tokenizer=denoiser.tokenizer)
         if isinstance(self.job, ScoreJob):
@@ -122,6 +130,12 @@ def _alone(job: Job | Tracer | ScoreJob, request: Request) -> Record:
     except Exception as fault:
         return {"id": request.id, "error": f"{type(fault).__name__}: {fault}"}
     return record
+
+
+def plain(fault: Exception, where: str) -> CrewError:
+    """An error that can be pickled, and says where it was."""
+    told = str(fault) if isinstance(fault, MdsampleError) else f"{type(fault).__name__}: {fault}"
+    return CrewError(f"on {where}: {told}")
 
 
 def records(crew: Crew, job: Job | Tracer | ScoreJob, requests: Iterable[Request]) -> Iterator[Record]:
@@ -157,6 +171,10 @@ class Filled:
         how = self.sampler, denoiser, self.slots, iter(items)
         for row in fill(*how, batch_size=size, chunk_size=size, speculate=guess):
             yield row.id, attrs.evolve(row, tokenizer=cast("Tokenizer", None))
+
+    def lost(self, item: Prepared, why: str) -> NoReturn:
+        """A comparison takes answers to all of its problems."""
+        raise CrewError(f"problem {item.id!r} has no answer: {why}; the others are answered")
 
 
 def rows(crew: Crew, work: Filled, prepared: Iterable[Prepared]) -> Iterator[Row]:

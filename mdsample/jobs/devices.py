@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from mdsample.errors import CrewError, MdsampleError
-from mdsample.jobs.crew import Absent, Item, Work
+from mdsample.errors import CrewError
+from mdsample.jobs.crew import Absent, Item, Work, plain
 from mdsample.models.denoiser import Denoiser
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -159,7 +159,7 @@ def _serve(pipe: Connection, load: Callable[[str], Denoiser], device: str) -> No
         try:
             denoiser = load(device)
         except Exception as fault:
-            pipe.send(("failed", _plain(fault, device)))
+            pipe.send(("failed", plain(fault, device)))
             return
         pipe.send(("ready", denoiser.about))
         while (work := pipe.recv()) is not None:
@@ -169,7 +169,7 @@ def _serve(pipe: Connection, load: Callable[[str], Denoiser], device: str) -> No
             except (EOFError, OSError):
                 return
             except Exception as fault:
-                pipe.send(("failed", _plain(fault, device)))
+                pipe.send(("failed", plain(fault, device)))
             else:
                 pipe.send(("over", None))
 
@@ -181,10 +181,3 @@ def _items(pipe: Connection) -> Iterator[Any]:
         if item is None:
             return
         yield item
-
-
-def _plain(fault: Exception, device: str) -> Exception:
-    """An error that can be pickled, and says where it was."""
-    if isinstance(fault, MdsampleError):
-        return CrewError(f"on {device}: {fault}")
-    return CrewError(f"on {device}: {type(fault).__name__}: {fault}")

@@ -96,6 +96,45 @@ def test_the_command_resumes_reports_and_says_what_failed(
     is_refused(line, "is there and is no report", capsys)
 
 
+@pytest.mark.slow
+def test_several_devices_give_the_answers_of_one_process_and_resume_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = "a = 'top(2)+temperature(1)'\nb = ['top(3)', 'top(4)']\nbad = \"early-exit(slot='x')\""
+    text = written(folder, policies, "seeds = [0, 1]\nbatch_size = 1")
+    (tmp_path / "s.toml").write_text(text)
+    line = ["study", str(tmp_path / "s.toml"), "--json", "-o"]
+    assert main([*line, str(tmp_path / "one")]) == 1
+    one = capsys.readouterr()
+    several = [*line, str(tmp_path / "two"), "--devices", "cpu,cpu"]
+    assert main(several) == 1
+    assert (scores(one.out), one.err.replace("one/", "two/")) == (scores((two := capsys.readouterr()).out), two.err)
+    wanted = answered(tmp_path / "one" / "answers.jsonl")
+    assert answered(tmp_path / "two" / "answers.jsonl") == wanted and len(wanted) == 3 * 2 * 5
+    # cut off in the middle of a line, as by a kill
+    kept = (tmp_path / "two" / "answers.jsonl").read_bytes()
+    (tmp_path / "two" / "answers.jsonl").write_bytes(kept[: len(kept) // 2])
+    assert main(several) == 1
+    assert answered(tmp_path / "two" / "answers.jsonl") == wanted
+    assert (tmp_path / "two" / "answers.jsonl").read_bytes().startswith(kept[: kept.rfind(b"\n", 0, len(kept) // 2)])
+    is_refused([*line, str(tmp_path / "x"), "--devices", "cpu,"], "--devices takes names", capsys)
+    is_refused([*line, str(tmp_path / "x"), "--actors", "2"], "add --ray ADDRESS", capsys)
+    (tmp_path / "s.toml").write_text(text.replace("backend =", "device = 'cpu'\nbackend ="))
+    is_refused(several, "has a device, and --devices are several", capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def answered(path: Path) -> list[str]:
+    """Lines of a file of answers, sorted, without times; versions are those of what a process has loaded."""
+    rows = map(json.loads, path.read_text().splitlines())
+    return sorted(json.dumps({**row, "seconds": 0.0, "versions": {}}) for row in rows)
+
+
+def scores(out: str) -> list[dict[str, object]]:
+    """Records of cells, without times."""
+    return [{**json.loads(line), "seconds": 0.0, "versions": {}} for line in out.splitlines()]
+
+
 def test_two_models_do_not_share_answers(folder: Path) -> None:
     text = written(folder, "a = 'top(4)'")
     model = text[text.index("[[models]]") : text.index("[policies]")]
@@ -189,6 +228,19 @@ def test_the_studies_of_the_pages_can_be_read(path: Path) -> None:
     if kept.exists():  # what the pages show is of these policies
         told = [json.loads(line)["text"] for line in kept.read_text(encoding="utf-8").splitlines()]
         assert sorted(told) == sorted(text for rule in study.rules for text in rule.texts)
+
+
+@pytest.mark.parametrize(
+    ("page", "studies"),
+    [("README.md", ["readme-300"]), ("docs/cost-and-accuracy.md", ["readme", "readme-300", "readme-128"])],
+)
+def test_every_line_of_the_tables_is_of_a_study(page: str, studies: list[str]) -> None:
+    text = (STUDIES.parents[1] / page).read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
+    read = [read_study((STUDIES / f"{name}.toml").read_text(encoding="utf-8")) for name in studies]
+    asked = {text for study in read for rule in study.rules for text in rule.texts}
+    assert told and told <= asked and (page == "README.md" or told == asked)
+    assert all(f"{name}.toml" in (STUDIES.parents[1] / "docs" / "studies.md").read_text() for name in studies)
 
 
 # intervals of several runs on the same problems

@@ -13,12 +13,15 @@ from mdsample.testing.toys import ScriptedDenoiser, Symbols
 
 
 class Faulty(ScriptedDenoiser):
-    """A toy that fails on rows with a certain token, and ends its process at a certain pass."""
+    """A toy that fails on rows with a certain token, and ends its process at a certain pass, or at those rows."""
 
-    def __init__(self, poison: int | None = None, dies_at: int | None = None) -> None:
-        """`poison`: a token; `dies_at`: a number of passes."""
+    def __init__(self, poison: int | None = None, dies_at: int | None = None, graves: Path | None = None) -> None:
+        """`poison`: a token; `dies_at`: a number of passes; `graves`: rows with that token end the process.
+
+        This folder has a file for every such death then.
+        """
         super().__init__(Symbols(6))
-        self._poison, self._left = poison, dies_at
+        self._poison, self._left, self._graves = poison, dies_at, graves
 
     def predict(self, query: Query) -> NumpyPrediction:
         """As the toy does, if at all."""
@@ -27,6 +30,9 @@ class Faulty(ScriptedDenoiser):
             if self._left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         if self._poison is not None and (query.tokens[:, 0] == self._poison).any():
+            if self._graves is not None:
+                (self._graves / str(os.getpid())).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("out of memory")
         return super().predict(query)
 
@@ -37,6 +43,11 @@ def load(device: str) -> Denoiser:
         os._exit(3)
     kind, _, number = device.partition(":")
     return Faulty(5 if kind == "fails" else None, int(number) if kind == "dies" else None)
+
+
+def load_deadly(folder: str) -> Denoiser:
+    """Ends its process on rows that begin with f, each time."""
+    return Faulty(5, graves=Path(folder))
 
 
 class Mortal(ScriptedDenoiser):
@@ -55,6 +66,6 @@ class Mortal(ScriptedDenoiser):
         return super().predict(query)
 
 
-def load_mortal(folder: str, deaths: int) -> Denoiser:
-    """For `functools.partial`."""
+def load_mortal(folder: str, deaths: int, _weight: bytes = b"") -> Denoiser:
+    """For `functools.partial`; a weight is only carried."""
     return Mortal(folder, deaths)

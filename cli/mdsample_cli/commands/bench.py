@@ -98,9 +98,9 @@ def bench(
     with ExitStack() as stack:
         answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))
         try:
+            stack.enter_context(several.joined())
             for on, layout in zip(models, layouts, strict=True):
-                with several.crew(on) as crew, bar() as progress:
-                    denoiser = on.load() if crew is None else crew.model
+                with several.opened(on) as (denoiser, crew), bar() as progress:
                     bars = Bars(progress, policies, names, total)
                     for score in scores_of(
                         denoiser,

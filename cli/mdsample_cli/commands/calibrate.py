@@ -87,8 +87,7 @@ def calibrate(
     on = attrs.evolve(runtime, model=model or default_model(problems))
     layout = template.open(on.model, on.revision, problems.template)
     problems.read()
-    with several.crew(on) as crew:
-        denoiser = on.load() if crew is None else crew.model
+    with several.opened(on) as (denoiser, crew):
         tried: list[Trial] = []
         with ExitStack() as stack:
             answers = None if output is None else stack.enter_context(Answers(stack.enter_context(as_lines(output))))

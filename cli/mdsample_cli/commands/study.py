@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,10 @@ import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
+from mdsample_cli.crew_option import CrewOptions
 from mdsample_cli.errors import Interrupted, UsageError, tell_error
 from mdsample_cli.files import read_text, require_distinct, require_replaceable
+from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
     from mdsample.evaluation.study import Cell
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 ANSWERS, REPORT = "answers.jsonl", "report.html"
 
 
+@grouped
 def study(
+    *,
     file: Annotated[Path, Argument(metavar="FILE", help="The study, in TOML: tasks, models, policies, seeds.")],
     output: Annotated[
         Path | None,
@@ -33,6 +38,7 @@ def study(
     limit: Annotated[
         int | None, Option(min=1, metavar="N", help="Only the first N problems of each task, whatever the file says.")
     ] = None,
+    several: CrewOptions,
     json: options.Json = False,
 ) -> int:
     """Run a study: tasks x models x policies x seeds of one file, each answer kept.
@@ -54,6 +60,11 @@ def study(
         asked = read_study(read_text(str(file)), limit=limit, title=file.stem)
     except BenchError as fault:
         raise UsageError(f"{file}: {fault}") from None
+    for model in asked.models:
+        if several.devices is not None and model.device is not None:
+            told = f"{file}: the model {model.label!r} has a device, and --devices are several; leave one of them out"
+            raise UsageError(told)
+        several.check(model)
     folder = Path(file.stem) if output is None else output
     if find_spec("matplotlib") is None:
         raise UsageError("the report's pictures need matplotlib: pip install 'mdsample[plot]'")
@@ -63,11 +74,13 @@ def study(
     require_replaceable(report, "--output", "report", (b"<!doctype html>",))
     done: list[Cell] = []
     total = len(asked.seeds) * sum(task.limit for task in asked.tasks)
-    with Answers(folder / ANSWERS) as answers:
+    with ExitStack() as stack:
+        answers = stack.enter_context(Answers(folder / ANSWERS))
+        stack.enter_context(several.joined())
         try:
             with bar() as progress:
                 track = CellBar(progress, total * len(asked.models) * sum(len(rule.texts) for rule in asked.rules))
-                for cell in cells(asked, answers, track.count, track.see):
+                for cell in cells(asked, answers, track.count, track.see, several.opened):
                     done.append(cell)
                     if json:
                         print(line(cell.record(asked)), flush=True)
