@@ -108,7 +108,8 @@ def sample(names: dict[str, Path], count: int, seed: int) -> list[str]:
 def outcome(runner: MutantRunner, name: str, seconds: float, anew: bool) -> str:
     """What the tests say of a change; `anew` in a process that imports everything with the change in place."""
     took, tests, total = state().duration_by_test, [], 0.0
-    there = state().tests_by_mangled_function_name.get(mangled_name_from_mutant_name(name), ())
+    # what runs at the import is not told apart by test
+    there = took if anew else state().tests_by_mangled_function_name.get(mangled_name_from_mutant_name(name), ())
     for test in sorted(there, key=took.__getitem__):
         if tests and total + took[test] > seconds:
             break
