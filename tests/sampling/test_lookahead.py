@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import fsum
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mdsample
 from mdsample import testing
 from mdsample.errors import ScoreError
 from mdsample.models.denoiser import Query
+from mdsample.policy.evidence import TrialEntropy
+from mdsample.policy.view import Seen, Trials
 from mdsample.scoring.methods import ChainRule
 from mdsample.testing import ScriptedDenoiser, Symbols
 
@@ -84,3 +90,19 @@ def test_scores_try_nothing() -> None:
 def test_how_many_may_be_tried(k: int) -> None:
     with pytest.raises(ValueError, match="a whole number, at least 2 and at most 1024"):
         mdsample.Lookahead(k)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_what_trials_leave_is_the_mean_of_the_other_blanks_in_double_precision(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    blank = rng.random((2, 30)) < 0.7
+    blank[:, :4] = True
+    tried = np.array([0, 0, 1], np.int32), np.array([0, 3, 2], np.int32)
+    entropy = (3 * rng.random((3, 30))).astype(np.float32)
+    view: Any = SimpleNamespace(eligible=blank, batch=SimpleNamespace(blank=blank))
+    answer: Any = SimpleNamespace(entropy=entropy)
+    value = TrialEntropy(2).value(Seen(view, cast("Any", None), [], Trials(*tried, tried[1]), answer))
+    for n, (row, place) in enumerate(zip(*tried, strict=True)):
+        others = [float(entropy[n, other]) for other in np.flatnonzero(blank[row]) if other != place]
+        assert value[row, place] == pytest.approx(fsum(others) / len(others), rel=1e-14)
+    assert np.isinf(value).sum() == value.size - 3

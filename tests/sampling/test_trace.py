@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
 import mdsample
 from mdsample import testing
 from mdsample.errors import TraceError, WriteError
+from mdsample.models.denoiser import Noise
 from mdsample.policy.complete import as_run
 from mdsample.sampling.trace import Trace
 from mdsample.testing import ScriptedDenoiser, Symbols
@@ -36,6 +38,15 @@ def test_the_record_names_what_made_it(saved: Path) -> None:
     assert (trace.seed, trace.model, trace.backend) == (0, "scripted", "toy")
     assert trace.versions["mdsample"] == mdsample.__version__
     assert trace.canvas.ids == ("one", 2)
+
+
+@pytest.mark.parametrize("noise", ["mask", "uniform"])
+def test_a_trace_that_was_read_is_written_as_it_was(saved: Path, tmp_path: Path, noise: Noise) -> None:
+    trace = Trace.load(saved)
+    attrs.evolve(trace, noise=noise, canvas=attrs.evolve(trace.canvas, blind=("answer",))).save(saved)
+    Trace.load(saved).save(tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == saved.read_bytes()
+    assert Trace.load(saved).noise == noise
 
 
 def test_a_cut_file_is_refused_at_any_byte(saved: Path) -> None:
