@@ -21,6 +21,25 @@ class Size:
     vocab_size: int = 448
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+    #: width of the gated middle by which a self-conditioned trunk sees what it predicted the last time; 0: it does not
+    conditioning_size: int = 0
+
+
+class Conditioning(nn.Module):
+    """What a self-conditioned trunk adds to its embeddings."""
+
+    def __init__(self, size: Size) -> None:
+        """Fresh weights; it starts by adding nothing."""
+        super().__init__()
+        d, f = size.d_model, size.conditioning_size
+        self.norm = nn.RMSNorm(d, eps=size.rms_norm_eps)
+        self.ff_proj, self.up_proj = nn.Linear(d, f, bias=False), nn.Linear(d, f, bias=False)
+        self.ff_out = nn.Linear(f, d, bias=False)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """`signal [B, L, d]`, soft embeddings of the last prediction, to what is added, `[B, L, d]`."""
+        h = self.norm(signal)
+        return self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
 
 
 class Block(nn.Module):
@@ -72,31 +91,50 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.n_layers))
         self.ln_f = nn.RMSNorm(size.d_model, eps=size.rms_norm_eps)
         self.ff_out = nn.Linear(size.d_model, size.vocab_size, bias=False)
+        self.conditioning = Conditioning(size) if size.conditioning_size else None
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 nn.init.normal_(weight, std=0.02)
-            if name.endswith("attn_out.weight"):
+            if name.endswith("attn_out.weight") or name == "conditioning.ff_out.weight":
                 nn.init.zeros_(weight)
 
-    def forward(self, tokens: Tensor, where: Tensor) -> Tensor:
-        """Logits of the positions where `where [B, L]` is true: `[count, V]`."""
+    def forward(self, tokens: Tensor, where: Tensor, signal: Tensor | None = None) -> Tensor:
+        """Logits of the positions where `where [B, L]` is true: `[count, V]`; `signal [B, L, d]` as `soft` makes it."""
         half = self.size.d_model // self.size.n_heads // 2
         frequency = self.size.rope_theta ** -(torch.arange(half, device=tokens.device) / half)
         angle = torch.arange(tokens.shape[1], device=tokens.device)[:, None] * frequency
         x = self.wte(tokens)
-        cos, sin = angle.cos().to(torch.bfloat16), angle.sin().to(torch.bfloat16)
+        if self.conditioning is not None:
+            x = x + self.conditioning(torch.zeros_like(x) if signal is None else signal)
+        kind = tokens.device.type
+        narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        cos, sin = angle.cos().to(narrow), angle.sin().to(narrow)
         for block in self.blocks:
             x = block(x, cos, sin)
         return self.ff_out(self.ln_f(x[where]))
 
+    @torch.no_grad()
+    def soft(self, tokens: Tensor, where: Tensor, logits: Tensor) -> Tensor:
+        """What the next pass is conditioned on, `[B, L, d]`.
+
+        The mean embedding under the prediction `logits [count, V]` at `where`, and elsewhere the token's own.
+        """
+        signal = self.wte(tokens)
+        signal[where] = (logits.float().softmax(-1) @ self.wte.weight.float()).to(signal.dtype)
+        return signal
+
 
 def config(size: Size, start: int, end: int, mask: int) -> dict[str, object]:
-    """The published form of `config.json` (the field names of LLaDA-8B)."""
+    """The published form of `config.json` (the field names of LLaDA-8B); what conditions itself has two fields more."""
     numbers = asdict(size)
+    if not size.conditioning_size:
+        del numbers["conditioning_size"]
+    noise = {"noise": "uniform"} if size.conditioning_size else {}
     return {
         "model_type": "llada",
         "architectures": ["LLaDAModelLM"],
         **numbers,
+        **noise,
         "embedding_size": numbers["vocab_size"],
         "block_type": "llama",
         "activation_type": "silu",

@@ -11,6 +11,7 @@ from mdsample.backend.places import PackedBatch
 from mdsample.core.arrays import arange64
 from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.attention import attend, pad_queries, placed, rotate
+from mdsample_mlx.conditioning import added
 from mdsample_mlx.device import upload
 from mdsample_mlx.experts import gated, mix, route
 from mdsample_mlx.kv_cache import Buffers
@@ -51,14 +52,7 @@ class GemmaLayers:
 
     def _joined(self, x: mx.array, joined: Signals[mx.array]) -> mx.array:
         """Embeddings `x [T, d]` and what each is joined by."""
-        signal = mx.zeros_like(x)
-        if len(joined.certain):
-            signal[joined.certain] = x[joined.certain]
-        for kept, tokens, places in joined.recalled:
-            signal[tokens] = kept.soft[places]
-        h = self._norm(signal, self._vectors["conditioning_norm"])
-        matrices = (self._matrices[f"conditioning.{part}"] for part in ("gate", "up", "down"))
-        return self._norm(x + gated(h, *matrices, gate_by=gelu))
+        return self._norm(x + added(x, joined, Weights(self._matrices, self._vectors), self._spec.norm_eps, gelu))
 
     def _layer(
         self,

@@ -23,6 +23,7 @@ from mdsample.models.cache import Cache
 from mdsample.models.denoiser import Memory
 from mdsample.models.families.trunk import Trunk
 from mdsample_mlx.attention import attend, pad_queries, placed, rotate
+from mdsample_mlx.conditioning import added
 from mdsample_mlx.device import upload, upload_indices
 from mdsample_mlx.experts import gated, mix, route
 from mdsample_mlx.gemma import GemmaLayers
@@ -44,7 +45,7 @@ class MlxTrunk:
         `compile`: passes are traced once for each of a few shapes and fused where they can be; all but the last layer,
         whose queries are other in every look.
         """
-        self.spec = spec
+        self.spec, self._weights = spec, weights
         self._pack = bucketed if compile else packed
         self._pass: _Pass = mx.compile(self._backbone) if compile else self._backbone
         matrices, vectors = weights.matrices, weights.vectors
@@ -78,8 +79,9 @@ class MlxTrunk:
 
     def soft(self, probabilities: mx.array) -> mx.array:
         """Soft embeddings `[n, d]` of tokens with these `probabilities [n, width]`; only if it is self-conditioned."""
-        assert self._gemma is not None
-        return self._gemma.soft(probabilities)
+        if self._gemma is not None:
+            return self._gemma.soft(probabilities)
+        return self._embed.mean(probabilities.astype(self.dtype)).astype(self.dtype)
 
     def hidden(
         self,
@@ -119,7 +121,7 @@ class MlxTrunk:
         self, seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory | None]
     ) -> Signals[mx.array] | None:
         """What a self-conditioned trunk's tokens are joined by; `None`: it is not."""
-        return None if self._gemma is None else signals(seen, active, opened, memory).map(upload_indices)
+        return signals(seen, active, opened, memory).map(upload_indices) if self.spec.conditioned else None
 
     def _run(self, at: PackedBatch[mx.array], stores: Buffers | None, joined: Signals[mx.array] | None) -> mx.array:
         """Hidden states of the last layer; `stores` are replaced."""
@@ -127,8 +129,11 @@ class MlxTrunk:
             return self._gemma.run(at, joined, stores)
         every = at.every
         before = None if stores is None else stores[:-1]
+        x = self._embed.take(at.tokens).astype(self.dtype)
+        if joined is not None:
+            x = x + added(x, joined, self._weights, self.spec.norm_eps)
         x, cos, sin, after = self._pass(
-            at.tokens, at.positions, at.shape, at.cells, (every.pad_index, every.unpad_index, every.mask), before
+            x, at.positions, at.shape, at.cells, (every.pad_index, every.unpad_index, every.mask), before
         )
         last = None if stores is None else stores[-1]
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
@@ -139,17 +144,19 @@ class MlxTrunk:
 
     def _backbone(
         self,
-        tokens: mx.array,
+        x: mx.array,
         positions: mx.array,
         shape: tuple[int, int],
         where: mx.array | None,
         every: tuple[mx.array | None, mx.array | None, mx.array | None],
         stores: Buffers | None,
     ) -> tuple[mx.array, mx.array, mx.array, Buffers]:
-        """Hidden states before the last layer, every token's cosines and sines, new stores; as in `PackedBatch`."""
+        """Hidden states before the last layer, every token's cosines and sines, new stores; as in `PackedBatch`.
+
+        `x [T, d]`: the embeddings.
+        """
         pad_index, unpad_index, mask = every
         asking = QueryLayout(pad_index, unpad_index, None, shape[0], mask)
-        x = self._embed.take(tokens).astype(self.dtype)
         cos, sin = self._cos[positions], self._sin[positions]
         after: Buffers = []
         for number in range(self.spec.layers - 1):

@@ -16,15 +16,17 @@ from mdsample_torch.weights import BLOCK
 _PEEK = 256
 
 
-def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature) -> Tensor:
+def inverse_cdf(below: Tensor, uniforms: Tensor, how: Temperature, scratch: Tensor) -> Tensor:
     """The first token v with CDF(v) > u · CDF(last) at each of n places, `[n]` int64.
 
     `below [n, W]`: how far each score is below the highest, as `reduce_` leaves it; `uniforms [2, n]` as `split` gives
-    them.
+    them; `scratch`, at least as large as `below`, is overwritten.
     """
     place = torch.arange(len(below), device=below.device)
-    scaled = below / float32_temperature(how.t)
-    blocks = _amounts(scaled, how).view(len(below), -1, BLOCK)
+    scaled = torch.div(below, float32_temperature(how.t), out=scratch[: len(below)])
+    # nothing but a cut looks at them again
+    weight = scaled.exp() if how.min_p or how.top_k or how.top_p < 1 else scaled.exp_()
+    blocks = _amounts(weight, scaled, how).view(len(below), -1, BLOCK)
     sums = blocks.sum(2)
     cdf = sums.cumsum(1)
     goal = share_of(uniforms, cdf[:, -1])
@@ -40,17 +42,21 @@ def cooled(scores: Tensor, how: Temperature) -> Tensor:
     if how.min_p:
         scaled.masked_fill_(scaled.exp() < how.min_p, -torch.inf)
     if how.top_k or how.top_p < 1:
-        scaled.masked_fill_(~_kept(scaled, _amounts(scaled, Temperature(1.0, min_p=how.min_p)), how), -torch.inf)
+        scaled.masked_fill_(
+            ~_kept(scaled, _amounts(scaled.exp(), scaled, Temperature(1.0, min_p=how.min_p)), how), -torch.inf
+        )
     return scaled
 
 
-def _amounts(scaled: Tensor, how: Temperature) -> Tensor:
-    """Probabilities in units of 2⁻⁴⁰ of the highest, `[n, W]` int64, after top_k, min_p and top_p in this order."""
-    weight = scaled.exp()
-    amount = weight.mul(UNIT).to(torch.int64)
+def _amounts(weight: Tensor, scaled: Tensor, how: Temperature) -> Tensor:
+    """Probabilities in units of 2⁻⁴⁰ of the highest, `[n, W]` int64, after top_k, min_p and top_p in this order.
+
+    `weight`: of the highest, the exponential of `scaled`; it is overwritten.
+    """
     if how.min_p:
         # relative to the highest, which top_k keeps, so it may come first
-        amount.masked_fill_(weight < how.min_p, 0)
+        weight.masked_fill_(weight < how.min_p, 0)
+    amount = weight.mul_(UNIT).to(torch.int64)
     if how.top_k or how.top_p < 1:
         amount.masked_fill_(~_kept(scaled, amount, how), 0)
     return amount

@@ -14,6 +14,7 @@ from mdsample.backend.places import PackedBatch
 from mdsample.core.arrays import arange64
 from mdsample.models.families.trunk import Trunk
 from mdsample_torch.attention import attend, pad_queries, placed, rotate
+from mdsample_torch.conditioning import added
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.recorded import Stores
@@ -56,12 +57,7 @@ class GemmaLayers:
 
     def _joined(self, x: Tensor, joined: Signals[Tensor]) -> Tensor:
         """Embeddings `x [T, d]` and what each is joined by."""
-        signal = torch.zeros_like(x)
-        signal[joined.certain] = x[joined.certain]
-        for kept, tokens, places in joined.recalled:
-            signal[tokens] = kept.soft[places]
-        h = self._norm(signal, self._tensors["conditioning_norm"])
-        return self._norm(x + gated(h, self._tensors["conditioning.gate_up"], self._tensors["conditioning.down"], gelu))
+        return self._norm(x + added(x, joined, self._tensors, self._spec.norm_eps, gelu))
 
     def _layer(
         self,

@@ -173,7 +173,7 @@ class TorchPrediction(BackendPrediction):
             reduced = reduce_(part, scratch)
             token, logged = reduced.token, reduced.log_probability
             if isinstance(how, Temperature):
-                token = inverse_cdf(part, shares[:, done : done + len(part)], how)
+                token = inverse_cdf(part, shares[:, done : done + len(part)], how, scratch)
                 logged = torch.where(logged.isfinite(), reduced.at(part, token), logged)
             parts.append(torch.stack([token.to(torch.int32), logged.view(torch.int32)]))
             done += len(part)

@@ -26,6 +26,7 @@ from mdsample.models.denoiser import Memory
 from mdsample.models.families.trunk import Trunk
 from mdsample_torch.attention import attend, pad_queries, placed, rotate, stacked
 from mdsample_torch.compiled import Compiled
+from mdsample_torch.conditioning import added
 from mdsample_torch.device import upload
 from mdsample_torch.experts import gated, mix, route
 from mdsample_torch.gemma import GemmaLayers
@@ -64,12 +65,13 @@ class TorchTrunk:
         self._embed, self._norm = tensors["embed"], tensors["norm"]
         self._head = self._embed if spec.tied else tensors["head"]
         self._gemma = None if spec.gemma is None else GemmaLayers(spec, tensors)
+        self._conditioning = {name: tensor for name, tensor in tensors.items() if name.startswith("conditioning")}
         self._layers = [
             {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
             for start in (f"layers.{i}." for i in range(spec.layers))
         ]
-        # experts wait for the GPU to say who goes where, which cannot be recorded
-        recorded = compile and self.device.type == "cuda" and spec.experts is None
+        # experts wait for the GPU to say who goes where, which cannot be recorded; nor can what a pass recalls
+        recorded = compile and self.device.type == "cuda" and spec.experts is None and not spec.conditioned
         self._recorder = Recorder(self._backbone, record_cuda) if recorded else None
         turns = spec.turns(arange64(spec.max_length))
         self._cos, self._sin = (upload(turn, self.device) for turn in turns)
@@ -110,8 +112,9 @@ class TorchTrunk:
 
     def soft(self, probabilities: Tensor) -> Tensor:
         """Soft embeddings `[n, d]` of tokens with these `probabilities [n, width]`; only if it is self-conditioned."""
-        assert self._gemma is not None
-        return self._gemma.soft(probabilities)
+        if self._gemma is not None:
+            return self._gemma.soft(probabilities)
+        return probabilities.to(self._embed.dtype) @ self._embed
 
     def hidden(
         self,
@@ -161,21 +164,25 @@ class TorchTrunk:
         self, seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory | None]
     ) -> Signals[Tensor] | None:
         """What a self-conditioned trunk's tokens are joined by, on the device; `None`: it is not."""
-        if self._gemma is None:
+        if not self.spec.conditioned:
             return None
         return signals(seen, active, opened, memory).map(lambda array: upload(array, self.device))
 
     def _run(self, at: PackedBatch[Tensor], stores: Stores, joined: Signals[Tensor] | None) -> Tensor:
         if self._gemma is not None and joined is not None:
             return self._gemma.run(at, joined, stores)
-        x, cos, sin = self._backbone(at, stores) if self._recorder is None else self._recorder(at, stores)
+        x, cos, sin = self._backbone(at, stores, joined) if self._recorder is None else self._recorder(at, stores)
         # the last layer is computed at wanted positions only; elsewhere it needs keys and values alone
         x = self._layer(self._layers[-1], x, cos, sin, at, at.last, None if stores is None else stores[-1])
         return self._rms_norm(x, self._norm)
 
-    def _backbone(self, at: PackedBatch[Tensor], stores: Stores) -> tuple[Tensor, ...]:
+    def _backbone(
+        self, at: PackedBatch[Tensor], stores: Stores, joined: Signals[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """Hidden states before the last layer, and every token's cosines and sines, `[T, 1 or 2, rotary_dim / 2]`."""
         x = F.embedding(at.tokens, self._embed)
+        if joined is not None:
+            x += added(x, joined, self._conditioning, self.spec.norm_eps)
         cos, sin = self._cos[at.positions], self._sin[at.positions]
         for number, layer in enumerate(self._layers[:-1]):
             run = self._layer

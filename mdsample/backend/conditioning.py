@@ -56,17 +56,17 @@ class Signals(Generic[A]):
 def signals(seen: Views, active: Bools, opened: Bools, memory: Sequence[Memory | None]) -> Signals[NDArray[np.int64]]:
     """What is recalled in the views of a query; `active [V, L]` as for `packed`, `opened [B, L]` and `memory` its own.
 
-    A block is conditioned only if all of its open positions were predicted the last time.
+    A block is conditioned only if all of its open positions were predicted the last time; without blocks, the row.
     """
-    assert seen.start is not None
     place, number = arange64(active.shape[1]), np.cumsum(active).reshape(active.shape) - 1
-    inside = number[active & (place >= seen.start[:, None])]
+    start: Longs = np.zeros(len(seen.row), np.int64) if seen.start is None else seen.start
+    inside = number[active & (place >= start[:, None])]
     certain: list[Longs] = []
     recalled: dict[int, tuple[Kept[Any], list[Longs], list[Longs]]] = {}
     rows: list[int] = seen.row.tolist()
     for view, row in enumerate(rows):
         kept = memory[row] if memory else None
-        block = seen.valid[view] & (place >= seen.start[view])
+        block = seen.valid[view] & (place >= start[view])
         free = block & opened[row]
         if kept is None or not free.any():
             continue

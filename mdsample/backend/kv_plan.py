@@ -83,7 +83,7 @@ class CachePlanner:
 
     def __init__(self, cache: Cache, block: int | None, conditioned: bool = False) -> None:
         """`block`, `conditioned` as in `Trunk`; raises `CacheError` if the cache does not suit it."""
-        check_compatible(cache, block)
+        check_compatible(cache, block, conditioned)
         self._cache, self._block, self._conditioned = cache, block, conditioned
         self._rows: dict[Key, list[tuple[int, _Row]]] = {}
 

@@ -90,8 +90,13 @@ def cache_text(cache: Cache | None) -> str:
     return "none" if cache is None else str(cache)
 
 
-def check_compatible(cache: Cache | None, block: int | None) -> None:
-    """`CacheError` unless the cache suits attention of this kind; `block` as in `Trunk`."""
+def check_compatible(cache: Cache | None, block: int | None, conditioned: bool = False) -> None:
+    """`CacheError` unless the cache suits attention of this kind; `block`, `conditioned` as in `Trunk`."""
+    if cache is not None and conditioned and block is None:
+        raise CacheError(
+            f"this model has no use for the cache {str(cache)!r}: all of a row sees what was predicted in the last "
+            "pass, so nothing of a pass is right in the next one"
+        )
     if isinstance(cache, Exact) and block is None:
         raise CacheError(
             "the cache 'exact' needs block-causal attention, and this model attends to everything; prefix and dual are "

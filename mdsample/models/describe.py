@@ -51,7 +51,7 @@ def describe(folder: Path, cache: Cache | None = None, adapter: Path | None = No
     suit the model.
     """
     trunk = read_config(folder)
-    check_compatible(cache, trunk.block)
+    check_compatible(cache, trunk.block, trunk.conditioned)
     card, tokenizer = read_card(folder), FileTokenizer.read(folder, trunk)
     checkpoint = open_checkpoint(folder, trunk)
     if adapter is not None:

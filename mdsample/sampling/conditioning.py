@@ -74,6 +74,6 @@ def whole_blocks(batch: Batch, where: Bools) -> Bools:
 
 def _numbers(batch: Batch) -> Ints:
     """The number of each position's block, `[B, L]`."""
-    first = batch.initially_blank.argmax(1)[:, None] if batch.led else 0
-    size = batch.block or batch.tokens.shape[1]
-    return ((arange64(batch.tokens.shape[1])[None] - first) // size).astype(np.int32)
+    rows, length = batch.tokens.shape
+    first = batch.initially_blank.argmax(1)[:, None] if batch.led else np.zeros((rows, 1), np.int64)
+    return ((arange64(length)[None] - first) // (batch.block or length)).astype(np.int32)

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mdsample.tasks import sudoku
-from recipes.fit import Plan, Weights, fit, write_model
+from recipes.fit import Plan, Rows, Weights, fit, masked, write_model
 from recipes.llada import Size, Transformer
 from recipes.tiny_sudoku import data, text
 from recipes.tiny_sudoku.board import Board
@@ -63,9 +62,10 @@ def main() -> None:
     asked = {name: _first(puzzles, ASKED) for name, puzzles in held_out.items()}
     mask_id = words.token_to_id(text.MASK)
 
-    def batches(step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(step: int) -> Iterator[Rows]:
         for tokens, hidden in data.batches(board, words, pool, options.batch, options.seed, step, options.easy_steps):
-            yield torch.from_numpy(tokens).to(options.device), torch.from_numpy(hidden).to(options.device)
+            clean, where = (torch.from_numpy(array).to(options.device) for array in (tokens, hidden))
+            yield masked(clean, where, mask_id)
 
     def export(weights: Weights) -> None:
         special = (text.START, text.END, text.MASK)
@@ -82,7 +82,7 @@ def main() -> None:
             log.write(json.dumps(shares) + "\n")
         print(shares, flush=True)
 
-    fit(Plan(options.out, options.steps, options.peak, mask_id, options.every), model, batches, export)
+    fit(Plan(options.out, options.steps, options.peak, options.every), model, batches, export)
 
 
 def _board(written: str) -> Board:

@@ -67,6 +67,9 @@ def published_shapes(config: Mapping[str, object] = CONFIG) -> dict[str, tuple[i
         block = {"attn_norm": (d,), "q_proj": (d, d), "k_proj": (kv, d), "v_proj": (kv, d), "attn_out": (d, d)}
         block |= {"ff_norm": (d,), "ff_proj": (f, d), "up_proj": (f, d), "ff_out": (d, f)}
         shapes |= {f"blocks.{i}.{part}": shape for part, shape in block.items()}
+    if size := int(str(config.get("conditioning_size", 0))):
+        joined = {"norm": (d,), "ff_proj": (size, d), "up_proj": (size, d), "ff_out": (d, size)}
+        shapes |= {f"conditioning.{part}": shape for part, shape in joined.items()}
     return {f"model.transformer.{name}.weight": shape for name, shape in shapes.items()}
 
 

@@ -151,7 +151,9 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
         kv, size = trunk.heads_of(trunk.layers - 1)
         near = sum(trunk.gemma.near)
         heads += f", in {near} layers that see {trunk.gemma.window:,} positions; elsewhere of {size}, {kv} for both"
-    shown = "" if trunk.noise == "mask" else "; blanks are shown as random tokens, and a block sees its last prediction"
+    shown = "" if trunk.noise == "mask" else "; blanks are shown as random tokens"
+    if trunk.conditioned:
+        shown += f"; {'a block' if trunk.led else 'each token'} sees its last prediction"
     return [
         ("model", f"{facts.name}\n{facts.description}".strip()),
         ("family", trunk.family),

@@ -28,7 +28,7 @@ class ReferenceDenoiser(Denoiser):
         self.trunk = trunk
         spec = trunk.spec
         facts = name, "reference", tokenizer, spec.vocab_size, template, spec.max_length
-        super().__init__(About(*facts, block=spec.block, policy=policy, led=spec.led))
+        super().__init__(About(*facts, None, spec.block, policy, spec.led, spec.noise, spec.conditioned))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One forward pass, two under guidance; only rows with wanted positions are run.
@@ -36,7 +36,7 @@ class ReferenceDenoiser(Denoiser):
         Raises `ValueError` as `Query.passes`, `NumpyTrunk.logits` and `NumpyPrediction` do.
         """
         passes = query.passes(self.tokenizer.mask_id)
-        logits = [self.trunk.logits(tokens, query.valid, query.wanted, query.opened) for tokens in passes]
+        logits = [self.trunk.logits(tokens, query.valid, query.wanted, query.opened, query.memory) for tokens in passes]
         return NumpyPrediction(
             guided(logits, query.guide),
             query.wanted,
@@ -44,6 +44,7 @@ class ReferenceDenoiser(Denoiser):
             query.guide,
             tuning=query.tuning,
             credits=query.credits,
+            soften=self.trunk.soft if query.remember and self.conditioned else None,
         )
 
 

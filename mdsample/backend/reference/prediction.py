@@ -6,12 +6,13 @@ float64; they keep their type inside, so toy distributions are exact to float64 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast, final
 
 import attrs
 import numpy as np
 
+from mdsample.backend.conditioning import Kept
 from mdsample.backend.host import BackendPrediction, WantedPlaces
 from mdsample.backend.languages import Weights, classes
 from mdsample.backend.reference.sums import class_sums
@@ -105,12 +106,14 @@ class NumpyPrediction(BackendPrediction):
         *,
         tuning: Tuning | None = None,
         credits: Credits | None = None,
+        soften: Callable[[Floats], Floats] | None = None,
     ) -> None:
         """`scores [N, V]` of the N places where `wanted [B, L]`, row by row, as `guided` gives them.
 
         The query's `tuning`, `restriction` and, after them, a `guide` that cools or that adds what the `credits` say
         are applied here. Raises `ValueError` where the restriction allows no token, for a guide without the tuning
-        or credits that it needs, and as `reduce` does.
+        or credits that it needs, and as `reduce` does. `soften`: of a self-conditioned model that is to remember, the
+        soft embeddings `[N, d]` of tokens with probabilities `[N, V]`.
         """
         self._places = WantedPlaces(wanted)
         rows, positions = self._places.rows, self._places.positions
@@ -135,6 +138,8 @@ class NumpyPrediction(BackendPrediction):
         self._log_probability = reduced.log_probability
         top, second, entropy = (x.astype(np.float32) for x in (reduced.top, reduced.second, reduced.entropy))
         self._marginals = self._places.marginals(reduced.token, top, second, entropy)
+        soft = None if soften is None else soften(np.exp(reduced.log_probability, dtype=np.float32))
+        self.memories = [] if soft is None else Kept(soft, self._places).memories()
 
     def probabilities(self, rows: Ints, positions: Ints, how: Draw, tokens: Ints | None = None) -> Doubles:
         """The law that `draw` draws from, `[N, V]` float64; arguments and errors as there.

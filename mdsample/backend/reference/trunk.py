@@ -6,16 +6,18 @@ anything. T is the number of tokens of all rows together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import attrs
 import numpy as np
 
+from mdsample.backend.conditioning import Signals, signals
 from mdsample.backend.reference.experts import Gated, Mixture
 from mdsample.backend.refusals import refuse_ask
 from mdsample.backend.views import Views, hidden_positions, sight, views
 from mdsample.core.arrays import Bools, Floats, Ints, Longs
+from mdsample.models.denoiser import Memory
 from mdsample.models.families.trunk import Trunk
 
 
@@ -54,6 +56,23 @@ class _Places:
     asking: list[slice]
 
 
+@attrs.frozen(eq=False)
+class _Conditioning:
+    """What self-conditioning adds to embeddings; see `mdsample.backend.conditioning`."""
+
+    norm: Floats
+    middle: Gated
+    eps: float
+
+    def __call__(self, x: Floats, joined: Signals[Longs]) -> Floats:
+        """`x [T, d]`, the embeddings."""
+        signal = np.zeros_like(x)
+        signal[joined.certain] = x[joined.certain]
+        for kept, tokens, places in joined.recalled:
+            signal[tokens] = kept.soft[places]
+        return self.middle(_rms_norm(signal, self.norm, self.eps))
+
+
 @final
 class NumpyTrunk:
     """A trunk with its weights."""
@@ -64,16 +83,36 @@ class NumpyTrunk:
         self._embed, self._norm = tensors["embed"], tensors["norm"]
         self._head = self._embed if spec.tied else tensors["head"]
         self._layers = [_read_layer(spec, tensors, i) for i in range(spec.layers)]
+        self._conditioning = _read_conditioning(spec, tensors) if spec.conditioned else None
 
-    def logits(self, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools | None = None) -> Floats:
+    def logits(
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        opened: Bools | None = None,
+        memory: Sequence[Memory | None] = (),
+    ) -> Floats:
         """Logits `[N, V]` of the N places where `wanted [B, L]`, row by row.
 
-        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`. Raises `ValueError` if a place
-        in padding is wanted, a row is longer than the model's `max_length`, or a token id does not exist.
+        `tokens [B, L]` int32, `valid [B, L]` false in padding, `opened` as for `views`, `memory` as in `Query`. Raises
+        `ValueError` if a place in padding is wanted, a row is longer than the model's `max_length`, or a token id does
+        not exist.
         """
-        return self.hidden(tokens, valid, wanted, opened) @ self._head.T
+        return self.hidden(tokens, valid, wanted, opened, memory) @ self._head.T
 
-    def hidden(self, tokens: Ints, valid: Bools, wanted: Bools, opened: Bools | None = None) -> Floats:
+    def soft(self, probabilities: Floats) -> Floats:
+        """Soft embeddings `[n, d]` of tokens with these `probabilities [n, V]`; only if it is self-conditioned."""
+        return probabilities @ self._embed
+
+    def hidden(
+        self,
+        tokens: Ints,
+        valid: Bools,
+        wanted: Bools,
+        opened: Bools | None = None,
+        memory: Sequence[Memory | None] = (),
+    ) -> Floats:
         """Hidden states `[N, d]` after the last norm, from which the logits of the wanted places are read.
 
         Arguments, order and errors as for `logits`. Where the trunk is `shifted`, the state is that of the token
@@ -85,6 +124,8 @@ class NumpyTrunk:
             return np.zeros((0, self.spec.d_model), np.float32)
         places = self._places(seen)
         x = self._embed[seen.tokens[seen.valid]]
+        if self._conditioning is not None:
+            x += self._conditioning(x, signals(seen, seen.valid, wanted if opened is None else opened, memory))
         everything = attrs.evolve(places, asked=np.s_[:], asking=places.rows)
         for layer in self._layers[:-1]:
             x = self._run(layer, x, everything)
@@ -133,6 +174,11 @@ class NumpyTrunk:
         out = turned * cos
         out += np.concatenate([-b, a], axis=2) * sin
         return np.concatenate([out, passed], axis=2) if passed.shape[2] else out
+
+
+def _read_conditioning(spec: Trunk, tensors: Mapping[str, Floats]) -> _Conditioning:
+    gate, up, down = (tensors[f"conditioning.{part}"] for part in ("gate", "up", "down"))
+    return _Conditioning(tensors["conditioning_norm"], Gated(np.concatenate([gate, up]), down), spec.norm_eps)
 
 
 def _read_layer(spec: Trunk, tensors: Mapping[str, Floats], number: int) -> _Layer:

@@ -131,6 +131,8 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
             turned=int(whole.real("partial_rotary_factor") * head_dim // 2),
             softcap=fields.real("final_logit_softcapping"),
         ),
+        noise="uniform",
+        conditioning_size=fields.count("intermediate_size"),
         tied=True,
         mask_id=mask_token(fields, special, "<mask>"),
         end_id=end_token(fields, special),

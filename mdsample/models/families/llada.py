@@ -2,6 +2,10 @@
 
 Source: config.json and modeling_llada.py as published with arXiv 2502.09992. The converted layout has the names of
 Llama in transformers, which is how ports to mlx-lm rename the weights (the configuration stays LLaDA's own).
+
+Two fields are this package's own, for models of its recipes: `noise` "uniform" says that blanks are shown as random
+tokens, `conditioning_size` that each token is joined by what was predicted in its place the last time. To its embedding
+is added a gated middle of that width, of the normalised soft embedding.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ PUBLISHED: dict[str, dict[str, object]] = {
     }
 }
 
+_CONDITIONING = {"norm": "norm", "gate": "ff_proj", "up": "up_proj", "down": "ff_out"}
 _LAYER = {
     "attention_norm": "attn_norm",
     "q": "q_proj",
@@ -57,10 +62,18 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
     if tokens > vocab_size:
         raise ModelError(f"llada: vocab_size = {tokens} tokens do not fit into embedding_size = {vocab_size} rows")
     tied = fields.flag("weight_tying")
+    fields.only("noise", "mask", "uniform")
+    conditioning = 0 if fields.get("conditioning_size") is None else fields.count("conditioning_size")
 
     names = {"embed": "wte", "norm": "ln_f"} | ({} if tied else {"head": "ff_out"})
     names |= {
         f"layers.{i}.{ours}": f"blocks.{i}.{published}" for i in range(layers) for ours, published in _LAYER.items()
+    }
+    own = {
+        "conditioning_norm" if ours == "norm" else f"conditioning.{ours}": Single(
+            f"model.transformer.conditioning.{published}.weight"
+        )
+        for ours, published in (_CONDITIONING.items() if conditioning else ())
     }
     trunk = Trunk(
         family="llada",
@@ -74,14 +87,16 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         mlp_size=fields.count("mlp_hidden_size"),
         rope_theta=fields.real("rope_theta"),
         norm_eps=fields.real("rms_norm_eps"),
+        noise="uniform" if fields.get("noise") == "uniform" else "mask",
+        conditioning_size=conditioning,
         tied=tied,
         mask_id=fields.token("mask_token_id"),
         end_id=end_token(fields, special or Special()),
         start_id=None if fields.get("bos_token_id") is None else fields.token("bos_token_id"),
         max_length=fields.count("max_sequence_length"),
         layouts=(
-            {ours: Single(f"model.transformer.{published}.weight") for ours, published in names.items()},
-            *layouts(layers, Variant(), tied),
+            {ours: Single(f"model.transformer.{published}.weight") for ours, published in names.items()} | own,
+            *({**layout, **own} for layout in layouts(layers, Variant(), tied)),
         ),
     )
     refuse_unknown(fields)

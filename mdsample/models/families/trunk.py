@@ -131,6 +131,11 @@ class Trunk:
     experts: Experts | None = None
     #: Gemma 4's layers in place of those that are described here
     gemma: Gemma | None = None
+    #: what a blank is shown as: the mask token, or a random token
+    noise: Literal["mask", "uniform"] = "mask"
+    #: width of the gated middle by which a token of a block is joined by what was predicted in its place the last time;
+    #: 0: the trunk is not self-conditioned. Without blocks the row is one
+    conditioning_size: int = 0
     #: the head is the embedding, and has no tensor of its own
     tied: bool
     mask_id: int
@@ -161,8 +166,10 @@ class Trunk:
             raise ModelError(f"{self.family}: queries that grow with their position must be rotated as a whole")
         if self.led and (self.block is None or self.shifted):
             raise ModelError(f"{self.family}: a led trunk has blocks, and is shifted nowhere else")
-        if self.gemma is not None and not (self.led and self.tied and self.experts is not None):
+        if self.gemma is not None and not (self.led and self.tied and self.conditioned and self.experts is not None):
             raise ModelError(f"{self.family}: Gemma's layers have experts, and a block after a causal context")
+        if self.conditioned and not (self.led or self.block is None):
+            raise ModelError(f"{self.family}: blocks that are counted from a row's beginning see no last prediction")
         if self.experts is not None:
             self.experts.check(self.family)
         for role, token in (("mask", self.mask_id), ("end", self.end_id), ("start", self.start_id)):
@@ -193,12 +200,7 @@ class Trunk:
     @property
     def conditioned(self) -> bool:
         """Whether a block also sees what was predicted in it the last time."""
-        return self.gemma is not None
-
-    @property
-    def noise(self) -> Literal["mask", "uniform"]:
-        """What a blank is shown as: the mask token, or a random token."""
-        return "mask" if self.gemma is None else "uniform"
+        return self.conditioning_size > 0
 
     def turns(self, positions: Longs) -> tuple[Floats, Floats]:
         """Cosines and sines of the rotary embedding at `positions [n]`, float32 `[n, 1 or 2, rotary_dim / 2]` each.
@@ -223,7 +225,7 @@ class Trunk:
             attention |= {"q_bias": (inner,), "k_bias": (kv,), "v_bias": (kv,)}
         if self.head_norm:
             attention |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
-        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, d), "norm": (d,)}
+        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, d), "norm": (d,)} | self._conditioning()
         for i in range(self.layers):
             layer = attention | (self._experts() if self.sparse(i) else _gated(d, self.mlp_size))
             shapes |= {f"layers.{i}.{part}": shape for part, shape in layer.items()}
@@ -245,14 +247,18 @@ class Trunk:
     def _gemma(self, gemma: Gemma) -> dict[str, tuple[int, ...]]:
         assert self.experts is not None
         e, d = self.experts, self.d_model
-        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, d), "norm": (d,), "conditioning_norm": (d,)}
-        shapes |= {f"conditioning.{part}": shape for part, shape in _gated(d, self.mlp_size).items()}
+        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, d), "norm": (d,)} | self._conditioning()
         mixture: dict[str, tuple[int, ...]] = {"router": (e.count, d), "expert_scale": (e.count,)}
         mixture |= {"experts.gate_up": (e.count, 2 * e.size, d), "experts.down": (e.count, d, e.size)}
         for i in range(self.layers):
             own = gemma.shapes(d, layer=i, heads=self.heads, sizes=self.heads_of(i), mlp=self.mlp_size)
             shapes |= {f"layers.{i}.{part}": shape for part, shape in (own | mixture).items()}
         return shapes
+
+    def _conditioning(self) -> dict[str, tuple[int, ...]]:
+        d, size = self.d_model, self.conditioning_size
+        middle = {f"conditioning.{part}": shape for part, shape in _gated(d, size).items()}
+        return {"conditioning_norm": (d,), **middle} if size else {}
 
     def _experts(self) -> dict[str, tuple[int, ...]]:
         assert self.experts is not None
