@@ -167,7 +167,7 @@ class Conversation:
         if not path.is_file() or not path.stat().st_size:
             return
         if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
+            raise UsageError(f"{path} is there and is not a transcript; give another name, or remove it")
         try:
             record = parsed(path.read_bytes()) or {}
             messages, replies = cast("list[Message]", record["messages"]), record["replies"]
@@ -178,7 +178,7 @@ class Conversation:
             right = alternating = False
             messages, replies = [], []
         if not (right and alternating):
-            raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
+            raise UsageError(f"{path} is there and is not a transcript; give another name, or remove it")
         self.messages, self.replies = messages, replies
 
 

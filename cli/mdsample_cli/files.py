@@ -12,9 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, note
 
 if TYPE_CHECKING:
     from mdsample.core.sources import Source
@@ -75,7 +73,7 @@ def is_piped(*others: str | None) -> bool:
     except OSError:  # Windows asks sockets only
         speaks = True
     if not speaks:
-        typer.echo("nothing came on standard input, so it is not read; --input - waits for it", err=True)
+        note("nothing came on standard input, so it is not read; --input - waits for it")
     return speaks and bool(bytes_in.peek(1))
 
 

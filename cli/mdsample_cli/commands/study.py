@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import Interrupted, UsageError, tell_error
+from mdsample_cli.errors import Interrupted, UsageError, note, tell_error
 from mdsample_cli.files import read_text, require_distinct, require_replaceable
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def study(
     limit: Annotated[
         int | None, Option(min=1, metavar="N", help="Only the first N problems of each task, whatever the file says.")
     ] = None,
-    json: options.Json = False,
+    json: options.JsonLines = False,
 ) -> int:
     """Run a study: tasks x models x policies x seeds of one file, each answer kept.
 
@@ -82,7 +81,7 @@ def study(
     failed = [cell for cell in done if cell.results is None]
     for cell in failed:
         tell_error(f"{cell.task}, {cell.model}: {cell.text}: {cell.error}")
-    typer.echo(f"written: {folder / ANSWERS} and {report}", err=True)
+    note(f"written: {folder / ANSWERS} and {report}")
     return 1 if failed else 0
 
 
