@@ -103,5 +103,5 @@ def _show(cells: Sequence[Cell]) -> None:
     for task, model, group in study_table.groups(cells):
         render.show(out, render.plain(f"{study_table.place(task, model, group)}; 95 % intervals\n"))
         # error bounds stand in the report, where there is room
-        rows = [[cell.text, *study_table.numbers(cell)[:-1]] for cell in group]
+        rows = [[study_table.label(cell), *study_table.numbers(cell)[:-1]] for cell in group]
         render.show(out, render.table(out, study_table.COLUMNS[:-1], rows), "")
