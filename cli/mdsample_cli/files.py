@@ -119,10 +119,12 @@ def require_writable(path: Path, option: str) -> None:
 def require_replaceable(path: Path, option: str, kind: str, beginnings: tuple[bytes, ...]) -> None:
     """Refuses a file that cannot be written, or holds something that does not begin as its kind does."""
     require_writable(path, option)
-    if path.is_file() and path.stat().st_size:
+    from mdsample.core.files import mode
+
+    if stat.S_ISREG(mode(path)) and path.stat().st_size:
         with path.open("rb") as file:
             if not file.read(max(map(len, beginnings))).startswith(beginnings):
-                raise UsageError(f"{option}: {path} is there and is no {kind}; give another name, or remove it")
+                raise UsageError(f"{option}: {path} is there and is not {kind}; give another name, or remove it")
 
 
 def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:
@@ -131,7 +133,7 @@ def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None
         return
     if path.suffix.lower() not in endings:
         raise UsageError(f"--plot {rule}; got {path}")
-    require_replaceable(path, "--plot", "picture", _PICTURES)
+    require_replaceable(path, "--plot", "a picture", _PICTURES)
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'mdsample[plot]'")
 

@@ -48,7 +48,7 @@ def replay(
     target = out or trace.with_suffix(".html")
     if html:
         require_distinct(trace=trace, html=target)
-        require_replaceable(target, "--html", "HTML file", (b"<!doctype html>",))
+        require_replaceable(target, "--html", "an HTML file", (b"<!doctype html>",))
     from mdsample_serve.saved import saved
 
     from mdsample.core.files import write_whole

@@ -77,7 +77,7 @@ def run(
         raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
     require_distinct(input=rows.input, output=output, trace=trace)
     if trace is not None:
-        require_replaceable(trace, "--trace", "trace", (b'{"format": ',))
+        require_replaceable(trace, "--trace", "a trace", (b'{"format": ',))
     from mdsample.jobs.job import Job
     from mdsample.models.decoding import default_text
     from mdsample.sampling.sampler import Sampler

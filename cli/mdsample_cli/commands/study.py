@@ -59,7 +59,7 @@ def study(
     report = folder / REPORT
     _folder(folder)
     require_distinct(FILE=file, output=folder / ANSWERS)
-    require_replaceable(report, "--output", "report", (b"<!doctype html>",))
+    require_replaceable(report, "--output", "a report", (b"<!doctype html>",))
     done: list[Cell] = []
     total = len(asked.seeds) * sum(task.limit for task in asked.tasks)
     with Answers(folder / ANSWERS) as answers:
