@@ -1,5 +1,7 @@
 """Policies compared on a model of one's own: what each gets right, what it costs, and what it promises.
 
+The promise: at most so many texts differ from those written one letter at a time.
+
 python examples/compare_policies.py --limit 200
 
 The model here stands for yours: it knows that texts are palindromes and nothing else, so two letters that mirror each
@@ -64,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, score in zip(POLICIES, bench(model, TASK, policies, limit=options.limit), strict=True):
         right = score.accuracy
         print(
-            f"{name:16} right {right.value:4.0%} [{right.low:.0%}, {right.high:.0%}], "
-            f"{score.nfe.value:.1f} forward passes, at most {score.tv_bound:.0%} differ from one by one"
+            f"{name:15} right {right.value:4.0%} [{right.low:3.0%}, {right.high:4.0%}], "
+            f"{score.nfe.value:.1f} passes, at most {score.tv_bound:4.0%} differ"
         )
 
 

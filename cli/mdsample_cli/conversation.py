@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, cast
 import attrs
 
 import mdsample
-from mdsample.core.files import write_whole
+from mdsample.core.files import mode, write_whole
 from mdsample.core.template import Template
 from mdsample.jobs.job import Job
 from mdsample.jobs.lines import line, parsed
@@ -164,10 +165,10 @@ class Conversation:
 
     def resume(self, path: Path) -> None:
         """Goes on with the conversation in a file, if there is one; `UsageError` for a file of another kind."""
-        if not path.is_file() or not path.stat().st_size:
+        if not stat.S_ISREG(mode(path)) or not path.stat().st_size:
             return
         if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
+            raise UsageError(f"{path} is there and is not a transcript; give another name, or remove it")
         try:
             record = parsed(path.read_bytes()) or {}
             messages, replies = cast("list[Message]", record["messages"]), record["replies"]
@@ -178,7 +179,7 @@ class Conversation:
             right = alternating = False
             messages, replies = [], []
         if not (right and alternating):
-            raise UsageError(f"{path} is there and is no transcript; give another name, or remove it")
+            raise UsageError(f"{path} is there and is not a transcript; give another name, or remove it")
         self.messages, self.replies = messages, replies
 
 

@@ -9,10 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import attrs
-import typer
 from typer import Option
 
-from mdsample_cli.errors import UsageError, told
+from mdsample_cli.errors import UsageError, note
 from mdsample_cli.groups import OptionGroup
 from mdsample_cli.options import ModelOptions
 
@@ -99,7 +98,7 @@ class CrewOptions(OptionGroup):
         """The crew, if one is asked for."""
         if self.ray is not None:
             given = self.actors, self.actor_gpus, self.actor_cpus
-            with ray_module().actors(self.ray, partial(load_here, model), *given, tell) as crew:
+            with ray_module().actors(self.ray, partial(load_here, model), *given, note) as crew:
                 yield crew
             return
         if self.devices is None:
@@ -107,7 +106,7 @@ class CrewOptions(OptionGroup):
             return
         from mdsample.jobs.devices import devices
 
-        with devices(partial(load_on, model), self._names, tell) as crew:
+        with devices(partial(load_on, model), self._names, note) as crew:
             yield crew
 
 
@@ -117,11 +116,6 @@ def ray_module() -> Any:
         return import_module("mdsample_integrations.ray")
     except ImportError as fault:
         raise UsageError(f"--ray takes Ray ({fault}): pip install 'mdsample[ray]'") from None
-
-
-def tell(text: str) -> None:
-    """A note on stderr."""
-    typer.echo(told(text), err=True)
 
 
 def load_here(model: ModelOptions | StudyModel) -> Denoiser:

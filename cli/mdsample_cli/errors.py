@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 import typer
 
@@ -34,8 +35,41 @@ def told(message: str) -> str:
 def tell_error(message: str) -> None:
     """Prints an error on stderr."""
     # https://no-color.org; rich heeds it by itself
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
-    typer.echo(told(message), err=True)
+    head = "error: "
+    typer.secho(head, fg="red", bold=True, nl=False, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    typer.echo(_in_lines(told(message), len(head)), err=True)
+
+
+def note(message: str) -> None:
+    """Prints a line that is not an error on stderr."""
+    typer.echo(_in_lines(told(message)), err=True)
+
+
+def _in_lines(text: str, before: int = 0) -> str:
+    """A text broken between words where stderr is a terminal, which would break it anywhere; `before` columns are used.
+
+    What a caret points into stays one line, as does a word, so that paths can be copied.
+    """
+    if not sys.stderr.isatty():
+        return text
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    width, lines = Console(stderr=True).width, text.split("\n")
+    pointed = 2 * lines[-1].endswith("^") if len(lines) > 1 else 0
+    broken: list[str] = []
+    for line in lines[: len(lines) - pointed]:
+        words, indent = line.lstrip(" ").split(" "), " " * (len(line) - len(line.lstrip(" ")))
+        now = indent + words[0]
+        for word in words[1:]:
+            if cell_len(now) + 1 + cell_len(word) <= width - before:
+                now += f" {word}"
+            else:
+                broken.append(now)
+                now, before = indent + word, 0
+        broken.append(now)
+        before = 0
+    return "\n".join([*broken, *lines[len(lines) - pointed :]])
 
 
 class UsageError(Exception):

@@ -12,9 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, note
 
 if TYPE_CHECKING:
     from mdsample.core.sources import Source
@@ -75,7 +73,7 @@ def is_piped(*others: str | None) -> bool:
     except OSError:  # Windows asks sockets only
         speaks = True
     if not speaks:
-        typer.echo("nothing came on standard input, so it is not read; --input - waits for it", err=True)
+        note("nothing came on standard input, so it is not read; --input - waits for it")
     return speaks and bool(bytes_in.peek(1))
 
 
@@ -121,10 +119,12 @@ def require_writable(path: Path, option: str) -> None:
 def require_replaceable(path: Path, option: str, kind: str, beginnings: tuple[bytes, ...]) -> None:
     """Refuses a file that cannot be written, or holds something that does not begin as its kind does."""
     require_writable(path, option)
-    if path.is_file() and path.stat().st_size:
+    from mdsample.core.files import mode
+
+    if stat.S_ISREG(mode(path)) and path.stat().st_size:
         with path.open("rb") as file:
             if not file.read(max(map(len, beginnings))).startswith(beginnings):
-                raise UsageError(f"{option}: {path} is there and is no {kind}; give another name, or remove it")
+                raise UsageError(f"{option}: {path} is there and is not {kind}; give another name, or remove it")
 
 
 def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None:
@@ -133,7 +133,7 @@ def require_plot(path: Path | None, endings: tuple[str, ...], rule: str) -> None
         return
     if path.suffix.lower() not in endings:
         raise UsageError(f"--plot {rule}; got {path}")
-    require_replaceable(path, "--plot", "picture", _PICTURES)
+    require_replaceable(path, "--plot", "a picture", _PICTURES)
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'mdsample[plot]'")
 

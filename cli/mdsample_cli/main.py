@@ -34,7 +34,7 @@ from mdsample_cli.commands.score import score
 from mdsample_cli.commands.serve import serve
 from mdsample_cli.commands.study import study
 from mdsample_cli.commands.traces import traces
-from mdsample_cli.errors import Interrupted, UsageError, tell_error
+from mdsample_cli.errors import Interrupted, UsageError, note, tell_error
 
 _INTERRUPTED = 130
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="mdsample", standalone_mode=False)
         sys.stdout.flush()
         if code == _INTERRUPTED:  # typer has caught it
-            typer.echo("interrupted", err=True)
+            note("interrupted")
         return int(code or 0)
     except BrokenPipeError:  # the reader, such as `head`, is done
         return _pipe_closed()
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _pipe_closed()
         raise
     except Interrupted as stop:
-        typer.echo(f"interrupted; {stop}" if str(stop) else "interrupted", err=True)
+        note(f"interrupted; {stop}" if str(stop) else "interrupted")
         return _INTERRUPTED
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", None)

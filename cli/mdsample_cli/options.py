@@ -69,7 +69,9 @@ Speculate = Annotated[
         "what they are.",
     ),
 ]
-Json = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout, in the input's order.")]
+JsonRows = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout, in the input's order.")]
+JsonLines = Annotated[bool, Option("--json", metavar="", help="Print JSON lines on stdout.")]
+JsonObject = Annotated[bool, Option("--json", metavar="", help="Print one JSON object.")]
 
 
 @attrs.frozen(kw_only=True)
@@ -129,7 +131,7 @@ class TemplateOptions(OptionGroup):
             "--template",
             "-t",
             metavar="TEXT",
-            help="Text with {fields} and {slots:length}, or @FILE. Default: that of the model or task.",
+            help="Text with {fields} and {slots:length}, or @FILE. Default: the model's, or the task's.",
         ),
     ] = None
     chat: Annotated[
@@ -141,7 +143,9 @@ class TemplateOptions(OptionGroup):
             "message. Default: yes for the model's own template, no for --template.",
         ),
     ] = None
-    system: Annotated[str | None, Option(metavar="TEXT", help="A system message; implies --chat.")] = None
+    system: Annotated[
+        str | None, Option(metavar="TEXT", help="A system message; the template then goes into the chat template.")
+    ] = None
 
     @cached_property
     def _text(self) -> str | None:

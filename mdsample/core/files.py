@@ -34,6 +34,18 @@ _HOLDER = re.compile(rb"mdsample: process (\d+), since ([\d :-]+)\n")
 _UNFINISHED = ".mdsample-unfinished"
 
 
+def mode(path: str | Path) -> int:
+    """What is there: its `st_mode`, and 0 if nothing is.
+
+    `OSError` if that cannot be told. `Path.exists` and its like take that for a no from Python 3.14 on, and what was
+    taken for absent would be written over.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name that no file can have
+        return 0
+
+
 def read_whole(path: str | Path) -> bytes:
     """All of a file; `OSError` also for a device that has no end."""
     with open(path, "rb") as file:
@@ -58,7 +70,7 @@ def write_whole(path: str | Path, data: bytes | Iterable[bytes]) -> None:
         fd, name = tempfile.mkstemp(prefix=".mdsample-", suffix=".tmp", dir=target.parent)
         try:
             try:
-                os.chmod(name, _mode(target))
+                os.chmod(name, _permissions(target))
                 for piece in pieces:
                     _write(fd, piece)
                 os.fsync(fd)
@@ -78,11 +90,11 @@ def require_writable(path: str | Path) -> None:
     if target is None:
         return
     with _told(path):
-        if target.is_dir():
+        if stat.S_ISDIR(mode(target)):
             raise WriteError(f"cannot write {path}: it is a folder")
-        if not target.parent.is_dir():
+        if not stat.S_ISDIR(mode(target.parent)):
             raise WriteError(f"cannot write {path}: there is no such folder")
-        if target.exists() and not os.access(target, os.W_OK):
+        if mode(target) and not os.access(target, os.W_OK):
             raise WriteError(f"cannot write {path}: permission denied")
         if _is_plain(target):
             with tempfile.TemporaryFile(dir=target.parent):
@@ -109,7 +121,7 @@ class Growing:
         with _told(path):
             self._lock = _lock_of(path, target)
             try:
-                if self._lock is not None and target is not None and target.exists():
+                if self._lock is not None and target is not None and mode(target):
                     with open(target, "rb") as file:
                         kept = read(file)
                         if kept is not None:
@@ -157,8 +169,10 @@ def require_new(path: str | Path) -> None:
     """`WriteError` unless a file or folder of this name can be made, and none exists."""
     if os.path.lexists(path):
         raise WriteError(f"{path} exists, and nothing is overwritten; take another name, or remove it")
-    if not Path(path).absolute().parent.is_dir():
-        raise WriteError(f"cannot write {path}: there is no folder {Path(path).absolute().parent}")
+    parent = Path(path).absolute().parent
+    with _told(path):
+        if not stat.S_ISDIR(mode(parent)):
+            raise WriteError(f"cannot write {path}: there is no folder {parent}")
 
 
 @contextmanager
@@ -172,7 +186,7 @@ def new_folder(path: str | Path) -> Generator[Path]:
     part = target.with_name(target.name + ".part")
     with _told(path), Lock(target, path):
         require_new(path)
-        if os.path.lexists(part) and not (part / _UNFINISHED).is_file():
+        if os.path.lexists(part) and not stat.S_ISREG(mode(part / _UNFINISHED)):
             raise WriteError(f"{part} is in the way and was not made here; move it or take another name")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -278,20 +292,17 @@ def _told(path: str | Path) -> Generator[None]:
 
 def _is_plain(target: Path) -> bool:
     """Whether it is a regular file, or would become one."""
-    try:
-        return stat.S_ISREG(os.stat(target).st_mode)
-    except FileNotFoundError:
-        return True
+    there = mode(target)
+    return not there or stat.S_ISREG(there)
 
 
-def _mode(target: Path) -> int:
+def _permissions(target: Path) -> int:
     """The permissions of what is there, or of a new file."""
-    try:
-        return stat.S_IMODE(os.stat(target).st_mode)
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+    if there := mode(target):
+        return stat.S_IMODE(there)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _open(target: Path | None, more: int = 0) -> int:

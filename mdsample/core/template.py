@@ -276,7 +276,7 @@ class Template:
             raise TypeError(f"what is given is a mapping of slots to texts; got {shown(given)}")
         for name, value in given.items():
             if name not in self.slots:
-                kind = "a field" if name in self.fields else "no slot of the template"
+                kind = "a field" if name in self.fields else "not a slot of the template"
                 raise TemplateError(f"{name!r} cannot be given: it is {kind}; slots here: {_names(self.slots)}")
             if not isinstance(value, str):
                 raise TemplateError(f"what is given for slot {name!r} must be text; got {type(value).__name__}")

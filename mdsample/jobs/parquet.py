@@ -21,7 +21,7 @@ from typing import Any, cast
 import attrs
 
 from mdsample.core.extra import needed
-from mdsample.core.files import locked, require_writable, write_whole
+from mdsample.core.files import locked, mode, require_writable, write_whole
 from mdsample.core.sources import PARQUET
 from mdsample.errors import RecordError
 from mdsample.jobs.lines import OPENING, line
@@ -49,10 +49,10 @@ def as_lines(path: Path) -> Generator[Path]:
     lines = path.with_name(path.name + ".jsonl")
     require_writable(path)
     with locked(path):
-        if path.exists() and not lines.exists():
+        if mode(path) and not mode(lines):
             write_whole(lines, (line(record).encode() + b"\n" for record in records_of(path)))
         yield lines
-        if lines.exists() and lines.stat().st_size:
+        if mode(lines) and lines.stat().st_size:
             to_parquet(lines, path)
         with suppress(OSError):
             lines.unlink()

@@ -221,7 +221,7 @@ def _scalar(scan: _Scanner) -> object:
     if (word := scan.accept(_WORD)) is not None:
         if word in _WORDS:
             return _WORDS[word]
-        raise scan.error(f"{word!r} is no value; a text goes in quotes", start)
+        raise scan.error(f"{word!r} is not a value; a text goes in quotes", start)
     if scan.text[start : start + 1] in ("'", '"'):
         raise scan.error("this text has no closing quote", start)
     raise scan.error("expected a number, a text in quotes, true, false, none or a list of these")

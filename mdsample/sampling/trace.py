@@ -167,7 +167,7 @@ _HEADER: dict[str, type] = {
 
 def _header(lines: list[Any], path: Path) -> dict[str, Any]:
     if not lines:
-        raise TraceError(f"{path} is empty, so it is no trace")
+        raise TraceError(f"{path} is empty, so it is not a trace")
     header: dict[str, Any] = cast("dict[str, Any]", lines[0]) if isinstance(lines[0], dict) else {}
     if "format" not in header:
         raise TraceError(f"{path} is not a trace: its first line is not the header that `mdsample run --trace` writes")

@@ -123,7 +123,7 @@ def check_labels(denoiser: Denoiser, template: Template, labels: Labels, given: 
         )
     for slot, texts in labels.items():
         if slot not in template.slots:
-            kind = "is a field" if slot in template.fields else "is no slot of the template"
+            kind = "is a field" if slot in template.fields else "is not a slot of the template"
             raise TemplateError(f"{slot!r} cannot be decided: it {kind}; slots here: {', '.join(template.slots)}")
         if slot in given:
             raise TemplateError(f"slot {slot!r} is given and decided; leave one of them out")

@@ -89,9 +89,12 @@ class ScriptedDenoiser(Denoiser):
         noise: Noise = "mask",
     ) -> None:
         """`cache`: what it claims to keep; it keeps nothing. `noise`: what it is shown in blanks."""
-        self._seed, self._sharpness = seed, sharpness
+        self._sharpness = sharpness
         facts = "scripted", "toy", tokenizer, tokenizer.size + spare, "{text:8}", max_length, cache
         super().__init__(About(*facts, noise=noise))
+        rng = np.random.default_rng(seed)
+        self._table = rng.normal(size=(self.vocab_size, 31))
+        self._out = rng.normal(size=(31, self.vocab_size))
 
     def predict(self, query: Query) -> NumpyPrediction:
         """One pass, two under guidance."""
@@ -106,14 +109,11 @@ class ScriptedDenoiser(Denoiser):
         )
 
     def _scores(self, tokens: Ints, query: Query) -> Doubles:
-        rng = np.random.default_rng(self._seed)
         # keyed by position, so that a row's scores do not know how far it was padded
-        table = rng.normal(size=(self.vocab_size, 31))
-        out = rng.normal(size=(31, self.vocab_size))
         wave = np.cos(np.outer(arange64(tokens.shape[1]), arange64(31) + 1))
-        context = np.einsum("blk,lk,bl->bk", table[tokens], wave, query.valid.astype(np.float64))
+        context = np.einsum("blk,lk,bl->bk", self._table[tokens], wave, query.valid.astype(np.float64))
         rows, positions = np.nonzero(query.wanted)
-        scores = self._sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ out / 4
+        scores = self._sharpness * np.tanh(context[rows] * np.sin(1.0 + wave[positions])) @ self._out / 4
         scores[:, self.tokenizer.mask_id] += 5.0  # temptation: it must never be written
         scores[:, self.tokenizer.size :] += 9.0
         return scores

@@ -148,7 +148,7 @@ def test_another_file_is_not_touched(text: str, talk: Any, tmp_path: Path) -> No
     path = tmp_path / "mine"
     path.write_text(text)
     code, _, err = talk("-o", path, lines="hi\n")
-    assert (code, err) == (2, f"error: {path} is there and is no transcript; give another name, or remove it\n")
+    assert (code, err) == (2, f"error: {path} is there and is not a transcript; give another name, or remove it\n")
     assert path.read_text() == text and os.listdir(tmp_path) == ["mine"]
 
 

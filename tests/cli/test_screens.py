@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mdsample_cli.commands.bench import POLICIES
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, note, tell_error
 from mdsample_cli.main import app, main
 from mdsample_cli.show import json_line, render, screens
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.main import get_command
@@ -271,3 +275,47 @@ def test_prompts_are_read_from_a_pipe() -> None:
     for nothing in ({"stdin": subprocess.DEVNULL}, {"input": ""}):
         ran = piped(*sudoku, **nothing)
         assert (ran.returncode, ran.stderr, len(json.loads(ran.stdout)["slots"])) == (0, "", 36)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@given(st.lists(st.text("ab日", min_size=1, max_size=30), min_size=1, max_size=12), st.integers(20, 60))
+def test_sentences_are_broken_between_words(words: list[str], width: int) -> None:
+    told = " ".join(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        patch.setattr(sys, "stderr", _Terminal())
+        tell_error(f"{told}\n  {told}\n  ^")
+        shown = re.sub("\x1b\\[[0-9;]*m", "", sys.stderr.getvalue()).splitlines()  # type: ignore[attr-defined]
+        patch.setattr(sys, "stderr", elsewhere := io.StringIO())
+        note(told)
+    *sentence, pointed, caret = shown
+    assert pointed == f"  {told}" and caret == "  ^"
+    assert " ".join(sentence) == f"error: {told}"
+    assert all(cell_len(line) <= width or len(line.removeprefix("error: ").split()) == 1 for line in sentence)
+    # no line could take the first word of the next one
+    pairs = pairwise(sentence)
+    assert all(cell_len(line) + 1 + cell_len(after.split()[0]) > width for line, after in pairs)
+    assert elsewhere.getvalue() == f"{told}\n"
+
+
+def test_what_a_preset_stands_for_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    presets = CliRunner().invoke(app, ["policies"]).output.partition("\npresets: ")[2]
+    assert presets and "…" not in presets
+    assert max(map(len, presets.splitlines())) <= 80
+
+
+def test_numbers_stand_beside_a_long_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    with screens.bar() as progress:
+        track = progress.add_task("entropy+" * 12 + "med", total=200, pace="1,234 passes, 1,234 tokens/s")
+        progress.update(track, completed=16)
+        progress.add_task("waits", total=200, start=False, pace="")
+        progress.refresh()
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert " 16/200 1,234 passes, 1,234 tokens/s 0:0" in shown and "0/200" in shown and "-:--" not in shown

@@ -13,11 +13,11 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from mdsample.core.files import Growing, Lock, meant, new_folder, require_writable, write_whole
+from mdsample.core.files import Growing, Lock, meant, mode, new_folder, require_writable, write_whole
 from mdsample.errors import WriteError
 
 
@@ -256,3 +256,19 @@ def test_locks_are_released(tmp_path: Path) -> None:
         with Lock(tmp_path / "a", "a"):
             assert (tmp_path / "a.lock").exists()
     assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_what_cannot_be_told_is_not_taken_for_absent(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `Path.exists` takes it from Python 3.14 on."""
+
+    def stale(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    assert mode(tmp_path / "none") == mode(tmp_path / "a\0b") == 0 and stat.S_ISDIR(mode(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            mode(tmp_path)

@@ -93,7 +93,7 @@ def test_the_command_resumes_reports_and_says_what_failed(
     reads_as_text(page)
     # something else of that name stays as it is
     (tmp_path / "out" / "report.html").write_text("mine")
-    is_refused(line, "is there and is no report", capsys)
+    is_refused(line, "is there and is not a report", capsys)
 
 
 @pytest.mark.slow

@@ -352,7 +352,7 @@ fixed(permutation=…) must hold each of 0..1 once; got (1, 1)
   fixed([1,1])
         ^""",
         """\
-'answer' is no value; a text goes in quotes
+'answer' is not a value; a text goes in quotes
   early-exit(0.1,slot=answer)
                       ^""",
         """\

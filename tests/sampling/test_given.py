@@ -111,7 +111,7 @@ def test_the_engine_takes_them() -> None:
 @pytest.mark.parametrize(
     ("brought", "message"),
     [
-        ({"answr": "a"}, "'answr' cannot be given: it is no slot of the template; slots here: reasoning, answer"),
+        ({"answr": "a"}, "'answr' cannot be given: it is not a slot of the template; slots here: reasoning, answer"),
         ({"question": "a"}, "'question' cannot be given: it is a field; slots here"),
         ({"answer": "abcd"}, "slot 'answer' has 3 positions, but what is given for it is 4 tokens: 'abcd'"),
         ({"answer": 18}, "what is given for slot 'answer' must be text; got int"),
@@ -179,7 +179,7 @@ def test_fill_from_a_key_of_each_row(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--fill", "answer=1", "--fill", "answer=2"], "--fill sets slot 'answer' twice; keep one"),
         (
             ["--fill", "anwser=1"],
-            "'anwser' cannot be given: it is no slot of the template; slots here: reasoning, answer",
+            "'anwser' cannot be given: it is not a slot of the template; slots here: reasoning, answer",
         ),
         (["--fill", "prompt=1"], "'prompt' cannot be given: it is a field"),
         (["--fill", "answer=a very long answer indeed"], "slot 'answer' has 4 positions, but what is given"),

@@ -142,7 +142,7 @@ def test_a_decision_is_the_score_of_each_slot_whatever_the_batch() -> None:
         ({"labels": {"first": ["01", "01"]}}, "label '01' of slot 'first' stands there twice; keep one"),
         (
             {"labels": {"fist": ["01"]}},
-            "'fist' cannot be decided: it is no slot of the template; slots here: first, se",
+            "'fist' cannot be decided: it is not a slot of the template; slots here: first, se",
         ),
         ({"labels": {"first": ["01"], "second": ["01"]}}, "slot 'second' has 1 positions, but what is given"),
         ({"labels": {"first": ["01", "0"]}}, "no end token to fill up with"),
@@ -211,7 +211,7 @@ def test_rows_bring_texts_or_slots_with_texts(tmp_path: Path, capsys: pytest.Cap
     assert [row["error"] for row in rows[2:]] == [
         "line 3: 'options', the choices of slot 'answer', must be a list of texts; got ' 7'",
         "line 4: 'options', the choices, names no slot; give slots with lists of texts",
-        "'x' cannot be decided: it is no slot of the template; slots here: reasoning, answer",
+        "'x' cannot be decided: it is not a slot of the template; slots here: reasoning, answer",
         "slot 'answer' has no labels to decide between; name one or more",
     ]
 

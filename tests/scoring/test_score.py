@@ -227,7 +227,7 @@ def test_rows_of_a_file_and_what_is_wrong_with_some(tmp_path: Path, capsys: pyte
         ([], "give a PROMPT, or --input with rows; one of them"),
         (["a"], "give --choices, or --choices-from"),
         (["a", "--choices-from", "x"], "--choices-from takes a key of the rows of --input"),
-        (["a", "--choices", "1", "--slot", "anwser"], "'anwser' cannot be given: it is no slot of the template"),
+        (["a", "--choices", "1", "--slot", "anwser"], "'anwser' cannot be given: it is not a slot of the template"),
         (["a", "--choices", "1", "--slot", "prompt"], "'prompt' cannot be given: it is a field"),
         (["a", "--choices", "1,1"], "a row needs candidates, all different"),
         (["a", "--choices", "1", "--method", "sum"], "there is no method 'sum'; there are: chain, marginals, bound"),

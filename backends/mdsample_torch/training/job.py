@@ -14,7 +14,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from mdsample._version import versions
-from mdsample.core.files import Lock, write_whole
+from mdsample.core.files import Lock, mode, write_whole
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint
@@ -42,12 +42,12 @@ def begin(out: Path, source: Path, examples: Sequence[Example], settings: Settin
     data = json.dumps([[example.tokens, example.slot] for example in examples]).encode()
     job = {"model": source.name, "data": hashlib.sha256(data).hexdigest(), **attrs.asdict(settings)}
     try:
-        if out.exists():
-            if not (out / _JOB).is_file():
+        if mode(out):
+            if not mode(out / _JOB):
                 raise FinetuneError(f"{out} exists and is not a training; take another name")
             if json.loads((out / _JOB).read_text(encoding="utf-8")) != job:
                 raise FinetuneError(f"{out} holds another training (see its {_JOB}); take another name, or remove it")
-            if (out / _REPORT).is_file():
+            if mode(out / _REPORT):
                 raise FinetuneError(f"{out} is a finished training; take another name, or remove it")
             return
         out.mkdir(parents=True)

@@ -32,7 +32,7 @@ def audit(
         bool, Option("--frontier", metavar="", help="Also every rule with a setting, at equal expected forward passes.")
     ] = False,
     plot: Annotated[Path | None, Option(metavar="FILE", help="Draw KL over forward passes (.png or .svg).")] = None,
-    json: options.Json = False,
+    json: options.JsonLines = False,
 ) -> None:
     """How far a policy's law is from a known distribution, computed exactly, and what it costs.
 

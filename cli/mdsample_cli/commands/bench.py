@@ -68,7 +68,7 @@ def bench(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
     speculate: options.Speculate = None,
-    json: options.Json = False,
+    json: options.JsonLines = False,
 ) -> None:
     """Accuracy and forward passes of policies on the same problems, with 95 % intervals.
 

@@ -63,7 +63,7 @@ def calibrate(
     output: options.AnswersFile = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
-    json: options.Json = False,
+    json: options.JsonLines = False,
 ) -> int:
     """The cheapest setting of a policy that keeps a stated loss, on your model and your problems.
 

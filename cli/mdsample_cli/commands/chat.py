@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError, tell_error
+from mdsample_cli.errors import UsageError, note, tell_error
 from mdsample_cli.files import read_json, require_writable, text_or_file
 from mdsample_cli.groups import Without, grouped
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "/policy [POLICY]": "show the policy, or take another one",
     "/seed [N]": "show the seed, or take another one",
-    "/template [TEXT]": "show the template, or take another one, with a longer slot say",
+    "/template [TEXT]": "show the template, or take another one, such as one with a longer slot",
     "/again": "the last reply once more, with the next seed",
     "/undo": "take back the last message and its reply",
     "/new [SYSTEM]": "begin again, with a system message if there is one",
@@ -103,7 +103,8 @@ class _Talk:
             except EOFError:
                 break
             except KeyboardInterrupt:
-                typer.echo("\n/quit or Ctrl-D ends the conversation", err=True)
+                typer.echo(err=True)
+                note("/quit or Ctrl-D ends the conversation")
                 continue
             if line.strip() == "/quit":
                 break
@@ -112,7 +113,7 @@ class _Talk:
             except KeyboardInterrupt:
                 if not self._typed:
                     raise
-                typer.echo("stopped; the message is taken back", err=True)
+                note("stopped; the message is taken back")
         return int(self._failed)
 
     def _read(self) -> str:
@@ -163,12 +164,14 @@ class _Talk:
                     talk.begin(value or None)
                     talk.check()
                 self._save()
-            case "/save" if value:
+            case "/save" if not value:
+                raise UsageError("/save takes the name of a file, as in /save talk.json")
+            case "/save":
                 self._write(Path(value))
             case "/help":
                 self._help()
             case _:
-                raise UsageError(f"{command} is no command, or lacks something; /help lists them")
+                raise UsageError(f"{command} is not a command here; /help lists them")
 
     def _change(self, name: str, value: str | int) -> None:
         """Sets a setting, unless the model cannot take it."""

@@ -24,7 +24,7 @@ def convert(
     ] = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    json: options.Json = False,
+    json: options.JsonObject = False,
 ) -> None:
     """A copy of a checkpoint with its matrices quantised, as MLX does it, or an adapter merged; every backend reads it.
 

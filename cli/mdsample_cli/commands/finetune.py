@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.errors import Interrupted, UsageError, note
 from mdsample_cli.files import read_bytes, read_source
 from mdsample_cli.groups import grouped
 
@@ -55,7 +55,7 @@ def finetune(
     revision: options.Revision = None,
     device: options.Device = None,
     seed: options.Seed = 0,
-    json: options.Json = False,
+    json: options.JsonObject = False,
 ) -> None:
     """Train a model on finished texts: masked-diffusion loss on the template's slots; end tokens fill them up.
 
@@ -149,7 +149,7 @@ def _examples(
         faults = [f"{name}, {fault}" for fault in more.faults]
         examples = Examples(examples.examples + more.examples, examples.faults + faults)
     for fault in examples.faults[:_SHOWN]:
-        typer.echo(told(f"left out: {fault}"), err=True)
+        note(f"left out: {fault}")
     if len(examples.faults) > _SHOWN:
-        typer.echo(f"left out: {len(examples.faults) - _SHOWN} more", err=True)
+        note(f"left out: {len(examples.faults) - _SHOWN} more")
     return examples

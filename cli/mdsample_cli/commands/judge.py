@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError, told
+from mdsample_cli.errors import UsageError, note
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def judge(
         str, Option(metavar="WAY", help="Where the reasoning is split: sentence, step or token.")
     ] = "sentence",
     batch_size: options.BatchSize = 16,
-    json: options.Json = False,
+    json: options.JsonRows = False,
 ) -> None:
     """Log p(answer), in nats, before and after each part of a recorded reasoning, and where it falls the most.
 
@@ -48,7 +47,7 @@ def judge(
     recorded = Trace.load(trace)
     denoiser = model.load()
     if recorded.model != denoiser.name:
-        typer.echo(told(f"{trace} was written by {recorded.model}; {denoiser.name} judges it"), err=True)
+        note(f"{trace} was written by {recorded.model}; {denoiser.name} judges it")
     answers = None if answer is None else dict.fromkeys(recorded.canvas.ids, answer)
     out = render.console()
     for judged in judged_rows(denoiser, recorded, slot, answers, by, batch_size):

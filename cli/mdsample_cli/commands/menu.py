@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mdsample.policy.menu import Entry, ExplainedPart
 
 
-def policies(json: options.Json = False) -> None:
+def policies(json: options.JsonObject = False) -> None:
     """The menu: every part by the seat it fills, and the presets."""
     from rich.text import Text
 
@@ -31,8 +31,10 @@ def policies(json: options.Json = False) -> None:
     out = render.console()
     render.show(out, "A policy is a sum of parts, as in 'med(0.2)+blocks(32)+early-exit'; each part fills a seat.")
     for seat, entries in parts.items():
-        render.show(out, Text.assemble("\n", (seat, "bold"), f": {menu.QUESTIONS[seat]}"), render.entries(entries))
-    render.show(out, Text.assemble("\n", ("presets", "bold"), ": names for sums of parts"), render.entries(presets))
+        render.show(out, Text.assemble("\n", (seat, "bold"), f": {menu.QUESTIONS[seat]}"), render.entries(out, entries))
+    render.show(
+        out, Text.assemble("\n", ("presets", "bold"), ": names for sums of parts"), render.entries(out, presets)
+    )
 
 
 def explain(
@@ -47,7 +49,7 @@ def explain(
         ),
     ] = None,
     revision: options.Revision = None,
-    json: options.Json = False,
+    json: options.JsonObject = False,
 ) -> None:
     """What a policy does: every seat, every setting, given or default, and the papers."""
     if policy is None and model is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mdsample.models.menu import FamilyEntry
 
 
-def models(json: options.Json = False) -> None:
+def models(json: options.JsonObject = False) -> None:
     """Embedded models, families that can be read, backends and devices."""
     from rich.text import Text
 
@@ -69,7 +69,7 @@ def inspect(
     ] = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
-    json: options.Json = False,
+    json: options.JsonObject = False,
 ) -> None:
     """What a checkpoint is, and whether it can run here; no weight is read, and none is fetched from the hub.
 

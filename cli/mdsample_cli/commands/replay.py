@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError, told
+from mdsample_cli.errors import UsageError, note
 from mdsample_cli.files import require_distinct, require_replaceable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def replay(
     trace: Annotated[Path, Argument(metavar="TRACE", help="What `mdsample run --trace` wrote.")],
     out: Annotated[
-        Path | None, Argument(metavar="[OUT]", help="Where --html writes. Default: TRACE's name, with .html.")
+        Path | None, Argument(metavar="OUT", help="Where --html writes. Default: TRACE's name, with .html.")
     ] = None,
     row: Annotated[str | None, Option(metavar="ID", help="The row to show. Default: the first.")] = None,
     speed: Annotated[float, Option(min=0.01, metavar="N", help="Steps a second, on a terminal.")] = 8.0,
@@ -48,7 +48,7 @@ def replay(
     target = out or trace.with_suffix(".html")
     if html:
         require_distinct(trace=trace, html=target)
-        require_replaceable(target, "--html", "HTML file", (b"<!doctype html>",))
+        require_replaceable(target, "--html", "an HTML file", (b"<!doctype html>",))
     from mdsample_serve.saved import saved
 
     from mdsample.core.files import write_whole
@@ -65,7 +65,7 @@ def replay(
         raise UsageError(f"{trace} has no row {row!r}; rows: {', '.join(ids[:20])}{', …' if len(ids) > 20 else ''}")
     if html:
         write_whole(target, saved([film(record, tokenizer)], 0 if row is None else ids.index(row)).encode())
-        typer.echo(told(f"wrote {target}; open it in a browser"), err=True)
+        note(f"wrote {target}; open it in a browser")
         return
     if json:
         log = RunLog(record.canvas, tokenizer, complete(parse(record.policy)), record.noise)
@@ -77,7 +77,7 @@ def replay(
         return
     number = 0 if row is None else ids.index(row)
     if row is None and len(ids) > 1:
-        typer.echo(told(f"row {ids[0]} of {len(ids)}; --row ID shows another"), err=True)
+        note(f"row {ids[0]} of {len(ids)}; --row ID shows another")
     states = [state for state, event in _moments(record) if event is None or number in (*event.rows, *event.row)]
     _play(record, states, number, tokenizer, speed)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError
+from mdsample_cli.errors import UsageError, note
 from mdsample_cli.groups import grouped
 from mdsample_cli.task_option import TaskOptions
 
@@ -42,7 +41,7 @@ def rows(
     problems = task.open(template).read()
     if wrong is not None:
         right = solved(wrong, {problem.id: problem.answer for problem in problems})
-        typer.echo(f"{len(right)} of {len(problems)} problems answered, {sum(right.values())} of them right", err=True)
+        note(f"{len(right)} of {len(problems)} problems answered, {sum(right.values())} of them right")
         problems = tuple(problem for problem in problems if not right.get(problem.id, True))
     for problem in problems[: task.limit]:
         print(line(as_row(problem, answer_as)), flush=True)

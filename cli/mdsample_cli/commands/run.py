@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import typer
 from typer import Option
 
 from mdsample_cli import files, options
 from mdsample_cli.crew_option import CrewOptions
-from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.errors import Interrupted, UsageError, note
 from mdsample_cli.files import read_json, require_distinct, require_replaceable
 from mdsample_cli.groups import grouped
 
@@ -35,7 +34,7 @@ def run(
     several: CrewOptions,
     prompt: options.Prompt = None,
     output: options.Records = None,
-    json: options.Json = False,
+    json: options.JsonRows = False,
     trace: Annotated[
         Path | None, Option(metavar="FILE", help="Record every commit, for `mdsample replay` and `judge`.")
     ] = None,
@@ -78,7 +77,7 @@ def run(
         raise UsageError("--expect-from takes a key of the rows of --input; leave it out")
     require_distinct(input=rows.input, output=output, trace=trace)
     if trace is not None:
-        require_replaceable(trace, "--trace", "trace", (b'{"format": ',))
+        require_replaceable(trace, "--trace", "a trace", (b'{"format": ',))
     from mdsample.jobs.job import Job
     from mdsample.models.decoding import default_text
     from mdsample.sampling.sampler import Sampler
@@ -120,7 +119,7 @@ def run(
         except KeyboardInterrupt:  # raised here, when bar and live canvas are gone from the terminal
             raise Interrupted("" if output is None else options.RESUME) from None
         if many is not None:
-            typer.echo(screen.summary(), err=True)
+            note(screen.summary())
         return 1 if screen.failed else 0
 
 
@@ -145,7 +144,7 @@ def _run(
         file = None if lines is None else stack.enter_context(Output(lines, job.fingerprint))
         left = None if file is None else file.left(requests)
         if left is not None and left.answered:
-            typer.echo(told(f"{output} already answers {left.answered} of {left.total} rows"), err=True)
+            note(f"{output} already answers {left.answered} of {left.total} rows")
         quiet = file is not None and many and not json
         total = len(requests if left is None else left)
         screen = stack.enter_context(screen_of(job, label, total, many=many, live=live, quiet=quiet))

@@ -12,7 +12,7 @@ from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.crew_option import CrewOptions
-from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.errors import Interrupted, UsageError, note, told
 from mdsample_cli.files import require_distinct
 from mdsample_cli.groups import Without, grouped
 
@@ -62,7 +62,7 @@ def score(
     samples: Annotated[int, Option(min=2, metavar="N", help="Monte Carlo samples (--method bound).")] = SAMPLES,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
-    json: options.Json = False,
+    json: options.JsonRows = False,
     trace: Annotated[str | None, Option(hidden=True)] = None,
 ) -> int:
     """Log-probabilities of whole texts in a slot, in nats; other slots stay blank unless they are filled.
@@ -157,7 +157,7 @@ def _write(job: ScoreJob, crew: Crew | None, requests: Iterable[Request], output
     with as_lines(output) as lines, Output(lines, job.fingerprint) as file, bar() as progress:
         left = file.left(job.asking_all(requests))
         if left.answered:
-            typer.echo(told(f"{output} already has {left.answered} of {left.total} rows"), err=True)
+            note(f"{output} already has {left.answered} of {left.total} rows")
         task = progress.add_task("rows", total=len(left), pace="")
         for record in job.records(left) if crew is None else records(crew, job, left):
             failed |= "error" in record

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import attrs
-import typer
 from typer import Option
 
 from mdsample_cli import options
-from mdsample_cli.errors import UsageError, told
+from mdsample_cli.errors import UsageError, note
 from mdsample_cli.groups import OptionGroup, Without, grouped
 
 if TYPE_CHECKING:
@@ -96,14 +95,14 @@ def serve(
     try:
         for name, hosted in service.models.items():
             opened = hosted.worker.opened.result()
-            typer.echo(told(f"{name}: {opened.name} on {opened.backend}"), err=True)
+            note(f"{name}: {opened.name} on {opened.backend}")
         server = Server(service, at)
         listening = server.listen()
     except BaseException:
         service.close()
         raise
     host = f"[{at.host}]" if ":" in at.host else at.host
-    typer.echo(f"http://{host}:{listening.getsockname()[1]}", err=True)
+    note(f"http://{host}:{listening.getsockname()[1]}")
     server.serve_forever(listening)
     return 0
 

@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from mdsample_cli import options
 from mdsample_cli.crew_option import CrewOptions
-from mdsample_cli.errors import Interrupted, UsageError, tell_error
+from mdsample_cli.errors import Interrupted, UsageError, note, tell_error
 from mdsample_cli.files import read_text, require_distinct, require_replaceable
 from mdsample_cli.groups import grouped
 
@@ -39,7 +38,7 @@ def study(
         int | None, Option(min=1, metavar="N", help="Only the first N problems of each task, whatever the file says.")
     ] = None,
     several: CrewOptions,
-    json: options.Json = False,
+    json: options.JsonLines = False,
 ) -> int:
     """Run a study: tasks x models x policies x seeds of one file, each answer kept.
 
@@ -71,7 +70,7 @@ def study(
     report = folder / REPORT
     _folder(folder)
     require_distinct(FILE=file, output=folder / ANSWERS)
-    require_replaceable(report, "--output", "report", (b"<!doctype html>",))
+    require_replaceable(report, "--output", "a report", (b"<!doctype html>",))
     done: list[Cell] = []
     total = len(asked.seeds) * sum(task.limit for task in asked.tasks)
     with ExitStack() as stack:
@@ -95,7 +94,7 @@ def study(
     failed = [cell for cell in done if cell.results is None]
     for cell in failed:
         tell_error(f"{cell.task}, {cell.model}: {cell.text}: {cell.error}")
-    typer.echo(f"written: {folder / ANSWERS} and {report}", err=True)
+    note(f"written: {folder / ANSWERS} and {report}")
     return 1 if failed else 0
 
 
@@ -117,5 +116,5 @@ def _show(cells: Sequence[Cell]) -> None:
     for task, model, group in study_table.groups(cells):
         render.show(out, render.plain(f"{study_table.place(task, model, group)}; 95 % intervals\n"))
         # error bounds stand in the report, where there is room
-        rows = [[cell.text, *study_table.numbers(cell)[:-1]] for cell in group]
+        rows = [[study_table.label(cell), *study_table.numbers(cell)[:-1]] for cell in group]
         render.show(out, render.table(out, study_table.COLUMNS[:-1], rows), "")

@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
 from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.crew_option import CrewOptions
-from mdsample_cli.errors import Interrupted, UsageError, told
+from mdsample_cli.errors import Interrupted, UsageError, note
 from mdsample_cli.files import read_source, require_distinct
 from mdsample_cli.groups import grouped
 
@@ -114,7 +113,7 @@ def _write(tracer: Tracer, crew: Crew | None, requests: Requests, output: Path) 
     with as_lines(output) as lines, Output(lines, tracer.fingerprint) as file, bar() as progress:
         left = file.left(requests)
         if left.answered:
-            typer.echo(told(f"{output} already has {left.answered} of {left.total} rows"), err=True)
+            note(f"{output} already has {left.answered} of {left.total} rows")
         task, pace = progress.add_task("problems", total=len(left), pace=""), Pace()
 
         def see(state: State) -> None:
@@ -128,7 +127,7 @@ def _write(tracer: Tracer, crew: Crew | None, requests: Requests, output: Path) 
             file.write(record)
             progress.advance(task)
     problems, time = render.count(len(left), "problem"), render.seconds(pace.seconds)
-    typer.echo(f"{problems}, {sampled} different traces, {kept} kept; {time}", err=True)
+    note(f"{problems}, {sampled} different traces, {kept} kept; {time}")
     return failed
 
 

@@ -34,6 +34,8 @@ from mdsample_cli.show.json_line import visible
 WIDEST = 100
 #: lengths that were tried, of those that are shown
 _LENGTHS = 5
+#: columns for how a part is written
+_SIGNATURE = 28
 #: what joins the parts of an emoji
 _JOINER = "\u200d"
 
@@ -112,14 +114,17 @@ def report(*rows: tuple[str, str]) -> None:
     show(console(), listing((label, plain(text)) for label, text in rows))
 
 
-def entries(menu: Iterable[Entry]) -> Table:
+def entries(out: Console, menu: Iterable[Entry]) -> Table:
     """Lines of the menu: how each is written, and what it does."""
     grid = Table.grid(padding=(0, 2), expand=True)
-    grid.add_column(style="cyan", width=28)
+    grid.add_column(style="cyan", width=_SIGNATURE)
     grid.add_column(ratio=1)
     for entry in menu:
-        is_sum = f"{entry.parts}\n" if entry.parts else ""
-        grid.add_row(Padding(entry.signature, (0, 0, 0, 2)), Text.assemble((is_sum, "cyan"), entry.summary))
+        lines = [plain(entry.summary)]
+        if entry.parts:
+            lines.insert(0, policy(entry.parts, out.width - _SIGNATURE - 2))
+            lines[0].stylize("cyan")
+        grid.add_row(Padding(entry.signature, (0, 0, 0, 2)), Text("\n").join(lines))
     return grid
 
 

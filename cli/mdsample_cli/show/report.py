@@ -28,7 +28,7 @@ h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2.5rem}h1,h2
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.875rem}
 caption{text-align:left;padding:.25rem 0;font-weight:600}
 th,td{padding:.25rem .75rem;border-bottom:1px solid #8886;text-align:right;white-space:nowrap}
-th:first-child{text-align:left}th[scope=row]{font-weight:400}
+th:first-child{text-align:left}th[scope=row]{font-weight:400;white-space:normal;min-width:14rem}
 code,pre{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.875em}
 pre{overflow-x:auto;padding:.75rem;border:1px solid #8886;border-radius:.5rem}
 svg{width:100%;min-width:36rem;height:auto}.failed{border-left:4px solid #D55E00;padding-left:.75rem}
@@ -78,10 +78,7 @@ def _group(study: Study, cells: Sequence[Cell], name: str, number: int) -> Itera
     good = [cell for cell in cells if cell.results is not None]
     rules = by_rule(good)
     yield _picture(good, rules, name, number)
-    rows = [
-        [f"{cell.rule}: {cell.text}" if cell.rule != cell.text else cell.text, *study_table.numbers(cell)]
-        for cell in good
-    ]
+    rows = [[study_table.label(cell), *study_table.numbers(cell)] for cell in good]
     yield _table(f"Accuracy against forward passes, {name}", ["policy", *study_table.COLUMNS], rows)
     if study.at and (compared := at_passes(rules, study.at, study.against)):
         yield _table(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import typer
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -18,18 +17,20 @@ from rich.progress import (
     Progress,
     Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from mdsample.jobs.job import Answer, Job
 from mdsample.policy.base import Policy
 from mdsample.sampling.state import State
+from mdsample_cli.errors import note
 from mdsample_cli.show import render
 
 #: kinds of errors that a summary spells out
 _KINDS = 5
+#: columns that a bar, counts, pace and time take beside a name
+_BESIDE = 60
 
 
 class Pace:
@@ -160,7 +161,7 @@ def screen(job: Job, label: str, total: int, *, many: bool, live: bool, quiet: b
     """
     watched = render.is_terminal(stderr=True)
     if live and not watched:
-        typer.echo("--live needs a terminal; only the result is shown", err=True)
+        note("--live needs a terminal; only the result is shown")
     if live and watched:
         with Live(console=render.console(stderr=True), transient=True, auto_refresh=False) as moving:
             yield Screen(job, label, many, moving, lambda done, pace: None)
@@ -177,14 +178,16 @@ def screen(job: Job, label: str, total: int, *, many: bool, live: bool, quiet: b
 
 def bar() -> Progress:
     """A progress bar on stderr; none if that is not a terminal. A task's field `pace` is shown if it has one."""
+    out = render.console(stderr=True)
+    # of a long name the end is cut, never the numbers beside it
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=max(8, out.width - _BESIDE))
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(),
         _Pace("{task.fields[pace]}", markup=False, style="cyan"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=render.console(stderr=True),
+        _Time(""),
+        console=out,
         transient=True,
         disable=not sys.stderr.isatty(),
     )
@@ -236,6 +239,23 @@ class CellBar:
         """The state after a step of the cell that is at work."""
         self._pace.see(state)
         self._progress.update(self._track, pace=f"{self._pace}")
+
+
+class _Time(TextColumn):
+    """How long a task has been at work, and how long it will be; nothing before it begins."""
+
+    def render(self, task: Task) -> Text:
+        """In minutes and seconds."""
+        if task.elapsed is None:
+            return Text()
+        left = "" if task.finished or task.time_remaining is None else f", {_clock(task.time_remaining)} left"
+        return Text(_clock(task.elapsed) + left, "yellow")
+
+
+def _clock(seconds: float) -> str:
+    """A time: `1:05`, `2:00:00`."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class _Pace(TextColumn):

@@ -25,6 +25,11 @@ def place(task: str, model: str, cells: Sequence[Cell]) -> str:
     return f"{task}, {model}" + ("" if got is None else f" on {got.backend}, {len(got.solved)} problems")
 
 
+def label(cell: Cell) -> str:
+    """A policy under the name that the study gives it."""
+    return cell.text if cell.rule == cell.text else f"{cell.rule}: {cell.text}"
+
+
 def numbers(cell: Cell) -> list[str]:
     """Under `COLUMNS`; empty where there is nothing to compare with, or a failure."""
     if cell.results is None:
