@@ -835,7 +835,7 @@ def test_one_file_is_not_used_for_two_things(mdsample: Command, model: Path, tmp
         assert (ran.code, "the same file" in ran.err) == (2, True), ran.err
     assert mdsample(*run, "-i", file, "-o", answers).code == 0
     kept = answers.read_bytes()
-    assert "is no trace" in mdsample(*run, "hi", "--trace", answers).err
+    assert "is not a trace" in mdsample(*run, "hi", "--trace", answers).err
     # a foreign file of one line without an end looks like a record that a kill cut off
     assert "is not a file of records" in mdsample(*run, "hi", "-o", file).err
     assert (file.read_text(), answers.read_bytes()) == (text, kept)
