@@ -160,7 +160,7 @@ def test_impossible_is_minus_infinity() -> None:
         ({"candidates": ["0", "0"]}, r"a row needs candidates, all different; got \['0', '0'\]"),
         ({"candidates": "012"}, "candidates are a list of texts; got one text"),
         ({"candidates": ["012", ["0"]]}, "got a mixture"),
-        ({"slot": "anwser"}, "'anwser' cannot be given: it is no slot"),
+        ({"slot": "anwser"}, "'anwser' cannot be given: it is not a slot"),
         ({"given": [{"answer": "012"}]}, "slot 'answer' is given and scored"),
         ({"candidates": ["0123"]}, "is not a token here"),
         ({"candidates": ["0121"]}, "slot 'answer' has 3 positions"),

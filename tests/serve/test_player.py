@@ -132,7 +132,7 @@ def test_no_text_gets_out_of_a_saved_file(
     is_refused(["replay", "--html", "--json", str(path)], "two forms", capsys)
     is_refused(["replay", "--html", str(path), str(path)], "same file", capsys)
     (tmp_path / "mine.html").write_text("mine")
-    is_refused(["replay", "--html", str(path), str(tmp_path / "mine.html")], "no HTML file", capsys)
+    is_refused(["replay", "--html", str(path), str(tmp_path / "mine.html")], "not an HTML file", capsys)
 
 
 def test_a_token_that_is_a_tag_stays_text(chromium: Any, here: Here, tiny_gsm: Denoiser, tmp_path: Path) -> None:
