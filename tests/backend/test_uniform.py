@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from recipes.llada import Size, Transformer
 UNIFORM = {**CONFIG, "noise": "uniform", "conditioning_size": 20}
 #: tokens of ragged rows, of which the first few are fixed
 LENGTHS = [(3, 11), (1, 17), (9, 9)]
+#: backends that are installed
+HERE = ["reference", *(name for name in ("torch", "mlx") if importlib.util.find_spec(name))]
 #: they take as many passes as they are told to, however few blanks there are
 SHORTER = {"p2": "p2(steps=6)", "diffusion-gemma": "diffusion-gemma(passes=5)"}
 
@@ -92,3 +95,12 @@ def test_what_does_not_suit_it_is_said(folder: Path, tmp_path: Path) -> None:
     for number, (change, said) in enumerate(wrong):
         with pytest.raises(ModelError, match=said):
             mdsample.load(write_checkpoint(tmp_path / str(number), config=change, weights=weights()), "reference")
+
+
+@pytest.mark.parametrize("policy", ["diffusion-gemma(passes=24)", "med+early-exit"])
+def test_the_embedded_twin_writes_the_same_on_all_backends(policy: str) -> None:
+    problems = ["Ann has 3 coins. Ben has 5 more coins than Ann. How many coins does Ben have?"] * 2
+    ran = [mdsample.sample(mdsample.load("tiny-gsm-uniform", name), problems, policy=policy) for name in HERE]
+    assert {row.slots["answer"] for row in ran[0]} == {"8"}
+    for rows in ran[1:]:
+        assert [(row.tokens.tolist(), row.nfe) for row in rows] == [(row.tokens.tolist(), row.nfe) for row in ran[0]]
