@@ -133,7 +133,8 @@ class Torch(Backend):
     def amounts(self, below: Floats, how: Temperature) -> NDArray[np.int64]:
         import torch
 
-        return self.module("draw")._amounts(torch.from_numpy(below), how).numpy()
+        scaled = torch.from_numpy(below)
+        return self.module("draw")._amounts(scaled.exp(), scaled, how).numpy()
 
     def below(self, scores: Floats) -> Floats:
         import torch

@@ -260,7 +260,7 @@ def test_a_killed_server_starts_again_and_a_signal_ends_it_gracefully() -> None:
     body = {"prompt": "x", "max_tokens": 20, "policy": "one-by-one", "seed": 1}
     killed, url = start()
     with killed, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
+        running = pool.submit(httpx.post, f"{url}/v1/completions", json={**body, "max_tokens": 400}, timeout=60)
         time.sleep(0.2)
         killed.kill()
         with pytest.raises(httpx.HTTPError):
