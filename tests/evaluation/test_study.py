@@ -232,7 +232,7 @@ def test_the_studies_of_the_pages_can_be_read(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("page", "studies"),
-    [("README.md", ["readme-300"]), ("docs/cost-and-accuracy.md", ["readme", "readme-300", "readme-128"])],
+    [("README.md", ["readme-300"]), ("docs/cost-and-accuracy.md", ["readme", "readme-300", "readme-128", "noises"])],
 )
 def test_every_line_of_the_tables_is_of_a_study(page: str, studies: list[str]) -> None:
     text = (STUDIES.parents[1] / page).read_text(encoding="utf-8")
