@@ -107,26 +107,16 @@ class Service:
         """What a function makes of the model, between two passes."""
         worker = hosted.worker
         assert worker.model is not None
-        worker.reserve(1)
-        future = worker.call(function)
-        try:
-            return await _result(future)
-        finally:
-            future.add_done_callback(lambda _: worker.release(1))
+        return await _queued(worker, lambda: worker.call(function))
 
     async def compiled(self, hosted: Hosted, function: Callable[[], Any]) -> Any:
         """What a function makes that has expressions to compile; it is in the model's queue until it is done."""
-        hosted.worker.reserve(1)
 
         def limited() -> Any:
             with within_seconds(self.limits.compile):
                 return function()
 
-        future = self._slow.submit(limited)
-        try:
-            return await _result(future)
-        finally:
-            future.add_done_callback(lambda _: hosted.worker.release(1))
+        return await _queued(hosted.worker, lambda: self._slow.submit(limited))
 
     def stop(self) -> None:
         """Takes nothing new."""
@@ -140,6 +130,16 @@ class Service:
             hosted.worker.end()
         for pool in (self._quick, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _queued(worker: Worker, begin: Callable[[], Future[Any]]) -> Any:
+    """What a thread gives that begins now; until it is done it has a place in the queue."""
+    worker.reserve(1)
+    future = begin()
+    try:
+        return await _result(future)
+    finally:
+        future.add_done_callback(lambda _: worker.release(1))
 
 
 async def _result(future: Future[Any]) -> Any:
