@@ -26,7 +26,7 @@ class GemmaLayers:
         """`weights`: as `mdsample_mlx.weights` makes them."""
         assert spec.gemma is not None and spec.experts is not None
         self._spec, self._gemma, self._experts = spec, spec.gemma, spec.experts
-        self._matrices, self._vectors = weights.matrices, weights.vectors
+        self._weights, self._matrices, self._vectors = weights, weights.matrices, weights.vectors
         positions = arange64(spec.max_length)
         turns = {True: spec.turns(positions), False: self._gemma.turns(positions)}
         self._turns = {short: tuple(map(upload, turn)) for short, turn in turns.items()}
@@ -52,7 +52,7 @@ class GemmaLayers:
 
     def _joined(self, x: mx.array, joined: Signals[mx.array]) -> mx.array:
         """Embeddings `x [T, d]` and what each is joined by."""
-        return self._norm(x + added(x, joined, Weights(self._matrices, self._vectors), self._spec.norm_eps, gelu))
+        return self._norm(x + added(x, joined, self._weights, self._spec.norm_eps, gelu))
 
     def _layer(
         self,

@@ -29,7 +29,12 @@ PUBLISHED: dict[str, dict[str, object]] = {
     }
 }
 
-_CONDITIONING = {"norm": "norm", "gate": "ff_proj", "up": "up_proj", "down": "ff_out"}
+_CONDITIONING = {
+    "conditioning_norm": "norm",
+    "conditioning.gate": "ff_proj",
+    "conditioning.up": "up_proj",
+    "conditioning.down": "ff_out",
+}
 _LAYER = {
     "attention_norm": "attn_norm",
     "q": "q_proj",
@@ -70,9 +75,7 @@ def read(config: Mapping[str, object], special: Special | None = None) -> Trunk:
         f"layers.{i}.{ours}": f"blocks.{i}.{published}" for i in range(layers) for ours, published in _LAYER.items()
     }
     own = {
-        "conditioning_norm" if ours == "norm" else f"conditioning.{ours}": Single(
-            f"model.transformer.conditioning.{published}.weight"
-        )
+        ours: Single(f"model.transformer.conditioning.{published}.weight")
         for ours, published in (_CONDITIONING.items() if conditioning else ())
     }
     trunk = Trunk(
