@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 from collections import Counter
-from math import ceil, sqrt
+from math import ceil
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -149,23 +149,18 @@ def place(name: str, path: Path) -> tuple[int, str]:
     return line + 1, "\n".join(change)
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return middle - half, middle + half
-
-
 def tell(rows: list[dict[str, Any]]) -> None:
+    # the package is imported with its changes in place, so not before they are
+    from mdsample.evaluation.intervals import share
+
     for row in rows:
         if row["outcome"] in UNNOTICED:
             print(f"{row['file']}:{row['line']} {row['outcome']} {row['name']}\n{row['change']}\n")
     for folder in ("", *sorted({os.path.dirname(row["file"]) for row in rows})):
         inside = [row for row in rows if row["file"].startswith(folder)]
-        share = sum(row["outcome"] not in UNNOTICED for row in inside) / len(inside)
-        low, high = wilson(share, len(inside))
-        print(f"{folder or 'all'}: {share:.1%} of {len(inside)} noticed (95 %: {low:.1%} to {high:.1%})")
+        found = share(sum(row["outcome"] not in UNNOTICED for row in inside), len(inside))
+        told = f"{found.value:.1%} of {len(inside)} noticed (95 %: {found.low:.1%} to {found.high:.1%})"
+        print(f"{folder or 'all'}: {told}")
     print(dict(Counter(row["outcome"] for row in rows)))
 
 
