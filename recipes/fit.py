@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdsample.core.files import mode
 from recipes.llada import Transformer, config
 
 Weights = Mapping[str, Tensor]
@@ -92,7 +93,7 @@ def fit(
         model.load_state_dict(model.state_dict() | begun)
         average = {k: v.clone() for k, v in model.state_dict().items()}
     checkpoint = plan.out / "checkpoint.pt"
-    if checkpoint.exists():
+    if mode(checkpoint):
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         average = saved["average"]

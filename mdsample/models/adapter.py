@@ -20,7 +20,7 @@ from mdsample.errors import ModelError
 from mdsample.models.card import model_name
 from mdsample.models.families import ADAPTER
 from mdsample.models.families.special import read_object
-from mdsample.models.files import Files, FolderFiles
+from mdsample.models.files import Files, FolderFiles, read_bytes
 from mdsample.models.headers import Stored, read_header
 
 #: the file of an adapter's weights
@@ -88,7 +88,7 @@ def read_adapter(files: Files) -> Adapter:
     Raises `ModelError` if a file is missing or malformed, and for what is not merged here.
     """
     folder, path = files.folder, files.folder / ADAPTER
-    if not path.exists():
+    if read_bytes(path) is None:
         raise ModelError(
             f"{folder} holds no {ADAPTER}, so it is not an adapter; give the folder that peft's save_pretrained wrote"
         )

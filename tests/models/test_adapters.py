@@ -370,6 +370,10 @@ def test_other_refusals(tmp_path: Path) -> None:
     (adapter / "adapter_model.bin").unlink()
     with pytest.raises(ModelError, match=r"no adapter_model.safetensors; fetch it again"):
         mdsample.load(folder, "reference", adapter=adapter)
+    (adapter / "adapter_config.json").unlink()
+    (adapter / "adapter_config.json").symlink_to("adapter_config.json")
+    with pytest.raises(ModelError, match=r"adapter_config.json cannot be read: Too many levels"):
+        mdsample.load(folder, "reference", adapter=adapter)
 
 
 def test_a_quantised_model_is_not_the_one_it_was_made_for(tmp_path: Path) -> None:

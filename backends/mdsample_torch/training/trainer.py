@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers.utils import logging as transformers_logging
 
-from mdsample.core.files import Growing
+from mdsample.core.files import Growing, mode
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
 from mdsample.models.checkpoint import Checkpoint, open_checkpoint
@@ -212,7 +212,7 @@ def _train(
     )
     trainer.remove_callback(PrinterCallback)
     began = time.perf_counter()
-    last = cast("str | None", get_last_checkpoint(str(out / CHECKPOINTS)) if (out / CHECKPOINTS).is_dir() else None)
+    last = cast("str | None", get_last_checkpoint(str(out / CHECKPOINTS)) if mode(out / CHECKPOINTS) else None)
     # the order of rows comes from the seed alone, masks from here: other ones on every device
     torch.manual_seed(settings.seed + arguments.process_index)  # pyright: ignore[reportUnknownMemberType]
     done = 0 if last is None else int(last.rpartition("-")[2])
