@@ -23,7 +23,7 @@ from mdsample.constraints.expression import byte_table
 from mdsample.constraints.query import text_lengths
 from mdsample.constraints.vocabulary import Vocabulary
 from mdsample.core.tokens import spelling
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 
 SPECIAL = ["<|startoftext|>", "<|endoftext|>", "<|mask|>"]
 #: bytes of source to train on

@@ -23,7 +23,7 @@ from mdsample.tasks.catalog import Problem, Task
 from mdsample.testing import Symbols
 
 LETTERS = 6
-TOKENIZER = Symbols(LETTERS)  # yours: mdsample.models.tokenizer.FileTokenizer reads a folder's tokenizer.json
+TOKENIZER = Symbols(LETTERS)  # yours: mdsample.models.text.tokenizer.FileTokenizer reads a folder's tokenizer.json
 #: at temperature 1 each draws from the model; one by one is what the others are compared with
 POLICIES = ("random+top(1)", "random+steps(4)", "med", "eb(0.1)", "tv-budget(0.05)")
 

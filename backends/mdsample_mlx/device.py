@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import available_memory
 from mdsample.models.describe import dtype_name
+from mdsample.models.weights.checkpoint import available_memory
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 

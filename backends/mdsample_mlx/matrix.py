@@ -10,7 +10,7 @@ from typing import final
 import attrs
 import mlx.core as mx
 
-from mdsample.models.quantised import Packing
+from mdsample.models.weights.quantised import Packing
 from mdsample_mlx.device import is_gpu
 
 
@@ -60,7 +60,7 @@ class Dense:
 @final
 @attrs.frozen(eq=False)
 class Affine:
-    """Packed as `mdsample.models.quantised` says: `words [..., out, n]`, `scales`, `biases` `[..., out, groups]`."""
+    """Packed as `models.weights.quantised` says: `words [..., out, n]`, `scales`, `biases` `[..., out, groups]`."""
 
     words: mx.array
     scales: mx.array

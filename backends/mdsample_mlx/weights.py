@@ -11,10 +11,10 @@ import mlx.core as mx
 from numpy.typing import NDArray
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.families.trunk import Trunk
-from mdsample.models.piece import AnyPiece, Merged, Packed, Piece
-from mdsample.models.pieces import read_any
+from mdsample.models.weights.checkpoint import Checkpoint
+from mdsample.models.weights.piece import AnyPiece, Merged, Packed, Piece
+from mdsample.models.weights.pieces import read_any
 from mdsample_mlx.device import DTYPES, evaluate, free_memory, upload
 from mdsample_mlx.matrix import Affine, Dense, Matrix
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import available_memory
 from mdsample.models.describe import dtype_name
+from mdsample.models.weights.checkpoint import available_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from mdsample.backend.setup import Setup
 from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import ModelError
-from mdsample.models.adapter import OTHERS
 from mdsample.models.card import read_card
-from mdsample.models.checkpoint import read_stored, refuse_other_types, refuse_too_large
 from mdsample.models.families import read_fields, unsupported
 from mdsample.models.families.fields import Fields
 from mdsample.models.families.special import read_special
 from mdsample.models.files import Files, FolderFiles
-from mdsample.models.headers import Stored
-from mdsample.models.tokenizer import FileTokenizer, Named
+from mdsample.models.text.tokenizer import FileTokenizer, Named
+from mdsample.models.weights.adapter import OTHERS
+from mdsample.models.weights.checkpoint import read_stored, refuse_other_types, refuse_too_large
+from mdsample.models.weights.headers import Stored
 from mdsample_torch.denoiser import TorchDenoiser
 from mdsample_torch.device import choose_dtype, free_memory
 from mdsample_torch.module import from_module

@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.families.trunk import Trunk
-from mdsample.models.piece import Merged, Packed, Piece
-from mdsample.models.pieces import read_any
-from mdsample.models.quantised import Packing, dequantise
+from mdsample.models.weights.checkpoint import Checkpoint
+from mdsample.models.weights.piece import Merged, Packed, Piece
+from mdsample.models.weights.pieces import read_any
+from mdsample.models.weights.quantised import Packing, dequantise
 from mdsample_torch.device import free_memory, upload
 
 #: the vocabulary is padded to a multiple of this many tokens; maxima and sums are taken in blocks of them

@@ -17,8 +17,8 @@ from mdsample.core.template import Template
 from mdsample.jobs.job import Job
 from mdsample.jobs.lines import line, parsed
 from mdsample.models.chat import plain_template
-from mdsample.models.chat_template import ROLES, read_chat_template
 from mdsample.models.denoiser import Denoiser
+from mdsample.models.text.chat_template import ROLES, read_chat_template
 from mdsample.policy.complete import as_run
 from mdsample.sampling.prompts import Message
 from mdsample.sampling.speculate import Speculation

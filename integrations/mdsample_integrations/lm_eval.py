@@ -21,9 +21,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 import mdsample
 from mdsample.core.tokens import parted, until_end
 from mdsample.errors import ModelError, PolicyError, TemplateError
-from mdsample.models.chat_template import ChatTemplate, read_chat_template
 from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
+from mdsample.models.text.chat_template import ChatTemplate, read_chat_template
 from mdsample.policy.draw import Temperature
 from mdsample.policy.language import Language
 from mdsample.policy.stop import Until

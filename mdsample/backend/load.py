@@ -10,12 +10,12 @@ import attrs
 
 from mdsample.backend.setup import DEFAULT, Choice, Chooser, Setup, TrunkChecker
 from mdsample.errors import ModelError
-from mdsample.models.adapter import identity
 from mdsample.models.cache import Cache, read_cache
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.fetch import fetch, fetch_adapter
 from mdsample.models.find import embedded_models, name_text
 from mdsample.models.inspect import Facts, adapter_files
+from mdsample.models.weights.adapter import identity
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -65,7 +65,7 @@ def load(
     by default nothing is kept from one forward pass to the next. `compile`: let torch or MLX compile the layers, which
     takes some seconds for every new shape; results may round otherwise.
     `adapter`: a low-rank adapter in peft's layout, a folder or a hub id (with a revision: `organisation/name@tag`),
-    merged into the weights as they are read; the model's name tells which (`mdsample.models.adapter`).
+    merged into the weights as they are read; the model's name tells which (`mdsample.models.weights.adapter`).
     Of a model on the hub the facts come first (`mdsample.models.fetch`): what cannot be opened here is refused before a
     weight is fetched. With `HF_HUB_OFFLINE=1` nothing is asked and the hub's cache alone is used. Raises `ModelError`.
     """

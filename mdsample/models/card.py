@@ -69,7 +69,7 @@ def _checked(path: Path, template: str) -> str:
 
 def _in_chat(folder: Path, template: str) -> str:
     # imported here: it imports this file
-    from mdsample.models.chat_template import read_chat_template
+    from mdsample.models.text.chat_template import read_chat_template
 
     chat = read_chat_template(folder)
     return template if chat is None else str(chat.around(Template.parse(template)))

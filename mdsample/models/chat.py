@@ -12,9 +12,9 @@ from mdsample.core.template import Template
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError, RecordError, TemplateError, shown
 from mdsample.models.card import read_card
-from mdsample.models.chat_template import CONFIG, FILE, JSON, ROLES, ChatTemplate, read_chat_template
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.find import facts_folder
+from mdsample.models.text.chat_template import CONFIG, FILE, JSON, ROLES, ChatTemplate, read_chat_template
 
 
 def chat(

@@ -13,18 +13,18 @@ import numpy as np
 from mdsample._version import __version__
 from mdsample.core.files import new_folder, require_new
 from mdsample.errors import ModelError
-from mdsample.models.adapter import Adapter, identity, open_adapter
 from mdsample.models.card import read_card
-from mdsample.models.checkpoint import Checkpoint, open_checkpoint, size_text
 from mdsample.models.families import read_config, read_fields
 from mdsample.models.families.trunk import Single
 from mdsample.models.fetch import fetch, fetch_adapter
-from mdsample.models.headers import SIZES
 from mdsample.models.inspect import adapter_files
-from mdsample.models.merging import merged
-from mdsample.models.piece import Merged, Packed, Piece
-from mdsample.models.pieces import as_stored, read_any
-from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
+from mdsample.models.weights.adapter import Adapter, identity, open_adapter
+from mdsample.models.weights.checkpoint import Checkpoint, open_checkpoint, size_text
+from mdsample.models.weights.headers import SIZES
+from mdsample.models.weights.merging import merged
+from mdsample.models.weights.piece import Merged, Packed, Piece
+from mdsample.models.weights.pieces import as_stored, read_any
+from mdsample.models.weights.quantised import BITS, GROUP_SIZES, Packing, parts, quantise
 
 #: bytes of weights in one file, at most, unless one tensor has more
 FILE_BYTES = 5 << 30
@@ -98,7 +98,7 @@ def convert(
     adapter: str | Path | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> Converted:
-    """Writes a copy of a model to the new folder `out`, its matrices quantised as `mdsample.models.quantised` says.
+    """Writes a copy of a model to the new folder `out`, its matrices quantised as `models.weights.quantised` says.
 
     `name`, `revision`, `adapter`: as `load` takes them; an adapter is merged. Embedding, head and every matrix of the
     layers are packed, but for those whose rows do not divide into groups and the routers of experts; what is not packed

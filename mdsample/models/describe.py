@@ -7,16 +7,16 @@ from pathlib import Path
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.adapter import identity, open_adapter
 from mdsample.models.cache import Cache, check_compatible
 from mdsample.models.card import Card, read_card
-from mdsample.models.checkpoint import Checkpoint, open_checkpoint
 from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.find import facts_folder
-from mdsample.models.merging import merged
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
+from mdsample.models.weights.adapter import identity, open_adapter
+from mdsample.models.weights.checkpoint import Checkpoint, open_checkpoint
+from mdsample.models.weights.merging import merged
 
 #: dtypes that weights are computed in, and what safetensors files call them
 STORED_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdsample.errors import ModelError
-from mdsample.models.adapter import OTHERS, WEIGHTS
 from mdsample.models.card import model_name
-from mdsample.models.checkpoint import size_text
 from mdsample.models.families import ADAPTER, family_of, read_fields
 from mdsample.models.files import Files, FolderFiles
 from mdsample.models.find import find
 from mdsample.models.inspect import Facts, facts_of
+from mdsample.models.weights.adapter import OTHERS, WEIGHTS
+from mdsample.models.weights.checkpoint import size_text
 
 
 def fetch(

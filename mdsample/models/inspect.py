@@ -10,17 +10,17 @@ from pathlib import Path
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.adapter import AdapterFacts, adapter_facts, read_adapter
 from mdsample.models.card import read_card
-from mdsample.models.chat_template import chat_file
-from mdsample.models.checkpoint import open_checkpoint, read_stored, size_text
 from mdsample.models.decoding import published_policy
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import Files, FolderFiles
 from mdsample.models.find import find, find_adapter
-from mdsample.models.headers import Stored
-from mdsample.models.merging import merged
+from mdsample.models.text.chat_template import chat_file
+from mdsample.models.weights.adapter import AdapterFacts, adapter_facts, read_adapter
+from mdsample.models.weights.checkpoint import open_checkpoint, read_stored, size_text
+from mdsample.models.weights.headers import Stored
+from mdsample.models.weights.merging import merged
 
 #: bytes of one weight in memory, by the names that `load` takes
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -111,7 +111,7 @@ def facts_of(files: Files, adapter: Files | None = None) -> Facts:
     """The facts of a model by its files, and with an adapter by the adapter's."""
     trunk, card = read_config(files.folder), read_card(files.folder)
     # imported here: it takes longer to import than all the rest of the library
-    from mdsample.models.tokenizer import FileTokenizer
+    from mdsample.models.text.tokenizer import FileTokenizer
 
     tokenizer = FileTokenizer.read(files.folder, trunk)
     checkpoint = open_checkpoint(files, trunk)

@@ -13,8 +13,8 @@ import attrs
 from mdsample.core.template import Template
 from mdsample.models.card import read_card
 from mdsample.models.chat import chat_of
-from mdsample.models.chat_template import read_chat_template
 from mdsample.models.denoiser import Denoiser
+from mdsample.models.text.chat_template import read_chat_template
 from mdsample.policy.language import Regex
 from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.prompts import prepare_prompt

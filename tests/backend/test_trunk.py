@@ -18,9 +18,9 @@ from trunks import few, near
 from mdsample.backend.reference.experts import route
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Experts
+from mdsample.models.weights.checkpoint import open_checkpoint
 
 
 @pytest.mark.backend

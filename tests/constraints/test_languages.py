@@ -23,7 +23,7 @@ from mdsample.core.language import Automaton
 from mdsample.core.tokens import Tokenizer, filled_up, spelling
 from mdsample.errors import ModelError, PolicyError
 from mdsample.exact.toy import ToyTokenizer
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 from mdsample.testing.toys import Symbols
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Engine
 
 from mdsample.core.template import Field, Slot, Template, Text
 from mdsample.errors import TemplateError
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 from mdsample.sampling.result import read
 
 

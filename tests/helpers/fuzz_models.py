@@ -33,7 +33,7 @@ from damage import DAMAGE, header_of, write_header
 import mdsample
 from mdsample.errors import MdsampleError
 from mdsample.models.families import read_config
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 
 #: what a case may take: seconds, and bytes beyond what the process had at its most
 SECONDS, GROWTH = 2, 200 << 20

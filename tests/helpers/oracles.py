@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from backends import Mlx, Torch
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.weights.checkpoint import open_checkpoint
 
 #: ragged; the longest one is longer than what scaled positions were trained on
 ROWS = [[5, 0, 7, 7, 300, 2, 1, 44, 9, 2, 2], [2, 2, 9], [319], [2, 31, *range(40, 80, 3), 2, 2, 8]]

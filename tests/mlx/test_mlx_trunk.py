@@ -20,8 +20,8 @@ from trunks import MIXED, near, two_rows, weights
 
 from mdsample.backend.reference.trunk import NumpyTrunk
 from mdsample.backend.reference.weights import Tensors
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import read_config
+from mdsample.models.weights.checkpoint import open_checkpoint
 
 CPU = mx.Device(mx.cpu)
 

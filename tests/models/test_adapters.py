@@ -22,12 +22,12 @@ from mdsample.backend import load as loading
 from mdsample.backend.reference.weights import Tensors
 from mdsample.backend.setup import Setup
 from mdsample.errors import ModelError
-from mdsample.models.adapter import open_adapter
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.convert import convert
 from mdsample.models.families import read_config
 from mdsample.models.inspect import inspect_adapter
-from mdsample.models.merging import merged
+from mdsample.models.weights.adapter import open_adapter
+from mdsample.models.weights.checkpoint import open_checkpoint
+from mdsample.models.weights.merging import merged
 
 Q = "model.transformer.blocks.0.q_proj"
 BACKENDS = ["reference", on("torch", "torch"), on("mlx", "mlx")]

@@ -18,12 +18,12 @@ from mdsample_cli.main import main
 import mdsample
 from mdsample.core.template import Template
 from mdsample.errors import ModelError, RenderError, TemplateError
-from mdsample.models import sandbox
 from mdsample.models.card import TEMPLATE, read_card
-from mdsample.models.chat_template import ChatTemplate, read_chat_template
 from mdsample.models.families import read_config
-from mdsample.models.sandbox import LONGEST, MEGABYTES, SECONDS, render
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text import sandbox
+from mdsample.models.text.chat_template import ChatTemplate, read_chat_template
+from mdsample.models.text.sandbox import LONGEST, MEGABYTES, SECONDS, render
+from mdsample.models.text.tokenizer import FileTokenizer
 
 # published chat templates, shortened to what a conversation without tools goes through
 

@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError
-from mdsample.models import checkpoint
-from mdsample.models.checkpoint import Checkpoint, available_memory, open_checkpoint
 from mdsample.models.families import llada, read_config
+from mdsample.models.weights import checkpoint
+from mdsample.models.weights.checkpoint import Checkpoint, available_memory, open_checkpoint
 
 SPEC = llada.read(CONFIG)
 

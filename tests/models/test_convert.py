@@ -17,12 +17,12 @@ import mdsample
 from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError, WriteError
 from mdsample.models import convert as converting
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.convert import convert
 from mdsample.models.families import read_config
-from mdsample.models.piece import Packed
-from mdsample.models.pieces import as_stored
-from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
+from mdsample.models.weights.checkpoint import open_checkpoint
+from mdsample.models.weights.piece import Packed
+from mdsample.models.weights.pieces import as_stored
+from mdsample.models.weights.quantised import BITS, GROUP_SIZES, Packing, dequantise, quantise
 
 
 def tensors(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from published import BESIDE, EVERYTHING, PUBLISHED
 
 import mdsample
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import ALIASES, family_of, read_config
 from mdsample.models.families import FAMILIES as READERS
 from mdsample.models.families.known import FIXED
 from mdsample.models.families.rotary import Growth, Yarn
 from mdsample.models.families.special import Special, read_special
 from mdsample.models.families.trunk import Experts, Single, Slice, Stack, Trunk
+from mdsample.models.weights.checkpoint import open_checkpoint
 
 
 def trunk(name: str, **changes: Any) -> Trunk:

@@ -31,7 +31,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.models.families import llada, read_config
 from mdsample.models.families.trunk import Single
 from mdsample.models.find import embedded_models
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 
 SPEC = llada.read(CONFIG)
 

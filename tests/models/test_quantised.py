@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample.backend.reference.weights import Tensors
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import open_checkpoint
 from mdsample.models.families import read_config
-from mdsample.models.quantised import BITS, GROUP_SIZES, Packing, dequantise, packed
+from mdsample.models.weights.checkpoint import open_checkpoint
+from mdsample.models.weights.quantised import BITS, GROUP_SIZES, Packing, dequantise, packed
 
 SAID = {"quantization": {"bits": 4, "group_size": 32}}
 

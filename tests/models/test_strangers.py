@@ -17,7 +17,7 @@ import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.convert import convert
 from mdsample.models.files import MOST
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 
 HUGE = 10**400
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample.errors import ModelError
 from mdsample.models.families import read_config
-from mdsample.models.tokenizer import FileTokenizer
+from mdsample.models.text.tokenizer import FileTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from mdsample._version import versions
 from mdsample.core.files import Lock, mode, write_whole
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
-from mdsample.models.checkpoint import Checkpoint
 from mdsample.models.convert import copy_rest
-from mdsample.models.piece import Piece
+from mdsample.models.weights.checkpoint import Checkpoint
+from mdsample.models.weights.piece import Piece
 from mdsample_torch.trainable import TrainableTrunk
 from mdsample_torch.training.settings import Report, Settings
 

@@ -23,11 +23,11 @@ from transformers.utils import logging as transformers_logging
 from mdsample.core.files import Growing, mode
 from mdsample.errors import FinetuneError
 from mdsample.jobs.examples import Example
-from mdsample.models.checkpoint import Checkpoint, open_checkpoint
 from mdsample.models.families import read_config
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.fetch import fetch
-from mdsample.models.piece import Packed
+from mdsample.models.weights.checkpoint import Checkpoint, open_checkpoint
+from mdsample.models.weights.piece import Packed
 from mdsample_torch.device import choose_device, free_memory
 from mdsample_torch.trainable import MATRICES, TrainableTrunk
 from mdsample_torch.training.job import (

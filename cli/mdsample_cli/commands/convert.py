@@ -30,8 +30,8 @@ def convert(
 
     With --adapter and without --bits it is not quantised.
     """
-    from mdsample.models.checkpoint import size_text
     from mdsample.models.convert import convert as copied
+    from mdsample.models.weights.checkpoint import size_text
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
     from mdsample_cli.show.screens import bar

@@ -134,7 +134,7 @@ def _examples(
     from mdsample.models.card import read_card
     from mdsample.models.families import read_config
     from mdsample.models.find import facts_folder
-    from mdsample.models.tokenizer import FileTokenizer
+    from mdsample.models.text.tokenizer import FileTokenizer
 
     chosen = template.open(model, revision)
     folder = facts_folder(model, revision)

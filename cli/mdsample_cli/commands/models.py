@@ -15,10 +15,10 @@ from mdsample_cli.plan import PlanOptions, rows_of_plan
 
 if TYPE_CHECKING:
     from mdsample.backend.installed import Backend, Device, Run
-    from mdsample.models.adapter import AdapterFacts
     from mdsample.models.families.trunk import Trunk
     from mdsample.models.inspect import Facts, Token
     from mdsample.models.menu import FamilyEntry
+    from mdsample.models.weights.adapter import AdapterFacts
 
 
 def models(json: options.JsonObject = False) -> None:
@@ -27,7 +27,7 @@ def models(json: options.JsonObject = False) -> None:
 
     from mdsample.backend.installed import installed_backends
     from mdsample.models import menu
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
@@ -80,8 +80,8 @@ def inspect(
     from mdsample.backend.installed import runs
     from mdsample.errors import ModelError
     from mdsample.models import inspect as facts
-    from mdsample.models.adapter import is_adapter
     from mdsample.models.find import facts_folder
+    from mdsample.models.weights.adapter import is_adapter
     from mdsample_cli.show import render
     from mdsample_cli.show.json_line import line
 
@@ -168,7 +168,7 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _adapter(adapter: AdapterFacts) -> list[tuple[str, str]]:
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
 
     ranks = ", ".join(map(str, adapter.ranks)) or "none"
     kind = "".join((", DoRA" * adapter.dora, ", rank-stabilised" * adapter.rslora))
@@ -211,7 +211,7 @@ def _tokens(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _storage(facts: Facts) -> list[tuple[str, str]]:
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
 
     kinds = facts.stored
     types = next(iter(kinds)) if len(kinds) == 1 else ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items())
@@ -226,7 +226,7 @@ def _storage(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _verdict(run: Run) -> str:
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
 
     if run.choice is None or run.memory is None:
         return f"{run.backend}: {run.fault or 'installed; it does not say where it would run'}"
@@ -237,7 +237,7 @@ def _verdict(run: Run) -> str:
 
 
 def _published(families: tuple[FamilyEntry, ...]) -> list[tuple[str, ...]]:
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
 
     entries = sorted((entry for family in families for entry in family.published), key=lambda entry: entry.parameters)
     return [
@@ -251,7 +251,7 @@ def _published(families: tuple[FamilyEntry, ...]) -> list[tuple[str, ...]]:
 
 
 def _devices(backend: Backend) -> str:
-    from mdsample.models.checkpoint import size_text
+    from mdsample.models.weights.checkpoint import size_text
 
     if backend.fault:
         return f"not usable: {backend.fault}"

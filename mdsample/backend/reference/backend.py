@@ -13,10 +13,10 @@ from mdsample.backend.reference.weights import Tensors
 from mdsample.backend.setup import DEFAULT, Choice, Device, Setup
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import ModelError
-from mdsample.models.checkpoint import available_memory
 from mdsample.models.denoiser import About, Denoiser, Query
 from mdsample.models.describe import describe
 from mdsample.models.families.trunk import Trunk
+from mdsample.models.weights.checkpoint import available_memory
 
 
 @final

@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 
 from mdsample.core.arrays import Floats
-from mdsample.models.checkpoint import Checkpoint
-from mdsample.models.pieces import read_any
+from mdsample.models.weights.checkpoint import Checkpoint
+from mdsample.models.weights.pieces import read_any
 
 
 @final

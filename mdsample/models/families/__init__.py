@@ -116,7 +116,7 @@ def read_fields(folder: Path) -> dict[str, object]:
 
 
 def _foreign(value: object) -> str:
-    """What tells that weights are not quantised as `mdsample.models.quantised` reads them; empty if they are."""
+    """What tells that weights are not quantised as `models.weights.quantised` reads them; empty if they are."""
     # bits and group size follow from the tensors themselves
     settings = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if type(settings.get("bits")) is not int:

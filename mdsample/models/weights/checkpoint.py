@@ -19,9 +19,9 @@ import numpy as np
 from mdsample.errors import ModelError
 from mdsample.models.families.trunk import Single, Slice, Source, Stack, Trunk
 from mdsample.models.files import Files, FolderFiles, read_bytes
-from mdsample.models.headers import Stored, is_name, parse_object, read_header
-from mdsample.models.piece import AnyPiece, Packed, Piece
-from mdsample.models.quantised import Packing, packings, parts
+from mdsample.models.weights.headers import Stored, is_name, parse_object, read_header
+from mdsample.models.weights.piece import AnyPiece, Packed, Piece
+from mdsample.models.weights.quantised import Packing, packings, parts
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _READABLE = ("F32", "F16", "BF16")

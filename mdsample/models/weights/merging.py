@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from mdsample.errors import ModelError
-from mdsample.models.adapter import REMEDY, Adapter
-from mdsample.models.checkpoint import Checkpoint, complain, expected_shapes
 from mdsample.models.families.trunk import Single, Slice, Source, Stack, Trunk
-from mdsample.models.headers import Stored
-from mdsample.models.piece import AnyPiece, Change, LowRank, Merged, Packed, Piece, Shift
+from mdsample.models.weights.adapter import REMEDY, Adapter
+from mdsample.models.weights.checkpoint import Checkpoint, complain, expected_shapes
+from mdsample.models.weights.headers import Stored
+from mdsample.models.weights.piece import AnyPiece, Change, LowRank, Merged, Packed, Piece, Shift
 
 #: the parts of a pair by the names that peft gives them, of a linear layer and of an embedding
 _LINEAR, _EMBEDDING = ("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")

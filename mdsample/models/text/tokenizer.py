@@ -15,12 +15,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from mdsample.core.tokens import Spelling, parted
 from mdsample.errors import ModelError, TemplateError
-from mdsample.models.byte_level import MERGES, VOCAB, read_byte_level
-from mdsample.models.chat_template import read_chat_template, read_sources
 from mdsample.models.families.special import LONGEST_TOKENIZER, read_ends
 from mdsample.models.families.trunk import Trunk
 from mdsample.models.files import read_text
-from mdsample.models.spelling import read_spelling
+from mdsample.models.text.byte_level import MERGES, VOCAB, read_byte_level
+from mdsample.models.text.chat_template import read_chat_template, read_sources
+from mdsample.models.text.spelling import read_spelling
 
 #: characters that rules of a tokenizer may put in the place of one; published ones put one to three
 _GROWTH = 64

@@ -21,7 +21,7 @@ from mdsample.models.card import model_name
 from mdsample.models.families import ADAPTER
 from mdsample.models.families.special import read_object
 from mdsample.models.files import Files, FolderFiles, read_bytes
-from mdsample.models.headers import Stored, read_header
+from mdsample.models.weights.headers import Stored, read_header
 
 #: the file of an adapter's weights
 WEIGHTS = "adapter_model.safetensors"

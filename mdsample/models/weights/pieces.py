@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mdsample.core.arrays import Floats
 from mdsample.errors import ModelError
-from mdsample.models.piece import AnyPiece, Change, LowRank, Merged, Packed, Piece, Shift
-from mdsample.models.quantised import dequantise
+from mdsample.models.weights.piece import AnyPiece, Change, LowRank, Merged, Packed, Piece, Shift
+from mdsample.models.weights.quantised import dequantise
 
 # as the format stores them
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}

@@ -131,7 +131,7 @@ class ChatTemplate:
     def _rendered(self, messages: Sequence[Mapping[str, str]], remedy: str, *, prompt: bool = True) -> str:
         # imported here: most checkpoints that are opened need no Jinja
         from mdsample.errors import RenderError
-        from mdsample.models.sandbox import render
+        from mdsample.models.text.sandbox import render
 
         names = {"tools": None, "documents": None, "messages": [*messages], "add_generation_prompt": prompt}
         try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import attrs
 
-from mdsample.models.headers import SIZES, Stored
-from mdsample.models.quantised import Packing
+from mdsample.models.weights.headers import SIZES, Stored
+from mdsample.models.weights.quantised import Packing
 
 
 @attrs.frozen
@@ -54,7 +54,7 @@ class Piece:
 
 @attrs.frozen
 class Packed:
-    """A quantised tensor of ours, or one expert's share of it; see `mdsample.models.quantised`."""
+    """A quantised tensor of ours, or one expert's share of it; see `mdsample.models.weights.quantised`."""
 
     words: Piece
     scales: Piece

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdsample.core.arrays import Floats
-from mdsample.models.headers import Stored
+from mdsample.models.weights.headers import Stored
 
 #: bits of a value, values of a group
 BITS, GROUP_SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)

@@ -1,0 +1,1 @@
+"""How a model writes text: its tokenizer, the bytes of its tokens, its chat template."""
