@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 from mdsample.backend.reference.prediction import NumpyPrediction
@@ -16,9 +17,9 @@ class Faulty(ScriptedDenoiser):
     """A toy that fails on rows with a certain token, and ends its process at a certain pass, or at those rows."""
 
     def __init__(self, poison: int | None = None, dies_at: int | None = None, graves: Path | None = None) -> None:
-        """`poison`: a token; `dies_at`: a number of passes; `graves`: rows with that token end the process.
+        """`poison`: a token; `dies_at`: a number of passes; `graves`: a folder that gets a file for every death.
 
-        This folder has a file for every such death then.
+        With `graves` rows with that token end the process.
         """
         super().__init__(Symbols(6))
         self._poison, self._left, self._graves = poison, dies_at, graves
@@ -28,12 +29,31 @@ class Faulty(ScriptedDenoiser):
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._die()
         if self._poison is not None and (query.tokens[:, 0] == self._poison).any():
             if self._graves is not None:
-                (self._graves / str(os.getpid())).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._die()
             raise RuntimeError("out of memory")
+        return super().predict(query)
+
+    def _die(self) -> None:
+        if self._graves is not None:
+            (self._graves / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Patient(ScriptedDenoiser):
+    """A toy that makes no pass before another process has died, so that the other surely gets rows."""
+
+    def __init__(self, graves: Path) -> None:
+        """`graves`: a folder that gets a file for every death."""
+        super().__init__(Symbols(6))
+        self._graves, self._until = graves, time.monotonic() + 60
+
+    def predict(self, query: Query) -> NumpyPrediction:
+        """As the toy does, in time."""
+        while not any(self._graves.iterdir()) and time.monotonic() < self._until:
+            time.sleep(0.01)
         return super().predict(query)
 
 
@@ -43,6 +63,12 @@ def load(device: str) -> Denoiser:
         os._exit(3)
     kind, _, number = device.partition(":")
     return Faulty(5 if kind == "fails" else None, int(number) if kind == "dies" else None)
+
+
+def load_patient(graves: Path, device: str) -> Denoiser:
+    """For `functools.partial`: `dies:N` ends with the N-th pass, and any other device waits for that."""
+    kind, _, number = device.partition(":")
+    return Faulty(dies_at=int(number), graves=graves) if kind == "dies" else Patient(graves)
 
 
 def load_deadly(folder: str) -> Denoiser:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from commands import is_refused
-from crews import Faulty, load
+from crews import Faulty, load, load_patient
 from mdsample_cli.main import main
 
 from mdsample.core.template import Template
@@ -39,12 +40,12 @@ def sorted_lines(found: Sequence[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps({**record, "versions": {}}) for record in found)
 
 
-def test_rows_are_those_of_one_process_to_the_byte_whoever_dies() -> None:
+def test_rows_are_those_of_one_process_to_the_byte_whoever_dies(tmp_path: Path) -> None:
     job, told = job_on(Faulty()), list[str]()
     wanted = sorted_lines(list(job.records(REQUESTS)))
     traced = Tracer(Faulty(), Template.parse("{prompt}{a:3}{answer:2}"), POLICY, n=2, batch_size=3)
     asked = [attrs.evolve(request, given={"answer": "ab"}) for request in REQUESTS[:8]]
-    with devices(load, ["cpu", "dies:6", "cpu"], told.append) as crew:
+    with devices(partial(load_patient, tmp_path), ["cpu", "dies:6", "cpu"], told.append) as crew:
         assert sorted_lines(list(records(crew, job_on(crew.model), REQUESTS))) == wanted
         assert len(told) == 1 and "the process on dies:6 was killed (signal 9)" in told[0]
         # the crew goes on with another work
