@@ -19,7 +19,8 @@ from mdsample.jobs.posterior import Tracer
 from mdsample.jobs.records import Record, Request
 from mdsample.jobs.scores import ScoreJob
 from mdsample.models.denoiser import Denoiser, Query
-from mdsample.sampling.engine import Prepared, fill
+from mdsample.sampling.engine import fill
+from mdsample.sampling.prepared import Prepared
 from mdsample.sampling.row import Row
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation

@@ -13,28 +13,26 @@ rounds).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import count
 
 import attrs
 import numpy as np
 
 from mdsample.core.arrays import Ints
-from mdsample.core.canvas import Canvas
-from mdsample.errors import NoTextError, TemplateError
-from mdsample.models.denoiser import Denoiser, Prediction, Query
+from mdsample.errors import NoTextError
+from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.growth import Growing
-from mdsample.sampling.lengths import Candidate, best, require_scores
+from mdsample.sampling.lengths import Candidate, best
 from mdsample.sampling.observe import Asking, overheard
-from mdsample.sampling.plan import Plan
 from mdsample.sampling.prepared import Prepared
-from mdsample.sampling.result import Row, RunLog
+from mdsample.sampling.ready import Chunk, Ready, Watch, fitted, made_ready
+from mdsample.sampling.result import Row
 from mdsample.sampling.row import Grown
-from mdsample.sampling.sampler import Sampler, begin, steps
+from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.shared import lockstep
-from mdsample.sampling.speculate import Speculation, Speculator, as_speculation, require_exact
+from mdsample.sampling.speculate import Speculation, as_speculation, require_exact
 from mdsample.sampling.state import Event, Outcome, State
 
 #: rows in flight, unless said otherwise
@@ -43,50 +41,8 @@ BATCH_SIZE = 16
 BATCHES = 16
 
 
-@attrs.frozen(eq=False)
-class Watch:
-    """Who follows rows that were added together."""
-
-    #: sees the state after each of their events, and the event; the first one tells which rows had nothing to fill
-    event: Callable[[State, Event], None]
-    #: sees what was predicted for some of the rows, by their numbers in the state, before the event that follows from
-    #: it; not where texts are guessed
-    look: Callable[[Ints, Query, Prediction], None] | None = None
-
-
 #: of a row that was taken out before it was done
 REMOVED = Outcome("removed", "The row was taken out before it was done.")
-
-
-@attrs.define(eq=False)
-class Chunk:
-    """Rows of the same lengths that are added together: one canvas under one plan."""
-
-    plan: Plan
-    state: State
-    log: RunLog
-    #: the place of each row among those that were given
-    order: Sequence[int]
-    #: what guesses its steps
-    speculator: Speculator | None
-    watch: Watch | None
-    #: positions of slots of unknown length, of which its rows are candidates
-    lengths: Mapping[str, int]
-    #: of its only row, where a slot grows
-    growing: Growing | None = None
-    #: number of each row in the engine, once it has entered
-    numbers: Sequence[int] = ()
-    #: tells its rows from those of other chunks that have the same seed and id, for models that keep something of a row
-    salt: int = 0
-
-
-@attrs.frozen(eq=False)
-class Ready:
-    """Rows that are ready to enter an engine, once."""
-
-    chunks: Sequence[Chunk]
-    #: of each row, in the order in which they were given: its candidates, 0 where its lengths are known
-    candidates: Sequence[int]
 
 
 @attrs.define(eq=False)
@@ -153,34 +109,8 @@ class Engine:
 
         It changes nothing here and takes most of the time that `add` takes, so another thread may do it.
         """
-        if len({row.id for row in rows}) != len(rows):
-            raise ValueError("row ids must differ: randomness is keyed by them")
-        if watch is not None and any(row.lengths for row in rows):
-            raise TemplateError("slots of unknown length are not followed step by step; give every slot one length")
         guessed = self._speculate if speculate is None else as_speculation(speculate)
-        chunks: list[Chunk] = []
-        # the reason is that of the longest
-        fault: NoTextError | None = None
-        for lengths, group in _by_lengths(rows):
-            try:
-                chunks.append(self._chunk(lengths, group, sampler, slots, guessed, watch))
-            except NoTextError as reason:
-                fault = reason
-        for place, row in enumerate(rows):
-            if row.growth is None:
-                continue
-            growing = Growing(row, place, sampler, slots, guessed)
-            growing.require(self._denoiser, lambda most, g=growing: self._chunk_of(g, most))
-            try:
-                chunks.append(self._fitted(growing, longer=False))
-            except NoTextError as reason:
-                fault = reason
-        running = Counter(place for chunk in chunks for place in chunk.order)
-        if fault is not None and (none := [row for place, row in enumerate(rows) if not running[place]]):
-            tried = f"at no length of row {none[0].id!r} there is a text: " if none[0].lengths else ""
-            raise NoTextError(f"{tried}{fault}")
-        contest = [row.lengths and row.growth is None for row in rows]
-        return Ready(chunks, [running[place] if several else 0 for place, several in enumerate(contest)])
+        return made_ready(self._denoiser, rows, sampler, slots, guessed, watch)
 
     def enter(self, ready: Ready) -> list[int]:
         """Takes rows up; their numbers, in the order in which they were given."""
@@ -197,54 +127,12 @@ class Engine:
                 self._chunks.append(chunk)
         return numbers
 
-    def _chunk(
-        self,
-        lengths: Mapping[str, int],
-        rows: Mapping[int, Prepared],
-        sampler: Sampler,
-        slots: tuple[str, ...],
-        speculate: Speculation | None,
-        watch: Watch | None,
-    ) -> Chunk:
-        """Rows by their places, on one canvas."""
-        # neighbours in length share a forward pass, so that little of it is padding
-        order = sorted(rows, key=lambda place: -len(rows[place].tokens))
-        sorted_rows = [rows[place] for place in order]
-        tokenizer = self._denoiser.tokenizer
-        canvas = Canvas.of_rows(
-            [row.tokens for row in sorted_rows],
-            [row.slot for row in sorted_rows],
-            slots,
-            tokenizer.mask_id,
-            [row.id for row in sorted_rows],
-            [row.blank for row in sorted_rows],
-            tuple({name: None for row in sorted_rows for name in row.blind}),
-        )
-        plan = sampler.plan(self._denoiser, canvas)
-        if lengths:
-            require_scores(plan)
-        state = begin(plan, canvas)
-        log = RunLog(canvas, tokenizer, plan.policy, self._denoiser.noise)
-        speculator = sampler.speculator(plan, canvas, speculate)
-        return Chunk(plan, state, log, order, speculator, watch, lengths)
-
-    def _fitted(self, growing: Growing, *, longer: bool) -> Chunk:
-        """A row that grows, in its length or the next one."""
-        mask_id = self._denoiser.tokenizer.mask_id
-        return growing.fitted(lambda row: self._chunk_of(growing, row), mask_id, longer=longer)
-
-    def _chunk_of(self, growing: Growing, row: Prepared) -> Chunk:
-        """A row that grows, in one of its lengths."""
-        chunk = self._chunk({}, {growing.place: row}, growing.sampler, growing.slots, growing.speculate, None)
-        chunk.growing = growing
-        return chunk
-
     def _grow(self, chunk: Chunk, growing: Growing, look: Grown) -> None:
         """Puts a longer row in the place of one that did not see an end."""
         if not growing.take_down(look):
             return
         try:
-            longer = self._fitted(growing, longer=True)
+            longer = fitted(self._denoiser, growing, longer=True)
         except NoTextError:
             growing.over = True
             return
@@ -341,19 +229,6 @@ def _asking(chunk: Chunk, rows: Ints) -> Asking[list[tuple[State, Event]] | Grow
 def require_fit(denoiser: Denoiser, sampler: Sampler, slots: tuple[str, ...], row: Prepared) -> None:
     """Raises `PolicyError` where the policy does not fit the row, at no length if its slots have none that is known."""
     Engine(denoiser).add([row], sampler, slots)
-
-
-def _by_lengths(rows: Sequence[Prepared]) -> Iterator[tuple[Mapping[str, int], dict[int, Prepared]]]:
-    """Rows and candidates of rows that have the same lengths, by the places of the rows; shortest first.
-
-    Without those that grow, each of which finds a length of its own.
-    """
-    groups: dict[tuple[int, ...], tuple[Mapping[str, int], dict[int, Prepared]]] = {(): ({}, {})} if not rows else {}
-    for place, row in enumerate(rows):
-        for one in () if row.growth else (row, *row.others):
-            groups.setdefault(tuple(one.lengths.values()), (one.lengths, {}))[1][place] = one
-    for lengths in sorted(groups):
-        yield groups[lengths]
 
 
 def fill(

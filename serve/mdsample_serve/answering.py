@@ -18,7 +18,7 @@ from mdsample.core.arrays import Bools, Ints
 from mdsample.models.denoiser import Prediction, Query
 from mdsample.policy.draw import Temperature
 from mdsample.sampling import life
-from mdsample.sampling.engine import Watch
+from mdsample.sampling.ready import Watch
 from mdsample.sampling.result import Row
 from mdsample.sampling.state import Event, State
 from mdsample_serve.asking import Ask

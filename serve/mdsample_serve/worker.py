@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import attrs
 
 from mdsample.models.denoiser import Denoiser
-from mdsample.sampling.engine import Engine, Ready
+from mdsample.sampling.engine import Engine
+from mdsample.sampling.ready import Ready
 from mdsample.sampling.result import Row
 from mdsample_serve.errors import Refused
 from mdsample_serve.metrics import Metrics

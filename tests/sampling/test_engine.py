@@ -15,8 +15,9 @@ from mdsample.errors import PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser, Prediction, Query
 from mdsample.policy.base import Policy
 from mdsample.policy.parsing import parse
-from mdsample.sampling.engine import Engine, Watch, fill
+from mdsample.sampling.engine import Engine, fill
 from mdsample.sampling.prepared import Prepared, prepare
+from mdsample.sampling.ready import Watch
 from mdsample.sampling.row import Row, pieces
 from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.state import State
