@@ -310,6 +310,7 @@ def test_seeds_are_whole_numbers() -> None:
             sampler("med", seed=bad)
 
 
+@pytest.mark.backend
 def test_peak_memory_where_the_backend_knows(tmp_path: Path) -> None:
     pytest.importorskip("mlx.core")
     folder = write_checkpoint(tmp_path / "tiny", config={"max_sequence_length": 128})

@@ -12,6 +12,7 @@ import pytest
 from commands import is_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from installed import on
 from mdsample_cli.main import main
 
 import mdsample
@@ -129,9 +130,8 @@ def test_common_masks_make_differences_surer() -> None:
     assert (one - other).std() < (one - np.array(apart.best.samples)).std()
 
 
-@pytest.mark.parametrize("backend", ["torch", "mlx"])
+@pytest.mark.parametrize("backend", [on("torch", "torch"), on("mlx", "mlx")])
 def test_every_backend_scores_alike(backend: str) -> None:
-    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[backend])
     rows, texts = [{"prompt": "Ann has 3 coins. Ben has 4 more than Ann."}], [" 7", " 12", " 3"]
     template = Template.parse("{prompt}{answer:3}")
     scores = [
