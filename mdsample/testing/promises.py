@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -70,6 +72,16 @@ def _lawful(state: State, denoiser: Denoiser) -> None:
     written = state.tokens[canvas.blank & ~state.blank]
     assert (written != mask_id).all(), "the mask token was written"
     assert (written < denoiser.tokenizer.size).all(), "a token beyond the vocabulary was written"
+    for value in (state, *state.events[-1:]):
+        for name, dtype in _dtypes(type(value)):
+            assert getattr(value, name).dtype == dtype, f"{name} must have the dtype {np.dtype(dtype)}"
+
+
+@cache
+def _dtypes(record: type) -> list[tuple[str, type]]:
+    """The array fields of a class and the dtypes that their annotations say."""
+    hints = get_type_hints(record).items()
+    return [(name, get_args(get_args(hint)[1])[0]) for name, hint in hints if get_origin(hint) is np.ndarray]
 
 
 def keeps_its_promises(policy: Policy, denoiser: Denoiser, canvas: Canvas, seed: int = 0) -> Result:
