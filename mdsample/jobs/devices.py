@@ -84,7 +84,9 @@ class Devices:
         def following() -> I | None:
             return again.popleft() if again else next(rest, None)
 
-        for worker in self._workers:
+        for worker in list(self._workers):
+            self._settle(worker)
+        for worker in list(self._workers):
             self._begin(worker, work, again)
         while busy := [worker for worker in self._workers if worker.working]:
             for pipe in wait([worker.pipe for worker in busy]):
@@ -107,9 +109,10 @@ class Devices:
                     worker.working = False
                 elif kind == "failed":
                     worker.working = False
+                    worker.held.clear()
                     raise value
             # what a dead one left, where those that live have nothing more to do
-            for worker in self._workers if again else ():
+            for worker in list(self._workers) if again else ():
                 if not worker.working:
                     self._begin(worker, work, again)
         if again or next(rest, None) is not None:
@@ -117,6 +120,18 @@ class Devices:
                 "no process is left, and rows are; for want of memory take fewer devices or a smaller batch, and run "
                 "the same command again to resume"
             )
+
+    def _settle(self, worker: _Worker) -> None:
+        """Lets a process end what it was doing for a work that has failed, or whose results nobody wants any more."""
+        worker.held.clear()
+        try:
+            while worker.working:
+                kind, _ = worker.pipe.recv()
+                if kind == "more":
+                    worker.pipe.send(None)
+                worker.working = kind in ("more", "done")
+        except (EOFError, OSError):
+            self._lost(worker)
 
     def _begin(self, worker: _Worker, work: object, again: deque[Any]) -> None:
         try:

@@ -28,6 +28,9 @@ from mdsample.tasks.catalog import Problem, Task
 
 LAYOUT = Template.parse("{prompt}{answer:5}")
 REQUESTS = [Request(n, {"prompt": "abcdef"[n % 6] + "ab"}) for n in range(40)]
+#: rows on which `fails` does not fail, and problems on some of which it does
+SOUND = [request for request in REQUESTS if request.id % 6 != 5]  # type: ignore[operator]
+PROBLEMS = tuple(Problem(n, {"prompt": "abcdef"[n % 6] + "ab"}, "a") for n in range(12))
 POLICY = Sampler(parse("random+top(2)+temperature(1)"), seed=3)
 
 
@@ -63,6 +66,24 @@ def test_a_row_on_which_the_model_fails_is_a_record_with_an_error_and_the_last_t
         list(records(crew, job_on(crew.model), REQUESTS))
     with pytest.raises(CrewError, match="ended with code 3 while it opened"), devices(load, ["absent"]):
         pass
+
+
+def test_what_was_left_of_one_work_is_no_part_of_the_next() -> None:
+    wanted = sorted_lines(list(job_on(Faulty()).records(REQUESTS)))
+    with devices(load, ["cpu", "cpu"]) as crew:
+        other = attrs.evolve(job_on(crew.model), sampler=Sampler(parse("top(1)"), seed=1))
+        unread = records(crew, other, REQUESTS)
+        next(unread)
+        unread.close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert sorted_lines(list(records(crew, job_on(crew.model), REQUESTS))) == wanted
+    task = Task("toy", "", str(LAYOUT), lambda: PROBLEMS, lambda row: row.slots["answer"], ("answer",))
+    with devices(load, ["cpu", "fails"]) as crew:
+        runs = Runs.of(crew.model, task, None, None, 0, 2, None, None, crew=crew)
+        with pytest.raises(CrewError, match="out of memory"):
+            runs.run(POLICY.policy, *runs.begin(POLICY.policy))
+        assert sorted_lines(list(records(crew, job_on(crew.model), SOUND))) == sorted_lines(
+            list(job_on(Faulty()).records(SOUND))
+        )
 
 
 def test_a_comparison_has_the_answers_of_one_process() -> None:
