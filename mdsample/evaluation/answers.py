@@ -1,7 +1,7 @@
 """Answers: a file of JSON lines that keeps every answer of a benchmark, so that none is computed twice.
 
-Each line carries all that decides it (task, model, policy, template, seed …), so one file may hold any number of models
-and policies. Lines of other comparisons are left alone; a last line that a kill cut off is taken away.
+Each line carries all that decides it (task, model, policy, template, seed, prompt …), so one file may hold any number
+of models and policies. Lines of other comparisons are left alone; a last line that a kill cut off is taken away.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Answered:
     #: what the answer was extracted from, and how; `None` where the task reads answers in one way, or before it said so
     source: str | None = None
     extract: str | None = None
+    #: digits that tell what the model was asked; `None` before records said it
+    asked: str | None = None
 
 
 _BOUNDS = ("error_bound", "tv_bound")
@@ -60,7 +62,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_BOUNDS, (int, float, type(None))),
     "seconds": (int, float),
 }
-_OPTIONAL = ("source", "extract")
+_OPTIONAL = ("source", "extract", "asked")
 _Key = tuple[object, ...]
 
 
@@ -101,9 +103,21 @@ class Answers(Growing):
         whole = data.rfind(b"\n") + 1
         return None if whole == len(data) else [data[:whole]]
 
-    def found(self, key: Mapping[str, object], expected: Mapping[int | str, str]) -> dict[int | str, Answered]:
-        """Answers to these problems under `key`; `RecordError` if one was judged by another right answer."""
-        return _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
+    def found(
+        self, key: Mapping[str, object], expected: Mapping[int | str, str], asked: Mapping[int | str, str]
+    ) -> dict[int | str, Answered]:
+        """Answers to these problems under `key`; `RecordError` if one was judged by another right answer.
+
+        So if the model was asked something else, as with other examples before the problem.
+        """
+        found = _to(self._path, self._found.get(tuple(key[name] for name in KEY), {}), expected)
+        for name, answered in found.items():
+            if answered.asked not in (None, asked[name]):
+                raise RecordError(
+                    f"{self._path} answers problem {name!r} to another prompt: the problem, the examples before it or "
+                    "the chat template differ; give another file"
+                )
+        return found
 
     def write(self, key: Mapping[str, object], answered: Answered, **more: object) -> None:
         """Appends an answer."""

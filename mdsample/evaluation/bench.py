@@ -6,11 +6,13 @@ Accuracies come with Wilson's score interval, differences in accuracy with Newco
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 
 from mdsample._version import versions
 from mdsample.core.template import Template
@@ -219,7 +221,8 @@ class Runs:
             "speculate": "" if self.speculate is None else str(self.speculate),
         }
         expected = {problem.id: problem.answer for problem in self.problems}
-        found = {} if self.answers is None else self.answers.found(key, expected)
+        asked = {row.id: _asked(row) for row in self.rows}
+        found = {} if self.answers is None else self.answers.found(key, expected, asked)
         read = {name: self._read_again(answered) for name, answered in found.items()}
         return key, {name: answered for name, answered in read.items() if answered is not None}
 
@@ -248,14 +251,14 @@ class Runs:
         on_step: Callable[[State], None] | None = None,
     ) -> list[Answered]:
         """Answers to all problems, in their order; `key` and `done` are those of `begin`."""
-        by_id = {problem.id: problem for problem in self.problems}
+        by_id = {row.id: (problem, _asked(row)) for row, problem in zip(self.rows, self.problems, strict=True)}
         left = [row for row in self.rows if row.id not in done]
         if watch is not None:
             watch(policy, len(done))
         before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
         for row in self._filled(sampler, left, on_step):
             now = time.perf_counter()
-            answered = self._answered(row, by_id[row.id], now - before)
+            answered = self._answered(row, *by_id[row.id], now - before)
             done[row.id], before = answered, now
             if self.answers is not None:
                 self.answers.write(key, answered, versions=versions())
@@ -272,7 +275,7 @@ class Runs:
             return fill(sampler, self.denoiser, slots, left, batch_size=size, on_step=on_step, speculate=guess)
         return filled_rows(self.crew, Filled(sampler, slots, size, guess), left)
 
-    def _answered(self, row: Row, problem: Problem, seconds: float) -> Answered:
+    def _answered(self, row: Row, problem: Problem, asked: str, seconds: float) -> Answered:
         text = source(row) if self.extract else None
         answer = self.task.answer(row) if text is None else self.task.extracts[self.extract](text)
         return Answered(
@@ -290,7 +293,13 @@ class Runs:
             seconds=seconds,
             source=text,
             extract=self.extract or None,
+            asked=asked,
         )
+
+
+def _asked(row: Prepared) -> str:
+    """Digits that tell the prompt, as tokens and blanks."""
+    return hashlib.sha256(np.array([row.tokens, row.blank], "<i4").tobytes()).hexdigest()[:16]
 
 
 def require_template(task: Task, template: Template) -> None:

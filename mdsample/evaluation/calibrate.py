@@ -67,7 +67,12 @@ def settings(text: str, values: Sequence[float] | None = None) -> list[tuple[flo
     chosen = values if values is not None else _values(text)
     if not chosen:
         raise BenchError("there are no settings to try")
-    return [(value, parse(text.replace(HOLE, f"{value:g}"))) for value in chosen]
+    return [(value, parse(text.replace(HOLE, _digits(value)))) for value in chosen]
+
+
+def _digits(value: float) -> str:
+    """A number in as many digits as tell it from all others."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _values(text: str) -> tuple[float, ...]:
@@ -166,6 +171,6 @@ def exact_limit(events: int, trials: int, confidence: float) -> float:
     low, high = events / trials, 1.0
     for _ in range(60):
         p = (low + high) / 2
-        chance = float(np.exp(choose + k * math.log(p) + (trials - k) * math.log1p(-p)).sum()) if p else 1.0
+        chance = float(np.exp(choose + k * math.log(p) + (trials - k) * math.log1p(-p)).sum()) if 0 < p < 1 else 1.0 - p
         low, high = (p, high) if chance > 1 - confidence else (low, p)
     return high

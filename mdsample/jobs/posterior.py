@@ -8,7 +8,9 @@ each quarter and after.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Literal, get_args
@@ -39,6 +41,10 @@ _LEAST = -1e4
 
 
 By = Literal["mean", "last"]
+
+
+#: ids that would be taken for others
+_AMBIGUOUS = re.compile(r'-?[0-9]+$|"')
 
 
 @attrs.frozen
@@ -133,7 +139,8 @@ class Tracer:
             raise TemplateError(f"the row brings nothing for slot {self.answer!r}")
         template, texts = self.chats.placed(self.template, request.texts, request.messages)
         return [
-            prepare(self.denoiser, template, f"{request.id}#{number}", texts, request.given) for number in range(self.n)
+            prepare(self.denoiser, template, f"{_name(request.id)}#{number}", texts, request.given)
+            for number in range(self.n)
         ]
 
     def records(self, requests: Iterable[Request], on_step: Callable[[State], None] | None = None) -> Iterator[Record]:
@@ -226,3 +233,8 @@ class Tracer:
         hidden = canvas.slot == number
         scores = marginal_scores(self.denoiser, canvas, hidden, full.tokens, self.batch_size)
         return [tuple(by_stage.tolist()) for by_stage in np.maximum(scores, _LEAST).reshape(len(rows), len(STAGES))]
+
+
+def _name(id: int | str) -> int | str:
+    """An id as it stands before a trace's number: a text that looks like a number is in quotation marks."""
+    return json.dumps(id) if isinstance(id, str) and _AMBIGUOUS.match(id) else id

@@ -133,7 +133,12 @@ class Output(Growing):
                 continue
             answered += 1
             scored = {"candidates": request.choices, "labels": request.labels}
-            if self._done[request.id] != _text_digest(asked(request), scored):
+            said = asked(request)
+            # most records do not say what is expected
+            if self._done[request.id] not in (
+                _text_digest(said, scored),
+                _text_digest(said | {"expected": request.expected}, scored),
+            ):
                 raise RecordError(
                     f"{self._path} answers row {request.id!r} of another input, with another text; "
                     "give another --output, or the input that it was written with"
@@ -191,7 +196,7 @@ def _scored(record: Record) -> Record:
 
 def _text_digest(record: Record, scored: Record) -> bytes:
     """What a record says of the texts of its request, in 16 bytes: of many rows no more is kept in memory."""
-    said = [record.get(name) for name in ("prompt", "fields", MESSAGES, "given")]
+    said = [record.get(name) for name in ("prompt", "fields", MESSAGES, "given", "expected")]
     text = json.dumps([*said, scored], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).digest()
 

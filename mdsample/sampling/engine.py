@@ -24,7 +24,7 @@ from mdsample.errors import NoTextError
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.arguments import as_batch_size
 from mdsample.sampling.growth import Growing
-from mdsample.sampling.lengths import Candidate, best
+from mdsample.sampling.lengths import Candidate, best, removed
 from mdsample.sampling.observe import Asking, overheard
 from mdsample.sampling.prepared import Prepared
 from mdsample.sampling.ready import Chunk, Ready, Watch, fitted, made_ready
@@ -176,8 +176,10 @@ class Engine:
     def remove(self, number: int) -> None:
         """Takes a running row out: it finishes as it is, with the outcome `removed`; nothing if it does not run.
 
-        Of candidates the first is what finishes.
+        Of candidates the first is what finishes, that of the fewest positions.
         """
+        contest = self._contests.get(number)
+        undecided = contest is not None and contest.running > 0
         for chunk in self._chunks:
             row = np.flatnonzero(chunk.state.active & (np.array(chunk.numbers) == number)).astype(np.int32)
             if len(row):
@@ -185,8 +187,9 @@ class Engine:
                 event = Event.none().completed(nothing, nothing, nothing, row, (REMOVED,))
                 chunk.state = chunk.state.apply(event, self._denoiser.tokenizer.mask_id)
                 self._take_down(chunk, event)
-        if number in self._contests:
-            self._finished.append((number, self._contests.pop(number).done[0].row))
+        if contest is not None and undecided:
+            del self._contests[number]
+            self._finished.append((number, removed(contest.done, REMOVED)))
         self._chunks = [chunk for chunk in self._chunks if not chunk.state.done]
 
     def finished(self) -> list[tuple[int, Row]]:

@@ -8,10 +8,10 @@ equals, as a model is sure of the end tokens; the mean over tokens would take th
 fixed text after a slot makes of a length is not counted, so that short texts are at an advantage.
 
 The run itself knows these probabilities, but where a slot holds a language or a set of tokens they are those *given*
-that, at a length where one text alone is allowed 1. And where tokens were masked again they are of texts that are not
-there any more. Then the text that stands is read once more, without constraints, in the same order: a forward pass for
-each step and for each token that followed without one, which do not depend on one another. Guides that hang on the
-steps before (`annealing`, `repetition`, `credit`) are left out there.
+that, at a length where one text alone is allowed 1. And where tokens were masked again or replaced they are of texts
+that are not there any more. Then the text that stands is read once more, without constraints, in the same order: a
+forward pass for each step and for each token that followed without one, which do not depend on one another. Guides that
+hang on the steps before (`annealing`, `repetition`, `credit`) are left out there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from mdsample.core.rows import Rows
 from mdsample.errors import PolicyError
 from mdsample.models.denoiser import Query
 from mdsample.policy.guide import Credit, NoGuide, Tuned
+from mdsample.policy.revise import Never
 from mdsample.sampling.plan import Plan
 from mdsample.sampling.row import Commit, Row, Tried
+from mdsample.sampling.state import Outcome
 
 #: nats of a token of probability 0; JSON has no infinity
 _LEAST = -1e4
@@ -45,8 +47,13 @@ class Candidate:
 
 
 def require_scores(plan: Plan) -> None:
-    """`PolicyError` where texts would have to be read once more and the model's cache does not stand that."""
-    cache = plan.denoiser.cache
+    """`PolicyError` where texts have no score: of random tokens, or where the cache does not stand a second reading."""
+    cache, name = plan.denoiser.cache, plan.denoiser.name
+    if plan.denoiser.noise != "mask":
+        raise PolicyError(
+            f"slots of unknown length are compared by the probabilities of their texts, but what {name} says of a "
+            "blank depends on the random tokens that it is shown there; write one length"
+        )
     if _read_again(plan) and cache is not None and cache.approximate:
         raise PolicyError(
             f"slots of unknown length are compared by passes that the cache {str(cache)!r}, which is approximate, "
@@ -78,8 +85,19 @@ def best(candidates: Sequence[Candidate], batch_size: int) -> Row:
     )
 
 
+def removed(candidates: Sequence[Candidate], outcome: Outcome) -> Row:
+    """A row that was taken out before its candidates could be compared: the first of them, at the cost of all."""
+    first, *_ = sorted(candidates, key=lambda candidate: tuple(candidate.lengths.values()))
+    return attrs.evolve(
+        first.row,
+        outcome=outcome,
+        nfe=sum(candidate.row.nfe for candidate in candidates),
+        rounds=max(candidate.row.rounds for candidate in candidates),
+    )
+
+
 def _read_again(plan: Plan) -> bool:
-    return bool(plan.policy.constraints) or plan.policy.revise.budget > 0
+    return bool(plan.policy.constraints) or not isinstance(plan.policy.revise, Never)
 
 
 def _score(candidate: Candidate, batch_size: int) -> tuple[float, int]:

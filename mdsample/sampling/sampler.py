@@ -120,6 +120,8 @@ class Sampler:
             if state.done:
                 return state, state.events[-1]
         rows = np.flatnonzero(state.active).astype(np.int32) if rows is None else rows
+        if not state.active[rows].all():
+            raise ValueError(f"of the rows {shown(rows.tolist())} some have left; give rows that are still running")
         return answered(advance(plan, state, rows), denoiser)
 
 

@@ -76,6 +76,11 @@ class SlotWatcher(Denoiser):
                 f"to watch a slot would change what the cache {str(inner.cache)!r} keeps, and so the results; "
                 "leave one of them out"
             )
+        if inner.noise != "mask":
+            raise WatchError(
+                f"{inner.name} was trained on random tokens: what it says of a blank depends on those that it is shown "
+                "there, so a slot cannot be watched; watch nothing"
+            )
         if template.ranged:
             raise WatchError(
                 f"slot {template.ranged[0].name!r} has no one length, and each is a run of its own; write one length, "
@@ -103,7 +108,8 @@ class SlotWatcher(Denoiser):
             # a tokenizer need not know the space, and the slot need not have room for it
             with suppress(ValueError):
                 variants.append(self._template.content(self._slot, f" {text}", self.tokenizer))
-        return variants
+        # to some tokenizers the space is nothing
+        return [list(tokens) for tokens in dict.fromkeys(map(tuple, variants))]
 
     def readings(self, row: int | str) -> tuple[SlotReading, ...]:
         """What was taken down of a row, in the order of its steps; it is then forgotten."""

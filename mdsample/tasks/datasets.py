@@ -23,12 +23,14 @@ _GSM8K = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:10}}}."
 _MATH500 = "{prompt}\n{reasoning:240} The answer is \\boxed{{{answer:24}}}."
 #: what a calculator was asked while GSM8K's solutions were written, as in `9 + 9 = <<9+9=18>>18`
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\$?\.\d+")
+#: after a number or a word a hyphen is no sign, as in `12-16`; `−` is the minus of typographers
+_NUMBER = re.compile(r"(?:(?<![\w)])[-−])?\$?(?:\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)")
 #: lm-evaluation-harness, gsm8k.yaml: `strict-match` takes the first match, `flexible-extract` the last
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 #: a number without commas and currency; a denominator is whole
 _PLAIN = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))(?:/(\d+))?")
+_MARKS = {ord(","): None, ord("$"): None, ord("−"): "-"}
 #: positions of a slot that holds an answer and no reasoning
 _SHORT = 16
 
@@ -175,7 +177,7 @@ EXTRACTS: dict[str, Callable[[str], str]] = {"first": _first, "last": _last, "ma
 
 def _value(text: str) -> Fraction | None:
     """The exact value of a number as people write it, `None` for what is none: `$1,000.`, `.50`, `-1/2`."""
-    plain = _PLAIN.fullmatch(text.replace(",", "").replace("$", "").strip().rstrip("."))
+    plain = _PLAIN.fullmatch(text.translate(_MARKS).strip().rstrip("."))
     try:
         return Fraction(plain[1].removesuffix(".")) / int(plain[2] or 1) if plain else None
     except (ValueError, ZeroDivisionError):  # more digits than Python reads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +40,7 @@ def read_once(problems: Callable[[], Iterator[Problem]]) -> Callable[[], tuple[P
             for name in names:
                 if isinstance(name, bool) or not isinstance(name, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]
                     raise RecordError(f"an id must be text or a whole number; got {name!r:.40}")
-            if twice := [name for name in names if names.count(name) > 1]:
+            if twice := [name for name, times in Counter(names).items() if times > 1]:
                 raise RecordError(f"two problems have the id {twice[0]!r}")
             kept.append(loaded)
         return kept[0]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import mdsample
 from mdsample.backend.load import load
 from mdsample.core.template import Template
-from mdsample.errors import BenchError, PolicyError
+from mdsample.errors import BenchError, PolicyError, RecordError
 from mdsample.evaluation.answers import Answers
 from mdsample.evaluation.bench import PolicyScore, bench
 from mdsample.evaluation.intervals import Interval, mean, paired_difference, share
@@ -213,6 +213,32 @@ def test_a_board_is_right_if_every_cell_is() -> None:
     for cell in slots:
         other = slots | {cell: "1" if slots[cell] != "1" else "2"}
         assert not task.correct(cast("Row", Finished(other)), problem)
+
+
+def test_answers_to_another_prompt_are_not_taken(tmp_path: Path) -> None:
+    from mdsample.tasks.datasets import gsm8k, gsm8k_shots
+
+    def put(name: str, question: str, answer: int) -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps({"question": question, "answer": f"#### {answer}"}) + "\n")
+        return path
+
+    asked = put("asked.jsonl", "Ann has 2 apples and buys 3. How many?", 5)
+    others = put("others.jsonl", "Bob has 9 pears and eats 4. How many?", 5)
+    shots = [put(f"shots{n}.jsonl", f"What is 1 + {n}?", 1 + n) for n in range(2)]
+    model, layout = mdsample.load("tiny-gsm", "reference"), mdsample.Template.parse("{prompt}{answer:4}")
+
+    def ran(problems: Path, before: Path) -> None:
+        task = gsm8k(problems, gsm8k_shots(before, 1))
+        with Answers(tmp_path / "answers.jsonl") as answers:
+            list(bench(model, task, [parse("med")], template=layout, answers=answers))
+
+    ran(asked, shots[0])
+    ran(asked, shots[0])
+    for problems, before in ((asked, shots[1]), (others, shots[0])):
+        with pytest.raises(RecordError, match="answers problem 0 to another prompt"):
+            ran(problems, before)
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
 
 
 def test_kept_answers_are_read_again_without_a_pass(tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_settings() -> None:
         for domain in known:
             assert tuple(value for value, _ in settings(f"{name}(?)")) == domain.values
     assert [p for _, p in settings("top(?)", [1, 2])] == [parse("top(1)"), parse("top(2)")]
+    # the policy that runs has the value that is told, to the last digit
+    for value in (0.9999999, 0.1 + 0.2, 1e-7):
+        assert settings("above-confidence(?)", [value]) == [(value, parse(f"above-confidence({value!r})"))]
+    assert settings("top(?)", [1234567])[0][1] == parse("top(1234567)")
     assert settings("med+early-exit(?)")[0][1] == parse("med+early-exit(0.001)")
     for text, message in (
         ("med", "as in med"),
@@ -104,6 +108,7 @@ def test_the_exact_limit(events: int, trials: int, confidence: float) -> None:
     if events < trials:
         assert exact_limit(events + 1, trials, confidence) > limit
     assert exact_limit(events, trials + 5, confidence) <= limit
+    assert exact_limit(0, 5, 1 - 2**-53) <= exact_limit(4, 5, 1 - 2**-53) <= 1
 
 
 def test_limits_cover() -> None:

@@ -325,6 +325,20 @@ def test_another_text_under_a_known_id_is_refused(job: Job, whole: Path) -> None
         output.left([Request(2, {"prompt": "another"})])
 
 
+def test_another_right_answer_under_a_known_id_is_refused(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    template = Template.parse("{prompt}{reasoning:3}{answer:2}")
+    watched = Job(job.denoiser, template, Sampler(parse("med")), watch_slot="answer")
+    request = Request(2, {"prompt": "a"}, "b")
+    with Output(out, watched.fingerprint) as output:
+        for record in watched.records([request]):
+            output.write(record)
+    with Output(out, watched.fingerprint) as output:
+        assert len(output.left([request])) == 0
+        with pytest.raises(RecordError, match="answers row 2 of another input"):
+            output.left([Request(2, {"prompt": "a"}, "c")])
+
+
 def test_a_place_that_cannot_be_written_is_refused(job: Job, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "out.jsonl"):
         with pytest.raises(WriteError, match="cannot write"):

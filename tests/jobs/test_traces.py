@@ -20,6 +20,7 @@ from mdsample.core.template import Template
 from mdsample.errors import TemplateError, TracesError
 from mdsample.jobs.posterior import STAGES, Keep, Tracer
 from mdsample.jobs.records import Request
+from mdsample.testing import ScriptedDenoiser, Symbols
 
 SHORT = "Question: {prompt}\nReasoning:{reasoning:10}\nAnswer:{answer:4}"
 
@@ -57,6 +58,15 @@ def test_scores_are_the_joints_own_on_a_toy() -> None:
             known = {c.position: c.token for c in row.commits[: round(stage * 4)]}
             law = table[tuple(known.get(i, slice(None)) for i in range(4))].reshape(-1, 3).sum(0)
             assert found == pytest.approx(np.log(law[1] / law.sum()), abs=2e-5)
+
+
+def test_ids_that_differ_only_in_type_are_two() -> None:
+    model = ScriptedDenoiser(Symbols(6))
+    sampler = mdsample.Sampler("random+top(1)+temperature(1)")
+    tracer = Tracer(model, Template.parse("{reasoning:2}{answer:1}"), sampler, n=2)
+    names: list[int | str] = [1, "1", '"1"', "1#0", "-1", -1, "'1'"]
+    records = list(tracer.records([Request(name, given={"answer": "b"}) for name in names]))
+    assert [record["id"] for record in records] == names and not any("error" in record for record in records)
 
 
 def test_keep() -> None:

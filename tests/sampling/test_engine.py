@@ -271,6 +271,7 @@ def test_who_watches_sees_looks_and_events_of_the_rows(model: Denoiser) -> None:
         pass
     (_, first), *rest = events
     assert not len(first.rows)
+    assert all(isinstance(state, State) and state.events[-1] is event for state, event in events)
     assert len(looks) == len(rest) == 10
     for (rows, said), (_, event) in zip(looks, rest, strict=True):
         assert rows.tolist() == event.rows.tolist()
@@ -281,3 +282,30 @@ def test_who_watches_sees_looks_and_events_of_the_rows(model: Denoiser) -> None:
     while engine.step():
         pass
     assert len(looks) == 10 and len(events) > 12
+
+
+def test_a_row_whose_candidates_are_not_decided_is_taken_out_as_the_first_of_them() -> None:
+    model, layout = ScriptedDenoiser(Symbols(6)), Template.parse("ab{text:2-5}c")
+    row = prepare(model, layout, 0, {})
+    engine = Engine(model)
+    (number,) = engine.add([row], Sampler("top(1)"), layout.slots)
+    for _ in range(3):  # those of two and three places are filled
+        engine.step()
+    engine.remove(number)
+    assert not engine.running
+    ((_, left),) = engine.finished()
+    assert left.outcome.name == "removed" and len(left.tokens) == 5 and left.nfe == 2 + 3 + 3 + 3
+    (number,) = engine.add([row], Sampler("top(1)"), layout.slots)
+    while engine.step():
+        pass
+    engine.remove(number)
+    ((_, whole),) = engine.finished()
+    assert whole.outcome.name == "filled" and len(whole.tried) == 4
+
+
+def test_the_engines_own_guesses_are_those_of_rows_that_say_nothing(model: Denoiser) -> None:
+    engine = Engine(model, speculate=4)
+    engine.add(prepared(model)[:2], Sampler("one-by-one"), TEMPLATE.slots)
+    while engine.step():
+        pass
+    assert all(row.rounds < row.steps for _, row in engine.finished())

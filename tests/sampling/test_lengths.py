@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -26,6 +27,7 @@ from mdsample.exact.joint import Joint
 from mdsample.models.cache import Dual
 from mdsample.policy.base import Policy
 from mdsample.policy.complete import complete
+from mdsample.policy.revise import Never
 from mdsample.testing import ScriptedDenoiser
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)
@@ -128,7 +130,7 @@ def test_candidates_are_runs_of_their_templates_and_the_best_is_kept(
         scores = [one.score for one in row.tried]
         chosen = tried[scores.index(max(scores))][1]  # pyright: ignore[reportArgumentType]
         assert (chosen.tokens.tolist(), chosen.commits) == (row.tokens.tolist(), row.commits)
-        if not again.constraints and not again.revise.budget:
+        if not again.constraints and isinstance(again.revise, Never):
             # the run's own probabilities, at no further cost
             assert [one.nfe for one in row.tried] == [one.nfe for _, one in tried]
             for one, (_, whole) in zip(row.tried, tried, strict=True):
@@ -150,6 +152,27 @@ def test_the_score_is_the_joints_own_by_the_chain_rule(policy: str, constraint: 
             after = table.sum(tuple(range(n + 1, 4)))
             conditional = after[..., 2] / after[..., 2].sum()
             assert one.score == pytest.approx(math.log(conditional[tuple(tokens[:n])]), abs=1e-5)
+
+
+@pytest.mark.parametrize("revise", ["edit(0.01)", "renoise(6)", "below-confidence(0.5)"])
+def test_the_score_is_that_of_the_text_that_stands(revise: str) -> None:
+    """By the joint, in the order in which what stands was written; what it was written in place of does not count."""
+    replaced = 0
+    for seed in range(6):
+        table = np.random.default_rng(seed).dirichlet(np.full(3**4, 0.3)).reshape((3,) * 4)
+        policy = f"{revise}+top(2)+temperature(3)"
+        row = mdsample.sample(Joint(table), {}, template="{text:2-3}2", policy=policy, seed=seed)
+        replaced += len(row.commits) - len(row.written)
+        known, score = {len(row.tokens) - 1: 2}, 0.0
+        for _, group in itertools.groupby(sorted(row.written.values(), key=lambda c: c.step), lambda c: c.step):
+            here = [(c.position, c.token) for c in group]
+            given_ = table[tuple(slice(known[n], known[n] + 1) if n in known else slice(None) for n in range(4))]
+            for place, token in here:
+                score += math.log(np.take(given_, token, place).sum() / given_.sum())
+            known |= dict(here)
+        (found,) = [one.score for one in row.tried if one.text == row.text]
+        assert found == pytest.approx(score, abs=1e-4)
+    assert replaced
 
 
 def test_a_language_with_one_text_is_not_taken_for_a_sure_one() -> None:
@@ -216,6 +239,13 @@ def test_an_approximate_cache_does_not_read_again() -> None:
     assert len(mdsample.sample(model, "b", template=LAYOUT, policy="med").tried) == 6
     with pytest.raises(PolicyError, match="the cache 'dual', which is approximate"):
         mdsample.sample(model, "b", template=LAYOUT, policy="med+ban(['a'])")
+
+
+def test_random_tokens_do_not_tell_lengths_apart() -> None:
+    model = Counter(ScriptedDenoiser(LETTERS, noise="uniform"))
+    with pytest.raises(PolicyError, match="depends on the random tokens that it is shown there; write one length"):
+        mdsample.sample(model, "b", template=LAYOUT, policy="med")
+    assert not model.rows
 
 
 # every door

@@ -109,6 +109,16 @@ def test_a_run_goes_on_from_the_first_state_of_its_trace() -> None:
     assert event.left.tolist() == [0]
 
 
+def test_a_step_may_be_of_some_rows_that_are_running() -> None:
+    sampler, canvas = Sampler("one-by-one"), canvas_of("a00", "b00")
+    state, event = sampler.step(MODEL, sampler.start(MODEL, canvas), rows=np.array([1], np.int32))
+    assert event.rows.tolist() == [1] and state.nfe.tolist() == [0, 1]
+    state, _ = sampler.step(MODEL, state, rows=np.array([1], np.int32))
+    assert state.active.tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"of the rows \[1\] some have left; give rows that are still running"):
+        sampler.step(MODEL, state, rows=np.array([1], np.int32))
+
+
 @pytest.mark.parametrize("policy", ["ended", "budget(2)", "early-exit(9,slot='reasoning')"])
 def test_no_mask_is_left_by_revision_in_a_row_that_leaves(policy: str) -> None:
     for seed in range(4):

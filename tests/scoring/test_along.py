@@ -24,7 +24,7 @@ from mdsample.policy.base import Policy
 from mdsample.sampling.engine import fill
 from mdsample.sampling.prepared import prepare
 from mdsample.scoring.watch import SlotWatcher
-from mdsample.testing import ScriptedDenoiser
+from mdsample.testing import ScriptedDenoiser, Symbols
 
 MODEL = ScriptedDenoiser(LETTERS, max_length=200)
 TEMPLATE = Template.parse("ab{question}c{reasoning:6}d{answer:3}")
@@ -104,6 +104,20 @@ def test_a_text_and_the_same_after_a_space_are_one_answer() -> None:
     assert said == [pytest.approx(np.logaddexp(one, other), abs=1e-5), pytest.approx(other, abs=1e-5)]
 
 
+def test_where_the_space_is_nothing_a_text_counts_once() -> None:
+    class Unspaced(Symbols):
+        def encode(self, text: str) -> list[int]:
+            return super().encode(text.replace(" ", ""))
+
+    model, template = ScriptedDenoiser(Unspaced(6)), Template.parse("ab{answer:1}")
+    row = prepare(model, template, 0, {})
+    along = SlotWatcher(model, template, "answer", 0)
+    along.track(row, "c")
+    list(fill(mdsample.Sampler("top(1)"), along, template.slots, [row]))
+    (score,) = mdsample.score(model, template, [{}], "answer", ["c"])
+    assert along.readings(0)[0].log_probability == pytest.approx(score.best.log_probability, abs=1e-6)
+
+
 def test_what_is_written_already_decides() -> None:
     sampler = mdsample.Sampler(mdsample.parse("right-to-left+top(1)"))
     row = prepare(MODEL, TEMPLATE, 0, {"question": "a"})
@@ -134,6 +148,8 @@ def test_refusals(tmp_path: Path) -> None:
     cached = ScriptedDenoiser(LETTERS, max_length=200, cache=Dual())
     with pytest.raises(WatchError, match="would change what the cache 'dual' keeps"):
         SlotWatcher(cached, TEMPLATE, "answer", 0)
+    with pytest.raises(WatchError, match="so a slot cannot be watched; watch nothing"):
+        SlotWatcher(ScriptedDenoiser(LETTERS, max_length=200, noise="uniform"), TEMPLATE, "answer", 0)
     with pytest.raises(TemplateError, match="slot 'answer' has 3 positions"):
         SlotWatcher(MODEL, TEMPLATE, "answer", 0).track(prepare(MODEL, TEMPLATE, 0, {"question": "a"}), "abcd")
 

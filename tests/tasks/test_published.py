@@ -69,6 +69,8 @@ def test_gsm8k(school: Task) -> None:
 def test_numbers_are_compared_as_numbers(school_number: int) -> None:
     from mdsample.tasks.datasets import _number, _same_number
 
+    assert _same_number("−1,000.", "-1000")
+
     for written in (str(school_number), f"{school_number:,}", f"{school_number}.0"):
         found = _number(row(f"it is 5, then {written}"))
         assert _same_number(found, str(school_number))
@@ -148,6 +150,10 @@ REASONED = "Ann has 3 and Ben 4, so 3 + 4 = 7. The answer is 7"
         ("it costs $7.", "$7", "$7", "$7", ""),
         ("\\boxed{12} or 3,,", "12", "3", "12", ""),
         ("none ... at,, all", "", "", "", ""),
+        # a hyphen between numbers is no sign, and a typographer's minus is one
+        ("from 12-16, so 20-12", "12", "-12", "12", ""),
+        ("it is −5", "−5", "5", "−5", ""),
+        ("#### -$40", "-$40", "-$40", "-$40", ""),
     ],
 )
 def test_ways_to_read_a_number(text: str, first: str, last: str, marked: str, strict: str) -> None:
