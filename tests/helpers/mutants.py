@@ -8,6 +8,7 @@ One that they do not notice counts as not noticed, and so does one that no test 
 """
 
 import argparse
+import gc
 import hashlib
 import importlib
 import json
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 from collections import Counter
+from functools import _lru_cache_wrapper
 from math import ceil
 from pathlib import Path
 from time import process_time
@@ -176,8 +178,10 @@ def main() -> None:
     args = parser.parse_args()
     runner, imported = prepare()
     learn(runner, Path("mutants/learnt.json"))
-    # the tests are imported once, before processes fork from this one
+    # the tests are imported once, before processes fork from this one; what was computed without a change is forgotten
     runner.list_all_tests()
+    for cached in [value for value in gc.get_objects() if isinstance(value, _lru_cache_wrapper)]:
+        cached.cache_clear()
     files = changes_of_files()
     rows = [json.loads(line) for line in args.out.read_text(encoding="utf-8").splitlines()] if args.out.exists() else []
     done = {row["name"] for row in rows}

@@ -154,6 +154,10 @@ def test_files_that_are_something_else() -> None:
         RecordError, match=r"is one JSON array; give one object a line, as `jq -c '.\[\]' x.json` writes"
     ):
         read_requests(b'[{"prompt": "x"}]', TEMPLATE, "x.json")
+    # a file of that name holds objects, and any other begins with one
+    for name, read in (("x.json", False), ("x.ndjson", False), ("x.txt", True), ("x", True)):
+        (request,) = read_requests(b"words", TEMPLATE, name)
+        assert (not request.error) == read
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from(["", "x.jsonl", "x.txt", "x.json"]))

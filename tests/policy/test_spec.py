@@ -26,7 +26,7 @@ from mdsample.policy.language import Choices
 from mdsample.policy.order import Confidence, Entropy, Fixed
 from mdsample.policy.parsing import parse
 from mdsample.policy.presets import PRESETS
-from mdsample.policy.selection import BelowEntropy, EntropyBound, Frechet, Selection, Top
+from mdsample.policy.selection import AboveConfidence, BelowEntropy, EntropyBound, Frechet, Selection, Top
 from mdsample.policy.settings import real
 from mdsample.policy.stop import EarlyExit, Ended
 from mdsample.policy.toml import from_toml, policy_from_toml_value, to_toml
@@ -128,6 +128,7 @@ def test_the_text_is_short(part: Part, text: str) -> None:
         ("fast-dllm-v2(1)", LedBlocks() + Confidence() + Top(1) + Ended(when="reached")),
         ("fixed([ 0 , 1 ])", Policy.of(Fixed((0, 1)))),
         ("none", Policy.of(NoGuide())),
+        ("llada2", Confidence() + AboveConfidence(0.95, at_least=1) + Ended(when="reached")),
         (r"""ended("\x41\u00e9\U0001f600\"\'\\\n\t\r")""", Policy.of(Ended("A\u00e9\U0001f600\"'\\\n\t\r"))),
         ("whole+whole", Policy.of(Whole())),
         ("", Policy()),

@@ -57,6 +57,10 @@ def test_a_range_stands_for_its_lengths(first: int, more: int, blind: bool) -> N
     assert candidates[0].candidates(LETTERS) == (candidates[0],)
 
 
+def test_as_many_lengths_as_are_tried_are_taken() -> None:
+    assert len(Template.parse("{a:1-8}{b:1-8}").candidates(LETTERS)) == 64
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -212,6 +216,8 @@ def test_a_length_without_a_text_is_no_candidate_and_none_is_refused_before_a_pa
     counter = Counter(MODEL)
     with pytest.raises(NoTextError, match="at no length of row 0 there is a text: no text of the language of slot"):
         mdsample.sample(counter, "b", template="{prompt}{text:1-2}c", policy="regex('abcd', slot='text')")
+    with pytest.raises(NoTextError, match=r"^no text of the language of slot"):
+        mdsample.sample(counter, "b", template="{prompt}{text:3}c", policy="regex('abcd', slot='text', end='never')")
     with pytest.raises(PolicyError, match="there is no slot 'nothing'"):
         mdsample.sample(counter, "b", template="{prompt}{text:1-2}c", policy="regex('abcd', slot='nothing')")
     with pytest.raises(TemplateError, match="takes at most 200"):

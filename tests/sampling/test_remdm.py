@@ -52,6 +52,7 @@ def test_published_settings_and_the_ends() -> None:
     still = [tick for tick in held if tick.before == tick.after]
     assert all(tick.before == HELD and tick.sigma == 0.02 for tick in still)
     assert len(still) == round(100 * (ON - OFF))
+    assert all(0 <= tick.before <= tick.after <= 1 for tick in held)
     assert all(tick.sigma == 0 for tick in held if tick.before != tick.after and tick.before != HELD)
     assert held[-1].after == pytest.approx(1)
     for kind in KINDS:

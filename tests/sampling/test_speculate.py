@@ -24,7 +24,8 @@ from mdsample.policy.base import Part, Policy
 from mdsample.policy.presets import PRESETS
 from mdsample.policy.view import Batch
 from mdsample.policy.window import Window
-from mdsample.sampling.sampler import Sampler
+from mdsample.sampling.observe import answered
+from mdsample.sampling.sampler import Sampler, steps
 from mdsample.sampling.speculate import Speculation, as_speculation, read_speculation
 from mdsample.testing import ScriptedDenoiser
 from mdsample.testing.promises import speculation_changes_nothing
@@ -158,3 +159,17 @@ def test_a_tree_finds_what_a_chain_misses() -> None:
         for shape in ("2", "2x16")
     }  # fmt: skip
     assert rounds["2x16"] < rounds["2"]
+
+
+def test_of_rows_that_have_left_nothing_is_kept() -> None:
+    canvas = mdsample.Template.parse("a{reasoning:9}b{answer:3}").canvas(SYMBOLS, [{}, {}], given=[{}, {"answer": "b"}])
+    sampler = Sampler("one-by-one")
+    plan = sampler.plan(MODEL, canvas)
+    speculator, state = sampler.speculator(plan, canvas, 2), sampler.start(MODEL, canvas, plan)
+    assert speculator is not None
+    while not state.done:
+        rows = np.flatnonzero(state.active).astype(np.int32)
+        for after, _ in answered(steps(plan, state, rows, speculator), MODEL):
+            state = after
+        kept = {*speculator._last, *speculator._known}
+        assert kept <= {*np.flatnonzero(state.active).tolist()}

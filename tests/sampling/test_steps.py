@@ -17,6 +17,7 @@ from mdsample.jobs.examples import read_examples
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.result import Row, read
 from mdsample.scoring.judge import judge
+from mdsample.testing import ScriptedDenoiser, Symbols
 
 TEMPLATE = "Question: {prompt}\nStep 1:{step1:10}\nStep 2:{step2:10}\nAnswer:{answer:4}"
 LAYOUT = Template.parse(TEMPLATE)
@@ -113,3 +114,31 @@ def test_a_recorded_reasoning_is_judged_step_by_step(
     assert command(capsys, "judge", trace, *on, "--by", "sentence")
     [judged] = judge(mdsample.load(folder, "reference"), mdsample.Trace.load(trace))
     assert len(judged.parts) >= 2  # a step's end is a part's end
+
+
+def test_an_end_that_is_reached_is_one_that_is_seen_from_left_to_right() -> None:
+    """What stands before an end is written there; in another order `reached` waits for it."""
+    ends = 0
+    for seed in range(20):
+        toy = ScriptedDenoiser(Symbols(3), seed=seed)
+        template = Template.parse("ab{reasoning:8}c{answer:4}")
+        for order in ("left-to-right", "right-to-left"):
+            seen, reached = (
+                mdsample.sample(toy, {}, template=template, policy=f"whole+{order}+top(1)+ended(when='{when}')")
+                for when in ("seen", "reached")
+            )
+            ends += seen.nfe < 12
+            if order == "left-to-right":
+                assert (seen.tokens.tolist(), seen.nfe) == (reached.tokens.tolist(), reached.nfe)
+            else:
+                assert seen.nfe <= reached.nfe == 12
+    assert ends > 10
+
+
+def test_a_bound_is_asked_of_each_row_for_itself() -> None:
+    """A language weighs nothing in a slot with one blank, however many rows have one."""
+    toy = ScriptedDenoiser(Symbols(6))
+    for length, known in ((1, True), (2, False)):
+        template = Template.parse(f"ab{{prompt}}{{answer:{length}}}")
+        samples = mdsample.sample(toy, ["c", "d"], template=template, policy="med+regex('[ab]+', slot='answer')")
+        assert [np.isfinite(row.error_bound) for row in samples] == [known, known]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mdsample
 from mdsample.core.template import Template
-from mdsample.errors import MdsampleError, ModelError, PolicyError
+from mdsample.errors import MdsampleError, ModelError, PolicyError, TemplateError
 from mdsample.models.denoiser import Denoiser
 from mdsample.policy.presets import PRESETS
 from mdsample.sampling.structured import Structured
@@ -173,3 +173,5 @@ def test_wrong_things_are_refused_before_the_first_pass() -> None:
         mdsample.sample(denoiser, "x", returns={"type": "array"}, template="{prompt}{answer:4}")
     with pytest.raises(ModelError, match="has no chat template"):
         mdsample.sample(denoiser, [{"role": "user", "content": "x"}], returns=Event)
+    with pytest.raises(TemplateError, match="returns= takes chats or other prompts, not both at once; give a template"):
+        mdsample.sample(denoiser, [[{"role": "user", "content": "x"}], "x"], returns=Event)

@@ -13,6 +13,7 @@ import pytest
 import mdsample
 from mdsample import testing
 from mdsample.errors import TraceError, WriteError
+from mdsample.models.cache import Dual
 from mdsample.models.denoiser import Noise
 from mdsample.policy.complete import as_run
 from mdsample.sampling.trace import Trace
@@ -38,6 +39,13 @@ def test_the_record_names_what_made_it(saved: Path) -> None:
     assert (trace.seed, trace.model, trace.backend) == (0, "scripted", "toy")
     assert trace.versions["mdsample"] == mdsample.__version__
     assert trace.canvas.ids == ("one", 2)
+
+
+def test_the_record_names_the_cache() -> None:
+    model = ScriptedDenoiser(Symbols(4), cache=Dual())
+    canvas = mdsample.Template.parse("ab{answer:2}").canvas(model.tokenizer, [{}])
+    result = mdsample.Sampler("top(1)").run(model, canvas)
+    assert result.cache == Trace.of(result).cache == "dual"
 
 
 @pytest.mark.parametrize("noise", ["mask", "uniform"])
