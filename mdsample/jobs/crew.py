@@ -54,7 +54,10 @@ class Work(Protocol[I_contra, T_co]):
         ...
 
     def lost(self, item: I_contra, why: str) -> T_co:
-        """The result of an item that ends every process that does it; `CrewError` where the work has none for it."""
+        """The result of an item that ends every process that does it, in a crew that begins them anew.
+
+        `CrewError` where the work has none for it.
+        """
         ...
 
 

@@ -180,7 +180,8 @@ class Speculator:
         number = np.cumsum(~saved) - 1
         of = [(fresh, int(number[n])) if what is None else (what.prediction, what.line) for n, what in enumerate(known)]
         prediction: Prediction = Picked.within([(told, line) for told, line in of if told is not None], query.wanted)
-        self._known.update((row, {}) for row in rows.tolist())
+        # a pass that fails leaves what was known before
+        tried: dict[int, dict[bytes, Said]] = {row: {} for row in rows.tolist()}
         of_key: dict[int, int] = {self._plan.keys[row][1]: row for row in rows.tolist()}
         while True:
             try:
@@ -192,7 +193,8 @@ class Speculator:
             for line, (_, key) in enumerate(query.rows.keys):
                 row = of_key[key]
                 said = self._said(query, prediction, line, row)
-                self._known[row][said.text.tobytes()] = said
+                tried[row][said.text.tobytes()] = said
+        self._known.update(tried)
         self.spent.nfe[rows] += event.passes - price * saved
         self.spent.rounds[rows] += rounds_of(event, price) - saved
         self._forget(after, rows)
