@@ -10,7 +10,7 @@ import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mdsample_cli.errors import UsageError, note
 
@@ -85,12 +85,15 @@ def read_text(path: str) -> str:
         raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
 
 
-def read_json(path: str) -> object:
-    """What a file of JSON says."""
+def read_schema(path: str) -> dict[str, Any]:
+    """The JSON schema in a file."""
     try:
-        return json.loads(read_text(path))
+        schema: object = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f'{path} holds {json.dumps(schema):.40}, and a schema is a JSON object, as in {{"type": …}}')
+    return cast("dict[str, Any]", schema)
 
 
 def text_or_file(text: str) -> str:

@@ -57,9 +57,10 @@ class TaskOptions(OptionGroup):
         ),
     ] = "tiny-gsm"
     problems: Annotated[Path | None, Option(metavar="FILE", help="The file of a published data set.")] = None
-    answer_field: Annotated[str, Option(metavar="KEY", help="Key of the right answer in a .jsonl file of yours.")] = (
-        "answer"
-    )
+    answer_field: Annotated[
+        str | None,
+        Option(metavar="KEY", help="Key of the right answer in a .jsonl file of yours. Default: answer."),
+    ] = None
     limit: Annotated[int | None, Option(min=1, metavar="N", help="Only the first N problems. Default: all.")] = None
     shots: Annotated[
         int | None,
@@ -83,6 +84,8 @@ class TaskOptions(OptionGroup):
         from mdsample.tasks.named import Source, own_file, task_named
 
         name = self.task
+        if self.answer_field is not None and not own_file(name):
+            raise UsageError(f"--answer-field is for a file of yours (--task FILE), and {name} is none; leave it out")
         if name in PUBLISHED:
             if self.problems is None:
                 kind = "CSV" if name == "sudoku4" else "JSON lines"
@@ -97,4 +100,4 @@ class TaskOptions(OptionGroup):
                 "a file of yours needs the template that it is put into: --template '{prompt} {answer:16}'"
             )
         text = None if template is None else text_or_file(template)
-        return task_named(name, None, text, self.answer_field if answers else None)
+        return task_named(name, None, text, (self.answer_field or "answer") if answers else None)

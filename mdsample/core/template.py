@@ -371,7 +371,11 @@ def _written(piece: Text | Field | Slot) -> str:
 def _hole(inside: str, text: str, column: int) -> Field | Slot:
     name, colon, length = inside.partition(":")
     if not _NAME.fullmatch(name):
-        raise _fault(f"{name!r} is not a name (letters, digits, - and _); write {{{{ for a literal brace", text, column)
+        raise _fault(
+            f"{name!r} is no name (a to z, _, digits and -, the first no digit); write {{{{ for a literal brace",
+            text,
+            column,
+        )
     if not colon:
         return Field(name)
     length, colon, word = length.partition(":")

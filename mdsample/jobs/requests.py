@@ -145,7 +145,10 @@ def _request(
     listed: tuple[str, ...] = ()
     labels: dict[str, tuple[str, ...]] = {}
     if choices is not None:
-        value = fields.get(choices)
+        if choices not in fields:
+            has = ", ".join(fields) or "nothing"
+            return Request(name, error=f"the row lacks {choices!r}, the choices; it has: {has}")
+        value = fields[choices]
         by_slot = isinstance(value, dict)
         for slot, there in (cast("dict[str, object]", value) if by_slot else {"": value}).items():
             entries = cast("list[object]", there) if isinstance(there, list) else [None]

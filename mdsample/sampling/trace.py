@@ -107,7 +107,9 @@ class Trace:
             header = _header(lines, path)
             count = header["rows"]
             if len(lines) != 1 + count + header["events"]:
-                raise TraceError(f"{path} is cut off: {len(lines)} of {1 + count + header['events']} lines")
+                wanted = 1 + count + header["events"]
+                fault = "is cut off" if len(lines) < wanted else "is more than one trace"
+                raise TraceError(f"{path} {fault}: it has {len(lines)} lines, and {wanted} make it whole")
             rows = lines[1 : 1 + count]
             canvas = Canvas.of_rows(
                 [row["tokens"] for row in rows],

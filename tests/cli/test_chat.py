@@ -77,6 +77,22 @@ def test_a_reply_is_that_of_the_library_to_all_turns_before(folder: Path, talk: 
     assert os.listdir(tmp_path) == ["talk.jsonl"]
 
 
+def test_piped_messages_are_read_as_files_are(folder: Path, talk: Any) -> None:
+    """A file of Windows, and one that ends within a message."""
+    options = ("-m", folder, "--backend", "reference", "-t", SHORT)
+    code, out, err = talk(*options, lines="\ufeffhi\\\r\nthere\r\nlast\\")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == reader(folder, "hi\nthere", "last\\")
+
+
+@pytest.mark.parametrize("schema", ["null", "[1]", "true", '"str"'])
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_a_schema_is_an_object(command: str, schema: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.json").write_text(schema)
+    assert main([command, "--schema", str(tmp_path / "s.json"), "--backend", "reference"]) == 2
+    assert f"s.json holds {schema}, and a schema is a JSON object" in capsys.readouterr().err
+
+
 def test_guesses_change_no_reply(folder: Path, talk: Any, tmp_path: Path) -> None:
     options = ("-m", folder, "--backend", "reference", "-t", SHORT, "-p", "left-to-right+top(1)")
     code, out, _ = talk(*options, "-o", tmp_path / "plain.jsonl", lines="hi there\n")

@@ -645,6 +645,7 @@ def test_bench_on_files_and_pictures(mdsample: Command, model: Path, tmp_path: P
     ran = mdsample("bench", "--task", mine, "-t", "{q}: {answer:4}", "--answer-field", "gold", *twice)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.count("mine.jsonl, 2 problems") == 2
+    assert "--answer-field is for a file of yours" in mdsample("bench", "--answer-field", "gold").err
     drawn = picture.read_text()
     assert "<svg" in drawn
     layout = "{prompt} {reasoning:4} {answer:2}"

@@ -153,7 +153,11 @@ def test_special_tokens_mean_tokens_in_the_template_and_text_in_a_field() -> Non
         ("x {a:0}", "slot 'a' needs a length of 1 or more, as in {a:16}\n  x {a:0}\n    ^"),
         ("x {a:many}", "slot 'a' needs a length of 1 or more, as in {a:16}\n  x {a:many}\n    ^"),
         ("one\ntwo } {a:1}", "a single '}'; write '}}' for a literal brace\n  two } {a:1}\n      ^"),
-        ("{a b:3}", "'a b' is not a name (letters, digits, - and _); write {{ for a literal brace\n  {a b:3}\n  ^"),
+        (
+            "{a b:3}",
+            "'a b' is no name (a to z, _, digits and -, the first no digit); write {{ for a literal brace"
+            "\n  {a b:3}\n  ^",
+        ),
     ],
 )
 def test_a_wrong_template_is_refused(text: str, message: str) -> None:

@@ -180,7 +180,7 @@ def main() -> None:
     learn(runner, Path("mutants/learnt.json"))
     # the tests are imported once, before processes fork from this one; what was computed without a change is forgotten
     runner.list_all_tests()
-    for cached in [value for value in gc.get_objects() if isinstance(value, _lru_cache_wrapper)]:
+    for cached in [value for value in gc.get_objects() if type(value) is _lru_cache_wrapper]:
         cached.cache_clear()
     files = changes_of_files()
     rows = [json.loads(line) for line in args.out.read_text(encoding="utf-8").splitlines()] if args.out.exists() else []

@@ -13,7 +13,7 @@ from typer import Option
 
 from mdsample_cli import options
 from mdsample_cli.errors import UsageError, note, tell_error
-from mdsample_cli.files import read_json, require_writable, text_or_file
+from mdsample_cli.files import read_schema, require_writable, text_or_file
 from mdsample_cli.groups import Without, grouped
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def chat(
             raise UsageError("--output keeps a transcript, and stdout shows the conversation; give a file")
     chosen = policy.open()
     text = None if template.template is None else text_or_file(template.template)
-    wanted = None if schema is None else read_json(schema)
+    wanted = None if schema is None else read_schema(schema)
     guess = options.speculation_of(speculate)
 
     from mdsample.core.files import locked
@@ -118,12 +118,25 @@ class _Talk:
 
     def _read(self) -> str:
         try:
-            line = input("> " if self._typed else "")
-            while line.endswith("\\"):
-                line = line[:-1] + "\n" + input("… " if self._typed else "")
+            line = self._line("> ")
+            # a backslash before the end of the input is one
+            while line.endswith("\\") and (more := self._more()) is not None:
+                line = line[:-1] + "\n" + more
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not UTF-8 (byte {error.start} of what was read)") from error
         return line
+
+    def _line(self, prompt: str) -> str:
+        if self._typed:
+            return input(prompt)
+        # files of Windows begin with a mark and end lines in two characters
+        return input().removeprefix("\ufeff").removesuffix("\r")
+
+    def _more(self) -> str | None:
+        try:
+            return self._line("… ")
+        except EOFError:
+            return None
 
     def _take(self, line: str) -> None:
         from mdsample.errors import MdsampleError

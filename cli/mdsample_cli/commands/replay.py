@@ -45,7 +45,7 @@ def replay(
         raise UsageError(f"{out} is where --html writes; give --html, or leave it out")
     if html and json:
         raise UsageError("--json and --html are two forms; give one of them")
-    target = out or trace.with_suffix(".html")
+    target = out or trace.parent / f"{trace.stem}.html"
     if html:
         require_distinct(trace=trace, html=target)
         require_replaceable(target, "--html", "an HTML file", (b"<!doctype html>",))

@@ -13,7 +13,7 @@ from typer import Option
 from mdsample_cli import files, options
 from mdsample_cli.crew_option import CrewOptions
 from mdsample_cli.errors import Interrupted, UsageError, note
-from mdsample_cli.files import read_json, require_distinct, require_replaceable
+from mdsample_cli.files import read_schema, require_distinct, require_replaceable
 from mdsample_cli.groups import grouped
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(
     from mdsample.sampling.structured import Structured
 
     chosen = policy.open()
-    wanted = None if schema is None else read_json(schema)
+    wanted = None if schema is None else read_schema(schema)
     with several.crew(model) as crew:
         layout, denoiser, chats = template.open_with(model, None if crew is None else crew.model)
         structured = None if wanted is None else Structured.of(wanted, layout, denoiser.tokenizer)
