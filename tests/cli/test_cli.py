@@ -202,6 +202,7 @@ def test_usage_errors(mdsample: Command, model: Path, tmp_path: Path) -> None:
             ["rows", "-t", "{q}{a:1}"],
             "--template says which fields a .jsonl file of yours has; other tasks have their own, leave it out",
         ),
+        (["replay", "."], "cannot read .: Is a directory"),
         (["replay", absent], f"cannot read {absent}: No such file or directory"),
         (
             ["replay", __file__],
