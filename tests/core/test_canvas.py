@@ -27,6 +27,7 @@ def text_of(page: str) -> str:
 def test_a_canvas_names_its_slots_from_left_to_right() -> None:
     canvas = LAYOUT.canvas(LETTERS, [{"prompt": "d"}, {"prompt": "ef"}])
     assert repr(canvas) == "Canvas(2 rows of up to 14 tokens, slots: reasoning, answer)"
+    assert pretty_repr(canvas) == "Canvas(rows=2, tokens=14, slots=('reasoning', 'answer'))"
     chips = f"text3 tokensreasoning{BLANK} × 6text1 tokenanswer{BLANK} × 3"
     assert text_of(canvas._repr_html_()) == f"row0{chips}row1{chips.replace('3 tokens', '4 tokens', 1)}"
     assert repr(canvas.take([])) == "Canvas(0 rows of up to 0 tokens, slots: reasoning, answer)"
@@ -45,6 +46,8 @@ def test_a_rows_picture_is_its_text(seed: int) -> None:
     pieces = [END if token in LETTERS.ends else LETTERS.decode([token]) for token in row.tokens.tolist()]
     said = text_of(row._repr_html_())
     assert "".join(pieces) in said
+    assert f"{row.nfe} forward passes" in said and f"error bound {row.error_bound:.2g} nats" in said
+    assert " · no error bound" in text_of(attrs.evolve(row, error_bound=float("inf"))._repr_html_())
     assert said.endswith(f"step 1  {row.steps} \u2003{END} end \u2003{BLANK} left blank \u2003grey: given")
     for cell, token in zip(row.cells(), row.tokens.tolist(), strict=True):
         assert (cell.text == END) == cell.look.endswith(" e") == (token in LETTERS.ends)

@@ -94,6 +94,24 @@ def test_neighbours_in_length_share_a_pass_and_none_is_padded_further(model: Den
     assert longest == sorted(longest, reverse=True)
 
 
+def test_rows_of_other_constraints_share_a_pass() -> None:
+    model = ScriptedDenoiser(Symbols(6))
+    layout = Template.parse("ab{reasoning:5}{answer:3}")
+    policies = [
+        f"med+temperature(1){more}" for more in ("", "+ban(['a','b'])", "+allow(['c','d'])", "+ban(['e'])+ban(['f'])")
+    ]
+    spy, row = Spy(model), prepare(model, layout, 0, {})
+    engine = Engine(spy)
+    numbers = [engine.add([row], Sampler(policy), layout.slots)[0] for policy in policies]
+    found = {}
+    while engine.step():
+        found |= dict(engine.finished())
+    assert len(spy.asked) == max(row.nfe for row in found.values())
+    for number, policy in zip(numbers, policies, strict=True):
+        (alone,) = fill(Sampler(policy), model, layout.slots, [row])
+        assert essence(found[number]) == essence(alone)
+
+
 def test_rows_come_as_soon_as_they_are_done(model: Denoiser) -> None:
     spy = Spy(model)
     rows = fill(Sampler(parse("budget(2)+top(1)")), spy, TEMPLATE.slots, prepared(model), batch_size=1)

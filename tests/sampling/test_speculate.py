@@ -161,6 +161,11 @@ def test_a_tree_finds_what_a_chain_misses() -> None:
     assert rounds["2x16"] < rounds["2"]
 
 
+@pytest.mark.parametrize("text", ["1", "8", "4x2"])
+def test_a_speculation_is_written_as_it_is_read(text: str) -> None:
+    assert str(as_speculation(text)) == text
+
+
 def test_of_rows_that_have_left_nothing_is_kept() -> None:
     canvas = mdsample.Template.parse("a{reasoning:9}b{answer:3}").canvas(SYMBOLS, [{}, {}], given=[{}, {"answer": "b"}])
     sampler = Sampler("one-by-one")
