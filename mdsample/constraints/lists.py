@@ -31,8 +31,14 @@ class Items:
 
     @property
     def apart(self) -> bool:
-        """Whether each item may be a slot of its own."""
-        return self.most is not None and self.most <= SLOTS and not self.different
+        """Whether each item may be a slot of its own.
+
+        Slots are empty independently of one another, so an item may come to stand where one before it is missing. That
+        does no harm where all that may be missing have one schema.
+        """
+        if self.most is None or self.most > SLOTS or self.different:
+            return False
+        return self.least >= len(self.prefix) or self.most - self.least <= 1
 
     def schema(self, number: int, at: At) -> tuple[object, At]:
         """The schema of an item, and its place."""

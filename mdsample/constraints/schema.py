@@ -3,7 +3,8 @@
 What is in every text of a schema is fixed: braces, keys, commas. Each value is a slot, and what it leaves over is white
 space, as JSON allows it, so that every way to fill the slots parses. An optional property, or an item that need not be
 there, is a slot that may hold nothing. What has no shape of its own (one of several kinds, an object without required
-properties, a list that may be empty) is one slot as a whole.
+properties, a list that may be empty, or one whose items may be missing and are of several schemas) is one slot as a
+whole.
 
 A list that has no end, or more items than can be slots, is one slot as well: its room is the limit.
 

@@ -67,6 +67,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "axis": {"type": "integer"},
         },
     },
+    "row of kinds": {
+        "type": "array",
+        "prefixItems": [{"enum": [1, 2]}, {"enum": ["a", "b"]}],
+        "items": {"type": "boolean"},
+        "minItems": 1,
+        "maxItems": 4,
+    },
     "either": record(
         {
             "shape": {
