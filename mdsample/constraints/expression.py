@@ -11,6 +11,7 @@ only one of them reads is refused, and `\\d`, `\\w`, `\\s` are the digits, lette
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import re
@@ -21,12 +22,15 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import cast, final
+from typing import Any, cast, final
 
 import numpy as np
 
 from mdsample.constraints.table import Table
 from mdsample.errors import PolicyError, shown
+
+#: the part of `re` that reads; it comes without types
+_python: Any = importlib.import_module("re._parser")
 
 #: of an automaton over bytes, and of one that is not yet made small
 STATES, BUILT = 5_000, 12_000
@@ -96,7 +100,8 @@ def check(pattern: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            re.compile(pattern)
+            # to compile it may take a minute: under (?i) Python goes through all letters of every class
+            _python.parse(pattern)
     except re.error as error:
         where = "" if error.pos is None else f" at character {error.pos}"
         raise PolicyError(f"{_short(pattern)} is not a regular expression: {error.msg}{where}") from error

@@ -9,9 +9,9 @@ from decimal import MAX_PREC, Context, Decimal
 from typing import cast, final
 
 import attrs
-import numpy as np
 
-from mdsample.constraints.expression import LONGEST, byte_table
+from mdsample.constraints.compile import characters_of
+from mdsample.constraints.expression import LONGEST
 from mdsample.constraints.formats import FORMATS, string
 from mdsample.constraints.lists import SLOTS, Items, different_lists, items_of
 from mdsample.constraints.multiples import multiples
@@ -29,11 +29,12 @@ from mdsample.constraints.nodes import (
     types_of,
 )
 from mdsample.constraints.patterns import number
-from mdsample.constraints.query import longest
 from mdsample.errors import PolicyError, shown
 
 #: digits after the point of a number, where its limits have no more
 _DECIMALS = 2
+#: control characters, quotes and backslashes
+_WRITTEN_OTHERWISE = {*range(32), *b'"\\'}
 
 
 @attrs.frozen
@@ -56,16 +57,16 @@ class Form:
 class Forms:
     """The languages of the places of one schema."""
 
-    def __init__(self, root: object) -> None:
-        """The whole schema."""
-        self._nodes = Nodes(root)
+    def __init__(self, nodes: Nodes) -> None:
+        """Those of the schema in which `nodes` finds its way."""
+        self._nodes = nodes
 
     def form(self, schema: object, at: At) -> Form:
         """As one language."""
         node, at = self._nodes.resolved(schema, at)
         form = self._form(node, at)
-        if len(form.pattern) > LONGEST:
-            raise at.refuse(f"has an expression of more than {LONGEST:,} characters; make it smaller")
+        _refuse_long(len(form.pattern), at)
+        self._nodes.spend(0, len(form.pattern) + len(form.example), at)
         return form
 
     def _form(self, node: Node, at: At) -> Form:
@@ -103,24 +104,17 @@ class Forms:
                 return Form("null", "null")
 
     def _whole_object(self, node: Node, at: At) -> Form:
-        required, optional = properties_of(node, at)
-        parts = [
-            (key in required, _pair(key, self.form(schema, at.down("properties", key))))
-            for key, schema in {**required, **optional}.items()
-        ]
-        first = [part for needed, part in parts if needed]
-        rest = [part for needed, part in parts if not needed]
+        first, rest = (
+            [_pair(key, self.form(schema, at.down("properties", key))) for key, schema in properties.items()]
+            for properties in properties_of(node, at)
+        )
+        _refuse_long(sum(len(part.pattern) for part in (*first, *rest)), at)
         inner = ", ".join(part.pattern for part in first)
         if first:
             inner += "".join(f"(?:, {part.pattern})?" for part in rest)
         elif rest:
-            # the first that is there has no comma
-            ways = [
-                part.pattern + "".join(f"(?:, {later.pattern})?" for later in rest[n + 1 :])
-                for n, part in enumerate(rest)
-            ]
-            inner = f"(?:{'|'.join(ways)})?"
-        return _joined(rf"\{{{inner}\}}", [*first, *rest])
+            inner = f"(?:{_some([part.pattern for part in rest])})?"
+        return _joined(rf"\{{{inner}\}}", [*first, *rest], at)
 
     def _whole_array(self, node: Node, at: At) -> Form:
         items = items_of(node, at)
@@ -131,6 +125,7 @@ class Forms:
         first = [self.form(*items.schema(n, at)) for n in range(len(items.prefix))]
         more = items.most is None or items.most > len(first)
         rest = self.form(*items.schema(len(first), at)) if more else None
+        _refuse_long(sum(len(part.pattern) for part in first), at)
         inner = ""
         if rest is not None:
             # those after the first ones, each with the comma before it
@@ -145,9 +140,9 @@ class Forms:
             inner = f"{', ' if n else ''}{first[n].pattern}{inner}"
             inner = inner if n < items.least else f"(?:{inner})?"
         if items.most is not None and items.most <= SLOTS:
-            return _joined(rf"\[{inner}\]", [*first, *([rest] * (items.most - len(first)) if rest else [])])
+            return _joined(rf"\[{inner}\]", [*first, *([rest] * (items.most - len(first)) if rest else [])], at)
         # what there is room for
-        form = _joined(rf"\[{inner}\]", [*first, *([rest] * max(items.least - len(first), 1) if rest else [])])
+        form = _joined(rf"\[{inner}\]", [*first, *([rest] * max(items.least - len(first), 1) if rest else [])], at)
         return attrs.evolve(form, strings=(*form.strings, None))
 
     def _different(self, items: Items, at: At) -> Form:
@@ -225,16 +220,14 @@ def _patterned(pattern: object, at: At) -> Form:
         )
     inner = f"(?:{pattern[1:-1]})"
     try:
-        table = byte_table(inner)
+        found, most = characters_of(inner)
     except PolicyError as error:
         raise at.refuse(f"has a pattern that cannot be had: {error}") from error
-    source, byte = np.nonzero(table.next < table.size)
-    if np.isin(byte, [*range(32), *b'"\\']).any():
+    if found & _WRITTEN_OTHERWISE:
         raise at.refuse(
             f"has the pattern {pattern!r:.60}, which allows quotes, backslashes or control characters; JSON writes "
             r'them otherwise, so leave them out ([^"\\\x00-\x1f] instead of .)'
         )
-    most = longest(source, table.next[source, byte], table.accepting)
     return Form(f'"{inner}"', '""', (most,))
 
 
@@ -296,7 +289,23 @@ def _pair(key: str, form: Form) -> Form:
     return attrs.evolve(form, pattern=re.escape(before) + form.pattern, example=before + form.example)
 
 
-def _joined(pattern: str, parts: list[Form]) -> Form:
+def _some(parts: list[str]) -> str:
+    """At least one of these, in their order: one of the first half, then any of the second; or of the second alone."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    return f"(?:{_some(first)}{''.join(f'(?:, {part})?' for part in second)}|{_some(second)})"
+
+
+def _refuse_long(characters: int, at: At) -> None:
+    """Before what has so many is put together."""
+    if characters > LONGEST:
+        raise at.refuse(f"has an expression of more than {LONGEST:,} characters; make it smaller")
+
+
+def _joined(pattern: str, parts: list[Form], at: At) -> Form:
     """Of parts, in brackets and with commas between them."""
+    if sum(len(part.example) + 2 for part in parts) > LONGEST:
+        raise at.refuse(f"has texts of more than {LONGEST:,} characters; count fewer items, or make them smaller")
     example = ", ".join(part.example for part in parts)
     return Form(pattern, f"[{example}]", tuple(most for part in parts for most in part.strings))

@@ -27,6 +27,11 @@ OF_TYPE: dict[str, set[str]] = {
 CHOICES = ("enum", "const", "anyOf", "oneOf", "allOf", "$ref")
 #: levels of a schema, `$ref` counted
 _DEEPEST = 40
+#: what reading one schema may take: a step is a place, a value that is listed, two kinds that are compared, or so many
+#: characters of expressions and pointers
+_STEPS, _CHARACTERS = 20_000, 100
+#: characters or items; an automaton counts no further
+_COUNTED = 20_000
 
 Node = Mapping[str, Any]
 
@@ -55,12 +60,22 @@ class Nodes:
 
     def __init__(self, root: object) -> None:
         """The whole schema."""
-        self._root = root
+        self._root, self._left = root, _STEPS
+
+    def spend(self, steps: int, characters: int, at: At) -> None:
+        """Counts what is read, and refuses when it is too much: a short schema may mean a long one by its `$ref`."""
+        self._left -= steps + characters // _CHARACTERS
+        if self._left < 0:
+            raise at.refuse(
+                f"is where reading takes more than {_STEPS:,} steps, as what a $ref means is read each time; "
+                "make the schema smaller"
+            )
 
     def resolved(self, schema: object, at: At) -> tuple[Node, At]:
         """The schema that a `$ref`, or an `allOf` of one, means."""
         if at.depth > _DEEPEST:
             raise at.refuse(f"is nested more than {_DEEPEST} levels deep")
+        self.spend(1, len(at.pointer) + sum(map(len, at.refs[-1:])), at)
         if not isinstance(schema, Mapping):
             raise at.refuse(f"must be an object that describes a value; got {shown(schema)}")
         node = cast("Node", schema)
@@ -108,6 +123,7 @@ class Nodes:
         """Refuses kinds of `oneOf` unless it is plain that no value is of two of them."""
         nodes = [self.resolved(way, at.down("oneOf", n))[0] for n, way in enumerate(ways)]
         for n, one in enumerate(nodes):
+            self.spend(n, 0, at)
             if not all(self._exclude(one, other, at) for other in nodes[:n]):
                 raise at.refuse(
                     "has two kinds in oneOf that one value may be of; tell them apart by their types, or by a required "
@@ -125,8 +141,9 @@ class Nodes:
 
 def check(node: Node, at: At, known: set[str]) -> None:
     """Refuses keywords that would be passed over."""
+    known = known | REMARKS | {"type"}
     for word in node:
-        if word not in known | REMARKS | {"type"}:
+        if word not in known:
             raise at.refuse(f"has {word!r}, which is not read here; leave it out, or say it in another way")
 
 
@@ -143,6 +160,8 @@ def count(node: Node, word: str, at: At, default: int | None) -> int | None:
     value = node.get(word, default)
     if value is not None and (type(value) is not int or value < 0):
         raise at.refuse(f"has {word} {shown(value)}; it must be a whole number from 0")
+    if value is not None and value > _COUNTED:
+        raise at.refuse(f"has {word} {shown(value)}, and {_COUNTED:,} are the most; make it smaller, or leave it out")
     return value
 
 

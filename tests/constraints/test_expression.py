@@ -222,6 +222,17 @@ def test_a_nasty_expression_ends_soon_and_says_what_to_do(
     assert byte_table("(ab)*").size == 2, "it is asked again after it came to an end"
 
 
+def test_python_does_not_compile_what_it_only_has_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a minute for these 20,000 characters
+    pattern = "(?i)" + r"[\x00-\U0010ffff]" * 1_000
+
+    def compiled(*_: object) -> None:
+        raise AssertionError("it must not")
+
+    monkeypatch.setattr(re, "compile", compiled)
+    expression.check(pattern)
+
+
 def test_the_largest_that_is_allowed() -> None:
     assert byte_table(f"a{{{STATES - 1}}}").size == STATES
     with pytest.raises(PolicyError, match="5,001 states, and 5,000 are the most"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import tracemalloc
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 from functools import cache
+from itertools import combinations
 from typing import Any, Literal
 
 import jsonschema
@@ -17,7 +19,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import mdsample
-from mdsample.constraints.compile import from_expression
+from mdsample.constraints.compile import from_expression, within_seconds
 from mdsample.constraints.expression import byte_table
 from mdsample.constraints.formats import FORMATS
 from mdsample.constraints.patterns import date as dates
@@ -268,6 +270,72 @@ def test_a_schema_that_doubles_is_no_burden() -> None:
     for read in (read_schema, value_pattern):
         with pytest.raises(PolicyError, match="smaller"):
             read(schema)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {"const": 1}
+    for _ in range(levels):
+        inner = {"type": "array", "maxItems": 64, "items": inner}
+    return inner
+
+
+BLOCK = {"enum": ["x" * 90 + str(n) for n in range(190)]}
+ENDLESS: dict[str, tuple[dict[str, Any], str]] = {
+    "a count": ({"type": "array", "items": {"enum": [1, 2]}, "minItems": 10**9}, "minItems 1000000000, and 20,000"),
+    "a count without end": ({"type": "string", "maxLength": 10**5000}, "20,000 are the most"),
+    "counts in counts": (nested(15), "texts of more than 20,000 characters"),
+    "optional ones": (
+        {"properties": {f"p{n}": {"$ref": "#/$defs/b"} for n in range(100)}, "$defs": {"b": BLOCK}, "type": "object"},
+        "more than 20,000",
+    ),
+    "the same twice": (
+        {"$ref": "#/$defs/0", "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(18)}},
+        "takes more than 20,000 steps",
+    ),
+    "different ones": (
+        {"type": "array", "uniqueItems": True, "prefixItems": [{"const": n} for n in range(1500)]},
+        "64 are the most",
+    ),
+    "long different ones": (
+        {"type": "array", "uniqueItems": True, "items": {"enum": ["x" * 3000 + str(n) for n in range(6)]}},
+        "20,000 characters of them",
+    ),
+    "kinds": ({"oneOf": [{"const": n} for n in range(5000)]}, "takes more than 20,000 steps"),
+}
+ENDLESS["the same twice"][0]["$defs"]["18"] = {"const": 1}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_short_schema_of_something_long_is_refused_before_that_is_built(name: str) -> None:
+    schema, said = ENDLESS[name]
+    tracemalloc.start()
+    try:
+        for read in (read_schema, value_pattern):
+            with pytest.raises(PolicyError, match=said):
+                read(schema)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_of_the_optional_properties_may_be_missing(count: int) -> None:
+    keys = "abcd"[:count]
+    pattern = value_pattern({"type": "object", "properties": {key: {"const": 1} for key in keys}})
+    texts = {json.dumps(dict.fromkeys(some, 1)) for n in range(count + 1) for some in combinations(keys, n)}
+    assert all(re.fullmatch(pattern, text) for text in texts) and len(texts) == 2**count
+    assert not any(re.fullmatch(pattern, text) for text in ("{, }", '{, "a": 1}', '{"b": 1, "a": 1}'))
+
+
+def test_as_many_optional_properties_as_there_is_room_for() -> None:
+    pattern = value_pattern({"type": "object", "properties": {f"p{n}": {"const": 1} for n in range(200)}})
+    assert len(pattern) < 20_000 and byte_table(pattern).size > 2_000
+
+
+def test_expressions_of_patterns_have_the_same_limit_together() -> None:
+    schema = record({f"p{n}": {"type": "string", "pattern": f"^[a-c]{{{n},}}$"} for n in range(1, 4)})
+    with within_seconds(1e-9), pytest.raises(PolicyError, match="take too long to compile, all of them together"):
+        read_schema(schema)
 
 
 class Colour(Enum):
