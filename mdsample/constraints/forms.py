@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from decimal import MAX_PREC, Context, Decimal
-from typing import cast, final
+from typing import final
 
 import attrs
 
 from mdsample.constraints.compile import characters_of
 from mdsample.constraints.expression import LONGEST
+from mdsample.constraints.expression import check as check_expression
 from mdsample.constraints.formats import FORMATS, string
 from mdsample.constraints.lists import SLOTS, Items, different_lists, items_of
 from mdsample.constraints.multiples import multiples
@@ -20,15 +20,14 @@ from mdsample.constraints.nodes import (
     At,
     Node,
     Nodes,
-    as_json,
     check,
-    constants,
     count,
-    is_a,
     listed,
+    properties_of,
     types_of,
 )
-from mdsample.constraints.patterns import number
+from mdsample.constraints.patterns import DIGITS, number
+from mdsample.constraints.values import as_json
 from mdsample.errors import PolicyError, shown
 
 #: digits after the point of a number, where its limits have no more
@@ -70,23 +69,23 @@ class Forms:
         return form
 
     def _form(self, node: Node, at: At) -> Form:
-        if "enum" in node or "const" in node:
-            return self._constants(node, at)
+        known = self._nodes.constants(node, at)
+        if known is not None:
+            return _either([Form(re.escape(text), text) for text in map(as_json, known.values())])
         for choice in ("anyOf", "oneOf"):
             if choice in node:
                 check(node, at, {choice})
+                if "type" in node:
+                    self._nodes.refuse_other_types(node, choice, self._nodes.kinds(node, at), at)
                 ways = listed(node[choice], at.down(choice))
                 if choice == "oneOf":
                     self._nodes.refuse_overlap(ways, at)
                 return _either([self.form(way, at.down(choice, n)) for n, way in enumerate(ways)])
-        kinds = types_of(node)
+        kinds = types_of(node, at)
         if not kinds:
             raise at.refuse("names no type, so that any value would do; give it a type, or an enum")
-        for kind in kinds:
-            if kind not in OF_TYPE:
-                raise at.refuse(f"has the type {shown(kind)}; types are {', '.join(OF_TYPE)}")
-        check(node, at, {word for kind in kinds for word in OF_TYPE[str(kind)]})
-        return _either([self._of_type(str(kind), node, at) for kind in kinds])
+        check(node, at, {word for kind in kinds for word in OF_TYPE[kind]})
+        return _either([self._of_type(kind, node, at) for kind in kinds])
 
     def _of_type(self, kind: str, node: Node, at: At) -> Form:
         match kind:
@@ -151,48 +150,18 @@ class Forms:
         seen: set[str] = set()
         for n in range(len(items.prefix) + (items.most is None or items.most > len(items.prefix))):
             schema, where = items.schema(n, at)
+            self.form(schema, where)  # all that it says is looked at
             known = self._nodes.values(schema, where)
             if known is None:
                 raise at.refuse(
                     "has uniqueItems, and items whose values are not listed; give them an enum, or leave it out"
                 )
-            places.append({key: re.escape(as_json(json.loads(key))) for key in known})
-            seen |= known
+            places.append({key: re.escape(as_json(value)) for key, value in known.items()})
+            seen |= known.keys()
         most = len(seen) if items.most is None else min(items.most, len(seen))
         places += [places[-1]] * (most - len(places))
         inner, longest = different_lists(places[:most], items.least, at)
         return Form(rf"\[{inner}\]", f"[{', '.join(longest)}]")
-
-    def _constants(self, node: Node, at: At) -> Form:
-        check(node, at, {"enum", "const", "type"})
-        values = listed(node["enum"], at.down("enum")) if "enum" in node else [node["const"]]
-        kinds = types_of(node)
-        kept = [value for value in values if not kinds or any(is_a(value, kind) for kind in kinds)]
-        kept = [
-            value
-            for value in kept
-            if "const" not in node or constants({"const": value}) == constants({"const": node["const"]})
-        ]
-        if not kept:
-            raise at.refuse("allows no value: none of those it lists is of its type")
-        texts = [*dict.fromkeys(as_json(value) for value in kept)]
-        return _either([Form(re.escape(text), text) for text in texts])
-
-
-def properties_of(node: Node, at: At) -> tuple[dict[str, object], dict[str, object]]:
-    """The required ones and the others, both in the order of the schema."""
-    properties = node.get("properties", {})
-    needed = node.get("required", [])
-    if not isinstance(properties, dict) or not isinstance(needed, list):
-        raise at.refuse("needs an object as properties and a list as required")
-    named = cast("dict[str, object]", properties)
-    if not named and node.get("additionalProperties") is not False:
-        raise at.refuse("is an object without properties, whose keys cannot be known; name them")
-    for key in cast("list[object]", needed):
-        if key not in named:
-            raise at.refuse(f"requires {shown(key)}, which is none of its properties; describe it there")
-    required = {key: schema for key, schema in named.items() if key in needed}
-    return required, {key: schema for key, schema in named.items() if key not in needed}
 
 
 def _string(node: Node, at: At) -> Form:
@@ -204,7 +173,7 @@ def _string(node: Node, at: At) -> Form:
     if shaped and (len(shaped) > 1 or "minLength" in node or "maxLength" in node):
         raise at.refuse(f"has {shaped[0]} and another limit of its strings; say both in one pattern")
     if "format" in node:
-        if node["format"] not in FORMATS:
+        if not isinstance(node["format"], str) or node["format"] not in FORMATS:
             raise at.refuse(f"has the format {shown(node['format'])}; known are {', '.join(FORMATS)}")
         pattern, example = FORMATS[node["format"]]
         return Form(f'"{pattern}"', f'"{example}"')
@@ -214,12 +183,15 @@ def _string(node: Node, at: At) -> Form:
 
 
 def _patterned(pattern: object, at: At) -> Form:
-    if not isinstance(pattern, str) or not (pattern.startswith("^") and re.search(r"(?<!\\)(\\\\)*\$$", pattern)):
+    body = pattern[1:-1] if isinstance(pattern, str) else ""
+    escaped = (len(body) - len(body.rstrip("\\"))) % 2
+    if not isinstance(pattern, str) or f"^{body}$" != pattern or escaped:
         raise at.refuse(
             f"has the pattern {shown(pattern)}, which is sought anywhere in a string; write ^…$, of the whole string"
         )
-    inner = f"(?:{pattern[1:-1]})"
+    inner = f"(?:{body})"
     try:
+        check_expression(body)  # by itself: a)|(b is one only in brackets
         found, most = characters_of(inner)
     except PolicyError as error:
         raise at.refuse(f"has a pattern that cannot be had: {error}") from error
@@ -232,12 +204,8 @@ def _patterned(pattern: object, at: At) -> Form:
 
 
 def _number(kind: str, node: Node, at: At) -> Form:
-    limits: dict[str, Decimal] = {}
-    for word in sorted((OF_TYPE["number"] - {"multipleOf"}) & {*node}):
-        value = node[word]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise at.refuse(f"has {word} {shown(value)}; it must be a number")
-        limits[word] = Decimal(value if isinstance(value, int) else str(value))
+    words = sorted((OF_TYPE["number"] - {"multipleOf"}) & {*node})
+    limits = {word: _limit(node[word], word, at) for word in words}
     places = 0
     if kind == "number":
         exponents = [value.normalize().as_tuple().exponent for value in limits.values()]
@@ -260,15 +228,23 @@ def _number(kind: str, node: Node, at: At) -> Form:
     return Form(pattern, max(ends, key=len))
 
 
+def _limit(value: object, word: str, at: At) -> Decimal:
+    """A number that a schema names."""
+    known = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not -(10**DIGITS) < known < 10**DIGITS:  # nor is NaN
+        raise at.refuse(f"has {word} {shown(value)}; it must be a number of at most {DIGITS} digits")
+    return Decimal(known if isinstance(known, int) else str(known))
+
+
 def _step(value: object, at: At) -> int:
     """What divides a number."""
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and value == int(value)
-    if not whole:
+    step = _limit(value, "multipleOf", at)
+    if step <= 0 or step != int(step):
         raise at.refuse(
             f"has multipleOf {shown(value)}; only whole numbers above 0 are read, as readers of JSON do not agree on "
             "multiples of fractions"
         )
-    return int(cast("float", value))
+    return int(step)
 
 
 def _beyond(limit: Decimal, places: int, sign: int) -> Decimal:

@@ -11,7 +11,7 @@ A list that has no end, or more items than can be slots, is one slot as well: it
 Read are: types; `properties`, `required`; `items`, `prefixItems`, `minItems`, `maxItems`, `uniqueItems` of listed
 values; `minLength`, `maxLength`, `pattern` (`^…$`), `format`; limits of numbers, `multipleOf`; `enum`, `const`;
 `anyOf`, `oneOf` of kinds that exclude each other, `allOf` of one; `$ref` within the schema that does not lead back to
-itself. Everything else is refused by name.
+itself; a `type` beside these where it says nothing new. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import final
 import attrs
 
 from mdsample.constraints.compile import from_expression, lengths_of
-from mdsample.constraints.forms import Forms, properties_of
+from mdsample.constraints.forms import Forms
 from mdsample.constraints.lists import Items, items_of
-from mdsample.constraints.nodes import CHOICES, OF_TYPE, At, Nodes, as_json, check
+from mdsample.constraints.nodes import CHOICES, OF_TYPE, At, Nodes, check, properties_of
+from mdsample.constraints.values import as_json
 from mdsample.core.template import Slot, Text
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import PolicyError

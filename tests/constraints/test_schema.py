@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import random
 import re
 import tracemalloc
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
@@ -16,12 +19,15 @@ from typing import Any, Literal
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import mdsample
 from mdsample.constraints.compile import from_expression, within_seconds
 from mdsample.constraints.expression import byte_table
 from mdsample.constraints.formats import FORMATS
+from mdsample.constraints.nodes import CHOICES, OF_TYPE
 from mdsample.constraints.patterns import date as dates
 from mdsample.constraints.patterns import integer, number
 from mdsample.constraints.python_types import build, schema_of
@@ -250,6 +256,28 @@ REFUSED: list[tuple[object, str, str]] = [
     (record({"x": {"type": "string", "format": "iri"}}), "#/properties/x", "known are date"),
     (record({"x": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}), "#/properties/x", "tell them apart"),
     (record({"x": {"allOf": [TEXT, TEXT]}}), "#/properties/x", "by allOf"),
+    (record({"x": {"type": "integer", "allOf": [TEXT]}}), "#/properties/x", "has the type integer beside allOf"),
+    ({"type": "integer", "$ref": "#/$defs/a", "$defs": {"a": {"enum": ["x", 1]}}}, "#", "which allows string"),
+    (record({"x": {"type": "string", "anyOf": [TEXT, {"type": "null"}]}}), "#/properties/x", "which allows null"),
+    (record({"x": {"type": "integer", "oneOf": [{"type": "number"}, TEXT]}}), "#/properties/x", "number, string"),
+    (record({"x": {"oneOf": [{"const": [1]}, {"const": [1.0]}]}}), "#/properties/x", "that one value may be of"),
+    (
+        {"type": "array", "items": {"enum": [[1], [1.0], {"a": 2}, {"a": 2.0}]}, "minItems": 3, "uniqueItems": True},
+        "#", "needs 3 different items",
+    ),
+    ({"type": "array", "items": {"enum": ["a"], "minLength": 5}, "uniqueItems": True}, "#/items", "has 'minLength'"),
+    ({"type": "array", "items": {"enum": ["a", "b"], "const": "a"}, "minItems": 2, "uniqueItems": True}, "#", "2 diff"),
+    (record({"x": {"type": "string", "pattern": "^a)|(b$"}}), "#/properties/x", "not a regular expression"),
+    (record({"x": {"type": "string", "pattern": "^a\\$"}}), "#/properties/x", "write ^…$"),
+    (record({"x": {"type": "integer", "minimum": 10**400}}), "#/properties/x", "at most 100 digits"),
+    (record({"x": {"type": "number", "multipleOf": float("inf")}}), "#/properties/x", "at most 100 digits"),
+    (record({"x": {"enum": [1, float("-inf")]}}), "#/properties/x", "JSON cannot write"),
+    (record({"x": {"enum": ["\ud800", "a"]}}), "#/properties/x", "JSON cannot write"),
+    (record({"\ud800": TEXT}), "#", "JSON cannot write"),
+    (record({"x": {"type": {"a": 1}}}), "#/properties/x", "has the type {'a': 1}"),
+    (record({"x": {"type": "string", "format": ["date"]}}), "#/properties/x", "known are date"),
+    ({"type": "object", "properties": {"a": TEXT}, "required": [["a"]]}, "#", "requires ['a']"),
+    ({"oneOf": [{"type": "object", "required": 5}, {"type": "null"}]}, "#/oneOf/0", "list as required"),
     (record({"x/y": {"type": "string", "maxLength": -1}}), "#/properties/x~1y", "whole number"),
     (record({"x": {"type": "string", "maxLength": 3000}}), "#/properties/x", "cannot be had"),
     ({"const": 3}, "", "nothing to fill in"),
@@ -262,6 +290,48 @@ def test_what_cannot_be_had_is_refused_by_its_place(schema: object, pointer: str
         read_schema(schema).parts(tokenizer())
     assert f"the schema at {pointer} " in str(refusal.value) or not pointer
     assert "\n" not in str(refusal.value)
+
+
+def test_a_type_that_only_says_again_what_is_said_is_read() -> None:
+    for schema in (
+        {"type": "number", "anyOf": [{"type": "integer", "maximum": 3}, {"enum": [0.5, 7.0]}]},
+        {"type": ["string", "null"], "oneOf": [TEXT, {"type": "null"}]},
+        {"type": "string", "allOf": [TEXT]},
+        {"type": "integer", "$ref": "#/$defs/a", "$defs": {"a": {"const": 3}}},
+    ):
+        plain = {word: value for word, value in schema.items() if word != "type"}
+        assert value_pattern(schema) == value_pattern(plain)
+
+
+JSONS = st.recursive(
+    st.sampled_from([None, True, False, 0, 1, -1, 0.5, 10**400, math.inf, math.nan, "", "a", "object", "string", "^a$",
+                     "^(b$", "date", "#", "#/$defs/a", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(st.sampled_from(["a", "type", "enum"]), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+KEYWORDS = sorted({*CHOICES, *(word for words in OF_TYPE.values() for word in words), "type", "$defs", "title"})
+
+
+def places(schema: object) -> list[tuple[dict[str, Any] | list[Any], Any]]:
+    """Every value of a schema, by what holds it and where."""
+    if not isinstance(schema, dict | list):
+        return []
+    keys = [*schema] if isinstance(schema, dict) else [*range(len(schema))]
+    return [(schema, key) for key in keys] + [place for key in keys for place in places(schema[key])]
+
+
+@settings(max_examples=400)
+@given(name=st.sampled_from([*SCHEMAS]), value=JSONS, word=st.sampled_from(KEYWORDS), data=st.data())
+def test_anything_in_the_place_of_anything_is_read_or_refused(name: str, value: object, word: str, data: Any) -> None:
+    schema = copy.deepcopy(SCHEMAS[name])
+    holder, key = data.draw(st.sampled_from(places(schema)))
+    if isinstance(holder, dict) and data.draw(st.booleans()):
+        key = word
+    holder[key] = value
+    for read in (read_schema, value_pattern):
+        with suppress(PolicyError):
+            read(schema)
 
 
 def test_a_schema_that_doubles_is_no_burden() -> None:
