@@ -11,7 +11,7 @@ import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cache
 from itertools import combinations
 from typing import Any, Literal
@@ -448,6 +448,29 @@ def test_a_text_becomes_an_object_of_python(kind: Any) -> None:
             assert made.born.isoformat() == parsed["born"] and made.colour.value == parsed["colour"]
             assert made.home is None or made.home == Place(**parsed["home"])
             assert type(made.size) is float and made.at == tuple(parsed.get("at", (0, 0)))
+
+
+class Level(StrEnum):
+    LOW = "low"
+
+
+class Point(Enum):
+    HOME, AWAY = (0, 0), (1.0, 2)
+
+
+class Odds(Enum):
+    YES, ONE = True, "1"
+
+
+def test_every_member_of_an_enum_comes_back() -> None:
+    for kind in (Point, Odds, Colour):
+        values = [json.loads(text) for text in map(json.dumps, schema_of(kind)["enum"])]
+        assert [build(kind, value) for value in values] == [*kind]
+        assert value_pattern(schema_of(kind))
+    assert build(Literal[Level.LOW, 1], "low") is Level.LOW and build(Literal[1, True], True) is True
+    for kind, parsed in ((Point, [0, 1]), (Odds, 1)):
+        with pytest.raises(PolicyError, match=" is no "):
+            build(kind, parsed)
 
 
 @dataclass
