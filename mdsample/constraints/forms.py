@@ -215,10 +215,11 @@ def _number(kind: str, node: Node, at: At) -> Form:
     high = [limits[word] for word in ("maximum",) if word in limits]
     high += [_beyond(limits[word], places, -1) for word in ("exclusiveMaximum",) if word in limits]
     least, most = max(low, default=None), min(high, default=None)
+    step = _step(node["multipleOf"], at) if "multipleOf" in node else None
     try:
-        if "multipleOf" in node:
+        if step is not None:
             first, last = None if least is None else math.ceil(least), None if most is None else math.floor(most)
-            pattern, places = multiples(_step(node["multipleOf"], at), first, last), 0
+            pattern, places = multiples(step, first, last), 0
         else:
             pattern = number(least, most, places)
     except PolicyError as error:
