@@ -63,7 +63,7 @@ class Languages:
         for span, numbers in zip(self.spans, self.numbers, strict=True):
             if (numbers[span.tokens < 0] < 0).any():
                 raise ValueError(f"row {span.row}: every blank of a slot that holds a language must be predicted")
-        self.written = [classes(span, span.tokens) for span in self.spans]
+        self.written = [span.language.classes_of(span.tokens) for span in self.spans]
         count = int(number.max(initial=-1)) + 1
         #: of each place: its span, −1 without, and where in it
         self.span, self.column = np.full(count, -1, np.int64), np.zeros(count, np.int64)
@@ -146,8 +146,3 @@ class Languages:
             begin[key] = begin.get(key, 0) + len(span.positions)
             table.append(found[index])
         return Weights(language, line, tuple((of, np.concatenate(parts)) for _, of, parts in tables.values()))
-
-
-def classes(span: Span, tokens: Ints) -> Ints:
-    """The class of each token of a span, −1 in blanks, `[n]`."""
-    return np.where(tokens < 0, np.int32(-1), span.language.classes[np.maximum(tokens, 0)])

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from mdsample.constraints.expression import byte_table
+from mdsample.constraints.query import longest, text_lengths
 from mdsample.constraints.table import Table
 from mdsample.constraints.vocabulary import Vocabulary, vocabulary
 from mdsample.core.language import Automaton
@@ -37,6 +38,19 @@ def within_seconds(seconds: float) -> Generator[None]:
         _left.reset(token)
 
 
+@contextmanager
+def _counted() -> Generator[None]:
+    """What is done inside takes from the seconds that are left; `PolicyError` if there are none."""
+    left, began = _left.get(), time.perf_counter()
+    if left is not None and left[0] <= 0:
+        raise PolicyError("the expressions take too long to compile, all of them together; make them fewer or smaller")
+    try:
+        yield
+    finally:
+        if left is not None:
+            left[0] -= time.perf_counter() - began
+
+
 def from_expression(pattern: str, tokenizer: Tokenizer, *, pad: bool) -> Automaton:
     """All rows of tokens whose text is one of a regular expression's, however it is cut into tokens.
 
@@ -45,18 +59,35 @@ def from_expression(pattern: str, tokenizer: Tokenizer, *, pad: bool) -> Automat
     expression with one text alone only the tokens that the tokenizer writes it with are allowed (`from_texts`).
     Raises `PolicyError` as `byte_table` does, and if the tokens cannot spell such a text.
     """
-    left, began = _left.get(), time.perf_counter()
-    if left is not None and left[0] <= 0:
-        raise PolicyError("the expressions take too long to compile, all of them together; make them fewer or smaller")
-    try:
+    with _counted():
         table = _bytes(pattern)
         text = only_text(table)
         if text is not None:
             return from_texts([text], tokenizer, turn=False, pad=pad)
         return _over_tokens(pattern, vocabulary(tokenizer), tokenizer.ends if pad else frozenset[int]())
-    finally:
-        if left is not None:
-            left[0] -= time.perf_counter() - began
+
+
+def characters_of(pattern: str) -> tuple[frozenset[int], int | None]:
+    """The bytes that texts of an expression have, and those of the longest; `None`: there is no longest.
+
+    Raises `PolicyError` as `from_expression` does, without tokens.
+    """
+    with _counted():
+        return _characters(pattern)
+
+
+@lru_cache(_KEPT)
+def _characters(pattern: str) -> tuple[frozenset[int], int | None]:
+    table = _bytes(pattern)
+    source, byte = np.nonzero(table.next < table.size)
+    return frozenset(np.unique(byte).tolist()), longest(source, table.next[source, byte], table.accepting)
+
+
+@lru_cache(_KEPT)
+def lengths_of(language: Automaton) -> tuple[int, int | None]:
+    """As `text_lengths`, within the seconds that are left."""
+    with _counted():
+        return text_lengths(language)
 
 
 @lru_cache(_KEPT)
@@ -183,9 +214,12 @@ class _Tree:
             seen = (self.accepts[state], *sorted(self.after[state].items()))
             number[state] = same.setdefault(seen, state)
         order = [number[root]]
+        place = {number[root]: 0}
         for state in order:  # it grows meanwhile
-            order += [after for after in dict.fromkeys(self.after[state].values()) if after not in order]
-        place = {state: n for n, state in enumerate(order)}
+            for after in self.after[state].values():
+                if after not in place:
+                    place[after] = len(order)
+                    order.append(after)
         edges: dict[int, list[tuple[int, int]]] = {}
         for state in order:
             for token, after in self.after[state].items():

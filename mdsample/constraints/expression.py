@@ -11,6 +11,7 @@ only one of them reads is refused, and `\\d`, `\\w`, `\\s` are the digits, lette
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import re
@@ -19,14 +20,18 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import cast, final
+from typing import Any, cast, final
 
 import numpy as np
 
 from mdsample.constraints.table import Table
 from mdsample.errors import PolicyError, shown
+
+#: the part of `re` that reads; it comes without types
+_python: Any = importlib.import_module("re._parser")
 
 #: of an automaton over bytes, and of one that is not yet made small
 STATES, BUILT = 5_000, 12_000
@@ -45,7 +50,8 @@ _SMALLER = (
 )
 _WHOLE = "an expression means the whole text of a slot, so leave it out"
 _PIECE = re.compile(
-    r"\\(?P<escape>.)|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<group>\(\?(?:<[=!]|[=!>]|P=|\())|(?P<end>[\^$])"
+    r"\\(?P<escape>N\{[^}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<group>\(\?(?:<[=!]|[=!>]|P=|\())|(?P<end>[\^$])"
+    r"|(?P<spaced>\(\?[a-zA-Z]*x[a-zA-Z]*[-:)])|(?P<brace>\{(?![0-9]*,?[0-9]*\}))"
     r"|(?P<keeps>(?:[*+?]|\{\d*,?\d*\})\+)",
     re.S,
 )
@@ -54,6 +60,12 @@ _CLASS = re.compile(r"\\(?P<escape>.)|\[(?P<no>\^?)(?P<inner>\]?(?:\\.|[^\]\\])*
 #: class is negated, enough
 _FEW = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v", "D": r"\D", "W": r"[^\w\p{N}]", "S": r"[^\s\x1c-\x1f]"}
 _MANY = {"d": r"\d", "w": r"\w\p{N}", "s": r"\s\x1c-\x1f", "D": "[^0-9]", "W": "[^0-9A-Za-z_]", "S": r"[^ \t\n\r\f\v]"}
+#: in a class: what is escaped, and signs; a "-" that does not come first is a range, or comes last
+_IN_CLASS = re.compile(r"\\(?P<escape>.)|^-|[^0-9A-Za-z\\-]", re.S)
+#: the letters that Python takes for one another where case does not count, and the library does not; all others are
+#: the same to both
+_I = "iIıİ"
+_IGNORES, _PART_IGNORES = re.compile(r"\(\?[a-z]*i[a-z]*\)"), re.compile(r"\(\?(?:[a-z]*i[a-z]*:|[a-z]*-[a-z]*i)")
 
 
 def byte_table(pattern: str) -> Table:
@@ -96,7 +108,8 @@ def check(pattern: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            re.compile(pattern)
+            # to compile it may take a minute: under (?i) Python goes through all letters of every class
+            _python.parse(pattern)
     except re.error as error:
         where = "" if error.pos is None else f" at character {error.pos}"
         raise PolicyError(f"{_short(pattern)} is not a regular expression: {error.msg}{where}") from error
@@ -107,10 +120,25 @@ def check(pattern: str) -> None:
         ) from error
     except (RecursionError, OverflowError, MemoryError) as error:
         raise PolicyError(f"the expression {_short(pattern)} is nested too deeply or counts too far") from error
+    if _PART_IGNORES.search(pattern) and any(_excludes_i(piece) for piece in _CLASS.finditer(pattern)):
+        raise PolicyError(
+            f"the expression {_short(pattern)} leaves out an i by [^…] and ignores case in a part of it, where Python "
+            "takes ı and İ for i and the library does not; write (?i) before the whole"
+        )
     for piece in _PIECE.finditer(pattern):
         escape, group = piece["escape"], piece["group"]
         if piece["end"] or (escape and escape in "AZzbB<>"):
             raise PolicyError(f"the expression {_short(pattern)} has the anchor {piece[0]!r}; {_WHOLE}")
+        if piece["spaced"]:
+            raise PolicyError(
+                f"the expression {_short(pattern)} has the flag x, under which Python and the library pass over other "
+                "spaces; leave it out, and the spaces that do not count"
+            )
+        if piece["brace"]:
+            raise PolicyError(
+                f"the expression {_short(pattern)} has '{{' without a plain count, which stands for itself in Python "
+                r"alone; write \{ for the sign, or {1,2} without spaces to count"
+            )
         if group == "(?P=" or (escape and escape in "123456789"):
             raise PolicyError(
                 f"the expression {_short(pattern)} refers back to a group ({piece[0]!r}), and an automaton remembers "
@@ -134,10 +162,21 @@ def _agreed(piece: re.Match[str]) -> str:
         return f"[{_FEW[piece['escape']]}]" if piece["escape"] in _FEW else piece[0]
     named = {*re.findall(r"\\(.)", piece["inner"], re.S)}
     if any({letter, letter.upper()} <= named for letter in "dsw"):
-        return piece[0]  # anything
+        return rf"[{piece['no']}\s\S]"  # anything
     known = _MANY if piece["no"] else _FEW
-    inner = re.sub(r"\\(.)", lambda escape: known.get(escape[1], escape[0]), piece["inner"], flags=re.S)
-    return f"[{piece['no']}{inner}]"
+    dotted = _I if _IGNORES.match(piece.string) and _excludes_i(piece) else ""
+    inner = _IN_CLASS.sub(lambda part: _letter(part, known), piece["inner"])
+    return f"[{piece['no']}{dotted}{inner}]"
+
+
+def _excludes_i(piece: re.Match[str]) -> bool:
+    """Whether a piece is a class of all but some letters, an i among them."""
+    return bool(piece["no"]) and any(re.fullmatch(f"[{piece['inner']}]", letter) for letter in _I)
+
+
+def _letter(part: re.Match[str], known: Mapping[str, str]) -> str:
+    """A part of a class: signs by number, as the library has operators (&&, --, ~~) and classes within classes."""
+    return known.get(part["escape"], part[0]) if part["escape"] else f"\\x{{{ord(part[0]):x}}}"
 
 
 def _refusal(pattern: str, reason: str) -> PolicyError:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from decimal import MAX_PREC, Context, Decimal
-from typing import cast, final
+from typing import final
 
 import attrs
-import numpy as np
 
-from mdsample.constraints.expression import LONGEST, byte_table
+from mdsample.constraints.compile import characters_of
+from mdsample.constraints.expression import LONGEST
+from mdsample.constraints.expression import check as check_expression
 from mdsample.constraints.formats import FORMATS, string
 from mdsample.constraints.lists import SLOTS, Items, different_lists, items_of
 from mdsample.constraints.multiples import multiples
@@ -20,20 +20,20 @@ from mdsample.constraints.nodes import (
     At,
     Node,
     Nodes,
-    as_json,
     check,
-    constants,
     count,
-    is_a,
     listed,
+    properties_of,
     types_of,
 )
-from mdsample.constraints.patterns import number
-from mdsample.constraints.query import longest
+from mdsample.constraints.patterns import DIGITS, number
+from mdsample.constraints.values import as_json
 from mdsample.errors import PolicyError, shown
 
 #: digits after the point of a number, where its limits have no more
 _DECIMALS = 2
+#: control characters, quotes and backslashes
+_WRITTEN_OTHERWISE = {*range(32), *b'"\\'}
 
 
 @attrs.frozen
@@ -56,36 +56,36 @@ class Form:
 class Forms:
     """The languages of the places of one schema."""
 
-    def __init__(self, root: object) -> None:
-        """The whole schema."""
-        self._nodes = Nodes(root)
+    def __init__(self, nodes: Nodes) -> None:
+        """Those of the schema in which `nodes` finds its way."""
+        self._nodes = nodes
 
     def form(self, schema: object, at: At) -> Form:
         """As one language."""
         node, at = self._nodes.resolved(schema, at)
         form = self._form(node, at)
-        if len(form.pattern) > LONGEST:
-            raise at.refuse(f"has an expression of more than {LONGEST:,} characters; make it smaller")
+        _refuse_long(len(form.pattern), at)
+        self._nodes.spend(0, len(form.pattern) + len(form.example), at)
         return form
 
     def _form(self, node: Node, at: At) -> Form:
-        if "enum" in node or "const" in node:
-            return self._constants(node, at)
+        known = self._nodes.constants(node, at)
+        if known is not None:
+            return _either([Form(re.escape(text), text) for text in map(as_json, known.values())])
         for choice in ("anyOf", "oneOf"):
             if choice in node:
                 check(node, at, {choice})
+                if "type" in node:
+                    self._nodes.refuse_other_types(node, choice, self._nodes.kinds(node, at), at)
                 ways = listed(node[choice], at.down(choice))
                 if choice == "oneOf":
                     self._nodes.refuse_overlap(ways, at)
                 return _either([self.form(way, at.down(choice, n)) for n, way in enumerate(ways)])
-        kinds = types_of(node)
+        kinds = types_of(node, at)
         if not kinds:
             raise at.refuse("names no type, so that any value would do; give it a type, or an enum")
-        for kind in kinds:
-            if kind not in OF_TYPE:
-                raise at.refuse(f"has the type {shown(kind)}; types are {', '.join(OF_TYPE)}")
-        check(node, at, {word for kind in kinds for word in OF_TYPE[str(kind)]})
-        return _either([self._of_type(str(kind), node, at) for kind in kinds])
+        check(node, at, {word for kind in kinds for word in OF_TYPE[kind]})
+        return _either([self._of_type(kind, node, at) for kind in kinds])
 
     def _of_type(self, kind: str, node: Node, at: At) -> Form:
         match kind:
@@ -103,24 +103,17 @@ class Forms:
                 return Form("null", "null")
 
     def _whole_object(self, node: Node, at: At) -> Form:
-        required, optional = properties_of(node, at)
-        parts = [
-            (key in required, _pair(key, self.form(schema, at.down("properties", key))))
-            for key, schema in {**required, **optional}.items()
-        ]
-        first = [part for needed, part in parts if needed]
-        rest = [part for needed, part in parts if not needed]
+        first, rest = (
+            [_pair(key, self.form(schema, at.down("properties", key))) for key, schema in properties.items()]
+            for properties in properties_of(node, at)
+        )
+        _refuse_long(sum(len(part.pattern) for part in (*first, *rest)), at)
         inner = ", ".join(part.pattern for part in first)
         if first:
             inner += "".join(f"(?:, {part.pattern})?" for part in rest)
         elif rest:
-            # the first that is there has no comma
-            ways = [
-                part.pattern + "".join(f"(?:, {later.pattern})?" for later in rest[n + 1 :])
-                for n, part in enumerate(rest)
-            ]
-            inner = f"(?:{'|'.join(ways)})?"
-        return _joined(rf"\{{{inner}\}}", [*first, *rest])
+            inner = f"(?:{_some([part.pattern for part in rest])})?"
+        return _joined(rf"\{{{inner}\}}", [*first, *rest], at)
 
     def _whole_array(self, node: Node, at: At) -> Form:
         items = items_of(node, at)
@@ -131,6 +124,7 @@ class Forms:
         first = [self.form(*items.schema(n, at)) for n in range(len(items.prefix))]
         more = items.most is None or items.most > len(first)
         rest = self.form(*items.schema(len(first), at)) if more else None
+        _refuse_long(sum(len(part.pattern) for part in first), at)
         inner = ""
         if rest is not None:
             # those after the first ones, each with the comma before it
@@ -145,9 +139,9 @@ class Forms:
             inner = f"{', ' if n else ''}{first[n].pattern}{inner}"
             inner = inner if n < items.least else f"(?:{inner})?"
         if items.most is not None and items.most <= SLOTS:
-            return _joined(rf"\[{inner}\]", [*first, *([rest] * (items.most - len(first)) if rest else [])])
+            return _joined(rf"\[{inner}\]", [*first, *([rest] * (items.most - len(first)) if rest else [])], at)
         # what there is room for
-        form = _joined(rf"\[{inner}\]", [*first, *([rest] * max(items.least - len(first), 1) if rest else [])])
+        form = _joined(rf"\[{inner}\]", [*first, *([rest] * max(items.least - len(first), 1) if rest else [])], at)
         return attrs.evolve(form, strings=(*form.strings, None))
 
     def _different(self, items: Items, at: At) -> Form:
@@ -156,48 +150,18 @@ class Forms:
         seen: set[str] = set()
         for n in range(len(items.prefix) + (items.most is None or items.most > len(items.prefix))):
             schema, where = items.schema(n, at)
+            self.form(schema, where)  # all that it says is looked at
             known = self._nodes.values(schema, where)
             if known is None:
                 raise at.refuse(
                     "has uniqueItems, and items whose values are not listed; give them an enum, or leave it out"
                 )
-            places.append({key: re.escape(as_json(json.loads(key))) for key in known})
-            seen |= known
+            places.append({key: re.escape(as_json(value)) for key, value in known.items()})
+            seen |= known.keys()
         most = len(seen) if items.most is None else min(items.most, len(seen))
         places += [places[-1]] * (most - len(places))
         inner, longest = different_lists(places[:most], items.least, at)
         return Form(rf"\[{inner}\]", f"[{', '.join(longest)}]")
-
-    def _constants(self, node: Node, at: At) -> Form:
-        check(node, at, {"enum", "const", "type"})
-        values = listed(node["enum"], at.down("enum")) if "enum" in node else [node["const"]]
-        kinds = types_of(node)
-        kept = [value for value in values if not kinds or any(is_a(value, kind) for kind in kinds)]
-        kept = [
-            value
-            for value in kept
-            if "const" not in node or constants({"const": value}) == constants({"const": node["const"]})
-        ]
-        if not kept:
-            raise at.refuse("allows no value: none of those it lists is of its type")
-        texts = [*dict.fromkeys(as_json(value) for value in kept)]
-        return _either([Form(re.escape(text), text) for text in texts])
-
-
-def properties_of(node: Node, at: At) -> tuple[dict[str, object], dict[str, object]]:
-    """The required ones and the others, both in the order of the schema."""
-    properties = node.get("properties", {})
-    needed = node.get("required", [])
-    if not isinstance(properties, dict) or not isinstance(needed, list):
-        raise at.refuse("needs an object as properties and a list as required")
-    named = cast("dict[str, object]", properties)
-    if not named and node.get("additionalProperties") is not False:
-        raise at.refuse("is an object without properties, whose keys cannot be known; name them")
-    for key in cast("list[object]", needed):
-        if key not in named:
-            raise at.refuse(f"requires {shown(key)}, which is none of its properties; describe it there")
-    required = {key: schema for key, schema in named.items() if key in needed}
-    return required, {key: schema for key, schema in named.items() if key not in needed}
 
 
 def _string(node: Node, at: At) -> Form:
@@ -209,7 +173,7 @@ def _string(node: Node, at: At) -> Form:
     if shaped and (len(shaped) > 1 or "minLength" in node or "maxLength" in node):
         raise at.refuse(f"has {shaped[0]} and another limit of its strings; say both in one pattern")
     if "format" in node:
-        if node["format"] not in FORMATS:
+        if not isinstance(node["format"], str) or node["format"] not in FORMATS:
             raise at.refuse(f"has the format {shown(node['format'])}; known are {', '.join(FORMATS)}")
         pattern, example = FORMATS[node["format"]]
         return Form(f'"{pattern}"', f'"{example}"')
@@ -219,32 +183,29 @@ def _string(node: Node, at: At) -> Form:
 
 
 def _patterned(pattern: object, at: At) -> Form:
-    if not isinstance(pattern, str) or not (pattern.startswith("^") and re.search(r"(?<!\\)(\\\\)*\$$", pattern)):
+    body = pattern[1:-1] if isinstance(pattern, str) else ""
+    escaped = (len(body) - len(body.rstrip("\\"))) % 2
+    if not isinstance(pattern, str) or f"^{body}$" != pattern or escaped:
         raise at.refuse(
             f"has the pattern {shown(pattern)}, which is sought anywhere in a string; write ^…$, of the whole string"
         )
-    inner = f"(?:{pattern[1:-1]})"
+    inner = f"(?:{body})"
     try:
-        table = byte_table(inner)
+        check_expression(body)  # by itself: a)|(b is one only in brackets
+        found, most = characters_of(inner)
     except PolicyError as error:
         raise at.refuse(f"has a pattern that cannot be had: {error}") from error
-    source, byte = np.nonzero(table.next < table.size)
-    if np.isin(byte, [*range(32), *b'"\\']).any():
+    if found & _WRITTEN_OTHERWISE:
         raise at.refuse(
             f"has the pattern {pattern!r:.60}, which allows quotes, backslashes or control characters; JSON writes "
             r'them otherwise, so leave them out ([^"\\\x00-\x1f] instead of .)'
         )
-    most = longest(source, table.next[source, byte], table.accepting)
     return Form(f'"{inner}"', '""', (most,))
 
 
 def _number(kind: str, node: Node, at: At) -> Form:
-    limits: dict[str, Decimal] = {}
-    for word in sorted((OF_TYPE["number"] - {"multipleOf"}) & {*node}):
-        value = node[word]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise at.refuse(f"has {word} {shown(value)}; it must be a number")
-        limits[word] = Decimal(value if isinstance(value, int) else str(value))
+    words = sorted((OF_TYPE["number"] - {"multipleOf"}) & {*node})
+    limits = {word: _limit(node[word], word, at) for word in words}
     places = 0
     if kind == "number":
         exponents = [value.normalize().as_tuple().exponent for value in limits.values()]
@@ -254,10 +215,11 @@ def _number(kind: str, node: Node, at: At) -> Form:
     high = [limits[word] for word in ("maximum",) if word in limits]
     high += [_beyond(limits[word], places, -1) for word in ("exclusiveMaximum",) if word in limits]
     least, most = max(low, default=None), min(high, default=None)
+    step = _step(node["multipleOf"], at) if "multipleOf" in node else None
     try:
-        if "multipleOf" in node:
+        if step is not None:
             first, last = None if least is None else math.ceil(least), None if most is None else math.floor(most)
-            pattern, places = multiples(_step(node["multipleOf"], at), first, last), 0
+            pattern, places = multiples(step, first, last), 0
         else:
             pattern = number(least, most, places)
     except PolicyError as error:
@@ -267,15 +229,23 @@ def _number(kind: str, node: Node, at: At) -> Form:
     return Form(pattern, max(ends, key=len))
 
 
+def _limit(value: object, word: str, at: At) -> Decimal:
+    """A number that a schema names."""
+    known = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not -(10**DIGITS) < known < 10**DIGITS:  # nor is NaN
+        raise at.refuse(f"has {word} {shown(value)}; it must be a number of at most {DIGITS} digits")
+    return Decimal(known if isinstance(known, int) else str(known))
+
+
 def _step(value: object, at: At) -> int:
     """What divides a number."""
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and value == int(value)
-    if not whole:
+    step = _limit(value, "multipleOf", at)
+    if step <= 0 or step != int(step):
         raise at.refuse(
             f"has multipleOf {shown(value)}; only whole numbers above 0 are read, as readers of JSON do not agree on "
             "multiples of fractions"
         )
-    return int(cast("float", value))
+    return int(step)
 
 
 def _beyond(limit: Decimal, places: int, sign: int) -> Decimal:
@@ -296,7 +266,23 @@ def _pair(key: str, form: Form) -> Form:
     return attrs.evolve(form, pattern=re.escape(before) + form.pattern, example=before + form.example)
 
 
-def _joined(pattern: str, parts: list[Form]) -> Form:
+def _some(parts: list[str]) -> str:
+    """At least one of these, in their order: one of the first half, then any of the second; or of the second alone."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    return f"(?:{_some(first)}{''.join(f'(?:, {part})?' for part in second)}|{_some(second)})"
+
+
+def _refuse_long(characters: int, at: At) -> None:
+    """Before what has so many is put together."""
+    if characters > LONGEST:
+        raise at.refuse(f"has an expression of more than {LONGEST:,} characters; make it smaller")
+
+
+def _joined(pattern: str, parts: list[Form], at: At) -> Form:
     """Of parts, in brackets and with commas between them."""
+    if sum(len(part.example) + 2 for part in parts) > LONGEST:
+        raise at.refuse(f"has texts of more than {LONGEST:,} characters; count fewer items, or make them smaller")
     example = ", ".join(part.example for part in parts)
     return Form(pattern, f"[{example}]", tuple(most for part in parts for most in part.strings))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from mdsample.constraints.expression import LONGEST
 from mdsample.constraints.nodes import OF_TYPE, At, Node, check, count, listed
 from mdsample.errors import shown
 
@@ -31,8 +32,14 @@ class Items:
 
     @property
     def apart(self) -> bool:
-        """Whether each item may be a slot of its own."""
-        return self.most is not None and self.most <= SLOTS and not self.different
+        """Whether each item may be a slot of its own.
+
+        Slots are empty independently of one another, so an item may come to stand where one before it is missing. That
+        does no harm where all that may be missing have one schema.
+        """
+        if self.most is None or self.most > SLOTS or self.different:
+            return False
+        return self.least >= len(self.prefix) or self.most - self.least <= 1
 
     def schema(self, number: int, at: At) -> tuple[object, At]:
         """The schema of an item, and its place."""
@@ -63,16 +70,20 @@ def different_lists(values: Sequence[Mapping[str, str]], least: int, at: At) -> 
 
     `values`: for each place what may stand there, the expression of a value by what it is equal to.
     """
+    if len(values) > SLOTS:
+        raise at.refuse(f"has up to {len(values):,} different items, and {SLOTS} are the most; lower maxItems")
     longest: list[str] = []
-    written = 0
+    written = characters = 0
 
     def after(used: tuple[str, ...]) -> str | None:
         """What may follow these; `None` if they cannot become a whole list."""
-        nonlocal longest, written
+        nonlocal longest, written, characters
         written += 1
-        if written > _WRITTEN:
+        characters += len(values[len(used) - 1][used[-1]]) if used else 0
+        if written > _WRITTEN or characters > LONGEST:
             raise at.refuse(
-                f"has more than {_WRITTEN:,} lists of different items; lower maxItems, or list fewer values"
+                f"has more than {_WRITTEN:,} lists of different items, or {LONGEST:,} characters of them; lower "
+                "maxItems, or list fewer values"
             )
         if len(used) > len(longest):
             longest = [*used]

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from mdsample.errors import PolicyError, shown
 
 #: digits of a limit
-_DIGITS = 100
+DIGITS = 100
 #: years that are written with four digits
 _YEARS = (1000, 9999)
 _DIRECTIVE = re.compile(r"%(-?[A-Za-z%])")
@@ -34,8 +34,8 @@ def number(
     the shortest decimal number that they are written as.
     """
     low, high = _limit(minimum), _limit(maximum)
-    if type(decimals) is not int or not 0 <= decimals <= _DIGITS:
-        raise PolicyError(f"decimals are 0 to {_DIGITS} digits after the point; got {shown(decimals)}")
+    if type(decimals) is not int or not 0 <= decimals <= DIGITS:
+        raise PolicyError(f"decimals are 0 to {DIGITS} digits after the point; got {shown(decimals)}")
     if low is not None and high is not None and low > high:
         raise PolicyError(f"there is no number from {low} to {high}; swap the two limits")
     ways = [way for places in range(decimals + 1) for way in _signed(low, high, places)]
@@ -52,8 +52,8 @@ def _limit(value: float | str | Decimal | None) -> Decimal | None:
         read = Decimal("nan") if isinstance(value, bool) else Decimal(str(value) if isinstance(value, float) else value)
     except InvalidOperation:
         read = Decimal("nan")
-    if not read.is_finite() or max(abs(read.adjusted()), len(read.as_tuple().digits)) > _DIGITS:
-        raise PolicyError(f"a limit is a number of at most {_DIGITS} digits; got {shown(value)}")
+    if not read.is_finite() or max(abs(read.adjusted()), len(read.as_tuple().digits)) > DIGITS:
+        raise PolicyError(f"a limit is a number of at most {DIGITS} digits; got {shown(value)}")
     return read
 
 
@@ -81,8 +81,8 @@ def _placed(low: int, high: int | None, places: int) -> Iterator[str]:
         yield _whole(low, high)
         return
     one = 10**places
-    (before, after), whole = divmod(low, one), range(low // one, (one if high is None else high) // one + 1)
-    if high is not None and len(whole) == 1:
+    before, after = divmod(low, one)
+    if high is not None and before == high // one:
         yield rf"{before}\.{_between(f'{after:0{places}}', f'{high % one:0{places}}')}"
         return
     if after:

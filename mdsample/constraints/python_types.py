@@ -16,6 +16,7 @@ from datetime import date, datetime, time
 from typing import Any, cast
 from uuid import UUID
 
+from mdsample.constraints.values import key_of
 from mdsample.errors import PolicyError, shown
 
 #: the schema of a type that JSON has no other word for, and what makes one of its text
@@ -117,8 +118,7 @@ def build(kind: Any, parsed: Any) -> Any:
     if origin in _UNIONS:
         return _built_as_one(kind, among, parsed)
     if origin is typing.Literal:
-        # True is 1 to Python
-        found = [value for value in among if value == parsed and type(value) is type(parsed)]
+        found = [value for value in among if key_of(value) == key_of(parsed)]
         return found[0] if found else _refuse(kind, parsed)
     if origin in (list, tuple):
         _require(kind, parsed, list)
@@ -128,7 +128,9 @@ def build(kind: Any, parsed: Any) -> Any:
         made = [build(one, value) for one, value in zip(ways, parsed, strict=True)]
         return (*made,) if origin is tuple else made
     if _is_enum(kind):
-        return kind(parsed)
+        # a tuple is a list in JSON, and True is 1 to Python
+        found = [member for member in kind if key_of(member.value) == key_of(parsed)]
+        return found[0] if found else _refuse(kind, parsed)
     if _is_dataclass(kind):
         _require(kind, parsed, dict)
         hints = _hints(kind)

@@ -3,14 +3,15 @@
 What is in every text of a schema is fixed: braces, keys, commas. Each value is a slot, and what it leaves over is white
 space, as JSON allows it, so that every way to fill the slots parses. An optional property, or an item that need not be
 there, is a slot that may hold nothing. What has no shape of its own (one of several kinds, an object without required
-properties, a list that may be empty) is one slot as a whole.
+properties, a list that may be empty, or one whose items may be missing and are of several schemas) is one slot as a
+whole.
 
 A list that has no end, or more items than can be slots, is one slot as well: its room is the limit.
 
 Read are: types; `properties`, `required`; `items`, `prefixItems`, `minItems`, `maxItems`, `uniqueItems` of listed
 values; `minLength`, `maxLength`, `pattern` (`^…$`), `format`; limits of numbers, `multipleOf`; `enum`, `const`;
 `anyOf`, `oneOf` of kinds that exclude each other, `allOf` of one; `$ref` within the schema that does not lead back to
-itself. Everything else is refused by name.
+itself; a `type` beside these where it says nothing new. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import final
 
 import attrs
 
-from mdsample.constraints.compile import from_expression
-from mdsample.constraints.forms import Forms, properties_of
+from mdsample.constraints.compile import from_expression, lengths_of
+from mdsample.constraints.forms import Forms
 from mdsample.constraints.lists import Items, items_of
-from mdsample.constraints.nodes import CHOICES, OF_TYPE, At, Nodes, as_json, check
-from mdsample.constraints.query import text_lengths
+from mdsample.constraints.nodes import CHOICES, OF_TYPE, At, Nodes, check, properties_of
+from mdsample.constraints.values import as_json
 from mdsample.core.template import Slot, Text
 from mdsample.core.tokens import Tokenizer
 from mdsample.errors import PolicyError
@@ -55,12 +56,13 @@ class Value:
 
         Raises `PolicyError` if the tokens cannot spell it, or it is too large an automaton.
         """
-        wanted = len(tokenizer.encode(self.example)) + sum(min(room, room if m is None else m) for m in self.strings)
+        strings = (room if most is None else min(room, most) for most in self.strings)
+        wanted = len(tokenizer.encode(self.example)) + sum(strings)
         try:
-            language = from_expression(self.pattern, tokenizer, pad=False)
+            shortest, _ = lengths_of(from_expression(self.pattern, tokenizer, pad=False))
         except PolicyError as error:
             raise PolicyError(f"the schema at {self.pointer} cannot be had: {error}") from error
-        return max(wanted, text_lengths(language)[0])
+        return max(wanted, shortest)
 
 
 @attrs.frozen
@@ -87,15 +89,20 @@ def read_schema(schema: object, taken: Sequence[str] = ()) -> Pinned:
 
     `taken`: names that slots must not have.
     """
-    pieces: list[str | Value] = []
-    for number, piece in enumerate(_Reader(schema).pieces(schema, At(), "value")):
-        if number > _PIECES:
+    parts: list[str | Value] = []
+    for part in _Reader(schema).pieces(schema, At(), "value"):
+        parts.append(part)
+        if len(parts) > _PIECES:
             raise PolicyError(f"the schema has more than {_PIECES:,} parts; make it smaller")
-        last = pieces[-1] if pieces else None
-        if isinstance(piece, str) and isinstance(last, str):
-            pieces[-1] = last + piece
-        else:
-            pieces.append(piece)
+    pieces: list[str | Value] = []
+    fixed: list[str] = []
+    for part in (*parts, None):
+        if isinstance(part, str):
+            fixed.append(part)
+            continue
+        pieces += ["".join(fixed)] if fixed else []
+        pieces += [part] if part else []
+        fixed = []
     names = [piece.name for piece in pieces if isinstance(piece, Value)]
     if not names:
         raise PolicyError("the schema allows one text alone; there is nothing to fill in")
@@ -107,20 +114,21 @@ def read_schema(schema: object, taken: Sequence[str] = ()) -> Pinned:
 
 def value_pattern(schema: object) -> str:
     """The regular expression of all texts of a schema, each written in one way (`{"a": 1, "b": [2]}`)."""
-    return Forms(schema).form(schema, At()).pattern
+    return Forms(Nodes(schema)).form(schema, At()).pattern
 
 
 def _numbered(names: Sequence[str], others: Sequence[str]) -> Iterator[str]:
     """Names that differ, also from others, and that slots may have."""
-    taken = set(others)
+    taken, counts = set(others), dict[str, int]()
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         plain = plain if re.match("[A-Za-z_]", plain) else f"_{plain}"
-        free, count = plain, 1
+        free, count = plain, counts.get(plain, 1)
         while free in taken:
             count += 1
             free = f"{plain}-{count}"
         taken.add(free)
+        counts[plain] = count
         yield free
 
 
@@ -129,7 +137,8 @@ class _Reader:
     """Takes one schema apart."""
 
     def __init__(self, root: object) -> None:
-        self._nodes, self._forms = Nodes(root), Forms(root)
+        self._nodes = Nodes(root)
+        self._forms = Forms(self._nodes)
 
     def pieces(self, schema: object, at: At, name: str) -> Iterator[str | Value]:
         """As fixed text and slots."""

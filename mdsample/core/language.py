@@ -39,6 +39,10 @@ class Automaton:
         """C, class 0 included."""
         return int(self.classes.max(initial=0)) + 1
 
+    def classes_of(self, tokens: Ints) -> Ints:
+        """The class of each token, −1 where there is none (−1)."""
+        return np.where(tokens < 0, np.int32(-1), self.classes[np.maximum(tokens, 0)])
+
     @cached_property
     def members(self) -> tuple[Longs, ...]:
         """The tokens of each class, ascending; C in number. Those of class 0 are not told: none."""

@@ -67,7 +67,7 @@ def _require_text(span: Span, available: Available, canvas: Canvas, ends: Collec
             f"no text of the language of {where} fills its {count} tokens: {_lengths(span.language, ends)}; "
             "change the length of the slot, or the language"
         )
-    if not possible(span.language, written(span)[None], everything).any(2).all():
+    if not possible(span.language, span.language.classes_of(span.tokens)[None], everything).any(2).all():
         raise ValueError(
             f"what stands in {where} already agrees with none of the texts of its language, or leaves no room for one; "
             "change one of them"
@@ -101,7 +101,7 @@ class Available:
         """Classes that may stand at each position, given what is written in the span, `[n, C]`."""
         index = self._restriction.index[span.row, span.positions]
         some = np.stack([self.members(span.language, int(which))[0] for which in index])
-        return possible(span.language, written(span)[None], some[None])[0]
+        return possible(span.language, span.language.classes_of(span.tokens)[None], some[None])[0]
 
     def members(self, language: Automaton, which: int) -> tuple[Bools, Ints, Ints]:
         """Of a set of the restriction: which classes have a token in it, the first such token, and how many, `[C]`."""
@@ -143,11 +143,6 @@ class Available:
                 position.append(int(span.positions[n]))
                 token.append(int(first[symbol]))
         return np.array(position, np.int32), np.array(token, np.int32)
-
-
-def written(span: Span) -> Ints:
-    """The class of each token of a span, −1 in blanks, `[n]`."""
-    return np.where(span.tokens < 0, np.int32(-1), span.language.classes[np.maximum(span.tokens, 0)])
 
 
 def now(spans: Sequence[Span], rows: Ints, tokens: Ints, blank: Bools) -> tuple[Span, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from languages import expressions, language, rows, vocabularies
 from outlines_core import Index
@@ -175,6 +176,10 @@ REFUSED = [
     ("\x00", "allows no text"),
     (r"\N{BULLET}", "valid in Python"),
     ("a{,2}", "valid in Python"),
+    ("a{1, 2}", "without a plain count"),
+    ("(?x)a b", "has the flag x"),
+    ("(?ix:a)", "has the flag x"),
+    ("(?i:a)[^h-j]", "write (?i) before the whole"),
     ("a" * 20_001, "20,000 are the most"),
     ("(" * 3000 + ")" * 3000, "nested too deeply|valid in Python"),
 ]
@@ -192,6 +197,56 @@ def test_what_only_looks_like_an_anchor_is_none(pattern: str) -> None:
     table = byte_table(pattern)
     for text in ("^$", "^", "$", "]", "\\", "+", "a}}", "a", "aa"):
         assert spells(table, text) == (re.fullmatch(pattern, text) is not None), text
+
+
+#: what one of the two may take for an operator, a class in a class, a space or another case
+SIGNS = "&-~|[]:^ #,{}iaK_0\\"
+
+
+@settings(max_examples=400)
+@given(
+    flags=st.sampled_from(["", "", "(?i)", "(?x)", "(?s)"]),
+    parts=st.lists(
+        st.one_of(
+            st.text(SIGNS, min_size=1, max_size=4),
+            st.tuples(st.sampled_from(["[", "[^"]), st.text(SIGNS, min_size=1, max_size=5))
+            .map("".join)
+            .map("{}]".format),
+            st.tuples(st.sampled_from("ai"), st.text("{}1, ", min_size=3, max_size=6)).map("".join),
+        ),
+        min_size=1,
+        max_size=2,
+    ),
+)
+@example("", ["[^--a]"])
+@example("", ["[^&&a]"])
+@example("", ["[~~a]"])
+@example("", ["[^[:alpha:]]"])
+@example("", ["x[&&a]|a"])
+@example("", ["a{1, 2}"])
+@example("(?x)", ["[ a]"])
+@example("(?i)", ["[^i]"])
+@example("(?i)", ["[^a-z]"])
+@example("", [r"[&&\d\D]"])
+def test_signs_mean_the_same_to_python_or_are_refused(flags: str, parts: list[str]) -> None:
+    pattern = flags + "".join(parts)
+    try:
+        table = byte_table(pattern)
+    except PolicyError:
+        return
+    python = re.compile(pattern)
+    for text in TEXTS:
+        found, expected = spells(table, text), python.fullmatch(text) is not None
+        # (?i)i is i and I here, and [^i] under (?i) leaves out ı and İ too
+        assert found <= expected if {*text} & {*"ıİ"} else found == expected, text
+
+
+TEXTS = [
+    "",
+    *{letter for letter in SIGNS + "IAkıİé\n"},
+    *map("".join, itertools.product("ai-&[]{ 0ıİ", repeat=2)),
+    "a{1, 2}",
+]
 
 
 def spells(table: expression.Table, text: str) -> bool:
@@ -220,6 +275,17 @@ def test_a_nasty_expression_ends_soon_and_says_what_to_do(
     with pytest.raises(PolicyError, match=said):
         byte_table(pattern)
     assert byte_table("(ab)*").size == 2, "it is asked again after it came to an end"
+
+
+def test_python_does_not_compile_what_it_only_has_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a minute for these 20,000 characters
+    pattern = "(?i)" + r"[\x00-\U0010ffff]" * 1_000
+
+    def compiled(*_: object) -> None:
+        raise AssertionError("it must not")
+
+    monkeypatch.setattr(re, "compile", compiled)
+    expression.check(pattern)
 
 
 def test_the_largest_that_is_allowed() -> None:

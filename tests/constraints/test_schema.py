@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import random
 import re
+import tracemalloc
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cache
+from itertools import combinations
 from typing import Any, Literal
 
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import mdsample
-from mdsample.constraints.compile import from_expression
+from mdsample.constraints.compile import from_expression, within_seconds
 from mdsample.constraints.expression import byte_table
 from mdsample.constraints.formats import FORMATS
+from mdsample.constraints.nodes import CHOICES, OF_TYPE
 from mdsample.constraints.patterns import date as dates
 from mdsample.constraints.patterns import integer, number
 from mdsample.constraints.python_types import build, schema_of
@@ -66,6 +74,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "point": record({"x": {"$ref": "#/$defs/axis"}}, y={"$ref": "#/$defs/axis"}),
             "axis": {"type": "integer"},
         },
+    },
+    "row of kinds": {
+        "type": "array",
+        "prefixItems": [{"enum": [1, 2]}, {"enum": ["a", "b"]}],
+        "items": {"type": "boolean"},
+        "minItems": 1,
+        "maxItems": 4,
     },
     "either": record(
         {
@@ -241,6 +256,28 @@ REFUSED: list[tuple[object, str, str]] = [
     (record({"x": {"type": "string", "format": "iri"}}), "#/properties/x", "known are date"),
     (record({"x": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}), "#/properties/x", "tell them apart"),
     (record({"x": {"allOf": [TEXT, TEXT]}}), "#/properties/x", "by allOf"),
+    (record({"x": {"type": "integer", "allOf": [TEXT]}}), "#/properties/x", "has the type integer beside allOf"),
+    ({"type": "integer", "$ref": "#/$defs/a", "$defs": {"a": {"enum": ["x", 1]}}}, "#", "which allows string"),
+    (record({"x": {"type": "string", "anyOf": [TEXT, {"type": "null"}]}}), "#/properties/x", "which allows null"),
+    (record({"x": {"type": "integer", "oneOf": [{"type": "number"}, TEXT]}}), "#/properties/x", "number, string"),
+    (record({"x": {"oneOf": [{"const": [1]}, {"const": [1.0]}]}}), "#/properties/x", "that one value may be of"),
+    (
+        {"type": "array", "items": {"enum": [[1], [1.0], {"a": 2}, {"a": 2.0}]}, "minItems": 3, "uniqueItems": True},
+        "#", "needs 3 different items",
+    ),
+    ({"type": "array", "items": {"enum": ["a"], "minLength": 5}, "uniqueItems": True}, "#/items", "has 'minLength'"),
+    ({"type": "array", "items": {"enum": ["a", "b"], "const": "a"}, "minItems": 2, "uniqueItems": True}, "#", "2 diff"),
+    (record({"x": {"type": "string", "pattern": "^a)|(b$"}}), "#/properties/x", "not a regular expression"),
+    (record({"x": {"type": "string", "pattern": "^a\\$"}}), "#/properties/x", "write ^…$"),
+    (record({"x": {"type": "integer", "minimum": 10**400}}), "#/properties/x", "at most 100 digits"),
+    (record({"x": {"type": "number", "multipleOf": float("inf")}}), "#/properties/x", "at most 100 digits"),
+    (record({"x": {"enum": [1, float("-inf")]}}), "#/properties/x", "JSON cannot write"),
+    (record({"x": {"enum": ["\ud800", "a"]}}), "#/properties/x", "JSON cannot write"),
+    (record({"\ud800": TEXT}), "#", "JSON cannot write"),
+    (record({"x": {"type": {"a": 1}}}), "#/properties/x", "has the type {'a': 1}"),
+    (record({"x": {"type": "string", "format": ["date"]}}), "#/properties/x", "known are date"),
+    ({"type": "object", "properties": {"a": TEXT}, "required": [["a"]]}, "#", "requires ['a']"),
+    ({"oneOf": [{"type": "object", "required": 5}, {"type": "null"}]}, "#/oneOf/0", "list as required"),
     (record({"x/y": {"type": "string", "maxLength": -1}}), "#/properties/x~1y", "whole number"),
     (record({"x": {"type": "string", "maxLength": 3000}}), "#/properties/x", "cannot be had"),
     ({"const": 3}, "", "nothing to fill in"),
@@ -255,12 +292,120 @@ def test_what_cannot_be_had_is_refused_by_its_place(schema: object, pointer: str
     assert "\n" not in str(refusal.value)
 
 
+def test_a_type_that_only_says_again_what_is_said_is_read() -> None:
+    for schema in (
+        {"type": "number", "anyOf": [{"type": "integer", "maximum": 3}, {"enum": [0.5, 7.0]}]},
+        {"type": ["string", "null"], "oneOf": [TEXT, {"type": "null"}]},
+        {"type": "string", "allOf": [TEXT]},
+        {"type": "integer", "$ref": "#/$defs/a", "$defs": {"a": {"const": 3}}},
+    ):
+        plain = {word: value for word, value in schema.items() if word != "type"}
+        assert value_pattern(schema) == value_pattern(plain)
+
+
+JSONS = st.recursive(
+    st.sampled_from([None, True, False, 0, 1, -1, 0.5, 10**400, math.inf, math.nan, "", "a", "object", "string", "^a$",
+                     "^(b$", "date", "#", "#/$defs/a", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(st.sampled_from(["a", "type", "enum"]), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+KEYWORDS = sorted({*CHOICES, *(word for words in OF_TYPE.values() for word in words), "type", "$defs", "title"})
+
+
+def places(schema: object) -> list[tuple[dict[str, Any] | list[Any], Any]]:
+    """Every value of a schema, by what holds it and where."""
+    if not isinstance(schema, dict | list):
+        return []
+    keys = [*schema] if isinstance(schema, dict) else [*range(len(schema))]
+    return [(schema, key) for key in keys] + [place for key in keys for place in places(schema[key])]
+
+
+@settings(max_examples=400)
+@given(name=st.sampled_from([*SCHEMAS]), value=JSONS, word=st.sampled_from(KEYWORDS), data=st.data())
+def test_anything_in_the_place_of_anything_is_read_or_refused(name: str, value: object, word: str, data: Any) -> None:
+    schema = copy.deepcopy(SCHEMAS[name])
+    holder, key = data.draw(st.sampled_from(places(schema)))
+    if isinstance(holder, dict) and data.draw(st.booleans()):
+        key = word
+    holder[key] = value
+    for read in (read_schema, value_pattern):
+        with suppress(PolicyError):
+            read(schema)
+
+
 def test_a_schema_that_doubles_is_no_burden() -> None:
     twice = {f"l{n}": record({key: {"$ref": f"#/$defs/l{n + 1}"} for key in "ab"}) for n in range(16)}
     schema = {"$ref": "#/$defs/l0", "$defs": {**twice, "l16": TEXT}}
     for read in (read_schema, value_pattern):
         with pytest.raises(PolicyError, match="smaller"):
             read(schema)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {"const": 1}
+    for _ in range(levels):
+        inner = {"type": "array", "maxItems": 64, "items": inner}
+    return inner
+
+
+BLOCK = {"enum": ["x" * 90 + str(n) for n in range(190)]}
+ENDLESS: dict[str, tuple[dict[str, Any], str]] = {
+    "a count": ({"type": "array", "items": {"enum": [1, 2]}, "minItems": 10**9}, "minItems 1000000000, and 20,000"),
+    "a count without end": ({"type": "string", "maxLength": 10**5000}, "20,000 are the most"),
+    "counts in counts": (nested(15), "texts of more than 20,000 characters"),
+    "optional ones": (
+        {"properties": {f"p{n}": {"$ref": "#/$defs/b"} for n in range(100)}, "$defs": {"b": BLOCK}, "type": "object"},
+        "more than 20,000",
+    ),
+    "the same twice": (
+        {"$ref": "#/$defs/0", "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(18)}},
+        "takes more than 20,000 steps",
+    ),
+    "different ones": (
+        {"type": "array", "uniqueItems": True, "prefixItems": [{"const": n} for n in range(1500)]},
+        "64 are the most",
+    ),
+    "long different ones": (
+        {"type": "array", "uniqueItems": True, "items": {"enum": ["x" * 3000 + str(n) for n in range(6)]}},
+        "20,000 characters of them",
+    ),
+    "kinds": ({"oneOf": [{"const": n} for n in range(5000)]}, "takes more than 20,000 steps"),
+}
+ENDLESS["the same twice"][0]["$defs"]["18"] = {"const": 1}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_short_schema_of_something_long_is_refused_before_that_is_built(name: str) -> None:
+    schema, said = ENDLESS[name]
+    tracemalloc.start()
+    try:
+        for read in (read_schema, value_pattern):
+            with pytest.raises(PolicyError, match=said):
+                read(schema)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_of_the_optional_properties_may_be_missing(count: int) -> None:
+    keys = "abcd"[:count]
+    pattern = value_pattern({"type": "object", "properties": {key: {"const": 1} for key in keys}})
+    texts = {json.dumps(dict.fromkeys(some, 1)) for n in range(count + 1) for some in combinations(keys, n)}
+    assert all(re.fullmatch(pattern, text) for text in texts) and len(texts) == 2**count
+    assert not any(re.fullmatch(pattern, text) for text in ("{, }", '{, "a": 1}', '{"b": 1, "a": 1}'))
+
+
+def test_as_many_optional_properties_as_there_is_room_for() -> None:
+    pattern = value_pattern({"type": "object", "properties": {f"p{n}": {"const": 1} for n in range(200)}})
+    assert len(pattern) < 20_000 and byte_table(pattern).size > 2_000
+
+
+def test_expressions_of_patterns_have_the_same_limit_together() -> None:
+    schema = record({f"p{n}": {"type": "string", "pattern": f"^[a-c]{{{n},}}$"} for n in range(1, 4)})
+    with within_seconds(1e-9), pytest.raises(PolicyError, match="take too long to compile, all of them together"):
+        read_schema(schema)
 
 
 class Colour(Enum):
@@ -303,6 +448,29 @@ def test_a_text_becomes_an_object_of_python(kind: Any) -> None:
             assert made.born.isoformat() == parsed["born"] and made.colour.value == parsed["colour"]
             assert made.home is None or made.home == Place(**parsed["home"])
             assert type(made.size) is float and made.at == tuple(parsed.get("at", (0, 0)))
+
+
+class Level(StrEnum):
+    LOW = "low"
+
+
+class Point(Enum):
+    HOME, AWAY = (0, 0), (1.0, 2)
+
+
+class Odds(Enum):
+    YES, ONE = True, "1"
+
+
+def test_every_member_of_an_enum_comes_back() -> None:
+    for kind in (Point, Odds, Colour):
+        values = [json.loads(text) for text in map(json.dumps, schema_of(kind)["enum"])]
+        assert [build(kind, value) for value in values] == [*kind]
+        assert value_pattern(schema_of(kind))
+    assert build(Literal[Level.LOW, 1], "low") is Level.LOW and build(Literal[1, True], True) is True
+    for kind, parsed in ((Point, [0, 1]), (Odds, 1)):
+        with pytest.raises(PolicyError, match=" is no "):
+            build(kind, parsed)
 
 
 @dataclass

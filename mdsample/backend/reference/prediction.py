@@ -14,7 +14,7 @@ import numpy as np
 
 from mdsample.backend.conditioning import Kept
 from mdsample.backend.host import BackendPrediction, WantedPlaces
-from mdsample.backend.languages import Weights, classes
+from mdsample.backend.languages import Weights
 from mdsample.backend.reference.sums import class_sums
 from mdsample.backend.refusals import known_draw, refuse_empty, refuse_unusable
 from mdsample.core.arrays import Bools, Doubles, Floats, Ints, Longs, any_in_row
@@ -150,7 +150,7 @@ class NumpyPrediction(BackendPrediction):
         if tokens is None or self._languages is None:
             return _law(self._conditional(rows, positions, None), how)
         spans = self._languages.spans
-        written = [classes(span, tokens[span.row, span.positions]) for span in spans]
+        written = [span.language.classes_of(tokens[span.row, span.positions]) for span in spans]
         return _law(self._conditional(rows, positions, self._languages.weights(written)), how)
 
     def best(self) -> tuple[Ints, Scores]:
