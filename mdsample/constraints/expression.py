@@ -171,7 +171,7 @@ def _agreed(piece: re.Match[str]) -> str:
 
 def _excludes_i(piece: re.Match[str]) -> bool:
     """Whether a piece is a class of all but some letters, an i among them."""
-    return bool(piece["no"]) and any(re.fullmatch(f"[{piece['inner']}]", letter) for letter in _I)
+    return bool(piece["no"]) and not all(re.fullmatch(f"[^{piece['inner']}]", letter) for letter in _I)
 
 
 def _letter(part: re.Match[str], known: Mapping[str, str]) -> str:

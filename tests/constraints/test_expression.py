@@ -227,6 +227,8 @@ SIGNS = "&-~|[]:^ #,{}iaK_0\\"
 @example("(?x)", ["[ a]"])
 @example("(?i)", ["[^i]"])
 @example("(?i)", ["[^a-z]"])
+@example("(?i)", ["[^[]"])
+@example("(?i)", ["[^^i]"])
 @example("", [r"[&&\d\D]"])
 def test_signs_mean_the_same_to_python_or_are_refused(flags: str, parts: list[str]) -> None:
     pattern = flags + "".join(parts)
