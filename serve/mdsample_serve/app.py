@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from mdsample._version import __version__
 from mdsample.errors import MdsampleError
 from mdsample_serve import filling, openai, own
-from mdsample_serve.errors import Refused, wrong
+from mdsample_serve.errors import Refused, failed, wrong
 from mdsample_serve.guard import Guard
 from mdsample_serve.service import Service
 
@@ -41,6 +41,8 @@ def application(service: Service, *, keys: Sequence[bytes], origins: Sequence[st
     app.add_exception_handler(MdsampleError, _library)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    # the fault itself goes on to the guard, which writes it into the log
+    app.add_exception_handler(Exception, _unexpected)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -71,6 +73,10 @@ async def _library(_: Request, fault: Exception) -> Response:
     return wrong(str(fault)).response()
 
 
+async def _unexpected(_: Request, fault: Exception) -> Response:
+    return failed().response()
+
+
 async def _http(_: Request, fault: Exception) -> Response:
     assert isinstance(fault, HTTPException)
     said = {404: "there is nothing here; GET /docs lists the endpoints", 405: "this endpoint takes another method"}
@@ -92,6 +98,8 @@ async def _invalid(_: Request, fault: Exception) -> Response:
             return wrong("the body is not JSON").response()
         case "extra_forbidden":
             return wrong(f"there is no field {place[:80]!r} here; GET /docs lists them", place[:80]).response()
+        case "not_unicode":
+            return wrong(f"{place}: {first['msg']}; remove or replace it", named[0]).response()
         case "missing" if not place:
             return wrong("the body is empty; send a JSON object").response()
         case "missing":

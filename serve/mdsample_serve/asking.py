@@ -26,7 +26,16 @@ from mdsample_serve.errors import wrong
 from mdsample_serve.json_object import JSON_OBJECT
 from mdsample_serve.limits import Limits
 from mdsample_serve.reading import Reader, Stops
-from mdsample_serve.wishes import blanks_of, draw_of, policy_of, speculation_of, stops_of, with_lengths, within
+from mdsample_serve.wishes import (
+    blanks_of,
+    draw_of,
+    laid_out,
+    policy_of,
+    speculation_of,
+    stops_of,
+    with_lengths,
+    within,
+)
 
 #: tokens of a completion where nothing is said of them, as with OpenAI
 COMPLETION = 16
@@ -78,7 +87,7 @@ def completion(body: bodies.Completions, model: Denoiser, seed: int, limits: Lim
     else:
         if body.suffix:
             raise wrong("a suffix is text after the slot; with a template write it there", "suffix")
-        template = within(with_lengths(Template.parse(body.template), body), body.max_tokens, body)
+        template = within(with_lengths(laid_out(body.template), body), body.max_tokens, body)
     sampler = Sampler(policy_of(body, model, template, draw_of(body), None), seed=seed)
     rows: list[Prepared] = []
     for prompt in prompts:
@@ -129,7 +138,7 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
     """Rows of `/v1/chat/completions`."""
     _require_rows(body.n or 1, limits)
     messages = spoken(body.messages)
-    base = _own_layout(model) if body.template is None else Template.parse(body.template)
+    base = _own_layout(model) if body.template is None else laid_out(body.template)
     most = body.max_completion_tokens or body.max_tokens
     schema = body.response_format.json_schema.schema_ if isinstance(body.response_format, bodies.SchemaFormat) else None
     as_object = isinstance(body.response_format, bodies.ObjectFormat)

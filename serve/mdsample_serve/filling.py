@@ -41,7 +41,7 @@ class FillAsk(Ask):
 
 def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits) -> FillAsk:
     """What a body asks for."""
-    layout = Template.parse(model.template if body.template is None else body.template)
+    layout = Template.parse(model.template) if body.template is None else wishes.laid_out(body.template)
     layout = wishes.with_lengths(layout, body)
     structured, barred = None, ""
     if body.schema_ is not None:

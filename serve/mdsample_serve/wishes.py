@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from mdsample.constraints.compile import from_expression
 from mdsample.core.template import Slot, Template
 from mdsample.models.decoding import default_text
 from mdsample.models.denoiser import Denoiser
@@ -17,7 +18,7 @@ from mdsample.policy.parsing import parse
 from mdsample.sampling.speculate import Speculation, as_speculation
 from mdsample.sampling.structured import Structured
 from mdsample_serve import bodies
-from mdsample_serve.errors import wrong
+from mdsample_serve.errors import about, half_letter, wrong
 from mdsample_serve.limits import Limits
 from mdsample_serve.reading import Stops
 
@@ -28,8 +29,8 @@ def policy_of(
     """The policy of a request: what it names or the model's default, and what other fields add."""
     if body.policy is not None and not body.policy.strip():
         raise wrong("policy is empty; write one, such as 'med(0.2)', or leave it out for the default", "policy")
-    policy = parse(_default(body, model, template) if body.policy is None else body.policy)
-    for part in (*more, *_held(body, template)):
+    policy = parse(_default(body, model, template)) if body.policy is None else parsed(body.policy)
+    for part in (*more, *_held(body, model, template)):
         if part.seat == "draw" and any(other.seat == "draw" for other in policy.parts):
             raise wrong(
                 "temperature and top_p are short for a part of the policy that says how tokens are drawn, and this "
@@ -40,24 +41,55 @@ def policy_of(
     return policy if structured is None else structured.policy(policy)
 
 
+def parsed(text: str) -> Policy:
+    """The policy that a body names; its texts may say by escapes what the body itself may not hold."""
+    with about("policy"):
+        policy = parse(text)
+    for part in policy.parts:
+        if half := half_letter([getattr(part, field.name) for field in attrs.fields(type(part))]):
+            raise wrong(
+                f"the policy's part {part.name} holds {half}, half of a surrogate pair, which is not valid unicode; "
+                "remove or replace it",
+                "policy",
+            )
+    return policy
+
+
+def laid_out(text: str) -> Template:
+    """The template that a body brings."""
+    with about("template"):
+        return Template.parse(text)
+
+
 def _default(body: bodies.Layout, model: Denoiser, template: Template) -> str:
     """The policy where nobody names one; in a chat all of a reply is there to be read, so nothing ends early."""
     return default_text(model.policy, template) if isinstance(body, bodies.Fill) else model.policy or "med"
 
 
-def _held(body: bodies.Layout, template: Template) -> list[Part]:
+def _held(body: bodies.Layout, model: Denoiser, template: Template) -> list[Part]:
     """The constraints that `regex` and `slots` stand for."""
     parts: list[Part] = []
     if body.regex is not None:
-        parts.append(Regex(body.regex, slot=template.slots[-1]))
+        with about("regex"):
+            parts.append(_compiled(Regex(body.regex, slot=template.slots[-1]), model))
     for name, wish in (body.slots or {}).items():
         if isinstance(wish, int):
             continue
-        if wish.regex is not None:
-            parts.append(Regex(wish.regex, slot=name))
-        if wish.choices is not None:
-            parts.append(Choices(tuple(wish.choices), slot=name))
+        if wish.choices is not None and (not wish.choices or "" in wish.choices):
+            what = "hold an empty text" if wish.choices else "are an empty list"
+            raise wrong(f"the choices of slot {name!r:.60} {what}; give texts, or leave them out", "slots")
+        with about("slots"):
+            if wish.regex is not None:
+                parts.append(_compiled(Regex(wish.regex, slot=name), model))
+            if wish.choices is not None:
+                parts.append(Choices(tuple(wish.choices), slot=name))
     return parts
+
+
+def _compiled(part: Regex, model: Denoiser) -> Regex:
+    """An expression that is one: compiled here, and kept, so that what is wrong with it is told of its own field."""
+    from_expression(part.expression, model.tokenizer, pad=part.padded)
+    return part
 
 
 def with_lengths(template: Template, body: bodies.Layout) -> Template:
