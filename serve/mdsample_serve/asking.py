@@ -5,6 +5,7 @@ It runs beside the worker, so that no pass waits for it. Errors are those of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.structured import Structured
 from mdsample_serve import bodies
-from mdsample_serve.errors import wrong
+from mdsample_serve.errors import about, wrong
 from mdsample_serve.json_object import JSON_OBJECT
 from mdsample_serve.limits import Limits
 from mdsample_serve.reading import Reader, Stops
@@ -140,7 +141,9 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
     messages = spoken(body.messages)
     base = _own_layout(model) if body.template is None else laid_out(body.template)
     most = body.max_completion_tokens or body.max_tokens
-    schema = body.response_format.json_schema.schema_ if isinstance(body.response_format, bodies.SchemaFormat) else None
+    schema = None
+    if isinstance(body.response_format, bodies.SchemaFormat):
+        schema = checked_schema(body.response_format.json_schema.schema_, "response_format")
     as_object = isinstance(body.response_format, bodies.ObjectFormat)
     if (schema is not None or as_object) and body.regex is not None:
         raise wrong("response_format and regex both say what the last slot holds; leave out one of them", "regex")
@@ -150,7 +153,8 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
     template, texts = placed(model, messages, base)
     structured = None
     if schema is not None:
-        structured = Structured.of(checked_schema(schema), template, model.tokenizer)
+        with about("response_format"):
+            structured = Structured.of(schema, template, model.tokenizer)
         template = structured.template
         if most is not None and (blanks := blanks_of(template, body.given)) > most:
             raise wrong(
@@ -227,10 +231,10 @@ def placed(
     return base, {base.fields[0]: messages[0]["content"]}
 
 
-def checked_schema(schema: object) -> object:
-    """A schema, which is an object."""
+def checked_schema(schema: object, param: str) -> object:
+    """A schema, which is an object; null is none, and who sends it did not mean any text."""
     if not isinstance(schema, dict):
-        raise wrong(f"a schema is a JSON object; got {schema!r:.60}", "schema")
+        raise wrong(f"a schema is a JSON object; got {json.dumps(schema):.60}", param)
     return schema  # pyright: ignore[reportUnknownVariableType]
 
 

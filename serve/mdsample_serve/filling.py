@@ -21,7 +21,7 @@ from mdsample.sampling.structured import Structured
 from mdsample_serve import asking, bodies, traces, wishes
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
-from mdsample_serve.errors import wrong
+from mdsample_serve.errors import about, wrong
 from mdsample_serve.limits import Limits
 from mdsample_serve.replying import reply
 from mdsample_serve.service import Hosted, Service
@@ -44,8 +44,10 @@ def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits)
     layout = Template.parse(model.template) if body.template is None else wishes.laid_out(body.template)
     layout = wishes.with_lengths(layout, body)
     structured, barred = None, ""
-    if body.schema_ is not None:
-        structured = Structured.of(asking.checked_schema(body.schema_), layout, model.tokenizer)
+    if "schema_" in body.model_fields_set:
+        schema = asking.checked_schema(body.schema_, "schema")
+        with about("schema"):
+            structured = Structured.of(schema, layout, model.tokenizer)
         layout, barred = (
             structured.template,
             "messages have no place in the template of a schema; leave out one of them",

@@ -131,6 +131,12 @@ def test_bodies_that_cannot_be_honoured(here: Here) -> None:
 
 
 HALF = "\ud800"
+
+
+def as_schema(schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
 #: a path, a body, the field that is wrong and words of the message
 BLAMED: list[tuple[str, dict[str, Any], str, str]] = [
     ("fill", {"slots": {"answer": {"length": 4, "choices": []}}}, "slots", "slot 'answer' are an empty list"),
@@ -150,6 +156,11 @@ BLAMED: list[tuple[str, dict[str, Any], str, str]] = [
     ("explain", {"policy": f"choices(['{HALF}'])"}, "policy", "U+D800"),
     ("fill", {"schema": {"enum": ["a", HALF]}}, "schema", "U+D800"),
     ("fill", {"schema": {"properties": {HALF: {}}}}, "schema", "U+D800"),
+    ("fill", {"schema": None}, "schema", "a schema is a JSON object; got null"),
+    ("fill", {"schema": 3}, "schema", "a schema is a JSON object; got 3"),
+    ("fill", {"schema": {"type": "nothing"}}, "schema", "nothing"),
+    ("chat/completions", {"response_format": as_schema(None)}, "response_format", "got null"),
+    ("chat/completions", {"response_format": as_schema({"type": "nothing"})}, "response_format", "nothing"),
     ("completions", {"stop": ["x", HALF]}, "stop", "U+D800"),
     ("score", {"template": "{prompt}{a:2}", "labels": {"a": ["7", HALF]}}, "labels", "U+D800"),
     ("score", {"template": "{", "labels": {"a": ["7"]}}, "template", "a single '{'"),
@@ -162,8 +173,9 @@ BLAMED: list[tuple[str, dict[str, Any], str, str]] = [
 def test_what_is_wrong_is_told_of_its_field(
     here: Here, path: str, body: dict[str, Any], param: str, said: str, stream: bool
 ) -> None:
-    sent = {**({} if path == "explain" else {"prompt": "x"}), **body}
-    if path in ("fill", "completions"):
+    prompt = {"explain": {}, "chat/completions": {"messages": [{"role": "user", "content": "x"}]}}
+    sent = {**prompt.get(path, {"prompt": "x"}), **body}
+    if path not in ("explain", "score"):
         sent["stream"] = stream
     answer = httpx.post(f"{here.url}/v1/{path}", content=json.dumps(sent), headers={"content-type": "application/json"})
     assert said in refused(answer)
