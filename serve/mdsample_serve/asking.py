@@ -29,6 +29,7 @@ from mdsample_serve.limits import Limits
 from mdsample_serve.reading import Reader, Stops
 from mdsample_serve.wishes import (
     blanks_of,
+    check_most,
     draw_of,
     laid_out,
     policy_of,
@@ -81,14 +82,15 @@ def completion(body: bodies.Completions, model: Denoiser, seed: int, limits: Lim
     if body.template is None:
         if body.suffix and not isinstance(prompts[0], str):
             raise wrong("a suffix goes with a prompt that is text, not token ids", "suffix")
-        text = f"{{prompt}}{{text:{body.max_tokens or COMPLETION}}}" + ("{suffix}" if body.suffix else "")
+        length = check_most(body.max_tokens or COMPLETION, limits)
+        text = f"{{prompt}}{{text:{length}}}" + ("{suffix}" if body.suffix else "")
         template = Template.parse(text)
         if body.slots is not None:
             raise wrong("slots are those of a template; give one, or say max_tokens", "slots")
     else:
         if body.suffix:
             raise wrong("a suffix is text after the slot; with a template write it there", "suffix")
-        template = within(with_lengths(laid_out(body.template), body), body.max_tokens, body)
+        template = within(with_lengths(laid_out(body.template), body), body.max_tokens, body, limits)
     sampler = Sampler(policy_of(body, model, template, draw_of(body), None), seed=seed)
     rows: list[Prepared] = []
     for prompt in prompts:
@@ -149,7 +151,7 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
         raise wrong("response_format and regex both say what the last slot holds; leave out one of them", "regex")
     base = with_lengths(base, body)
     # a schema has a length of its own, which the slot that it stands in for has not
-    base = within(base, most, body) if schema is None else base
+    base = within(base, most, body, limits) if schema is None else base
     template, texts = placed(model, messages, base)
     structured = None
     if schema is not None:

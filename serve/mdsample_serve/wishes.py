@@ -120,7 +120,16 @@ def blanks_of(template: Template, given: Mapping[str, str] | None = None) -> int
     return sum(p.length for p in template.pieces if isinstance(p, Slot) and p.name not in (given or {}))
 
 
-def within(template: Template, most: int | None, body: bodies.Layout) -> Template:
+def check_most(most: int, limits: Limits) -> int:
+    """`max_tokens` where it is the length of a slot."""
+    if most > limits.blanks:
+        raise wrong(
+            f"max_tokens is {most:,}; this server fills {limits.blanks:,} positions of a row at most", "max_tokens"
+        )
+    return most
+
+
+def within(template: Template, most: int | None, body: bodies.Layout, limits: Limits) -> Template:
     """The template with no more to fill than `max_tokens`.
 
     The one slot of a model's own template is as long as that; of several the longest gives way. A template that the
@@ -133,7 +142,7 @@ def within(template: Template, most: int | None, body: bodies.Layout) -> Templat
     if body.template is None and body.slots is None and slots:
         longest = max(slots, key=lambda slot: slot.length)
         if (len(slots) == 1 or over > 0) and longest.length > over:
-            return resized(template, {longest.name: longest.length - over})
+            return resized(template, {longest.name: check_most(longest.length - over, limits)})
     if over > 0:
         raise wrong(
             f"the slots have {over + most} positions to fill, and max_tokens is {most}; shorten the slots, or give "
@@ -159,6 +168,8 @@ def draw_of(body: bodies.OpenAI) -> list[Part]:
     elif body.temperature is not None or body.top_p not in (None, 1.0):
         parts.append(Temperature(1.0 if body.temperature is None else body.temperature, top_p=body.top_p or 1.0))
     if body.logit_bias:
+        if strange := [bias for bias in body.logit_bias.values() if not -100 <= bias <= 100]:
+            raise wrong(f"a bias of logit_bias is a number from -100 to 100; got {strange[0]}", "logit_bias")
         if any(bias > -100 for bias in body.logit_bias.values()):
             raise wrong("logit_bias can only ban tokens here, with -100; a policy cannot weigh them", "logit_bias")
         if wrong_ids := [token for token in body.logit_bias if not (token.isascii() and token.isdigit())]:

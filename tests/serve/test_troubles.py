@@ -103,9 +103,19 @@ def test_bodies_that_are_none(here: Here) -> None:
     with httpx.Client(base_url=here.url) as client:
         for raw in RAW:
             refused(client.post("/v1/completions", content=raw, headers={"content-type": "application/json"}))
-        refused(client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}))
-        refused(client.get("/v1/completions"), 404)
-        refused(client.post("/v1/nothing", json={}), 405)
+        for sent, got in (({"content-type": "text/plain"}, "got 'text/plain'"), ({}, "none was sent")):
+            said = refused(client.post("/v1/completions", content=b'{"prompt": "secret-42"}', headers=sent))
+            assert said == f"the body must be sent as Content-Type: application/json; {got}"
+        assert refused(client.post("/v1/completions", json="secret-42")) == "the body must be a JSON object; got a text"
+        for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            answer = client.request(method, "/v1/completions")
+            assert "send POST" in refused(answer, 405) and answer.headers["allow"] == "POST"
+            answer = client.request(method if method != "GET" else "POST", "/v1/models/tiny")
+            assert "send GET" in refused(answer, 405) and answer.headers["allow"] == "GET"
+            refused(client.request(method, "/v1/nothing"), 404)
+        assert client.head("/v1/completions").headers["allow"] == "POST"
+        assert client.put("/").headers["allow"] == "GET, HEAD"
+        refused(client.get("/nothing"), 404)
         assert "did you mean 'tiny'" in refused(client.post("/v1/completions", json={**OK, "model": "tin"}), 404)
         for path in ("../../etc/passwd", "/etc", "GSAI-ML/LLaDA-8B", "tiny@main"):
             refused(client.post("/v1/completions", json={**OK, "model": path}), 404)
@@ -161,6 +171,12 @@ BLAMED: list[tuple[str, dict[str, Any], str, str]] = [
     ("fill", {"schema": {"type": "nothing"}}, "schema", "nothing"),
     ("chat/completions", {"response_format": as_schema(None)}, "response_format", "got null"),
     ("chat/completions", {"response_format": as_schema({"type": "nothing"})}, "response_format", "nothing"),
+    ("completions", {"max_tokens": 10**12}, "max_tokens", "max_tokens is 1,000,000,000,000; this server fills 300"),
+    ("completions", {"max_tokens": 301, "suffix": "x"}, "max_tokens", "max_tokens is 301"),
+    ("completions", {"logit_bias": {"5": float("nan")}}, "logit_bias", "from -100 to 100; got nan"),
+    ("completions", {"logit_bias": {"5": float("-inf")}}, "logit_bias", "from -100 to 100; got -inf"),
+    ("chat/completions", {"logit_bias": {"5": float("inf")}}, "logit_bias", "from -100 to 100; got inf"),
+    ("completions", {"logit_bias": {"5": -100, "6": -101}}, "logit_bias", "from -100 to 100; got -101"),
     ("completions", {"stop": ["x", HALF]}, "stop", "U+D800"),
     ("score", {"template": "{prompt}{a:2}", "labels": {"a": ["7", HALF]}}, "labels", "U+D800"),
     ("score", {"template": "{", "labels": {"a": ["7"]}}, "template", "a single '{'"),
