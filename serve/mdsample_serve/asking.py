@@ -6,16 +6,20 @@ It runs beside the worker, so that no pass waits for it. Errors are those of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from mdsample.core.template import Template
+from mdsample.errors import PolicyError
 from mdsample.models.card import read_card
 from mdsample.models.chat import chat_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.text.chat_template import read_chat_template
+from mdsample.policy.base import Policy
+from mdsample.policy.constraint import Constraint
 from mdsample.policy.language import Regex
 from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.prompts import prepare_prompt
@@ -32,6 +36,7 @@ from mdsample_serve.wishes import (
     check_most,
     draw_of,
     laid_out,
+    named_of,
     policy_of,
     speculation_of,
     stops_of,
@@ -55,8 +60,31 @@ class Ask:
     #: how each row is read
     readers: Sequence[Reader] = ()
     stops: Stops = attrs.field(factory=Stops)
+    #: the policy that the body names, without what other fields add
+    named: Policy | None = None
     #: what stands before each text, if it is asked for
     before: Sequence[str] = ()
+
+
+@contextmanager
+def fitting(named: Policy | None, model: Denoiser, template: Template, row: Prepared) -> Generator[None]:
+    """Says of a `PolicyError` that it is about the field `policy`, if the policy `named` there does not fit a row."""
+    try:
+        yield
+    except PolicyError as fault:
+        raise wrong(str(fault), None if named is None or _fits(named, model, template, row) else "policy") from fault
+
+
+def _fits(policy: Policy, model: Denoiser, template: Template, row: Prepared) -> bool:
+    canvas = row.canvas(template.slots, model.tokenizer.mask_id)
+    try:
+        for part in policy.parts:
+            part.check(canvas, model.tokenizer)
+            if isinstance(part, Constraint):
+                part.bind(model.tokenizer, canvas, model.vocab_size)
+    except ValueError:
+        return False
+    return True
 
 
 def check_ask(ask: Ask, limits: Limits) -> Ask:
@@ -108,6 +136,7 @@ def completion(body: bodies.Completions, model: Denoiser, seed: int, limits: Lim
             template=template,
             sampler=sampler,
             speculate=speculation_of(body),
+            named=named_of(body),
             readers=[Reader.between_slots(model.tokenizer, row.slot, stripped=False) for row in rows],
             stops=stops_of(body, limits),
             before=[str(prompt) for prompt in before],
@@ -180,6 +209,7 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
         template=template,
         sampler=sampler,
         speculate=speculation_of(body),
+        named=named_of(body),
         structured=structured,
         readers=readers,
         stops=stops_of(body, limits),

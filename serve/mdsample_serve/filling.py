@@ -54,15 +54,18 @@ def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits)
         )
     sampler = Sampler(wishes.policy_of(body, model, layout, (), structured), seed=body.seed or 0)
     plain = None if body.template is None else layout
-    job = Job(
-        model,
-        layout,
-        sampler,
-        revision=hosted.revision,
-        speculate=wishes.speculation_of(body),
-        chats=Chats(model.tokenizer, model.name, plain, barred=barred),
-        structured=structured,
-    )
+    named = wishes.named_of(body)
+    empty = prepare(model, layout, 0, dict.fromkeys(layout.fields, ""))
+    with asking.fitting(named, model, layout, empty):
+        job = Job(
+            model,
+            layout,
+            sampler,
+            revision=hosted.revision,
+            speculate=wishes.speculation_of(body),
+            chats=Chats(model.tokenizer, model.name, plain, barred=barred),
+            structured=structured,
+        )
     messages = tuple(asking.spoken(body.messages or []))
     if messages and (body.prompt is not None or body.fields is not None):
         raise wrong("messages stand in the place of prompt and fields; leave out one of them", "messages")
@@ -75,6 +78,7 @@ def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits)
         template=layout,
         sampler=sampler,
         speculate=job.speculate,
+        named=named,
         structured=structured,
         job=job,
         requests=requests,

@@ -55,6 +55,11 @@ def parsed(text: str) -> Policy:
     return policy
 
 
+def named_of(body: bodies.Layout) -> Policy | None:
+    """The policy that a body names, if it names one."""
+    return None if body.policy is None else parsed(body.policy)
+
+
 def laid_out(text: str) -> Template:
     """The template that a body brings."""
     with about("template"):
