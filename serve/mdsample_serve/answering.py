@@ -21,7 +21,7 @@ from mdsample.sampling import life
 from mdsample.sampling.ready import Watch
 from mdsample.sampling.result import Row
 from mdsample.sampling.state import Event, State
-from mdsample_serve.asking import Ask
+from mdsample_serve.asking import Ask, fitting
 from mdsample_serve.errors import Refused, wrong
 from mdsample_serve.limits import Limits
 from mdsample_serve.worker import Running, Worker
@@ -92,7 +92,9 @@ class Answering:
 
     def make_ready(self) -> None:
         """The plan of the rows; errors of the library for what does not fit. It may take a while: not in the loop."""
-        ready = self._ready()
+        ask = self.ask
+        with fitting(ask.named, self._worker.model, ask.template, ask.rows[0]):
+            ready = self._ready()
         chunk = ready.chunks[0]  # rows of unknown length have several, and nobody follows them
         if chunk.plan.passes > self._most_passes:
             raise wrong(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -12,13 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from mdsample._version import __version__
 from mdsample.errors import MdsampleError
 from mdsample_serve import filling, openai, own
-from mdsample_serve.errors import Refused, wrong
+from mdsample_serve.errors import Refused, failed, wrong
 from mdsample_serve.guard import Guard
 from mdsample_serve.service import Service
 
@@ -34,13 +36,16 @@ def application(service: Service, *, keys: Sequence[bytes], origins: Sequence[st
         # a strict server answers with 400 and OpenAI's shape, not with 422 and FastAPI's
         responses={400: {"description": "What is wrong, in OpenAI's shape."}},
     )
-    app.include_router(openai.routes(service))
-    app.include_router(filling.routes(service))
-    app.include_router(own.routes(service))
+    routers = [openai.routes(service), filling.routes(service), own.routes(service)]
+    for router in routers:
+        app.include_router(router)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(MdsampleError, _library)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+    endpoints = [route for router in routers for route in router.routes]
+    app.add_exception_handler(HTTPException, partial(_http, endpoints))
+    # the fault itself goes on to the guard, which writes it into the log
+    app.add_exception_handler(Exception, _unexpected)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -60,6 +65,15 @@ def application(service: Service, *, keys: Sequence[bytes], origins: Sequence[st
 
 #: what pydantic calls the ways to read a value
 _WAYS = frozenset({"str", "int", "SlotWish"})
+#: what JSON calls values
+_JSON = {
+    "list": "a list",
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "NoneType": "null",
+}
 
 
 async def _refused(_: Request, fault: Exception) -> Response:
@@ -71,13 +85,33 @@ async def _library(_: Request, fault: Exception) -> Response:
     return wrong(str(fault)).response()
 
 
-async def _http(_: Request, fault: Exception) -> Response:
+async def _unexpected(_: Request, fault: Exception) -> Response:
+    return failed().response()
+
+
+async def _http(endpoints: Sequence[BaseRoute], request: Request, fault: Exception) -> Response:
     assert isinstance(fault, HTTPException)
-    said = {404: "there is nothing here; GET /docs lists the endpoints", 405: "this endpoint takes another method"}
-    return Refused(fault.status_code, said.get(fault.status_code, str(fault.detail))).response()
+    status, path, others = fault.status_code, request.url.path, _methods(endpoints, request.scope)
+    if status in (404, 405):
+        # the page's files lie beneath all paths, so theirs is the word on an endpoint that takes other methods
+        status = 405 if others else 404 if path.startswith("/v1/") else status
+    if status == 404:
+        return Refused(404, "there is nothing here; GET /docs lists the endpoints").response()
+    if status == 405:
+        allowed = ", ".join(others or ["GET", "HEAD"])
+        response = Refused(405, f"{request.method:.20} is not taken here; send {allowed}").response()
+        response.headers["Allow"] = allowed
+        return response
+    return Refused(status, str(fault.detail)).response()
 
 
-async def _invalid(_: Request, fault: Exception) -> Response:
+def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
+    """The methods that the endpoint of a path takes, if there is one and it does not take that of the request."""
+    others = [route for route in routes if isinstance(route, Route) and route.matches(scope)[0] is Match.PARTIAL]
+    return sorted({method for route in others for method in route.methods or ()})
+
+
+async def _invalid(request: Request, fault: Exception) -> Response:
     """The first thing that is wrong with a body, in a sentence."""
     assert isinstance(fault, RequestValidationError)
     first: dict[str, Any] = fault.errors()[0]
@@ -85,6 +119,10 @@ async def _invalid(_: Request, fault: Exception) -> Response:
     # pydantic names the ways to read a value that has several
     named = [part for part in where if part not in _WAYS and not part.startswith("list[")]
     place, kind, given = ".".join(named), first["type"], first.get("input")
+    if isinstance(given, bytes):  # nobody has read it, and nothing of it is repeated
+        sent = request.headers.get("content-type")
+        got = "none was sent" if sent is None else f"got {sent!r:.60}"
+        return wrong(f"the body must be sent as Content-Type: application/json; {got}").response()
     if named != where and kind != "extra_forbidden":
         return wrong(f"{place} has none of the forms that it may have; GET /docs lists them", named[0]).response()
     match kind:
@@ -92,15 +130,17 @@ async def _invalid(_: Request, fault: Exception) -> Response:
             return wrong("the body is not JSON").response()
         case "extra_forbidden":
             return wrong(f"there is no field {place[:80]!r} here; GET /docs lists them", place[:80]).response()
+        case "not_unicode":
+            return wrong(f"{place}: {first['msg']}; remove or replace it", named[0]).response()
         case "missing" if not place:
             return wrong("the body is empty; send a JSON object").response()
+        case _ if not place:
+            return wrong(f"the body must be a JSON object; got {_JSON[type(given).__name__]}").response()
         case "missing":
             return wrong(f"the field {place!r} is missing", place).response()
         case _:
             got = "" if isinstance(given, dict | list) else f"; got {given!r:.60}"
-            return wrong(
-                f"{place or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", place or None
-            ).response()
+            return wrong(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}", place).response()
 
 
 def _documentation(schema: dict[str, Any]) -> str:

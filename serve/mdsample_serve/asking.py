@@ -5,16 +5,21 @@ It runs beside the worker, so that no pass waits for it. Errors are those of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from mdsample.core.template import Template
+from mdsample.errors import PolicyError
 from mdsample.models.card import read_card
 from mdsample.models.chat import chat_of
 from mdsample.models.denoiser import Denoiser
 from mdsample.models.text.chat_template import read_chat_template
+from mdsample.policy.base import Policy
+from mdsample.policy.constraint import Constraint
 from mdsample.policy.language import Regex
 from mdsample.sampling.prepared import Prepared, prepare
 from mdsample.sampling.prompts import prepare_prompt
@@ -22,11 +27,22 @@ from mdsample.sampling.sampler import Sampler
 from mdsample.sampling.speculate import Speculation
 from mdsample.sampling.structured import Structured
 from mdsample_serve import bodies
-from mdsample_serve.errors import wrong
+from mdsample_serve.errors import about, wrong
 from mdsample_serve.json_object import JSON_OBJECT
 from mdsample_serve.limits import Limits
 from mdsample_serve.reading import Reader, Stops
-from mdsample_serve.wishes import blanks_of, draw_of, policy_of, speculation_of, stops_of, with_lengths, within
+from mdsample_serve.wishes import (
+    blanks_of,
+    check_most,
+    draw_of,
+    laid_out,
+    named_of,
+    policy_of,
+    speculation_of,
+    stops_of,
+    with_lengths,
+    within,
+)
 
 #: tokens of a completion where nothing is said of them, as with OpenAI
 COMPLETION = 16
@@ -44,8 +60,31 @@ class Ask:
     #: how each row is read
     readers: Sequence[Reader] = ()
     stops: Stops = attrs.field(factory=Stops)
+    #: the policy that the body names, without what other fields add
+    named: Policy | None = None
     #: what stands before each text, if it is asked for
     before: Sequence[str] = ()
+
+
+@contextmanager
+def fitting(named: Policy | None, model: Denoiser, template: Template, row: Prepared) -> Generator[None]:
+    """Says of a `PolicyError` that it is about the field `policy`, if the policy `named` there does not fit a row."""
+    try:
+        yield
+    except PolicyError as fault:
+        raise wrong(str(fault), None if named is None or _fits(named, model, template, row) else "policy") from fault
+
+
+def _fits(policy: Policy, model: Denoiser, template: Template, row: Prepared) -> bool:
+    canvas = row.canvas(template.slots, model.tokenizer.mask_id)
+    try:
+        for part in policy.parts:
+            part.check(canvas, model.tokenizer)
+            if isinstance(part, Constraint):
+                part.bind(model.tokenizer, canvas, model.vocab_size)
+    except ValueError:
+        return False
+    return True
 
 
 def check_ask(ask: Ask, limits: Limits) -> Ask:
@@ -71,14 +110,15 @@ def completion(body: bodies.Completions, model: Denoiser, seed: int, limits: Lim
     if body.template is None:
         if body.suffix and not isinstance(prompts[0], str):
             raise wrong("a suffix goes with a prompt that is text, not token ids", "suffix")
-        text = f"{{prompt}}{{text:{body.max_tokens or COMPLETION}}}" + ("{suffix}" if body.suffix else "")
+        length = check_most(body.max_tokens or COMPLETION, limits)
+        text = f"{{prompt}}{{text:{length}}}" + ("{suffix}" if body.suffix else "")
         template = Template.parse(text)
         if body.slots is not None:
             raise wrong("slots are those of a template; give one, or say max_tokens", "slots")
     else:
         if body.suffix:
             raise wrong("a suffix is text after the slot; with a template write it there", "suffix")
-        template = within(with_lengths(Template.parse(body.template), body), body.max_tokens, body)
+        template = within(with_lengths(laid_out(body.template), body), body.max_tokens, body, limits)
     sampler = Sampler(policy_of(body, model, template, draw_of(body), None), seed=seed)
     rows: list[Prepared] = []
     for prompt in prompts:
@@ -96,6 +136,7 @@ def completion(body: bodies.Completions, model: Denoiser, seed: int, limits: Lim
             template=template,
             sampler=sampler,
             speculate=speculation_of(body),
+            named=named_of(body),
             readers=[Reader.between_slots(model.tokenizer, row.slot, stripped=False) for row in rows],
             stops=stops_of(body, limits),
             before=[str(prompt) for prompt in before],
@@ -129,19 +170,22 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
     """Rows of `/v1/chat/completions`."""
     _require_rows(body.n or 1, limits)
     messages = spoken(body.messages)
-    base = _own_layout(model) if body.template is None else Template.parse(body.template)
+    base = _own_layout(model) if body.template is None else laid_out(body.template)
     most = body.max_completion_tokens or body.max_tokens
-    schema = body.response_format.json_schema.schema_ if isinstance(body.response_format, bodies.SchemaFormat) else None
+    schema = None
+    if isinstance(body.response_format, bodies.SchemaFormat):
+        schema = checked_schema(body.response_format.json_schema.schema_, "response_format")
     as_object = isinstance(body.response_format, bodies.ObjectFormat)
     if (schema is not None or as_object) and body.regex is not None:
         raise wrong("response_format and regex both say what the last slot holds; leave out one of them", "regex")
     base = with_lengths(base, body)
     # a schema has a length of its own, which the slot that it stands in for has not
-    base = within(base, most, body) if schema is None else base
+    base = within(base, most, body, limits) if schema is None else base
     template, texts = placed(model, messages, base)
     structured = None
     if schema is not None:
-        structured = Structured.of(checked_schema(schema), template, model.tokenizer)
+        with about("response_format"):
+            structured = Structured.of(schema, template, model.tokenizer)
         template = structured.template
         if most is not None and (blanks := blanks_of(template, body.given)) > most:
             raise wrong(
@@ -165,6 +209,7 @@ def chat(body: bodies.Chat, model: Denoiser, seed: int, limits: Limits) -> Ask:
         template=template,
         sampler=sampler,
         speculate=speculation_of(body),
+        named=named_of(body),
         structured=structured,
         readers=readers,
         stops=stops_of(body, limits),
@@ -218,10 +263,10 @@ def placed(
     return base, {base.fields[0]: messages[0]["content"]}
 
 
-def checked_schema(schema: object) -> object:
-    """A schema, which is an object."""
+def checked_schema(schema: object, param: str) -> object:
+    """A schema, which is an object; null is none, and who sends it did not mean any text."""
     if not isinstance(schema, dict):
-        raise wrong(f"a schema is a JSON object; got {schema!r:.60}", "schema")
+        raise wrong(f"a schema is a JSON object; got {json.dumps(schema):.60}", param)
     return schema  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from mdsample_serve.errors import half_letter
 
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
@@ -15,6 +18,19 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Request(Body):
+    """The whole body of a request: valid unicode, in whatever is nested in it."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _valid_unicode(cls, value: Any) -> Any:
+        if half := half_letter(value):
+            raise PydanticCustomError(
+                "not_unicode", "it holds {half}, half of a surrogate pair, which is not valid unicode", {"half": half}
+            )
+        return value
+
+
 class SlotWish(Body):
     """What one slot is to hold."""
 
@@ -23,7 +39,7 @@ class SlotWish(Body):
     choices: list[str] | None = None
 
 
-class Layout(Body):
+class Layout(Request):
     """Fields of ours that all requests for texts take; OpenAI's clients send them as `extra_body`."""
 
     model: str | None = Field(None, description="A name from /v1/models; by default the first.")
@@ -156,7 +172,7 @@ class Fill(Layout):
     )
 
 
-class Score(Body):
+class Score(Request):
     """`POST /v1/score`: how probable labels are in slots, all of them in one pass."""
 
     model: str | None = None
@@ -170,7 +186,7 @@ class Score(Body):
     )
 
 
-class Explain(Body):
+class Explain(Request):
     """`POST /v1/explain`: what a policy does, or the one that a model takes."""
 
     policy: str | None = None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, final
 
 import attrs
 
 from mdsample._version import __version__
+from mdsample.core.tokens import Tokenizer
 from mdsample.sampling.row import Row, pieces
 from mdsample_serve import bodies
 from mdsample_serve.asking import Ask
+from mdsample_serve.reading import Share
 from mdsample_serve.service import Hosted
 
 
@@ -75,7 +78,7 @@ class Finished:
     text: str
     finish: str
     logprobs: Any
-    #: tokens of its text
+    #: of its text, in slots
     tokens: int
 
 
@@ -85,26 +88,33 @@ def finished(shape: Shape, ask: Ask, place: int, row: Row) -> Finished:
     told = reader.told(row.tokens, ~row.blank, whole=True)
     text, stopped = ask.stops.cut(told.text)
     done = stopped or told.ended or ask.structured is not None or row.outcome.name not in ("filled", "removed")
-    logprobs = _logprobs(shape, ask, place, row) if shape.with_logprobs else None
-    return Finished(text, "stop" if done else "length", logprobs, reader.count(row.tokens, row.blank))
+    shares = reader.shares(row.tokens, row.blank, len(text))
+    before = len(ask.before[place]) if ask.before else 0
+    logprobs = _logprobs(shape, reader.tokenizer, shares, row, before) if shape.with_logprobs else None
+    return Finished(text, "stop" if done else "length", logprobs, sum(len(share.positions) for share in shares))
 
 
-def _logprobs(shape: Shape, ask: Ask, place: int, row: Row) -> dict[str, Any]:
-    """Of each token that was written, its log-probability at that moment, given what was there by then."""
-    reader, written = ask.readers[place], row.written
-    positions = [
-        p for stretch in reader.stretches if stretch.slot for p in reader.written(stretch, row.tokens, row.blank)
-    ]
-    positions = [position for position in positions if position in written]
-    texts = pieces(reader.tokenizer, row.tokens[positions].tolist())
-    logs = [max(-9999.0, math.log(max(written[p].probability, 1e-300))) for p in positions]
+def _logprobs(shape: Shape, tokenizer: Tokenizer, shares: Sequence[Share], row: Row, before: int) -> dict[str, Any]:
+    """Of each token that was written, its log-probability at that moment, given what was there by then.
+
+    `before`: characters before the text, which is repeated after them.
+    """
+    written, texts, logs, offsets = row.written, list[str](), list[float](), list[int]()
+    for share in shares:
+        offset = before + share.offset
+        parts = pieces(tokenizer, row.tokens[share.positions].tolist())
+        for position, part in zip(share.positions, parts, strict=True):
+            if position in written:
+                texts.append(part)
+                logs.append(max(-9999.0, math.log(max(written[position].probability, 1e-300))))
+                offsets.append(offset)
+            offset += len(part)
     if shape.is_chat:
         content = [
             {"token": text, "logprob": log, "bytes": list(text.encode()), "top_logprobs": []}
             for text, log in zip(texts, logs, strict=True)
         ]
         return {"content": content, "refusal": None}
-    offsets = [sum(map(len, texts[:n])) for n in range(len(texts))]
     return {"tokens": texts, "token_logprobs": logs, "top_logprobs": None, "text_offset": offsets}
 
 

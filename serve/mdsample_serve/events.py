@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mdsample_serve.errors import Refused
+from mdsample_serve.errors import Refused, failed
 from mdsample_serve.limits import Limits
+
+_log = logging.getLogger("mdsample_serve")
 
 
 class Events(Response):
@@ -64,7 +67,10 @@ class Events(Response):
                     item = waiting.result()
                 except StopAsyncIteration:
                     break
-                except Refused as refusal:
+                except Exception as fault:
+                    if not isinstance(fault, Refused):
+                        _log.exception("a stream failed")
+                    refusal = fault if isinstance(fault, Refused) else failed()
                     await write(line({"type": "error", **refusal.error}))
                     break
                 finally:

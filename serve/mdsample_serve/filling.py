@@ -21,7 +21,7 @@ from mdsample.sampling.structured import Structured
 from mdsample_serve import asking, bodies, traces, wishes
 from mdsample_serve.answering import Answering, Done
 from mdsample_serve.asking import Ask
-from mdsample_serve.errors import wrong
+from mdsample_serve.errors import about, wrong
 from mdsample_serve.limits import Limits
 from mdsample_serve.replying import reply
 from mdsample_serve.service import Hosted, Service
@@ -41,26 +41,31 @@ class FillAsk(Ask):
 
 def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits) -> FillAsk:
     """What a body asks for."""
-    layout = Template.parse(model.template if body.template is None else body.template)
+    layout = Template.parse(model.template) if body.template is None else wishes.laid_out(body.template)
     layout = wishes.with_lengths(layout, body)
     structured, barred = None, ""
-    if body.schema_ is not None:
-        structured = Structured.of(asking.checked_schema(body.schema_), layout, model.tokenizer)
+    if "schema_" in body.model_fields_set:
+        schema = asking.checked_schema(body.schema_, "schema")
+        with about("schema"):
+            structured = Structured.of(schema, layout, model.tokenizer)
         layout, barred = (
             structured.template,
             "messages have no place in the template of a schema; leave out one of them",
         )
     sampler = Sampler(wishes.policy_of(body, model, layout, (), structured), seed=body.seed or 0)
     plain = None if body.template is None else layout
-    job = Job(
-        model,
-        layout,
-        sampler,
-        revision=hosted.revision,
-        speculate=wishes.speculation_of(body),
-        chats=Chats(model.tokenizer, model.name, plain, barred=barred),
-        structured=structured,
-    )
+    named = wishes.named_of(body)
+    empty = prepare(model, layout, 0, dict.fromkeys(layout.fields, ""))
+    with asking.fitting(named, model, layout, empty):
+        job = Job(
+            model,
+            layout,
+            sampler,
+            revision=hosted.revision,
+            speculate=wishes.speculation_of(body),
+            chats=Chats(model.tokenizer, model.name, plain, barred=barred),
+            structured=structured,
+        )
     messages = tuple(asking.spoken(body.messages or []))
     if messages and (body.prompt is not None or body.fields is not None):
         raise wrong("messages stand in the place of prompt and fields; leave out one of them", "messages")
@@ -73,6 +78,7 @@ def fill_ask(body: bodies.Fill, hosted: Hosted, model: Denoiser, limits: Limits)
         template=layout,
         sampler=sampler,
         speculate=job.speculate,
+        named=named,
         structured=structured,
         job=job,
         requests=requests,

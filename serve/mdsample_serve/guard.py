@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mdsample_serve.errors import Refused
+from mdsample_serve.errors import Refused, failed
 from mdsample_serve.limits import Limits
 from mdsample_serve.metrics import Metrics
 
@@ -84,9 +84,7 @@ class Guard:
             # nothing of the request is in the log, and nothing of the fault in the answer
             _log.exception("a request failed")
             if status == 0:
-                await Refused(500, "the server failed on this request; its log says how").response()(
-                    scope, receive, answer
-                )
+                await failed().response()(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self.metrics.requests.labels(route, str(status)).inc()

@@ -21,8 +21,9 @@ from mdsample.sampling.prepared import prepare
 from mdsample.scoring.decide import check_labels, decide
 from mdsample.scoring.methods import ChainRule, MarginalProduct
 from mdsample_serve import asking, bodies
-from mdsample_serve.errors import Refused, as_json, wrong
+from mdsample_serve.errors import Refused, about, as_json, wrong
 from mdsample_serve.service import Service
+from mdsample_serve.wishes import laid_out, parsed
 
 
 def routes(service: Service) -> APIRouter:
@@ -55,14 +56,15 @@ def routes(service: Service) -> APIRouter:
     @router.post("/v1/explain")
     async def explain(body: bodies.Explain) -> Response:
         """What a policy does, or the one that a model takes where nobody names another."""
-        text, why = body.policy or "", ""
+        why = ""
         hosted = service.hosted(body.model)
         model = hosted.worker.model
-        if not text.strip():
-            template = Template.parse(model.template if not body.template else body.template)
-            text = default_text(model.policy, template)
+        if body.policy is None or not body.policy.strip():
+            template = laid_out(body.template) if body.template else Template.parse(model.template)
+            policy = parse(default_text(model.policy, template))
             why = f"It is what {hosted.name} takes here where nobody names a policy."
-        policy = parse(text)
+        else:
+            policy = parsed(body.policy)
         if any(isinstance(part, Language) for part in policy.parts):
             parts = await service.compiled(hosted, lambda: list(menu.explain(policy, model.tokenizer)))
         else:
@@ -118,10 +120,11 @@ def _entry(entry: menu.Entry) -> dict[str, Any]:
 
 
 def _scored(body: bodies.Score, model: Denoiser) -> dict[str, Any]:
-    template = Template.parse(model.template if body.template is None else body.template)
+    template = Template.parse(model.template) if body.template is None else laid_out(body.template)
     texts = asking.fields_of(template, body.prompt, body.fields)
     given = body.given or {}
-    check_labels(model, template, body.labels, given)
+    with about("labels"):
+        check_labels(model, template, body.labels, given)
     prepare(model, template, 0, texts, given)
     method = MarginalProduct() if body.method == "marginals" else ChainRule()
     decisions = decide(model, template, [texts], body.labels, method=method, given=[given])[0]

@@ -6,6 +6,7 @@ there yet, and without white space at its end that the whole text would not have
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -40,6 +41,15 @@ class Told:
     whole: bool
     #: its last slot came to an end token
     ended: bool
+
+
+@attrs.frozen
+class Share:
+    """The tokens of a slot that stand in a text, if only in part."""
+
+    positions: list[int]
+    #: characters of the text before the first of them
+    offset: int
 
 
 @attrs.frozen(eq=False)
@@ -93,11 +103,45 @@ class Reader:
             text = text.strip()
         return Told(text, reached, ended)
 
-    def count(self, tokens: Ints, blank: Bools) -> int:
-        """Tokens of the text that stand in slots, up to each slot's end token."""
-        return sum(len(self.written(stretch, tokens, blank)) for stretch in self.stretches if stretch.slot)
+    def shares(self, tokens: Ints, blank: Bools, length: int) -> list[Share]:
+        """Of each slot of a row that is done, what stands in the first `length` characters of its text.
 
-    def written(self, stretch: Stretch, tokens: Ints, blank: Bools) -> list[int]:
+        Without white space around the text, if that is cut off, and without what follows a stop.
+        """
+        read = [self._read(stretch, tokens, ~blank, True)[0] for stretch in self.stretches]
+        whole = "".join(read)
+        # a place in the whole is one in the text and what is cut off before it
+        cut = len(whole) - len(whole.lstrip()) if self.stripped else 0
+        at, found = 0, list[Share]()
+        for stretch, piece in zip(self.stretches, read, strict=True):
+            if stretch.slot:
+                run = self._written(stretch, tokens, blank)
+                raw = self.tokenizer.decode(tokens[run].tolist())
+                inner = len(raw) - len(raw.lstrip()) if stretch.stripped else 0
+                begin, end = max(0, cut - at), min(len(piece), cut + length - at)
+                first, last, before = self._between(tokens[run].tolist(), inner + begin, inner + end)
+                found.append(Share(run[first:last], at - cut + before - inner))
+            at += len(piece)
+        return found
+
+    def _between(self, run: list[int], begin: int, end: int) -> tuple[int, int, int]:
+        """The first token of a run that has some of its text from `begin` to `end`, the one after the last, and the
+        characters before the first."""
+        if begin >= end:
+            return 0, 0, 0
+
+        def reach(count: int) -> int:
+            """How far so many tokens get; a letter that is not all there does not count, unless all ends in it."""
+            text = self.tokenizer.decode(run[:count])
+            return len(text if count == len(run) else text.rstrip("\ufffd"))
+
+        counts = range(len(run) + 1)
+        first = bisect_left(counts, begin, key=reach)
+        if reach(first) > begin:  # the one before it goes on in the text
+            first -= 1
+        return first, bisect_left(counts, end, key=reach), reach(first)
+
+    def _written(self, stretch: Stretch, tokens: Ints, blank: Bools) -> list[int]:
         """The positions of a slot that hold its text."""
         found: list[int] = []
         for position in stretch.positions.tolist():

@@ -11,13 +11,13 @@ from fastapi import Request
 from starlette.responses import Response
 
 from mdsample.models.denoiser import Denoiser
-from mdsample.policy.parsing import parse
 from mdsample_serve import bodies
 from mdsample_serve.answering import Answering
 from mdsample_serve.asking import Ask
 from mdsample_serve.errors import as_json
 from mdsample_serve.events import Events, unless_gone
 from mdsample_serve.service import Hosted, Service
+from mdsample_serve.wishes import parsed
 
 #: a body with one of these may have expressions to compile
 _COMPILED = ("regex(", "integer(", "number(", "date(", "schema(", "choices(")
@@ -36,7 +36,7 @@ async def reply(
 ) -> Response:
     """The answer to a body whose rows `make` prepares: `events` of a stream, else JSON of the `whole`."""
     if body.policy is not None:
-        parse(body.policy)  # a mistake in it is told before anything else is looked at
+        parsed(body.policy)  # a mistake in it is told before anything else is looked at
     stack = AsyncExitStack()
     steps = bool(body.stream) or body.trace
 

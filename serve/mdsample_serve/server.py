@@ -54,6 +54,22 @@ class Address:
             return "--cors '*' lets every page ask, so a key is needed: give --key-file, or name the sites"
         return ""
 
+    def bind(self) -> socket.socket:
+        """A socket there, which does not listen yet; `OSError` with a sentence if there cannot be one."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        # asyncio sends small packets at once (TCP_NODELAY) only on sockets that name the protocol
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((self.host, self.port))
+        except OSError as fault:
+            bound.close()
+            raise OSError(
+                f"cannot listen on port {self.port} of {self.host}: {str(fault.strerror or fault).lower()}; "
+                "give another --port (0 takes one that is free), or another --host"
+            ) from fault
+        return bound
+
 
 def service_of(
     models: Mapping[str, tuple[Callable[[], Denoiser], str | None]], *, batch_size: int, limits: Limits
@@ -96,17 +112,9 @@ class Server(uvicorn.Server):
         )
 
     def listen(self) -> socket.socket:
-        """The socket; `OSError` if the address is taken."""
-        family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
-        # asyncio sends small packets at once (TCP_NODELAY) only on sockets that name the protocol
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((self.address.host, self.address.port))
-            listening.listen(512)
-        except OSError:
-            listening.close()
-            raise
+        """The socket; `OSError` as in `Address.bind`."""
+        listening = self.address.bind()
+        listening.listen(512)
         return listening
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.engine import Engine
 from mdsample.sampling.ready import Ready
 from mdsample.sampling.result import Row
-from mdsample_serve.errors import Refused
+from mdsample_serve.errors import Refused, failed
 from mdsample_serve.metrics import Metrics
 from mdsample_serve.turns import Turns
 
@@ -185,7 +185,7 @@ class Worker:
         self._engine, self._turns = Engine(model, batch_size=self._batch_size), Turns(self._batch_size)
         for each in running:
             with suppress(Exception):
-                each.client.failed(Refused(500, "the server failed on this request; its log says how"))
+                each.client.failed(failed())
 
     def _next_word(self) -> bool:
         """Obeys all that was said; waits if there is nothing to do. False: it is over."""

@@ -82,6 +82,53 @@ def test_echo_stop_and_logprobs(here: Here) -> None:
     assert complete(here, max_tokens=1).choices[0].finish_reason == "length"
 
 
+def test_logprobs_end_where_the_text_ends(here: Here) -> None:
+    whole = complete(here, logprobs=0, max_tokens=12).choices[0]
+    # the stop begins in the midst of a token, which is in the text in part
+    last = next(n for n, token in enumerate(whole.logprobs.tokens) if n > 2 and len(token) > 2)
+    stop = whole.text[whole.logprobs.text_offset[last] + 1 :][:6]
+    kept = whole.text.index(stop)
+    assert kept == whole.logprobs.text_offset[last] + 1
+    asked = {"logprobs": 0, "max_tokens": 12, "stop": stop}
+    found = complete(here, **asked)
+    (*_, end) = complete(here, **asked, stream=True, stream_options={"include_usage": True})
+    *_, streamed, _ = complete(here, **asked, stream=True, stream_options={"include_usage": True})
+    assert found.choices[0].text == whole.text[:kept]
+    assert found.choices[0].logprobs.tokens == whole.logprobs.tokens[: last + 1]
+    assert streamed.choices[0].logprobs.to_dict() == found.choices[0].logprobs.to_dict()
+    assert found.usage.completion_tokens == end.usage.completion_tokens == last + 1
+
+    reply = chat(here, logprobs=True).choices[0]
+    stop = reply.message.content[4:8]
+    asked = {"logprobs": True, "stop": stop}
+    found = chat(here, **asked)
+    text, tokens = found.choices[0].message.content, [token.token for token in found.choices[0].logprobs.content]
+    assert text == reply.message.content[: reply.message.content.index(stop)]
+    assert tokens == [token.token for token in reply.logprobs.content][: len(tokens)]
+    assert len("".join(tokens[:-1]).lstrip()) < len(text) <= len("".join(tokens).lstrip())
+    assert found.usage.completion_tokens == len(tokens)
+    *_, streamed = chat(here, **asked, stream=True)
+    assert streamed.choices[0].logprobs.to_dict() == found.choices[0].logprobs.to_dict()
+
+
+def test_offsets_are_those_in_the_text_that_is_returned(here: Here) -> None:
+    body: dict[str, Any] = {"template": "{prompt}{a:3} and{b:4}", "given": {"a": " 12"}}
+    body["slots"] = {"b": {"length": 2, "choices": [" 7"]}}
+    for more in ({}, {"extra_body": body}, {"extra_body": {"template": "{prompt}{a:3} and{b:4}", "regex": " [0-9]+"}}):
+        for echo in (False, True):
+            for stream in (False, True):
+                asked = {"logprobs": 0, "echo": echo, "max_tokens": 8, **more}
+                if stream:
+                    chunks = list(complete(here, **asked, stream=True))
+                    text, logs = "".join(chunk.choices[0].text for chunk in chunks), chunks[-1].choices[0].logprobs
+                else:
+                    choice = complete(here, **asked).choices[0]
+                    text, logs = choice.text, choice.logprobs
+                assert text.startswith(PROMPT) == echo and logs.tokens
+                for token, offset in zip(logs.tokens, logs.text_offset, strict=True):
+                    assert text[offset : offset + len(token)] == token
+
+
 def test_a_chat_in_the_models_own_template(here: Here, tiny_gsm: Denoiser) -> None:
     found = chat(here, seed=3, logprobs=True)
     template = "Question: {prompt}\nReasoning:{reasoning:8}\nAnswer:{answer:4}"

@@ -187,6 +187,15 @@ def test_what_serve_refuses(capsys: pytest.CaptureFixture[str], line: list[str],
     assert said in capsys.readouterr().err
 
 
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", str(here.port), "--model", "./nothing-there"]) == 1
+    said = capsys.readouterr().err
+    assert f"cannot listen on port {here.port} of 127.0.0.1: address already in use; give another --port" in said
+    assert "nothing-there" not in said
+    assert main(["serve", "--host", "::1%nowhere", "--port", "0", "--model", "./nothing-there"]) != 0
+    assert "nothing-there" not in capsys.readouterr().err
+
+
 def test_key_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for data, said in (("# none\n\n", "holds no key"), ("short\n", "shorter than 16 characters")):
         (tmp_path / "keys").write_text(data)

@@ -14,6 +14,7 @@ from mdsample_serve.reading import Reader, Stops
 from mdsample.core.template import Template
 from mdsample.models.denoiser import Denoiser
 from mdsample.sampling.result import read
+from mdsample.sampling.row import pieces
 from mdsample.sampling.structured import Structured
 
 TEXTS = st.text(st.sampled_from('ab 1\n"é→😀'), max_size=8)
@@ -52,6 +53,32 @@ def test_the_text_grows_to_what_the_row_says(
     whole, _ = read(tiny_gsm.tokenizer, tokens, ~final, slot, template.slots)
     if stripped:
         assert f"{last.text}." == whole or f"{last.text}" == whole.removesuffix(".").strip()
+
+
+@settings(max_examples=60)
+@given(st.lists(TEXTS, min_size=2, max_size=2), st.booleans(), st.integers(0, 30))
+def test_shares_are_the_tokens_that_stand_in_a_text(
+    tiny_gsm: Denoiser, texts: list[str], stripped: bool, most: int
+) -> None:
+    tokens, slot = filled(tiny_gsm, Template.parse("Q {prompt} R{a:9}\n=>{b:7}."), texts)
+    tokenizer, blank = tiny_gsm.tokenizer, np.zeros(len(tokens), bool)
+    reader = Reader.between_slots(tokenizer, slot.tolist(), stripped=stripped)
+    plain = Reader.between_slots(tokenizer, slot.tolist(), stripped=False).told(tokens, ~blank, whole=True).text
+    text = reader.told(tokens, ~blank, whole=True).text[:most]
+    begin = len(plain) - len(plain.lstrip()) if stripped else 0
+    at, wanted, offsets = 0, [], {}
+    for number, fixed in ((0, "\n=>"), (1, "")):
+        run = [p for p in np.flatnonzero(slot == number).tolist() if tokens[p] not in tokenizer.ends]
+        run = run[: next((n for n, p in enumerate(run) if p != run[0] + n), len(run))]
+        for place, piece in zip(run, pieces(tokenizer, tokens[run].tolist()), strict=True):
+            if at < begin + len(text) and (at >= begin or at + len(piece) > begin):
+                wanted.append(place)
+                offsets[place] = at - begin
+            at += len(piece)
+        at += len(fixed)
+    shares = reader.shares(tokens, blank, len(text))
+    assert [place for share in shares for place in share.positions] == wanted
+    assert all(share.offset == offsets[share.positions[0]] for share in shares if share.positions)
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), st.text("ab", max_size=12))

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 import pytest
 from attrs import evolve
+from mdsample_serve import asking, openai
 from mdsample_serve.limits import Limits
 from servers import Here, serving
 
 from mdsample.models.denoiser import Denoiser
+from mdsample.policy import menu
 
 OK: dict[str, Any] = {"prompt": "Ann has 3 coins", "max_tokens": 2, "seed": 1}
 LIMITS = Limits(
@@ -101,9 +103,19 @@ def test_bodies_that_are_none(here: Here) -> None:
     with httpx.Client(base_url=here.url) as client:
         for raw in RAW:
             refused(client.post("/v1/completions", content=raw, headers={"content-type": "application/json"}))
-        refused(client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"}))
-        refused(client.get("/v1/completions"), 404)
-        refused(client.post("/v1/nothing", json={}), 405)
+        for sent, got in (({"content-type": "text/plain"}, "got 'text/plain'"), ({}, "none was sent")):
+            said = refused(client.post("/v1/completions", content=b'{"prompt": "secret-42"}', headers=sent))
+            assert said == f"the body must be sent as Content-Type: application/json; {got}"
+        assert refused(client.post("/v1/completions", json="secret-42")) == "the body must be a JSON object; got a text"
+        for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            answer = client.request(method, "/v1/completions")
+            assert "send POST" in refused(answer, 405) and answer.headers["allow"] == "POST"
+            answer = client.request(method if method != "GET" else "POST", "/v1/models/tiny")
+            assert "send GET" in refused(answer, 405) and answer.headers["allow"] == "GET"
+            refused(client.request(method, "/v1/nothing"), 404)
+        assert client.head("/v1/completions").headers["allow"] == "POST"
+        assert client.put("/").headers["allow"] == "GET, HEAD"
+        refused(client.get("/nothing"), 404)
         assert "did you mean 'tiny'" in refused(client.post("/v1/completions", json={**OK, "model": "tin"}), 404)
         for path in ("../../etc/passwd", "/etc", "GSAI-ML/LLaDA-8B", "tiny@main"):
             refused(client.post("/v1/completions", json={**OK, "model": path}), 404)
@@ -126,6 +138,93 @@ def test_bodies_that_cannot_be_honoured(here: Here) -> None:
         ):
             refused(client.post("/v1/fill", json=body))
     assert len(here.model.passes) == passes, "all of it is refused before the first pass"
+
+
+HALF = "\ud800"
+
+
+def as_schema(schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+#: a path, a body, the field that is wrong and words of the message
+BLAMED: list[tuple[str, dict[str, Any], str, str]] = [
+    ("fill", {"slots": {"answer": {"length": 4, "choices": []}}}, "slots", "slot 'answer' are an empty list"),
+    ("fill", {"slots": {"answer": {"choices": ["7", ""]}}}, "slots", "slot 'answer' hold an empty text"),
+    ("fill", {"slots": {"answer": {"regex": ""}}}, "slots", "not empty"),
+    ("fill", {"slots": {"answer": {"regex": "(7"}}}, "slots", "'(7' is not a regular expression"),
+    ("completions", {"template": "{prompt}{a:2}", "slots": {"a": {"choices": [""]}}}, "slots", "hold an empty text"),
+    ("completions", {"regex": ""}, "regex", "not empty"),
+    ("completions", {"regex": "(7"}, "regex", "'(7' is not a regular expression"),
+    ("completions", {"policy": "medd"}, "policy", "did you mean"),
+    ("completions", {"policy": "early-exit(slot='x')"}, "policy", "there is no such slot"),
+    ("fill", {"policy": "choices(['7'],slot='x')"}, "policy", "there is no slot 'x'"),
+    ("chat/completions", {"policy": "characters('\u1234')"}, "policy", "no token made of these"),
+    ("completions", {"template": "{"}, "template", "a single '{'"),
+    ("fill", {"template": "{"}, "template", "a single '{'"),
+    ("explain", {"template": "{"}, "template", "a single '{'"),
+    ("explain", {"policy": "medd"}, "policy", "did you mean"),
+    ("explain", {"policy": r"choices(['\ud800'])"}, "policy", "the policy's part choices holds U+D800"),
+    ("completions", {"policy": r"until(['\ud800'])"}, "policy", "the policy's part until holds U+D800"),
+    ("explain", {"policy": f"choices(['{HALF}'])"}, "policy", "U+D800"),
+    ("fill", {"schema": {"enum": ["a", HALF]}}, "schema", "U+D800"),
+    ("fill", {"schema": {"properties": {HALF: {}}}}, "schema", "U+D800"),
+    ("fill", {"schema": None}, "schema", "a schema is a JSON object; got null"),
+    ("fill", {"schema": 3}, "schema", "a schema is a JSON object; got 3"),
+    ("fill", {"schema": {"type": "nothing"}}, "schema", "nothing"),
+    ("chat/completions", {"response_format": as_schema(None)}, "response_format", "got null"),
+    ("chat/completions", {"response_format": as_schema({"type": "nothing"})}, "response_format", "nothing"),
+    ("completions", {"max_tokens": 10**12}, "max_tokens", "max_tokens is 1,000,000,000,000; this server fills 300"),
+    ("completions", {"max_tokens": 301, "suffix": "x"}, "max_tokens", "max_tokens is 301"),
+    ("completions", {"logit_bias": {"5": float("nan")}}, "logit_bias", "from -100 to 100; got nan"),
+    ("completions", {"logit_bias": {"5": float("-inf")}}, "logit_bias", "from -100 to 100; got -inf"),
+    ("chat/completions", {"logit_bias": {"5": float("inf")}}, "logit_bias", "from -100 to 100; got inf"),
+    ("completions", {"logit_bias": {"5": -100, "6": -101}}, "logit_bias", "from -100 to 100; got -101"),
+    ("completions", {"stop": ["x", HALF]}, "stop", "U+D800"),
+    ("score", {"template": "{prompt}{a:2}", "labels": {"a": ["7", HALF]}}, "labels", "U+D800"),
+    ("score", {"template": "{", "labels": {"a": ["7"]}}, "template", "a single '{'"),
+    ("score", {"labels": {"a": ["7"]}}, "labels", "not a slot"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body", "param", "said"), BLAMED)
+def test_what_is_wrong_is_told_of_its_field(
+    here: Here, path: str, body: dict[str, Any], param: str, said: str, stream: bool
+) -> None:
+    prompt = {"explain": {}, "chat/completions": {"messages": [{"role": "user", "content": "x"}]}}
+    sent = {**prompt.get(path, {"prompt": "x"}), **body}
+    if path not in ("explain", "score"):
+        sent["stream"] = stream
+    answer = httpx.post(f"{here.url}/v1/{path}", content=json.dumps(sent), headers={"content-type": "application/json"})
+    assert said in refused(answer)
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_fault_that_nobody_expected(
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: object) -> None:
+        raise ValueError("secret-42")
+
+    for path, place in (("/v1/completions", asking), ("/v1/explain", menu)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, "completion" if place is asking else "explain", breaks)
+            caplog.clear()
+            broken = here.post(path, OK if place is asking else {"policy": "med"})
+        said = refused(broken, 500)
+        assert "the server failed" in said and "secret" not in said
+        assert broken.json()["error"]["type"] == "server_error"
+        until = time.monotonic() + 10
+        while "secret-42" not in caplog.text and time.monotonic() < until:  # the answer comes before the log
+            time.sleep(0.01)
+        assert "Traceback" in caplog.text and "secret-42" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(openai, "finished", breaks)
+        caplog.clear()
+        events = here.events("/v1/completions", OK)
+    assert events[-1]["type"] == "error" and events[-1]["error"]["type"] == "server_error"
+    assert "secret" not in json.dumps(events) and "secret-42" in caplog.text
 
 
 def test_a_body_that_is_too_large_or_never_comes(here: Here) -> None:

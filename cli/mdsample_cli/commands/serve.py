@@ -90,6 +90,7 @@ def serve(
     named = _named(models or [options.MODEL])
     if model.revision is not None and len(named) > 1:
         raise UsageError("--revision is that of one model; serve one, or leave it out")
+    at.bind().close()  # an address that cannot be had is told before models are loaded
     limits = Limits(queue=queue, seconds=max_seconds, blanks=max_blanks)
     service = service_of(_opening(named, model), batch_size=batch_size, limits=limits)
     try:
