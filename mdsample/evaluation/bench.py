@@ -144,6 +144,8 @@ class Runs:
     template: Template
     problems: tuple[Problem, ...]
     rows: list[Prepared]
+    #: digits that tell the prompt of each row, by its id
+    asked: Mapping[int | str, str]
     seed: int
     batch_size: int
     answers: Answers | None
@@ -198,6 +200,7 @@ class Runs:
             chosen,
             problems,
             rows,
+            {row.id: _asked(row) for row in rows},
             seed,
             batch_size,
             answers,
@@ -221,8 +224,7 @@ class Runs:
             "speculate": "" if self.speculate is None else str(self.speculate),
         }
         expected = {problem.id: problem.answer for problem in self.problems}
-        asked = {row.id: _asked(row) for row in self.rows}
-        found = {} if self.answers is None else self.answers.found(key, expected, asked)
+        found = {} if self.answers is None else self.answers.found(key, expected, self.asked)
         read = {name: self._read_again(answered) for name, answered in found.items()}
         return key, {name: answered for name, answered in read.items() if answered is not None}
 
@@ -251,14 +253,14 @@ class Runs:
         on_step: Callable[[State], None] | None = None,
     ) -> list[Answered]:
         """Answers to all problems, in their order; `key` and `done` are those of `begin`."""
-        by_id = {row.id: (problem, _asked(row)) for row, problem in zip(self.rows, self.problems, strict=True)}
+        by_id = {problem.id: problem for problem in self.problems}
         left = [row for row in self.rows if row.id not in done]
         if watch is not None:
             watch(policy, len(done))
         before, sampler = time.perf_counter(), Sampler(policy, seed=self.seed)
         for row in self._filled(sampler, left, on_step):
             now = time.perf_counter()
-            answered = self._answered(row, *by_id[row.id], now - before)
+            answered = self._answered(row, by_id[row.id], now - before)
             done[row.id], before = answered, now
             if self.answers is not None:
                 self.answers.write(key, answered, versions=versions())
@@ -275,7 +277,7 @@ class Runs:
             return fill(sampler, self.denoiser, slots, left, batch_size=size, on_step=on_step, speculate=guess)
         return filled_rows(self.crew, Filled(sampler, slots, size, guess), left)
 
-    def _answered(self, row: Row, problem: Problem, asked: str, seconds: float) -> Answered:
+    def _answered(self, row: Row, problem: Problem, seconds: float) -> Answered:
         text = source(row) if self.extract else None
         answer = self.task.answer(row) if text is None else self.task.extracts[self.extract](text)
         return Answered(
@@ -293,7 +295,7 @@ class Runs:
             seconds=seconds,
             source=text,
             extract=self.extract or None,
-            asked=asked,
+            asked=self.asked[row.id],
         )
 
 

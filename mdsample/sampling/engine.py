@@ -39,8 +39,6 @@ from mdsample.sampling.state import Event, Outcome, State
 BATCH_SIZE = 16
 #: `fill` adds rows in chunks of this many batches: a chunk is one state, and copying a state costs little
 BATCHES = 16
-
-
 #: of a row that was taken out before it was done
 REMOVED = Outcome("removed", "The row was taken out before it was done.")
 
